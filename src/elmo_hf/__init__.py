@@ -1,0 +1,24 @@
+"""ELMo for Hugging Face Transformers. Importing this package makes the Auto classes know it."""
+
+from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoTokenizer
+
+from .configuration_elmo import ElmoConfig
+from .layers_elmo import ElmoScalarMix
+from .modeling_elmo import ElmoModel, ElmoPreTrainedModel
+from .modeling_elmo_pretraining import ElmoForPreTraining
+from .tokenization_elmo import ElmoTokenizer
+
+__version__ = "0.1.0"
+__all__ = [
+    "ElmoConfig",
+    "ElmoForPreTraining",
+    "ElmoModel",
+    "ElmoPreTrainedModel",
+    "ElmoScalarMix",
+    "ElmoTokenizer",
+]
+
+AutoConfig.register("elmo", ElmoConfig, exist_ok=True)
+AutoModel.register(ElmoConfig, ElmoModel, exist_ok=True)
+AutoModelForPreTraining.register(ElmoConfig, ElmoForPreTraining, exist_ok=True)
+AutoTokenizer.register(ElmoConfig, tokenizer_class=ElmoTokenizer, exist_ok=True)

@@ -1,0 +1,149 @@
+"""The `elmo-hf` command.
+
+elmo-hf vectors "He sat on the bank ." "The bank lent him money ."
+elmo-hf convert weights.hdf5 options.json my-elmo/
+elmo-hf convert my-elmo/ back/ --to bilm
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:  # torch and transformers take seconds to import, and `--help` must not
+    from torch import Tensor
+
+    from elmo_hf import ElmoModel, ElmoTokenizer
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
+
+
+class Format(str, Enum):
+    transformers = "transformers"
+    bilm = "bilm"
+
+
+@app.callback()
+def main() -> None:
+    """ELMo for Hugging Face Transformers."""
+
+
+@app.command()
+def convert(
+    sources: Annotated[
+        list[Path], typer.Argument(help="A folder, or files: weights HDF5, options.json, ...")
+    ],
+    target: Annotated[Path, typer.Argument(help="The folder to write; it must not exist, or be empty.")],
+    to: Annotated[Format, typer.Option(help="The format to write.")] = Format.transformers,
+) -> None:
+    """Turn a published ELMo (AllenNLP, bilm-tf) into a Transformers folder, or a folder back into HDF5.
+
+    Files are known by their content, whatever their names: the weights, options.json, a softmax, a
+    vocabulary, a table of word vectors.
+    """
+    with _one_sentence_errors():
+        from elmo_hf.convert.bilm import convert_from_bilm, convert_to_bilm
+
+        if to is Format.bilm:
+            if len(sources) != 1:
+                raise ValueError(f"--to bilm converts one folder, but got {len(sources)} sources.")
+            convert_to_bilm(sources[0], target)
+        else:
+            convert_from_bilm(sources, target)
+        typer.echo(f"Wrote {target}:")
+        for path in sorted(target.iterdir()):
+            typer.echo(f"  {path.name}  {path.stat().st_size:,} bytes")
+
+
+@app.command()
+def vectors(
+    sentences: Annotated[list[str], typer.Argument(help="Sentences of plain text.")],
+    model: Annotated[str | None, typer.Option(help="A folder, or a name on the Hub.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="All numbers, a JSON line a word, in place of the table.")
+    ] = False,
+) -> None:
+    """Print each word's vector in its context: the average of the layers.
+
+    A word that occurs more than once is compared with itself: 1 is "the same vector".
+    """
+    with _one_sentence_errors():
+        words, layers = _read(sentences, *_load(model))
+        averages = [sentence.mean(dim=0) for sentence in layers]
+        if as_json:
+            for sentence, vectors_of_sentence in zip(words, averages, strict=True):
+                for word, vector in zip(sentence, vectors_of_sentence.tolist(), strict=True):
+                    typer.echo(json.dumps({"word": word, "vector": vector}, ensure_ascii=False))
+            return
+        for sentence, vectors_of_sentence in zip(words, averages, strict=True):
+            typer.echo()
+            for word, vector in zip(sentence, vectors_of_sentence.tolist(), strict=True):
+                numbers = " ".join(f"{number:+.3f}" for number in vector[:6])
+                typer.echo(f"{word:>16}  {numbers} ... ({len(vector)} numbers)")
+        _compare(words, layers)
+
+
+def _load(name: str | None) -> "tuple[ElmoModel, ElmoTokenizer]":
+    import torch
+    from transformers.utils import logging
+
+    from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer
+
+    logging.disable_progress_bar()
+    if name is not None:
+        return ElmoModel.from_pretrained(name).eval(), ElmoTokenizer.from_pretrained(name)
+    typer.echo(
+        "No --model given: these weights are random, drawn with seed 0. The vectors show how a word's vector "
+        "follows its context, but no meaning; `elmo-hf convert` makes a model of trained weights.",
+        err=True,
+    )
+    torch.manual_seed(0)
+    small = [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512]]  # the published "small" shape
+    config = ElmoConfig(lstm_dim=1024, projection_dim=128, num_highway_layers=1, char_filters=small)
+    return ElmoModel(config).eval(), ElmoTokenizer()
+
+
+def _read(
+    sentences: list[str], model: "ElmoModel", tokenizer: "ElmoTokenizer"
+) -> "tuple[list[list[str]], list[Tensor]]":
+    """Each sentence's words, and its layers (layers, words, dim)."""
+    import torch
+
+    encoding = tokenizer(sentences, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        hidden_states = model(**encoding, output_hidden_states=True).hidden_states
+    words = [tokenizer.tokenize(sentence) for sentence in sentences]
+    stacked = torch.stack(hidden_states, dim=1)
+    return words, [layers[:, : len(sentence)] for layers, sentence in zip(stacked, words, strict=True)]
+
+
+def _compare(words: list[list[str]], layers: "list[Tensor]") -> None:
+    import torch
+
+    places = defaultdict(list)
+    for number, sentence in enumerate(words):
+        for place, word in enumerate(sentence):
+            places[word].append((number, place))
+    repeated = {word: found for word, found in places.items() if len(found) > 1 and word.isalnum()}
+    if repeated:
+        typer.echo("\nThe same word twice, cosine of its vectors by layer (0 is the word without context):")
+    for word, found in repeated.items():
+        (first, i), *others = found
+        for second, j in others:
+            cosines = torch.cosine_similarity(layers[first][:, i], layers[second][:, j], dim=-1).tolist()
+            numbers = "  ".join(f"{layer}: {cosine:.3f}" for layer, cosine in enumerate(cosines))
+            typer.echo(f"{word:>16}  sentence {first + 1} and {second + 1}   {numbers}")
+
+
+@contextmanager
+def _one_sentence_errors() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        typer.echo(f"elmo-hf: {error}", err=True)
+        raise typer.Exit(1) from None

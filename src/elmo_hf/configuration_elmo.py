@@ -1,0 +1,216 @@
+"""ElmoConfig: the shape of an ELMo as plain data, checked once, with one clear sentence for every mistake.
+
+    config = ElmoConfig(lstm_dim=1024, projection_dim=128)
+
+Every variant that was ever published is a setting here: other word lengths, no highway layers, no
+projections, no clips, no residual connections, relu or tanh, any number of layers, and a table of word
+vectors in place of the character network. The defaults are the original model of Peters et al. (2018).
+"""
+
+import difflib
+import functools
+from dataclasses import fields
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedConfig
+
+# Transformers' own options that are no dataclass fields of its base class, but reach it as keywords.
+TRANSFORMERS_OPTIONS = {
+    "attn_implementation",
+    "auto_map",
+    "experts_implementation",
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "per_layer_config",
+    "quantization_config",
+    "task_specific_params",
+    "tie_word_embeddings",
+    "torch_dtype",
+}
+
+
+def one_sentence(cls: type) -> type:
+    """`strict` wraps what is wrong into several lines of its own; keep the sentence that says it."""
+    strict_init = cls.__init__  # type: ignore[misc]
+
+    @functools.wraps(strict_init)
+    def __init__(self: Any, **options: Any) -> None:
+        try:
+            strict_init(self, **options)
+        except StrictDataclassError as error:
+            reason = str(error.__cause__ or error)
+            raise ValueError(
+                reason if reason.startswith("ElmoConfig") else f"ElmoConfig: {reason}."
+            ) from None
+
+    cls.__init__ = __init__  # type: ignore[misc]
+    return cls
+
+
+@one_sentence
+@strict
+class ElmoConfig(PreTrainedConfig):
+    r"""
+    Args:
+        vocab_size: number of word ids: rows of the language model's softmax and of the word table, if any.
+        token_encoder: `"characters"` reads a word letter by letter, `"words"` looks it up in a table.
+        max_characters_per_token: length of a row of character ids; a word keeps two bytes less than that.
+        char_embedding_dim: size of a character's vector.
+        char_filters: the convolutions as `[[width, number of filters], ...]`.
+        char_activation: `"relu"` or `"tanh"`, after the maximum over the word.
+        num_highway_layers: highway layers after the convolutions, 0 or more.
+        char_projection: whether a linear layer maps the filters to `projection_dim`. Left out, there is one
+            exactly when the sizes differ, as in bilm-tf.
+        lstm_dim: memory cells of an LSTM, per direction.
+        projection_dim: size of a word vector, and of an LSTM's output, per direction. If it is not below
+            `lstm_dim`, the LSTM has no projection and puts out its cells.
+        num_hidden_layers: number of biLSTM layers.
+        cell_clip: the cells are kept within plus and minus this; `None` for no limit.
+        proj_clip: likewise for the projected output.
+        use_skip_connections: each layer from the second on adds its input to its output.
+        dropout: in training, on each LSTM layer's input and, in the language model, on its output.
+        has_warm_state: the checkpoint holds an initial state that `ElmoModel.warm_up` has stored.
+        use_warm_state: a call without `states` starts from that state instead of zeros.
+        bos_token_id, eos_token_id, unk_token_id, pad_token_id: word ids; padding is one past the vocabulary.
+    """
+
+    model_type = "elmo"
+
+    vocab_size: int = 793_471
+    token_encoder: Literal["characters", "words"] = "characters"
+    max_characters_per_token: int = 50
+    char_embedding_dim: int = 16
+    char_filters: list[list[int]] | None = None
+    char_activation: Literal["relu", "tanh"] = "relu"
+    num_highway_layers: int = 2
+    char_projection: bool | None = None
+    lstm_dim: int = 4096
+    projection_dim: int = 512
+    num_hidden_layers: int = 2
+    cell_clip: float | int | None = 3.0
+    proj_clip: float | int | None = 3.0
+    use_skip_connections: bool = True
+    dropout: float | int = 0.1
+    has_warm_state: bool = False
+    use_warm_state: bool = False
+    bos_token_id: int | None = 0
+    eos_token_id: int | None = 1
+    unk_token_id: int | None = 2
+    pad_token_id: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self._refuse_unknown(kwargs)
+        if self.char_filters is None:
+            self.char_filters = [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512], [7, 1024]]
+        self.char_filters = [list(pair) for pair in self.char_filters]
+        if self.pad_token_id is None:
+            self.pad_token_id = self.vocab_size
+        super().__post_init__(**kwargs)
+
+    def _refuse_unknown(self, options: dict[str, Any]) -> None:
+        """The base class would store a misspelt option in silence."""
+        known = {field.name for field in fields(self)}
+        for name in options:
+            if name in TRANSFORMERS_OPTIONS or name.startswith("_"):
+                continue
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = (
+                f"did you mean '{close[0]}'?" if close else "see the arguments in ElmoConfig's documentation."
+            )
+            raise ValueError(f"ElmoConfig has no option '{name}'; {hint}")
+
+    # `strict` runs every validate_* method after __post_init__.
+
+    def validate_sizes(self) -> None:
+        names = ["vocab_size", "max_characters_per_token", "char_embedding_dim"]
+        names += ["lstm_dim", "projection_dim", "num_hidden_layers"]
+        for name in names:
+            if isinstance(getattr(self, name), bool) or getattr(self, name) < 1:
+                raise ValueError(f"ElmoConfig: {name} must be at least 1, but is {getattr(self, name)}.")
+        if self.num_highway_layers < 0:
+            raise ValueError(
+                f"ElmoConfig: num_highway_layers must be 0 or more, but is {self.num_highway_layers}."
+            )
+
+    def validate_filters(self) -> None:
+        assert self.char_filters is not None
+        if not self.char_filters:
+            raise ValueError("ElmoConfig: char_filters is empty; give at least one [width, number] pair.")
+        for pair in self.char_filters:
+            if len(pair) != 2 or min(pair) < 1 or any(isinstance(number, bool) for number in pair):
+                raise ValueError(
+                    f"ElmoConfig: char_filters must be [width, number] pairs of at least 1, but holds {pair}."
+                )
+            if self.token_encoder == "characters" and pair[0] > self.max_characters_per_token:
+                raise ValueError(
+                    f"ElmoConfig: char_filters has a filter of width {pair[0]}, but max_characters_per_token "
+                    f"is {self.max_characters_per_token}, so it fits into no word."
+                )
+        if self.token_encoder == "characters" and self.max_characters_per_token < 3:
+            raise ValueError(
+                "ElmoConfig: max_characters_per_token must be at least 3 (word begin, one letter, word end), "
+                f"but is {self.max_characters_per_token}."
+            )
+
+    def validate_projection(self) -> None:
+        if self.char_projection is False and self.num_filters != self.projection_dim:
+            raise ValueError(
+                f"ElmoConfig: char_projection is False, but the {self.num_filters} char_filters need a "
+                f"projection to projection_dim {self.projection_dim}."
+            )
+
+    def validate_numbers(self) -> None:
+        for name in ("cell_clip", "proj_clip"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"ElmoConfig: {name} must be above 0, or None for no limit, but is {value}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"ElmoConfig: dropout must be at least 0 and below 1, but is {self.dropout}.")
+        if self.use_warm_state and not self.has_warm_state:
+            raise ValueError(
+                "ElmoConfig: use_warm_state is True, but the checkpoint stores no warm state; "
+                "call model.warm_up(text) first."
+            )
+
+    def validate_token_ids(self) -> None:
+        """Padding is no word: its id is one past the vocabulary, which the base class would warn about."""
+        for name in ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id"):
+            value = getattr(self, name)
+            limit = self.vocab_size + (name == "pad_token_id")
+            if value is not None and not 0 <= value < limit:
+                raise ValueError(
+                    f"ElmoConfig: {name} must be from 0 to {limit - 1} (vocab_size is {self.vocab_size}), "
+                    f"but is {value}."
+                )
+
+    @property
+    def num_filters(self) -> int:
+        assert self.char_filters is not None
+        return sum(number for _, number in self.char_filters)
+
+    @property
+    def has_char_projection(self) -> bool:
+        if self.char_projection is None:
+            return self.num_filters != self.projection_dim
+        return self.char_projection
+
+    @property
+    def has_lstm_projection(self) -> bool:
+        return self.projection_dim < self.lstm_dim
+
+    @property
+    def output_dim(self) -> int:
+        """Size of one direction's output."""
+        return self.projection_dim if self.has_lstm_projection else self.lstm_dim
+
+    @property
+    def hidden_size(self) -> int:
+        """Size of a word's vector in its context: both directions side by side."""
+        return 2 * self.output_dim
+
+
+ElmoConfig.register_for_auto_class()

@@ -1,0 +1,503 @@
+"""ELMo (Peters et al. 2018), in the order the data flows: characters, words, two stacks of LSTMs, layers.
+
+    model = ElmoModel.from_pretrained("org/elmo")
+    output = model(**tokenizer(["Ice cream is cold ."], return_tensors="pt"), output_hidden_states=True)
+    output.last_hidden_state    # the top layer, (batch, words, 2 * projection_dim)
+    output.hidden_states        # all layers, the words themselves first
+
+The forward half of a vector has read the sentence from its begin up to the word, the backward half from its
+end down to the word. Both directions are one tensor here: direction 0 runs over the words as they are,
+direction 1 over the words flipped, and one batched product serves both at every step.
+
+A model keeps no state between calls. The originals did, silently; `output_states=True` and `states=` do it
+in sight.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .configuration_elmo import ElmoConfig
+from .layers_elmo import ElmoScalarMix
+from .tokenization_elmo import ElmoTokenizer
+from .words_elmo import NUM_CHARACTER_IDS, SENTENCE_BEGIN, SENTENCE_END, WORD_BEGIN, WORD_END, WORD_PAD
+
+# (h, c) of every layer: (layers, 2 directions, rows, output_dim) and (layers, 2, rows, lstm_dim).
+States = tuple[Tensor, Tensor]
+
+# A saved folder can always be loaded as these; the saved class's own entry is added by the library.
+AUTO_MAP = {"AutoConfig": "configuration_elmo.ElmoConfig", "AutoModel": "modeling_elmo.ElmoModel"}
+
+
+# ---- characters -> words
+
+
+class ElmoHighway(nn.Module):
+    """`g = sigmoid(carry(x)); y = g * relu(transform(x)) + (1 - g) * x`. It is the *transform* that
+    "carry" gates: the name is the originals'."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.carry = nn.Linear(dim, dim)
+        self.transform = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.carry(x))
+        return gate * F.relu(self.transform(x)) + (1 - gate) * x
+
+
+class ElmoCharacterEncoder(nn.Module):
+    """A word's letters to its vector, the same in every sentence: convolutions over the characters, the
+    maximum of each filter over the word, highway layers, a projection."""
+
+    def __init__(self, config: ElmoConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.char_embedding = nn.Embedding(NUM_CHARACTER_IDS, config.char_embedding_dim, padding_idx=0)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(config.char_embedding_dim, number, width) for width, number in config.char_filters or []
+        )
+        self.highways = nn.ModuleList(
+            ElmoHighway(config.num_filters) for _ in range(config.num_highway_layers)
+        )
+        self.projection = (
+            nn.Linear(config.num_filters, config.projection_dim)
+            if config.has_char_projection
+            else nn.Identity()
+        )
+
+    def forward(self, char_ids: Tensor) -> Tensor:
+        """(..., characters) -> (..., projection_dim)"""
+        return self.from_embeddings(self.char_embedding(char_ids))
+
+    def from_embeddings(self, letters: Tensor) -> Tensor:
+        """(..., characters, char_embedding_dim) -> (..., projection_dim)"""
+        x = letters.flatten(0, -3).transpose(1, 2)  # (words, char_embedding_dim, characters)
+        activation = torch.tanh if self.config.char_activation == "tanh" else F.relu
+        words = torch.cat([activation(conv(x).amax(dim=-1)) for conv in self.convolutions], dim=-1)
+        for highway in self.highways:
+            words = highway(words)
+        return self.projection(words).unflatten(0, letters.shape[:-2])
+
+    def boundaries(self) -> Tensor:
+        """The words that begin and end a sentence, (2, projection_dim)."""
+        rows = torch.full(
+            (2, self.config.max_characters_per_token), WORD_PAD, device=self.char_embedding.weight.device
+        )
+        rows[0, :3] = rows.new_tensor([WORD_BEGIN, SENTENCE_BEGIN, WORD_END])
+        rows[1, :3] = rows.new_tensor([WORD_BEGIN, SENTENCE_END, WORD_END])
+        return self(rows)
+
+
+class ElmoWordEncoder(nn.Module):
+    """A table of word vectors in place of the characters, for the few models that were trained so."""
+
+    def __init__(self, config: ElmoConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.word_embedding = nn.Embedding(config.vocab_size, config.projection_dim)
+
+    def forward(self, word_ids: Tensor) -> Tensor:
+        """(...) -> (..., projection_dim). Padding's id is one past the table; such words are masked later."""
+        is_padding = word_ids.eq(self.config.pad_token_id or 0)
+        return self.word_embedding(word_ids.masked_fill(is_padding, 0))
+
+    def boundaries(self) -> Tensor:
+        ids = [self.config.bos_token_id, self.config.eos_token_id]
+        return self(torch.tensor(ids, device=self.word_embedding.weight.device))
+
+
+# ---- words -> words in their context
+
+
+def clip(x: Tensor, limit: float | None) -> Tensor:
+    """Within plus and minus `limit`; where it cuts, no gradient passes."""
+    return x if limit is None else x.clamp(-limit, limit)
+
+
+def lstm(
+    x: Tensor,
+    mask: Tensor,
+    h: Tensor,
+    c: Tensor,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    bias: Tensor,
+    projection: Tensor | None,
+    cell_clip: float | None,
+    proj_clip: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """An LSTM with projection over both directions at once. This is the definition.
+
+    Every tensor starts with the two directions: x (2, batch, time, input), mask (2, batch, time),
+    h (2, batch, output), c (2, batch, cells), input_weight (2, input, 4 * cells), recurrent_weight
+    (2, output, 4 * cells), bias (2, 4 * cells), projection (2, cells, output). Where the mask is False
+    nothing happens: the state passes by and the output is zero. Returns the outputs and the last h and c.
+    """
+    from_input = torch.einsum("dbti,dig->dtbg", x, input_weight) + bias[:, None, None]
+    outputs = []
+    for t in range(x.shape[2]):
+        gates = torch.baddbmm(from_input[:, t], h, recurrent_weight)
+        i, j, f, o = gates.chunk(4, dim=-1)
+        new_c = torch.sigmoid(f + 1) * c + torch.sigmoid(i) * torch.tanh(j)
+        new_c = clip(new_c, cell_clip)
+        new_h = torch.sigmoid(o) * torch.tanh(new_c)
+        if projection is not None:
+            new_h = clip(torch.bmm(new_h, projection), proj_clip)
+        is_word = mask[:, :, t, None]
+        c = torch.where(is_word, new_c, c)
+        h = torch.where(is_word, new_h, h)
+        outputs.append(torch.where(is_word, new_h, 0))
+    return torch.stack(outputs, dim=2), h, c
+
+
+class ElmoLayer(GradientCheckpointingLayer):
+    """One biLSTM layer: an LSTM for each direction, and from the second layer on a residual connection."""
+
+    def __init__(self, config: ElmoConfig, index: int) -> None:
+        super().__init__()
+        self.config = config
+        self.adds_input = config.use_skip_connections and index > 0
+        cells, output = config.lstm_dim, config.output_dim
+        width = config.projection_dim if index == 0 else output
+        self.input_weight = nn.Parameter(torch.empty(2, width, 4 * cells))
+        self.recurrent_weight = nn.Parameter(torch.empty(2, output, 4 * cells))
+        self.bias = nn.Parameter(torch.empty(2, 4 * cells))
+        self.projection = nn.Parameter(torch.empty(2, cells, output)) if config.has_lstm_projection else None
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (2, batch, time, width) -> (2, batch, time, output_dim), and the last h and c."""
+        x = self.dropout(x)
+        weights = (self.input_weight, self.recurrent_weight, self.bias, self.projection)
+        outputs, h, c = lstm(x, mask, h, c, *weights, self.config.cell_clip, self.config.proj_clip)
+        return outputs + x if self.adds_input else outputs, h, c
+
+
+# ---- the models
+
+
+@dataclass
+class ElmoModelOutput(ModelOutput):
+    """
+    last_hidden_state: the top layer, (batch, words, 2 * output_dim), forward half first; zero at padding.
+    hidden_states: all layers from the bottom up, if asked for; the first is the word vector twice.
+    states: (h, c) after the sentences, if asked for, to be handed to the next call as `states`.
+    """
+
+    last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    states: States | None = None
+
+
+class ElmoPreTrainedModel(PreTrainedModel):
+    config: ElmoConfig
+    config_class = ElmoConfig
+    base_model_prefix = "elmo"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["ElmoCharacterEncoder", "ElmoWordEncoder", "ElmoLayer"]  # noqa: RUF012
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """As bilm-tf did. What it left to TensorFlow's default (Glorot) is that."""
+        super()._init_weights(module)
+        if isinstance(module, ElmoCharacterEncoder):
+            self._init_letters(module)
+        elif isinstance(module, ElmoWordEncoder):
+            init.uniform_(module.word_embedding.weight, -1.0, 1.0)
+        elif isinstance(module, ElmoHighway):
+            init.constant_(module.carry.bias, -2.0)
+        elif isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=module.in_features**-0.5)
+        elif isinstance(module, ElmoLayer):
+            self._init_lstm(module)
+        elif isinstance(module, ElmoScalarMix):
+            init.copy_(
+                module.weights, module.weights.new_tensor(module.initial_weights).expand_as(module.weights)
+            )
+            init.ones_(module.gamma)
+        elif isinstance(module, ElmoModel) and module.config.has_warm_state:
+            init.zeros_(module.warm_h)
+            init.zeros_(module.warm_c)
+
+    def _init_letters(self, encoder: ElmoCharacterEncoder) -> None:
+        letters = encoder.char_embedding.weight
+        init.uniform_(letters, -1.0, 1.0)
+        if not getattr(letters, "_is_hf_initialized", False):
+            letters[0] = 0
+        for conv in encoder.convolutions:
+            assert isinstance(conv, nn.Conv1d)
+            if encoder.config.char_activation == "relu":
+                init.uniform_(conv.weight, -0.05, 0.05)
+            else:
+                init.normal_(conv.weight, std=(conv.in_channels * conv.kernel_size[0]) ** -0.5)
+
+    def _init_lstm(self, layer: ElmoLayer) -> None:
+        _, width, gates = layer.input_weight.shape
+        output = layer.recurrent_weight.shape[1]
+        limit = (6 / (width + output + gates)) ** 0.5  # the originals keep both as one matrix
+        init.uniform_(layer.input_weight, -limit, limit)
+        init.uniform_(layer.recurrent_weight, -limit, limit)
+        init.zeros_(layer.bias)
+        if layer.projection is not None:
+            limit = (6 / (gates // 4 + output)) ** 0.5
+            init.uniform_(layer.projection, -limit, limit)
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        self.config.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(*args, **kwargs)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise ValueError(
+            "an ELMo's vocabulary cannot be resized in place: characters are fixed, and word ids are the "
+            "rows of the softmax; make a model with the new vocab_size and copy the rows of known words."
+        )
+
+
+class ElmoModel(ElmoPreTrainedModel):
+    """Words to their vectors in context, layer by layer. See the file's first lines for its use."""
+
+    _keys_to_ignore_on_load_unexpected = ["lm_head"]  # noqa: RUF012 (a language model is an ElmoModel, too)
+
+    token_encoder: ElmoCharacterEncoder | ElmoWordEncoder
+    layers: nn.ModuleList
+    warm_h: Tensor
+    warm_c: Tensor
+
+    def __init__(self, config: ElmoConfig) -> None:
+        super().__init__(config)
+        by_letters = config.token_encoder == "characters"
+        self.token_encoder = ElmoCharacterEncoder(config) if by_letters else ElmoWordEncoder(config)
+        self.layers = nn.ModuleList(ElmoLayer(config, index) for index in range(config.num_hidden_layers))
+        if config.has_warm_state:
+            self._register_warm_state(*self._zero_states(rows=1))
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The characters' vectors, or the words' where there are no characters."""
+        encoder = self.token_encoder
+        return encoder.char_embedding if isinstance(encoder, ElmoCharacterEncoder) else encoder.word_embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        name = "char_embedding" if isinstance(self.token_encoder, ElmoCharacterEncoder) else "word_embedding"
+        setattr(self.token_encoder, name, value)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        char_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        states: States | None = None,
+        output_states: bool = False,
+        output_hidden_states: bool | None = None,
+        keep_boundaries: bool = False,
+    ) -> ElmoModelOutput:
+        r"""
+        Args:
+            input_ids: (batch, words) word ids; read only by a model with a word table.
+            char_ids: (batch, words, characters), as `ElmoTokenizer` makes them; read by all other models.
+            attention_mask: (batch, words), 1 for a word and 0 for padding, on whichever side. If left out, a
+                word is what has characters, or an id that is not padding's.
+            inputs_embeds: read in place of the ids: vectors of characters (batch, words, characters,
+                char_embedding_dim) or of words (batch, words, projection_dim).
+            states: `output.states` of the call that read the text before this one. Row i goes on from state
+                row i; further rows start from zeros, and state rows without a row pass through unchanged.
+            output_states: return the states after these sentences.
+            output_hidden_states: return all layers; the config's setting if left out.
+            keep_boundaries: keep the vectors of sentence begin (first place) and end (last place), which
+                the model adds and otherwise drops.
+        """
+        mask = self.word_mask(input_ids, char_ids, attention_mask, inputs_embeds)
+        words = self._word_vectors(input_ids, char_ids, inputs_embeds)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+
+        begin, end = (
+            self.token_encoder.boundaries().to(words.dtype)[:, None, None].expand(2, len(words), 1, -1)
+        )
+        x = torch.cat([begin, words.masked_fill(~mask[:, :, None], 0), end], dim=1)
+        mask = F.pad(mask, (1, 1), value=True)
+        # Padding passes the state by, so begin and end may stand at the rims whatever lies between, and
+        # reading backward is reading the flipped row.
+        x, mask = torch.stack([x, x.flip(1)]), torch.stack([mask, mask.flip(1)])
+
+        h, c = self._states_for(len(words), states, x)
+        layers, last_h, last_c = [x], [], []
+        for index, layer in enumerate(self.layers):
+            x, layer_h, layer_c = layer(x, mask, h[index, :, : len(words)], c[index, :, : len(words)])
+            layers.append(x)
+            last_h.append(layer_h)
+            last_c.append(layer_c)
+
+        if not output_hidden_states:
+            layers = layers[-1:]
+        hidden_states = tuple(torch.cat([x[0], x[1].flip(1)], dim=-1) for x in layers)
+        if not keep_boundaries:
+            hidden_states = tuple(layer[:, 1:-1] for layer in hidden_states)
+        return ElmoModelOutput(
+            last_hidden_state=hidden_states[-1],
+            hidden_states=hidden_states if output_hidden_states else None,
+            states=(_keep_rest(last_h, h), _keep_rest(last_c, c)) if output_states else None,
+        )
+
+    def word_mask(
+        self,
+        input_ids: Tensor | None = None,
+        char_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """Where there is a word and not padding, (batch, words)."""
+        if inputs_embeds is not None:
+            found = torch.ones(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
+        elif isinstance(self.token_encoder, ElmoCharacterEncoder):
+            found = (self._checked_char_ids(char_ids) > 0).any(dim=-1)
+        else:
+            found = self._checked_input_ids(input_ids).ne(self.config.pad_token_id or 0)
+        if attention_mask is None:
+            return found
+        if attention_mask.shape != found.shape:
+            raise ValueError(
+                f"attention_mask must have the shape {tuple(found.shape)} of the words, but has "
+                f"{tuple(attention_mask.shape)}."
+            )
+        return attention_mask.bool()
+
+    def _word_vectors(
+        self, input_ids: Tensor | None, char_ids: Tensor | None, inputs_embeds: Tensor | None
+    ) -> Tensor:
+        encoder = self.token_encoder
+        if inputs_embeds is not None:
+            self._check_embeds(inputs_embeds)
+            if isinstance(encoder, ElmoCharacterEncoder) and inputs_embeds.dim() == 4:
+                return encoder.from_embeddings(inputs_embeds)
+            return inputs_embeds
+        return encoder(char_ids if isinstance(encoder, ElmoCharacterEncoder) else input_ids)
+
+    def _checked_char_ids(self, char_ids: Tensor | None) -> Tensor:
+        length = self.config.max_characters_per_token
+        if char_ids is None:
+            raise ValueError(
+                "this ELMo reads words letter by letter and needs char_ids; ElmoTokenizer returns "
+                "them beside input_ids."
+            )
+        if char_ids.dim() != 3 or char_ids.shape[-1] != length:
+            raise ValueError(
+                f"char_ids must have the shape (batch, words, {length}), but has {tuple(char_ids.shape)}; "
+                f"make the tokenizer with max_characters_per_token={length}."
+            )
+        check_range("char_ids", char_ids, NUM_CHARACTER_IDS - 1)
+        return char_ids
+
+    def _checked_input_ids(self, input_ids: Tensor | None) -> Tensor:
+        if input_ids is None:
+            raise ValueError("this ELMo looks words up in a table and needs input_ids, but got none.")
+        if input_ids.dim() != 2:
+            raise ValueError(
+                f"input_ids must have the shape (batch, words), but has {tuple(input_ids.shape)}."
+            )
+        check_range("input_ids", input_ids, max(self.config.vocab_size - 1, self.config.pad_token_id or 0))
+        return input_ids
+
+    def _check_embeds(self, embeds: Tensor) -> None:
+        config = self.config
+        words, letters = (
+            (config.projection_dim,),
+            (config.max_characters_per_token, config.char_embedding_dim),
+        )
+        by_letters = isinstance(self.token_encoder, ElmoCharacterEncoder)
+        if embeds.shape[2:] != words and not (by_letters and embeds.shape[2:] == letters):
+            allowed = f"(batch, words, {words[0]})" + (
+                f" or (batch, words, {letters[0]}, {letters[1]})" if by_letters else ""
+            )
+            raise ValueError(f"inputs_embeds must have the shape {allowed}, but has {tuple(embeds.shape)}.")
+
+    # ---- states
+
+    def _zero_states(self, rows: int) -> States:
+        config, weight = self.config, next(self.layers.parameters())
+        shape = (config.num_hidden_layers, 2, rows)
+        return weight.new_zeros(*shape, config.output_dim), weight.new_zeros(*shape, config.lstm_dim)
+
+    def _states_for(self, batch: int, states: States | None, x: Tensor) -> States:
+        """States with at least a row for each sentence."""
+        if states is None:
+            h, c = self.warm_states(batch) if self.config.use_warm_state else self._zero_states(batch)
+            return h.to(x), c.to(x)
+        zeros = self._zero_states(batch)
+        found = [tuple(state.shape[:2] + state.shape[3:]) for state in states]
+        wanted = [tuple(zero.shape[:2] + zero.shape[3:]) for zero in zeros]
+        if found != wanted:
+            raise ValueError(
+                f"states must be (h, c) with (layers, directions, size) {wanted}, but they have {found}; "
+                "pass the states of this model's own output."
+            )
+        h, c = (
+            torch.cat([state, zero[:, :, state.shape[2] :].to(state)], dim=2)
+            for state, zero in zip(states, zeros, strict=True)
+        )
+        return h.to(x), c.to(x)
+
+    def warm_states(self, rows: int) -> States:
+        """The stored warm state for so many sentences, to be passed as `states`."""
+        if not self.config.has_warm_state:
+            raise ValueError("this model stores no warm state; call warm_up(text) first.")
+        return self.warm_h.repeat(1, 1, rows, 1), self.warm_c.repeat(1, 1, rows, 1)
+
+    def _register_warm_state(self, h: Tensor, c: Tensor) -> None:
+        self.register_buffer("warm_h", h)
+        self.register_buffer("warm_c", c)
+
+    @torch.no_grad()
+    def warm_up(self, text: str | Sequence[str], tokenizer: ElmoTokenizer | None = None) -> None:
+        """Reads text once, a line after the other, and keeps the state that it leaves in the checkpoint.
+
+        With zeros to start from, the first words of a sentence have poor vectors. The stored state is used
+        only when asked for: `states=model.warm_states(batch)`, or `config.use_warm_state = True`.
+        """
+        if tokenizer is None:
+            if self.config.token_encoder == "words":
+                raise ValueError("a model with a word table needs its tokenizer: warm_up(text, tokenizer).")
+            tokenizer = ElmoTokenizer(max_characters_per_token=self.config.max_characters_per_token)
+        lines = text.splitlines() if isinstance(text, str) else list(text)
+        lines = [line for line in lines if line.strip()]
+        if not lines:
+            raise ValueError("warm_up needs some text, but got only empty lines.")
+        states, was_training = self._zero_states(rows=1), self.training
+        self.eval()
+        for line in lines:
+            encoding = tokenizer(line, return_tensors="pt").to(self.device)
+            states = self(**encoding, states=states, output_states=True, return_dict=True).states
+        self.train(was_training)
+        self._register_warm_state(*states)
+        self.config.has_warm_state = True
+
+
+def _keep_rest(new: list[Tensor], old: Tensor) -> Tensor:
+    """The layers' new states as one tensor, followed by the rows that no sentence used."""
+    states = torch.stack(new)
+    return torch.cat([states, old[:, :, states.shape[2] :]], dim=2)
+
+
+def check_range(name: str, ids: Tensor, highest: int) -> None:
+    """A wrong id would otherwise end in an index error without a name, or take a GPU down with it."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or ids.numel() == 0:
+        return
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high > highest:
+        raise ValueError(f"{name} must be from 0 to {highest}, but holds {low if low < 0 else high}.")
+
+
+ElmoModel.register_for_auto_class("AutoModel")

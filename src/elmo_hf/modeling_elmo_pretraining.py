@@ -1,0 +1,137 @@
+"""The bidirectional language model that an ELMo is trained as.
+
+    model = ElmoForPreTraining.from_pretrained("org/elmo")
+    output = model(**tokenizer(["Ice cream is cold ."], return_tensors="pt"))
+    output.loss, output.forward_loss, output.backward_loss
+
+The forward half at a word predicts the next one, the backward half the one before. The loss is the exact one
+of the full softmax; it is worked out a few words at a time, so that 800,000 words fit in memory.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .configuration_elmo import ElmoConfig
+from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, States, check_range
+
+# So many numbers of logits are made at a time (128 MB in float32).
+LOGITS_AT_ONCE = 2**25
+
+
+@dataclass
+class ElmoForPreTrainingOutput(ModelOutput):
+    """
+    loss: half of forward_loss plus half of backward_loss, if there are words to predict.
+    forward_loss, backward_loss: mean cross entropy of a word given the words before it, or after it.
+    forward_logits, backward_logits: (batch, words, vocab_size), if asked for: at each word, the scores of
+        the word that follows it, or that stands before it.
+    hidden_states, states: as in ElmoModelOutput.
+    """
+
+    loss: Tensor | None = None
+    forward_loss: Tensor | None = None
+    backward_loss: Tensor | None = None
+    forward_logits: Tensor | None = None
+    backward_logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    states: States | None = None
+
+
+class ElmoForPreTraining(ElmoPreTrainedModel):
+    """The bidirectional language model: one softmax over the vocabulary, shared by both directions."""
+
+    def __init__(self, config: ElmoConfig) -> None:
+        super().__init__(config)
+        self.elmo = ElmoModel(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.lm_head = nn.Linear(config.output_dim, config.vocab_size)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        char_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        states: States | None = None,
+        output_states: bool = False,
+        output_hidden_states: bool | None = None,
+        output_logits: bool = False,
+    ) -> ElmoForPreTrainingOutput:
+        r"""
+        Args:
+            labels: (batch, words) ids of the words themselves; which word is predicted from where is worked
+                out here. -100 is a word not to be predicted. If left out, they are `input_ids`.
+            output_logits: return every word's score at every place: much memory with a large vocabulary.
+
+        The other arguments are those of `ElmoModel`. In a sentence of n words each direction predicts n + 1:
+        forward the words and `</S>`, backward the words and `<S>`.
+        """
+        output = self.elmo(
+            input_ids=input_ids,
+            char_ids=char_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            states=states,
+            output_states=output_states,
+            output_hidden_states=output_hidden_states,
+            keep_boundaries=True,
+            return_dict=True,
+        )
+        forward_half, backward_half = self.dropout(output.last_hidden_state).chunk(2, dim=-1)
+        losses: tuple[Tensor | None, Tensor | None] = (None, None)
+        labels = input_ids if labels is None else labels
+        if labels is not None:
+            mask = self.elmo.word_mask(input_ids, char_ids, attention_mask, inputs_embeds)
+            losses = self._losses(forward_half, backward_half, mask, labels)
+        words = slice(1, -1)
+        return ElmoForPreTrainingOutput(
+            loss=0.5 * (losses[0] + losses[1]) if losses[0] is not None and losses[1] is not None else None,
+            forward_loss=losses[0],
+            backward_loss=losses[1],
+            forward_logits=self.lm_head(forward_half[:, words]) if output_logits else None,
+            backward_logits=self.lm_head(backward_half[:, words]) if output_logits else None,
+            hidden_states=output.hidden_states and tuple(layer[:, words] for layer in output.hidden_states),
+            states=output.states,
+        )
+
+    def _losses(
+        self, forward_half: Tensor, backward_half: Tensor, mask: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        if labels.shape != mask.shape:
+            raise ValueError(
+                f"labels must have the shape {tuple(mask.shape)} of the words, but has {tuple(labels.shape)}."
+            )
+        check_range("labels", labels[mask & (labels != -100)], self.config.vocab_size - 1)
+        begin = labels.new_full((len(labels), 1), self.config.bos_token_id or 0)
+        end = labels.new_full((len(labels), 1), self.config.eos_token_id or 0)
+        ids = torch.cat([begin, labels, end], dim=1)
+        not_end = F.pad(F.pad(mask, (1, 0), value=True), (0, 1), value=False)
+        not_begin = F.pad(F.pad(mask, (0, 1), value=True), (1, 0), value=False)
+        # Row after row, every place but the end predicts the next word, and every one but the begin the last.
+        forward_loss = self._mean_loss(forward_half[not_end], ids[not_begin])
+        backward_loss = self._mean_loss(backward_half[not_begin], ids[not_end])
+        return forward_loss, backward_loss
+
+    def _mean_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross entropy over (places, output_dim), a few places at a time, forward and backward."""
+        total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
+        places = max(1, LOGITS_AT_ONCE // self.config.vocab_size)
+        for some, some_targets in zip(hidden.split(places), targets.split(places), strict=True):
+            total = total + checkpoint(self._summed_loss, some, some_targets, use_reentrant=False)
+        return total / (targets != -100).sum().clamp(min=1)
+
+    def _summed_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        logits = self.lm_head(hidden)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return F.cross_entropy(logits, targets, reduction="sum")
+
+
+ElmoForPreTraining.register_for_auto_class("AutoModelForPreTraining")

@@ -1,0 +1,478 @@
+"""ElmoTokenizer: words to character ids, and to word ids where there is a vocabulary.
+
+    tokenizer = ElmoTokenizer()
+    tokenizer("He didn't pay.", return_tensors="pt")                       # raw text is split into words
+    tokenizer(["He", "did", "not"], is_split_into_words=True)              # your own words stay as they are
+
+One token is one word. `input_ids` (batch, words) are word ids, all `<UNK>` without a vocabulary;
+`char_ids` (batch, words, 50) are the letters that the model reads. Sentence begin and end are added inside
+the model, so labels and `word_ids()` stay one to one with the words. Only between the two sentences of a
+pair stand `</S>` and `<S>`, as between any two sentences of the text that an ELMo was trained on.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import BatchEncoding, PreTrainedTokenizer
+from transformers.tokenization_utils_base import CharSpan, TruncationStrategy
+from transformers.utils import PaddingStrategy
+
+from .words_elmo import SPLITTERS, Sentence, character_ids, read_vocabulary, split_text
+
+
+@dataclass
+class ElmoEncoding:
+    """Where each token of a row came from, as `BatchEncoding` asks for it: `word_ids()`, offsets and so on.
+
+    One token is one word, so most questions are a look into a list. Padding and separators have `None`.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+    offsets: list[tuple[int, int]] = field(default_factory=list)
+    word_ids: list[int | None] = field(default_factory=list)
+    sequence_ids: list[int | None] = field(default_factory=list)
+    type_ids: list[int] = field(default_factory=list)
+    special_tokens_mask: list[int] = field(default_factory=list)
+    attention_mask: list[int] = field(default_factory=list)
+    n_sequences: int = 1
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def pad(self, length: int, side: str, token: str, token_id: int) -> None:
+        missing = length - len(self)
+        empty: dict[str, Any] = {"ids": token_id, "tokens": token, "offsets": (0, 0), "word_ids": None}
+        empty |= {"sequence_ids": None, "type_ids": 0, "special_tokens_mask": 1, "attention_mask": 0}
+        for name, value in empty.items():
+            old = getattr(self, name)
+            setattr(self, name, old + [value] * missing if side == "right" else [value] * missing + old)
+
+    def token_to_sequence(self, token: int) -> int | None:
+        return self.sequence_ids[token]
+
+    def token_to_word(self, token: int) -> int | None:
+        return self.word_ids[token]
+
+    def token_to_chars(self, token: int) -> tuple[int, int] | None:
+        return self.offsets[token] if self.word_ids[token] is not None else None
+
+    def word_to_tokens(self, word: int, sequence: int = 0) -> tuple[int, int] | None:
+        for token, place in enumerate(zip(self.word_ids, self.sequence_ids, strict=True)):
+            if place == (word, sequence):
+                return token, token + 1
+        return None
+
+    def word_to_chars(self, word: int, sequence: int = 0) -> CharSpan | None:
+        tokens = self.word_to_tokens(word, sequence)
+        return CharSpan(*self.offsets[tokens[0]]) if tokens else None
+
+    def char_to_token(self, char: int, sequence: int = 0) -> int | None:
+        for token, (start, end) in enumerate(self.offsets):
+            if self.sequence_ids[token] == sequence and start <= char < end:
+                return token
+        return None
+
+    def char_to_word(self, char: int, sequence: int = 0) -> int | None:
+        token = self.char_to_token(char, sequence)
+        return self.word_ids[token] if token is not None else None
+
+
+Pair = tuple[Sentence, Sentence | None]
+
+
+class ElmoTokenizer(PreTrainedTokenizer):
+    r"""
+    Args:
+        vocab_file: words one a line, in the order of the language model's softmax; `None` for none. `<S>`,
+            `</S>` and `<UNK>` are looked up by name, and follow the last word if the file lacks them.
+        max_characters_per_token: length of a row of character ids.
+        word_splitter: how raw text becomes words: `"penn"` (the rule of the text that the published models
+            were trained on) or `"whitespace"`.
+    """
+
+    vocab_files_names = {"vocab_file": "vocab.txt"}  # noqa: RUF012 (the base class's own style)
+    model_input_names = ["input_ids", "char_ids", "attention_mask"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        vocab_file: str | Path | None = None,
+        max_characters_per_token: int = 50,
+        word_splitter: str = "penn",
+        bos_token: str = "<S>",
+        eos_token: str = "</S>",
+        unk_token: str = "<UNK>",
+        pad_token: str = "<PAD>",
+        **kwargs: Any,
+    ) -> None:
+        if word_splitter not in SPLITTERS:
+            raise ValueError(f"word_splitter must be one of {list(SPLITTERS)}, but is {word_splitter!r}.")
+        if not isinstance(max_characters_per_token, int) or max_characters_per_token < 3:
+            raise ValueError(
+                "max_characters_per_token must be a whole number of at least 3 (word begin, one letter, word "
+                f"end), but is {max_characters_per_token!r}."
+            )
+        self.max_characters_per_token = max_characters_per_token
+        self.word_splitter = word_splitter
+        self._lines = read_vocabulary(vocab_file) if vocab_file is not None else []
+        self._words = list(self._lines)
+        # As in bilm-tf, the last of two equal lines counts.
+        self._word_ids = {word: number for number, word in enumerate(self._words)}
+        for special in (bos_token, eos_token, unk_token):
+            if str(special) not in self._word_ids:
+                self._word_ids[str(special)] = len(self._words)
+                self._words.append(str(special))
+        self._word_ids.setdefault(str(pad_token), len(self._words))
+        super().__init__(
+            max_characters_per_token=max_characters_per_token,
+            word_splitter=word_splitter,
+            bos_token=bos_token,
+            eos_token=eos_token,
+            unk_token=unk_token,
+            pad_token=pad_token,
+            **kwargs,
+        )
+
+    # ---- vocabulary
+
+    @property
+    def is_fast(self) -> bool:
+        """Pipelines and collators ask this before they use offsets and `word_ids()`: both are there."""
+        return True
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of word ids. Padding comes on top: it is no word, and its id is one past the last."""
+        return len(self._words)
+
+    def get_vocab(self) -> dict[str, int]:
+        return dict(self._word_ids)
+
+    def _convert_token_to_id(self, token: str) -> int:
+        return self._word_ids.get(token, self._word_ids[str(self._special_tokens_map["unk_token"])])
+
+    def _convert_id_to_token(self, index: int) -> str:
+        if index == self.pad_token_id:
+            return self.pad_token
+        return self._words[index]
+
+    def _add_tokens(self, new_tokens: Iterable[Any], special_tokens: bool = False) -> int:
+        unknown = [str(token) for token in new_tokens if str(token) not in self._word_ids]
+        if unknown:
+            raise ValueError(
+                f"ElmoTokenizer cannot add {unknown[0]!r}: word ids are the rows of the trained model, and "
+                "any word can be read letter by letter without being added."
+            )
+        return 0
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        is_token = key in self.SPECIAL_TOKENS_ATTRIBUTES and value is not None
+        if is_token and str(value) not in self._word_ids:
+            self._add_tokens([value])
+        super().__setattr__(key, value)
+
+    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
+        if not self._lines:
+            return ()
+        path = Path(save_directory) / ((filename_prefix + "-" if filename_prefix else "") + "vocab.txt")
+        path.write_bytes("".join(word + "\n" for word in self._lines).encode("utf-8"))
+        return (str(path),)
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        return " ".join(tokens)
+
+    # ---- text to words
+
+    def tokenize(  # type: ignore[override]
+        self, text: str, pair: str | None = None, **kwargs: Any
+    ) -> list[str]:
+        words = self._split(text, split_special_tokens=kwargs.get("split_special_tokens")).words
+        return words + (self._split(pair).words if pair is not None else [])
+
+    def _split(self, text: str, split_special_tokens: bool | None = None) -> Sentence:
+        if not isinstance(text, str):
+            raise ValueError(
+                f"ElmoTokenizer reads text, but got {type(text).__name__}; for words that are split already, "
+                "pass lists of strings with is_split_into_words=True."
+            )
+        split_special = self.split_special_tokens if split_special_tokens is None else split_special_tokens
+        return split_text(text, self.word_splitter, whole=() if split_special else self.all_special_tokens)
+
+    def _take(self, words: Iterable[str]) -> Sentence:
+        words = list(words)
+        for place, word in enumerate(words):
+            if not isinstance(word, str):
+                raise ValueError(
+                    f"word {place} is {word!r}, a {type(word).__name__}; with is_split_into_words=True a "
+                    "sentence is a list of strings."
+                )
+        return Sentence(words, [(0, len(word)) for word in words])
+
+    # ---- words to ids
+
+    def _encode_plus(  # type: ignore[override]  # arguments by name, as the base class calls it
+        self,
+        text: Any,
+        text_pair: Any = None,
+        add_special_tokens: bool = True,
+        padding_strategy: PaddingStrategy = PaddingStrategy.DO_NOT_PAD,
+        truncation_strategy: TruncationStrategy = TruncationStrategy.DO_NOT_TRUNCATE,
+        max_length: int | None = None,
+        stride: int = 0,
+        is_split_into_words: bool = False,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_tensors: Any = None,
+        return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None,
+        return_overflowing_tokens: bool = False,
+        return_special_tokens_mask: bool = False,
+        return_offsets_mapping: bool = False,
+        return_length: bool = False,
+        verbose: bool = True,
+        split_special_tokens: bool | None = None,
+        **kwargs: Any,
+    ) -> BatchEncoding:
+        if kwargs:
+            raise ValueError(f"ElmoTokenizer has no argument '{next(iter(kwargs))}'.")
+
+        def split(sentence: Any) -> Sentence:
+            return (
+                self._take(sentence) if is_split_into_words else self._split(sentence, split_special_tokens)
+            )
+
+        limit = None if truncation_strategy == TruncationStrategy.DO_NOT_TRUNCATE else max_length
+        examples, is_batch = _as_batch(text, text_pair, is_split_into_words)
+        encodings, sources = [], []
+        for number, (first, second) in enumerate(examples):
+            pair = (split(first), split(second) if second is not None else None)
+            parts = self._truncate(pair, limit, truncation_strategy, stride, add_special_tokens)
+            for part in parts if return_overflowing_tokens else parts[:1]:
+                encodings.append(self._encode(part, add_special_tokens))
+                sources.append(number)
+        self._pad_encodings(encodings, padding_strategy, max_length, pad_to_multiple_of, padding_side)
+
+        wanted = {
+            "ids": "input_ids",
+            "type_ids": "token_type_ids" if return_token_type_ids else None,
+            "attention_mask": None if return_attention_mask is False else "attention_mask",
+            "special_tokens_mask": "special_tokens_mask" if return_special_tokens_mask else None,
+            "offsets": "offset_mapping" if return_offsets_mapping else None,
+        }
+        data: dict[str, Any] = {}
+        for attribute, name in wanted.items():
+            if name:
+                data[name] = [getattr(encoding, attribute) for encoding in encodings]
+        data["char_ids"] = self._char_rows(encodings)
+        if return_length:
+            data["length"] = [len(encoding) for encoding in encodings]
+        if return_overflowing_tokens:
+            data["overflow_to_sample_mapping"] = sources
+        if return_tensors is not None:
+            if not encodings:  # a batch of no sentences still has its dimensions
+                data = {"input_ids": np.zeros((0, 0), int), "attention_mask": np.zeros((0, 0), int)}
+                data["char_ids"] = np.zeros((0, 0, self.max_characters_per_token), int)
+            return BatchEncoding(data, encodings, return_tensors)  # type: ignore[arg-type]
+        data["char_ids"] = [rows.tolist() for rows in data["char_ids"]]
+        if not is_batch and not return_overflowing_tokens:
+            data = {name: values[0] for name, values in data.items()}
+        return BatchEncoding(data, encodings)  # type: ignore[arg-type]
+
+    def _truncate(
+        self,
+        pair: Pair,
+        limit: int | None,
+        strategy: TruncationStrategy,
+        stride: int,
+        add_special_tokens: bool,
+    ) -> list[Pair]:
+        """The pair cut to `limit` tokens, then the windows over what was cut off."""
+        first, second = pair
+        special = self.num_special_tokens_to_add(second is not None) if add_special_tokens else 0
+        excess = len(first) + len(second or ()) + special - (limit or 0)
+        if limit is None or excess <= 0:
+            return [pair]
+        if second is not None and strategy == TruncationStrategy.LONGEST_FIRST:
+            return [self._cut_longest_first(first, second, max(limit - special, 0))]
+        long = second if second is not None and strategy == TruncationStrategy.ONLY_SECOND else first
+        room = len(long) - excess
+        if room < 1 or stride >= room:
+            raise ValueError(
+                f"max_length {limit} leaves {max(room, 0)} words of a sentence of {len(long)}, which must be "
+                f"more than stride {stride}; raise max_length, lower stride, or truncate the other sentence."
+            )
+        starts = range(0, len(long) - stride, room - stride)
+        spans = [
+            (start, min(start + room, len(long)))
+            for start in starts
+            if start == 0 or start + stride < len(long)
+        ]
+        if self.truncation_side == "left":
+            spans = [(len(long) - end, len(long) - start) for start, end in spans]
+        cuts = [long.cut(start, end) for start, end in spans]
+        return [(cut, second) if long is first else (first, cut) for cut in cuts]
+
+    def _cut_longest_first(self, first: Sentence, second: Sentence, room: int) -> Pair:
+        """Words leave the longer sentence until both are of one length, then both in turn."""
+        keep_second = min(len(second), max(room // 2, room - len(first)))
+        keep_first = min(len(first), room - keep_second)
+        if self.truncation_side == "left":
+            return first.cut(len(first) - keep_first, len(first)), second.cut(
+                len(second) - keep_second, len(second)
+            )
+        return first.cut(0, keep_first), second.cut(0, keep_second)
+
+    def _encode(self, pair: Pair, add_special_tokens: bool) -> ElmoEncoding:
+        first, second = pair
+        encoding = ElmoEncoding(n_sequences=1 if second is None else 2)
+        self._append(encoding, first, sequence=0)
+        if second is not None:
+            if add_special_tokens:
+                self._append_separators(encoding)
+            self._append(encoding, second, sequence=1)
+        encoding.attention_mask = [1] * len(encoding)
+        return encoding
+
+    def _append(self, encoding: ElmoEncoding, sentence: Sentence, sequence: int) -> None:
+        unknown = self._convert_token_to_id(self.unk_token)
+        encoding.ids += [self._word_ids.get(word, unknown) for word in sentence.words]
+        encoding.tokens += sentence.words
+        encoding.offsets += sentence.offsets
+        encoding.word_ids += range(sentence.start, sentence.start + len(sentence))
+        encoding.sequence_ids += [sequence] * len(sentence)
+        encoding.type_ids += [sequence] * len(sentence)
+        encoding.special_tokens_mask += [0] * len(sentence)
+
+    def _append_separators(self, encoding: ElmoEncoding) -> None:
+        encoding.ids += self.build_inputs_with_special_tokens([], [])
+        encoding.tokens += [self.eos_token, self.bos_token]
+        encoding.offsets += [(0, 0), (0, 0)]
+        encoding.word_ids += [None, None]
+        encoding.sequence_ids += [None, None]
+        encoding.type_ids += [0, 1]
+        encoding.special_tokens_mask += [1, 1]
+
+    def _pad_encodings(
+        self,
+        encodings: list[ElmoEncoding],
+        strategy: PaddingStrategy,
+        max_length: int | None,
+        multiple: int | None,
+        side: str | None,
+    ) -> None:
+        if strategy == PaddingStrategy.DO_NOT_PAD:
+            return
+        longest = max(map(len, encodings), default=0)
+        length = max_length if strategy == PaddingStrategy.MAX_LENGTH and max_length is not None else longest
+        if multiple:
+            length = -(-length // multiple) * multiple
+        for encoding in encodings:
+            encoding.pad(length, side or self.padding_side, self.pad_token, self.pad_token_id)
+
+    def _char_rows(self, encodings: list[ElmoEncoding]) -> list[np.ndarray]:
+        """Character ids of each row, (words, characters); the whole batch is spelled in one go."""
+        if not encodings:
+            return []
+        is_word = np.concatenate([np.array(encoding.attention_mask, dtype=bool) for encoding in encodings])
+        tokens = [token for encoding in encodings for token in encoding.tokens]
+        words = [token for token, real in zip(tokens, is_word, strict=True) if real]
+        rows = np.zeros((len(is_word), self.max_characters_per_token), dtype=np.int64)
+        rows[is_word] = character_ids(words, self.max_characters_per_token, self.bos_token, self.eos_token)
+        return np.split(rows, np.cumsum([len(encoding) for encoding in encodings])[:-1])
+
+    # ---- special tokens and padding, as the library's helpers and the Trainer's collators ask for them
+
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        if token_ids_1 is None:
+            return token_ids_0
+        return [*token_ids_0, self.eos_token_id, self.bos_token_id, *token_ids_1]
+
+    def create_token_type_ids_from_sequences(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        if token_ids_1 is None:
+            return [0] * len(token_ids_0)
+        return [0] * (len(token_ids_0) + 1) + [1] * (len(token_ids_1) + 1)
+
+    def get_special_tokens_mask(
+        self,
+        token_ids_0: list[int],
+        token_ids_1: list[int] | None = None,
+        already_has_special_tokens: bool = False,
+    ) -> list[int]:
+        if already_has_special_tokens:
+            special = {self.bos_token_id, self.eos_token_id, self.pad_token_id}
+            return [int(token in special) for token in token_ids_0]
+        if token_ids_1 is None:
+            return [0] * len(token_ids_0)
+        return [0] * len(token_ids_0) + [1, 1] + [0] * len(token_ids_1)
+
+    def prepare_for_model(self, *args: Any, **kwargs: Any) -> BatchEncoding:
+        raise ValueError(
+            "ElmoTokenizer cannot build model inputs from word ids, because a word's letters are needed; "
+            "call tokenizer(words, is_split_into_words=True)."
+        )
+
+    def pad(self, encoded_inputs: Any, *args: Any, **kwargs: Any) -> BatchEncoding:
+        padded = super().pad(encoded_inputs, *args, **kwargs)
+        rows = padded.get("char_ids")
+        if rows is not None and hasattr(rows, "reshape"):  # tensors of empty sentences lose a dimension
+            padded["char_ids"] = rows.reshape(*padded["input_ids"].shape, self.max_characters_per_token)
+        return padded
+
+    def _pad(self, encoded_inputs: Any, *args: Any, **kwargs: Any) -> dict:
+        length = len(encoded_inputs["input_ids"])
+        side = kwargs.get("padding_side") or self.padding_side
+        padded = super()._pad(encoded_inputs, *args, **kwargs)
+        empty: dict[str, Any] = {"char_ids": [0] * self.max_characters_per_token, "offset_mapping": (0, 0)}
+        for name, value in empty.items():
+            if name in padded:
+                old = np.asarray(padded[name]).tolist() if name == "char_ids" else list(padded[name])
+                missing = [value] * (len(padded["input_ids"]) - length)
+                padded[name] = old + missing if side == "right" else missing + old
+        return padded
+
+
+def _as_batch(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[list[tuple[Any, Any]], bool]:
+    """What the library's tokenizers accept, as a list of (first, second or None)."""
+    if isinstance(text, str):
+        if is_split_into_words:
+            raise ValueError("is_split_into_words=True needs a list of words, but got one string.")
+        return [(text, text_pair)], False
+    if not isinstance(text, Iterable):
+        raise ValueError(f"ElmoTokenizer reads strings and lists of strings, but got {type(text).__name__}.")
+    texts = list(text)
+    if is_split_into_words and texts and isinstance(texts[0], str):
+        return [(texts, text_pair)], False
+    if is_split_into_words and isinstance(text, tuple) and text_pair is None and len(texts) == 2:
+        return [(texts[0], texts[1])], False
+    if text_pair is None:
+        is_pair = [
+            isinstance(item, tuple) or (isinstance(item, list) and not is_split_into_words) for item in texts
+        ]
+        return [
+            _as_pair(item) if pair else (item, None) for item, pair in zip(texts, is_pair, strict=True)
+        ], True
+    pairs = list(text_pair)
+    if isinstance(text_pair, str) or len(pairs) != len(texts):
+        raise ValueError(
+            f"text is a batch of {len(texts)}, so text_pair must be a list of {len(texts)} as well."
+        )
+    return list(zip(texts, pairs, strict=True)), True
+
+
+def _as_pair(item: Any) -> tuple[Any, Any]:
+    if len(item) != 2:
+        raise ValueError(
+            f"a batch holds strings or pairs of them, but one entry is a list of {len(item)}; for words that "
+            "are split already, pass is_split_into_words=True."
+        )
+    return item[0], item[1]
+
+
+ElmoTokenizer.register_for_auto_class("AutoTokenizer")

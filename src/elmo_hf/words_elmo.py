@@ -1,0 +1,105 @@
+"""Text to words, and words to character ids: plain functions and the one rule behind each.
+
+split_text("He didn't pay.", "penn").words        # ['He', 'didn', "'t", 'pay', '.']
+character_ids(["He", "paid"], max_characters=50)  # (2, 50)
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import regex
+
+# Character ids as the model reads them: a byte is 1 to 256, and 0 means "no word here".
+SENTENCE_BEGIN, SENTENCE_END, WORD_BEGIN, WORD_END, WORD_PAD = 257, 258, 259, 260, 261
+NUM_CHARACTER_IDS = 262
+
+# The rule of the One Billion Word text, on which the published English models were trained: punctuation is
+# split off, a clitic keeps its apostrophe ("Don 't", "Murray 's"), hyphens, inner dots, decimal points and
+# thousands commas stay, and so does the dot of an abbreviation. Case is kept.
+_ABBREVIATIONS = (
+    "Mr|Mrs|Ms|Dr|Prof|Rev|Hon|St|Gen|Col|Lt|Maj|Capt|Sgt|Cpl|Gov|Sen|Rep|Pres|Jr|Sr|Inc|Ltd|Co|Corp|Bros|"
+    "No|Vol|vs|etc|cf|al|fig|Fig|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec|Ph\\.D|approx|dept|est"
+)
+_LETTER = r"[\p{L}\p{M}\p{N}\u200c\u200d]"
+_PENN = regex.compile(
+    rf"""
+    (?<!\S)['’](?:s|t|m|d|re|ve|ll)(?!\S)                       # a clitic that is split off already
+    | (?<=\p{{L}}\p{{M}}*\.?)['’]\p{{L}}{_LETTER}*              # Don | 't
+    | (?<=\p{{N}})['’]s(?!{_LETTER})                            # 1990 | 's
+    | (?<!{_LETTER})(?:{_ABBREVIATIONS})\.(?=\s)                # Dr.
+    | (?<!{_LETTER})\p{{L}}(?:\.\p{{L}})+\.(?!{_LETTER}|-{_LETTER})   # U.S.
+    | (?<!\S)\p{{Lu}}\.(?=\s)                                   # the initial in "John F. Kennedy"
+    | (?:(?<!\S)-?\.?(?=\p{{N}}))?{_LETTER}+(?:(?:\.-|[.-]|(?<=\p{{N}}),(?=\p{{N}})){_LETTER}+)*
+    | \.{{2,}} | -{{2,}}
+    | \S\p{{M}}*                                                # any other sign stands alone
+    """,
+    regex.VERBOSE,
+)
+_WHITESPACE = regex.compile(r"\S+")
+SPLITTERS = {"penn": _PENN, "whitespace": _WHITESPACE}
+
+
+def character_ids(
+    words: Sequence[str], max_characters: int, begin: str = "<S>", end: str = "</S>"
+) -> np.ndarray:
+    """Rows (words, max_characters) of character ids: word begin, its first bytes, word end, padding."""
+    room = max_characters - 2
+    encoded = [word.encode("utf-8", "ignore") for word in words]
+    lengths = np.minimum(np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded)), room)
+    # A fixed-width bytes array cuts long words and fills short ones, without a loop over letters.
+    letters = np.array(encoded, dtype=f"S{room}").view(np.uint8).reshape(len(encoded), room)
+    rows = np.full((len(encoded), max_characters), WORD_PAD, dtype=np.int64)
+    rows[:, 0] = WORD_BEGIN
+    np.add(letters, 1, out=rows[:, 1:-1], where=np.arange(room) < lengths[:, None])
+    rows[np.arange(len(encoded)), lengths + 1] = WORD_END
+    for sign, boundary in ((begin, SENTENCE_BEGIN), (end, SENTENCE_END)):
+        places = [place for place, word in enumerate(words) if word == sign]
+        rows[places, 1:] = [boundary, WORD_END] + [WORD_PAD] * (max_characters - 3)
+    return rows
+
+
+@dataclass
+class Sentence:
+    """A sentence as words, with each word's place in the text (or, for ready words, in itself)."""
+
+    words: list[str]
+    offsets: list[tuple[int, int]]
+    start: int = 0  # number of the first word, after truncation has cut others away
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def cut(self, start: int, end: int) -> "Sentence":
+        return Sentence(self.words[start:end], self.offsets[start:end], start)
+
+
+def split_text(text: str, splitter: str, whole: Sequence[str] = ()) -> Sentence:
+    """The words of a text by one of `SPLITTERS`; those in `whole`, standing alone, are not taken apart."""
+    spans = [match.span() for match in _matches(text, SPLITTERS[splitter], whole)]
+    return Sentence([text[start:end] for start, end in spans], spans)
+
+
+def _matches(text: str, splitter: Any, whole: Sequence[str]) -> Iterator[Any]:
+    start = 0
+    if any(name in text for name in whole):
+        names = "|".join(map(regex.escape, whole))
+        for special in regex.finditer(rf"(?<!\S)(?:{names})(?!\S)", text):
+            yield from splitter.finditer(text, start, special.start())
+            yield special
+            start = special.end()
+    yield from splitter.finditer(text, start)
+
+
+def read_vocabulary(path: str | Path) -> list[str]:
+    """Words, one a line. A line's number is the word's id, so nothing is dropped or reordered."""
+    try:
+        text = Path(path).read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: the vocabulary is not UTF-8 text (byte {error.start}).") from None
+    words = [line.strip() for line in text.removesuffix("\n").split("\n")]
+    if words == [""]:
+        raise ValueError(f"{path}: the vocabulary is empty; it needs one word a line.")
+    return words

@@ -1,0 +1,18 @@
+"""What several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_fixtures() -> Path:
+    """The folder of the two published fixture sets, `allennlp` and `bilm-tf`, which the repository lacks."""
+    shared = Path(os.environ.get("ELMO_HF_SHARED", REPOSITORY.parent / "shared"))
+    folder = shared / "fixtures"
+    if not folder.is_dir():
+        pytest.skip(f"no published fixtures in {folder}; ELMO_HF_SHARED names their parent folder")
+    return folder
