@@ -334,21 +334,20 @@ class ElmoModel(ElmoPreTrainedModel):
         x, mask = torch.stack([x, x.flip(1)]), torch.stack([mask, mask.flip(1)])
 
         h, c = self._states_for(len(words), states, x)
-        layers, last_h, last_c = [x], [], []
+        rims = 0 if keep_boundaries else 1
+        hidden_states, last_h, last_c = [], [], []
         for index, layer in enumerate(self.layers):
+            if output_hidden_states:
+                # The layer reads what is handed out, so that a hidden state's gradient can be asked for.
+                hidden_states.append(_to_words(x, rims))
+                x = _from_words(hidden_states[-1], x, rims)
             x, layer_h, layer_c = layer(x, mask, h[index, :, : len(words)], c[index, :, : len(words)])
-            layers.append(x)
             last_h.append(layer_h)
             last_c.append(layer_c)
-
-        if not output_hidden_states:
-            layers = layers[-1:]
-        hidden_states = tuple(torch.cat([x[0], x[1].flip(1)], dim=-1) for x in layers)
-        if not keep_boundaries:
-            hidden_states = tuple(layer[:, 1:-1] for layer in hidden_states)
+        hidden_states.append(_to_words(x, rims))
         return ElmoModelOutput(
             last_hidden_state=hidden_states[-1],
-            hidden_states=hidden_states if output_hidden_states else None,
+            hidden_states=tuple(hidden_states) if output_hidden_states else None,
             states=(_keep_rest(last_h, h), _keep_rest(last_c, c)) if output_states else None,
         )
 
@@ -483,6 +482,18 @@ class ElmoModel(ElmoPreTrainedModel):
         self.train(was_training)
         self._register_warm_state(*states)
         self.config.has_warm_state = True
+
+
+def _to_words(x: Tensor, rims: int) -> Tensor:
+    """(2, batch, time, dim) -> (batch, words, 2 * dim), without so many places at both rims."""
+    return torch.cat([x[0], x[1].flip(1)], dim=-1)[:, rims : x.shape[2] - rims]
+
+
+def _from_words(words: Tensor, x: Tensor, rims: int) -> Tensor:
+    """The other way round; the rims are those of x."""
+    forward, backward = words.chunk(2, dim=-1)
+    inner = torch.stack([forward, backward.flip(1)])
+    return torch.cat([x[:, :, :rims], inner, x[:, :, x.shape[2] - rims :]], dim=2)
 
 
 def _keep_rest(new: list[Tensor], old: Tensor) -> Tensor:

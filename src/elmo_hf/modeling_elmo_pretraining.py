@@ -28,8 +28,8 @@ class ElmoForPreTrainingOutput(ModelOutput):
     """
     loss: half of forward_loss plus half of backward_loss, if there are words to predict.
     forward_loss, backward_loss: mean cross entropy of a word given the words before it, or after it.
-    forward_logits, backward_logits: (batch, words, vocab_size), if asked for: at each word, the scores of
-        the word that follows it, or that stands before it.
+    forward_logits, backward_logits: (batch, words, vocab_size), see `output_logits`: at each word, the scores
+        of the word that follows it, or that stands before it.
     hidden_states, states: as in ElmoModelOutput.
     """
 
@@ -63,13 +63,14 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         states: States | None = None,
         output_states: bool = False,
         output_hidden_states: bool | None = None,
-        output_logits: bool = False,
+        output_logits: bool | None = None,
     ) -> ElmoForPreTrainingOutput:
         r"""
         Args:
             labels: (batch, words) ids of the words themselves; which word is predicted from where is worked
                 out here. -100 is a word not to be predicted. If left out, they are `input_ids`.
-            output_logits: return every word's score at every place: much memory with a large vocabulary.
+            output_logits: return every word's score at every place, which is much memory with a large
+                vocabulary. If left out, they are returned only when there is no loss to return.
 
         The other arguments are those of `ElmoModel`. In a sentence of n words each direction predicts n + 1:
         forward the words and `</S>`, backward the words and `<S>`.
@@ -91,6 +92,8 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         if labels is not None:
             mask = self.elmo.word_mask(input_ids, char_ids, attention_mask, inputs_embeds)
             losses = self._losses(forward_half, backward_half, mask, labels)
+        if output_logits is None:
+            output_logits = labels is None
         words = slice(1, -1)
         return ElmoForPreTrainingOutput(
             loss=0.5 * (losses[0] + losses[1]) if losses[0] is not None and losses[1] is not None else None,

@@ -13,11 +13,10 @@ pair the options with ElmoConfig, `weights_table` and `softmax_table` pair datas
 
 import json
 import logging
-import math
 import reprlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
@@ -27,16 +26,26 @@ from typing import Any
 import h5py
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import Tensor
 
 from elmo_hf.configuration_elmo import ElmoConfig
-from elmo_hf.convert.hdf5 import ConversionError, Hdf5Arrays, Shape, check_readable, is_hdf5, top_names
-from elmo_hf.modeling_elmo import ElmoForPreTraining, ElmoModel
+from elmo_hf.convert.hdf5 import (
+    ConversionError,
+    Hdf5Arrays,
+    NotJson,
+    Shape,
+    check_readable,
+    is_hdf5,
+    read_json,
+    top_names,
+)
+from elmo_hf.modeling_elmo import ElmoModel
+from elmo_hf.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.tokenization_elmo import ElmoTokenizer
 
 logger = logging.getLogger(__name__)
 
-MAX_JSON_BYTES = 1_000_000
 MAX_VOCABULARY_BYTES = 1 << 28
 CHARACTERS_IN_FILES = 261
 
@@ -49,18 +58,16 @@ def convert_from_bilm(sources: Sequence[Path], target: Path) -> Path:
     with new_folder(Path(target)) as output, ExitStack() as open_files:
         files = recognise([Path(source) for source in sources])
         settings = settings_from_options(files.options, read_json(files.options))
-        tokenizer = read_tokenizer(files.vocabulary, settings)
-        weights, table, softmax = (
-            open_files.enter_context(Hdf5Arrays(path)) if path else None
-            for path in (files.weights, files.table_for(settings), files.softmax)
-        )
-        assert weights is not None
-        if table is not None:
+        if files.table_is_named:
             settings = without_characters(settings)
-        for arrays, dataset in word_rows(weights, table, softmax):
-            check_words(arrays, dataset, files.vocabulary, tokenizer)
-        config = make_config(files.options, settings, tokenizer, weights)
-        model = build(config, pair_up(config, weights, table, softmax), with_head=softmax is not None)
+        elif settings["token_encoder"] == "characters":
+            files.table = None  # it only lies beside the characters, which can do every word
+        files.log()
+        tokenizer = read_tokenizer(files.vocabulary, settings)
+        arrays = open_arrays(files, open_files)
+        check_words(arrays, files.vocabulary, tokenizer)
+        config = make_config(files.options, settings, tokenizer, arrays.weights)
+        model = build(config, pair_up(config, arrays), with_head=arrays.softmax is not None)
         model.save_pretrained(output)
         tokenizer.save_pretrained(output)
         shutil.copyfile(files.options, output / "options.json")
@@ -70,7 +77,7 @@ def convert_from_bilm(sources: Sequence[Path], target: Path) -> Path:
 
 
 def convert_to_bilm(folder: Path, target: Path) -> Path:
-    """Writes `target`, a folder of HDF5 files, options and vocabulary, from a Transformers folder; returns it."""
+    """Writes `target`, a folder of HDF5, options and vocabulary, from a Transformers folder; returns it."""
     folder = Path(folder)
     with new_folder(Path(target)) as output:
         model = load(folder)
@@ -90,11 +97,9 @@ def convert_to_bilm(folder: Path, target: Path) -> Path:
 def new_folder(target: Path) -> Iterator[Path]:
     """An empty folder that becomes `target` when all went well, and is gone when anything did not."""
     place = target.resolve()
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise ConversionError(
-            f"{target} exists and is not an empty folder; name another target or remove it."
-        )
     try:
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            raise ConversionError(f"{target} exists and is not an empty folder; name another or remove it.")
         # Beside the target, so that the last step is a mere renaming.
         above = next(parent for parent in place.parents if parent.exists())
         with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=above) as temporary:
@@ -105,15 +110,15 @@ def new_folder(target: Path) -> Iterator[Path]:
             if place.exists():
                 place.rmdir()
             folder.rename(place)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConversionError(f"{target} cannot be written ({reason}); name another target.") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConversionError(f"{target} cannot be written ({reason}); name another folder.") from error
 
 
 # ---- which file is what
 
 
-@dataclass(frozen=True)
+@dataclass
 class Files:
     weights: Path
     options: Path
@@ -122,34 +127,34 @@ class Files:
     table: Path | None
     table_is_named: bool
 
-    def table_for(self, settings: dict[str, Any]) -> Path | None:
-        """The table of word vectors, unless it only lies beside characters, which can do every word."""
-        return self.table if self.table_is_named or settings["token_encoder"] == "words" else None
+    def log(self) -> None:
+        for role in ("weights", "options", "softmax", "vocabulary", "table"):
+            if getattr(self, role) is not None:
+                logger.info("%s: %s", role, getattr(self, role))
 
 
 def recognise(sources: Sequence[Path]) -> Files:
     """Sorts files by what is in them. In a folder other files do not matter; a file named by itself must."""
-    named: list[tuple[str, Path]] = []
-    found: list[tuple[str, Path]] = []
+    named = [(role_of_named(path, sources), path) for path in sources if not path.is_dir()]
+    found: list[tuple[str | None, Path]] = []
     faults: list[ConversionError] = []
-    for source in sources:
-        if source.is_dir():
-            for path in list_files(source):
-                try:
-                    found += [(role, path) for role in [role_of(path)] if role]
-                except NotJson as fault:  # it may be anything, unless the options are not found elsewhere
-                    faults.append(fault)
-        else:
-            named.append((role_of_named(source, sources), source))
+    for path in (path for folder in sources if folder.is_dir() for path in list_files(folder)):
+        try:
+            found.append((role_of(path), path))
+        except NotJson as fault:  # it may be anything, unless the options are not found elsewhere
+            faults.append(fault)
 
-    everything = named + found
+    weights, options, softmax, vocabulary = (
+        pick(role, [*named, *found]) for role in ("weights", "options", "softmax", "vocabulary")
+    )
     table = pick("table", named)
-    files = {role: pick(role, everything) for role in ("weights", "options", "softmax", "vocabulary")}
-    files["table"] = table or pick("table", found)
-    for role, path in files.items():
-        if path is not None:
-            logger.info("%s: %s", role, path)
-    return Files(**require(files, sources, faults), table_is_named=table is not None)
+    among = ", ".join(map(str, sources)) or "no files at all"
+    if weights is None:
+        raise ConversionError(f"there are no weights (HDF5 with 'RNN_0') in {among}; name the file.")
+    if options is None:
+        faults.append(ConversionError(f"there are no options (.json with 'lstm') in {among}; name the file."))
+        raise faults[0]
+    return Files(weights, options, softmax, vocabulary, table or pick("table", found), table is not None)
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -163,13 +168,8 @@ def role_of(path: Path) -> str | None:
     kind = path.suffix.lower()
     if kind in (".hdf5", ".h5") or is_hdf5(path):
         names = top_names(path)
-        return (
-            "weights"
-            if "RNN_0" in names
-            else "softmax"
-            if "softmax" in names
-            else ("table" if names == {"embedding"} else None)
-        )
+        roles = {"weights": "RNN_0" in names, "softmax": "softmax" in names, "table": names == {"embedding"}}
+        return next((role for role, fits in roles.items() if fits), None)
     if kind == ".json":
         content = read_json(path)
         return "options" if isinstance(content, dict) and "lstm" in content else None
@@ -183,48 +183,17 @@ def role_of_named(path: Path, sources: Sequence[Path]) -> str:
         role = "vocabulary"
     if role is None:
         raise ConversionError(
-            f"{path} is no part of a biLM; give weights (HDF5 with 'RNN_0'), a softmax (HDF5 with 'softmax'), word "
-            "vectors (HDF5 with 'embedding' alone), options (.json with 'lstm') or a vocabulary (.txt)."
+            f"{path} is no part of an ELMo; give weights (HDF5 with 'RNN_0'), a softmax (with 'softmax'), a "
+            "word table (with only 'embedding'), options (.json with 'lstm') or a vocabulary (.txt)."
         )
     return role
 
 
-def pick(role: str, candidates: Iterable[tuple[str, Path]]) -> Path | None:
+def pick(role: str, candidates: Iterable[tuple[str | None, Path]]) -> Path | None:
     paths = list({path.resolve(): path for candidate, path in candidates if candidate == role}.values())
     if len(paths) > 1:
-        raise ConversionError(f"{' and '.join(map(str, paths))} both look like the {role}; give one of them.")
+        raise ConversionError(f"{' and '.join(map(str, paths))} each look like the {role}; give only one.")
     return paths[0] if paths else None
-
-
-def require(files: dict[str, Any], sources: Sequence[Path], faults: list[ConversionError]) -> dict[str, Any]:
-    among = ", ".join(map(str, sources)) or "no files at all"
-    if files["weights"] is None:
-        raise ConversionError(f"there are no weights (HDF5 with 'RNN_0') in {among}; name the file.")
-    if files["options"] is None:
-        raise (
-            faults[0]
-            if faults
-            else ConversionError(f"there are no options (.json with 'lstm') in {among}; name the file.")
-        )
-    return files
-
-
-class NotJson(ConversionError):
-    """A .json file that is none."""
-
-
-def read_json(path: Path) -> Any:
-    check_readable(path)
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise NotJson(
-            f"{path} is larger than {MAX_JSON_BYTES:,} bytes, so it holds no options; give another file."
-        )
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise NotJson(
-            f"{path} is not JSON ({' '.join(str(error).split())}); give the options file."
-        ) from None
 
 
 # ---- options.json <-> ElmoConfig
@@ -236,33 +205,28 @@ class Kind:
     fits: Callable[[Any], bool]
 
 
-def _whole(minimum: int, value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and minimum <= value < 2**31
+def _is_number(value: Any, minimum: int) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and minimum <= value < 2**31
 
 
-def _is_filters(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(
-            isinstance(pair, list) and len(pair) == 2 and all(_whole(1, number) for number in pair)
-            for pair in value
-        )
-    )
+def _is_whole(value: Any, minimum: int) -> bool:
+    return isinstance(value, int) and _is_number(value, minimum)
 
 
-def _is_limit(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**31
+def _is_filter(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(_is_whole(size, 1) for size in value)
 
 
-SIZE = Kind("a whole number from 1 to 2^31", lambda value: _whole(1, value))
-COUNT = Kind("a whole number from 0 to 2^31", lambda value: _whole(0, value))
-LENGTH = Kind("a whole number from 3 to 2^31", lambda value: _whole(3, value))
-LIMIT = Kind("a number from 0 to 2^31", _is_limit)
+SIZE = Kind("a whole number from 1 to 2^31", lambda value: _is_whole(value, 1))
+COUNT = Kind("a whole number from 0 to 2^31", lambda value: _is_whole(value, 0))
+LENGTH = Kind("a whole number from 3 to 2^31", lambda value: _is_whole(value, 3))
+LIMIT = Kind("a number from 0 to 2^31", lambda value: _is_number(value, 0))
 SWITCH = Kind("true or false", lambda value: isinstance(value, bool))
-FILTERS = Kind("a list of [width, number] pairs", _is_filters)
 ACTIVATION = Kind("'relu' or 'tanh'", lambda value: value in ("relu", "tanh"))
-
+FILTERS = Kind(
+    "a list of [width, number] pairs",
+    lambda value: isinstance(value, list) and value != [] and all(map(_is_filter, value)),
+)
 REQUIRED = object()
 
 
@@ -291,20 +255,19 @@ CHARACTER_OPTIONS = (
 )
 
 
+def options_of(token_encoder: str) -> tuple[Option, ...]:
+    return LSTM_OPTIONS + (CHARACTER_OPTIONS if token_encoder == "characters" else ())
+
+
 def settings_from_options(path: Path, options: Any) -> dict[str, Any]:
     """What ElmoConfig needs to know. Options that only training reads do not matter."""
     if look_up(path, options, "bidirectional") not in (None, True):
         raise ConversionError(f"{path}: option 'bidirectional' must be true; one direction alone is no ELMo.")
-    if look_up(path, options, "char_cnn") is None:
-        return {"token_encoder": "words"} | {
-            row.setting: read_option(path, options, row) for row in LSTM_OPTIONS
-        }
+    encoder = "words" if look_up(path, options, "char_cnn") is None else "characters"
     if look_up(path, options, "char_cnn.n_characters") not in (None, 261, 262):
-        raise ConversionError(
-            f"{path}: option 'char_cnn.n_characters' must be 261 or 262; characters are bytes."
-        )
-    rows = LSTM_OPTIONS + CHARACTER_OPTIONS
-    return {"token_encoder": "characters"} | {row.setting: read_option(path, options, row) for row in rows}
+        raise ConversionError(f"{path}: option 'char_cnn.n_characters' must be 261 or 262; correct it.")
+    rows = options_of(encoder)
+    return {"token_encoder": encoder} | {row.setting: read_option(path, options, row) for row in rows}
 
 
 def look_up(path: Path, options: Any, name: str) -> Any:
@@ -323,18 +286,14 @@ def look_up(path: Path, options: Any, name: str) -> Any:
 
 
 def read_option(path: Path, options: Any, option: Option) -> Any:
-    value = look_up(path, options, option.name)
+    value, name = look_up(path, options, option.name), option.name
     if value is None:
         if option.default is REQUIRED:
-            raise ConversionError(
-                f"{path}: option '{option.name}' is missing; give the options of these weights."
-            )
+            raise ConversionError(f"{path}: option '{name}' is missing; give the options of these weights.")
         return option.default
     if not option.kind.fits(value):
-        raise ConversionError(
-            f"{path}: option '{option.name}' must be {option.kind.description}, but is {reprlib.repr(value)}; "
-            "correct it."
-        )
+        must_be, found = option.kind.description, reprlib.repr(value)
+        raise ConversionError(f"{path}: option '{name}' must be {must_be}, but is {found}; correct it.")
     # AllenNLP reads a limit of 0 as none.
     return None if option.kind is LIMIT and value == 0 else value
 
@@ -342,43 +301,36 @@ def read_option(path: Path, options: Any, option: Option) -> Any:
 def without_characters(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of the same LSTMs over a table of word vectors."""
     characters = {option.setting for option in CHARACTER_OPTIONS}
-    return {name: value for name, value in settings.items() if name not in characters} | {
-        "token_encoder": "words"
-    }
+    return {name: settings[name] for name in settings.keys() - characters} | {"token_encoder": "words"}
 
 
 def make_config(
     path: Path, settings: dict[str, Any], tokenizer: ElmoTokenizer, weights: Hdf5Arrays
 ) -> ElmoConfig:
-    """Plain data as well: nothing as large as the options promise is made before the files agreed with them."""
-    settings = {**settings, "vocab_size": tokenizer.vocab_size}
+    """Plain data, too: nothing as large as the options promise is made before the files agreed with them."""
     if settings["token_encoder"] == "characters":
-        num_filters = sum(number for _, number in settings["char_filters"])
         # bilm-tf has a projection where the sizes differ, AllenNLP always.
-        settings["char_projection"] = (
-            num_filters != settings["projection_dim"] or "CNN_proj" in weights.top_names
-        )
-    for name in ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id"):
-        settings[name] = getattr(tokenizer, name)
+        num_filters = sum(number for _, number in settings["char_filters"])
+        is_there = any(name.startswith("CNN_proj/") for name in weights.names)
+        settings = {**settings, "char_projection": is_there or num_filters != settings["projection_dim"]}
+    special = ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id")
+    ids = {name: getattr(tokenizer, name) for name in special}
     try:
-        return ElmoConfig(**settings)
+        return ElmoConfig(vocab_size=tokenizer.vocab_size, **settings, **ids)
     except (ValueError, TypeError, StrictDataclassError) as error:
         raise ConversionError(f"{path}: {error.__cause__ or error}") from error
 
 
 def options_from_config(config: ElmoConfig) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    is_characters = config.token_encoder == "characters"
-    for option in LSTM_OPTIONS + (CHARACTER_OPTIONS if is_characters else ()):
+    for option in options_of(config.token_encoder):
         *sections, name = option.name.split(".")
         place = options
         for section in sections:
             place = place.setdefault(section, {})
         place[name] = getattr(config, option.setting)
-    if is_characters:
-        options["char_cnn"]["n_characters"] = (
-            CHARACTERS_IN_FILES + 1
-        )  # with the padding, as both readers expect
+    if config.token_encoder == "characters":
+        options["char_cnn"]["n_characters"] = CHARACTERS_IN_FILES + 1  # with padding, as AllenNLP expects
     return options
 
 
@@ -388,7 +340,7 @@ def write_options(original: Path, config: ElmoConfig, path: Path) -> None:
         try:
             settings = settings_from_options(original, read_json(original))
         except ConversionError as fault:
-            logger.warning("%s; writing new options", fault)
+            logger.warning("%s It is written anew.", fault)
         else:
             if all(getattr(config, name) == value for name, value in settings.items()):
                 shutil.copyfile(original, path)
@@ -413,32 +365,23 @@ def read_tokenizer(vocabulary: Path | None, settings: dict[str, Any]) -> ElmoTok
         raise ConversionError(str(error)) from error
 
 
-def word_rows(
-    weights: Hdf5Arrays, table: Hdf5Arrays | None, softmax: Hdf5Arrays | None
-) -> Iterator[tuple[Hdf5Arrays, str]]:
-    """The datasets with one row a word."""
-    if table is not None and "embedding" in weights:
-        raise ConversionError(
-            f"{weights.path} and {table.path} both hold dataset 'embedding'; give one of them."
-        )
-    if table is not None or "embedding" in weights:
-        yield table or weights, "embedding"
-    if softmax is not None:
-        yield softmax, "softmax/W"
-
-
-def check_words(arrays: Hdf5Arrays, dataset: str, vocabulary: Path | None, tokenizer: ElmoTokenizer) -> None:
-    shape = arrays.shape(dataset)
-    if vocabulary is None:
-        raise ConversionError(
-            f"{arrays.path}: dataset '{dataset}' has one row for each word, and without a vocabulary nobody knows "
-            "which; give the vocabulary (.txt) as well."
-        )
-    if shape and shape[0] != tokenizer.vocab_size:
-        raise ConversionError(
-            f"{arrays.path}: dataset '{dataset}' has {shape[0]} rows, but {vocabulary} has {tokenizer.vocab_size} "
-            "words, <S>, </S> and <UNK> included; give the vocabulary that belongs to it."
-        )
+def check_words(arrays: "Arrays", vocabulary: Path | None, tokenizer: ElmoTokenizer) -> None:
+    """Every dataset with one row a word has as many rows as there are words."""
+    for file in (arrays.weights, arrays.table, arrays.softmax):
+        for dataset in ("embedding", "softmax/W"):
+            shape = file.shape(dataset) if file is not None else None
+            if file is None or not shape:
+                continue
+            if vocabulary is None:
+                raise ConversionError(
+                    f"{file.path}: dataset '{dataset}' has one row a word, and only a vocabulary says which; "
+                    "give the vocabulary (.txt) as well."
+                )
+            if shape[0] != tokenizer.vocab_size:
+                raise ConversionError(
+                    f"{file.path}: dataset '{dataset}' has {shape[0]} rows, but {vocabulary} has "
+                    f"{tokenizer.vocab_size} words with <S>, </S> and <UNK>; give the one that belongs to it."
+                )
 
 
 # ---- datasets <-> parameters
@@ -484,14 +427,13 @@ def word_table(config: ElmoConfig) -> Iterator[Row]:
 
 
 def character_table(config: ElmoConfig) -> Iterator[Row]:
-    encoder, size = "elmo.token_encoder", config.char_embedding_dim
+    encoder, size, filters = "elmo.token_encoder", config.char_embedding_dim, config.num_filters
     shape: Shape = (CHARACTERS_IN_FILES, size)
     yield Row("char_embed", shape, f"{encoder}.char_embedding.weight", _without_padding)
     for i, (width, number) in enumerate(config.char_filters or []):
         convolution = f"{encoder}.convolutions.{i}"
         yield Row(f"CNN/W_cnn_{i}", (1, width, size, number), f"{convolution}.weight", _as_tensorflow)
         yield Row(f"CNN/b_cnn_{i}", (number,), f"{convolution}.bias")
-    filters = config.num_filters
     for k in range(config.num_highway_layers):
         for gate in ("carry", "transform"):
             linear = f"{encoder}.highways.{k}.{gate}"
@@ -525,22 +467,36 @@ def softmax_table(config: ElmoConfig) -> Iterator[Row]:
 # ---- HDF5 -> model
 
 
+@dataclass(frozen=True)
+class Arrays:
+    weights: Hdf5Arrays
+    table: Hdf5Arrays | None  # only where it stands for the token encoder of the weights
+    softmax: Hdf5Arrays | None
+
+
+def open_arrays(files: Files, open_files: ExitStack) -> Arrays:
+    def opened(path: Path | None) -> Hdf5Arrays | None:
+        return open_files.enter_context(Hdf5Arrays(path)) if path is not None else None
+
+    weights = open_files.enter_context(Hdf5Arrays(files.weights))
+    return Arrays(weights, opened(files.table), opened(files.softmax))
+
+
 Pairs = list[tuple[Hdf5Arrays, Row]]
 
 
-def pair_up(
-    config: ElmoConfig, weights: Hdf5Arrays, table: Hdf5Arrays | None, softmax: Hdf5Arrays | None
-) -> Pairs:
+def pair_up(config: ElmoConfig, arrays: Arrays) -> Pairs:
     """Every row with the file that holds it, all of the right shape, and nothing left over."""
-    if table is None:
-        pairs = matched(weights, weights_table(config))
+    if arrays.table is None:
+        pairs = matched(arrays.weights, weights_table(config))
     else:
-        characters = {name for name in weights.top_names if name == "char_embed" or name.startswith("CNN")}
-        pairs = matched(table, word_table(config)) + matched(weights, lstm_table(config), left_out=characters)
-    return pairs + (matched(softmax, softmax_table(config)) if softmax is not None else [])
+        replaced = {name for name in arrays.weights.names if name.startswith(("char_embed", "CNN"))}
+        pairs = matched(arrays.table, word_table(config))
+        pairs += matched(arrays.weights, lstm_table(config), replaced)
+    return pairs + (matched(arrays.softmax, softmax_table(config)) if arrays.softmax is not None else [])
 
 
-def matched(arrays: Hdf5Arrays, table: Iterator[Row], left_out: Iterable[str] = ()) -> Pairs:
+def matched(arrays: Hdf5Arrays, table: Iterator[Row], left_out: Collection[str] = ()) -> Pairs:
     pairs: Pairs = []
     for (
         row
@@ -552,9 +508,9 @@ def matched(arrays: Hdf5Arrays, table: Iterator[Row], left_out: Iterable[str] = 
 
 
 def build(config: ElmoConfig, pairs: Pairs, with_head: bool) -> ElmoModel | ElmoForPreTraining:
-    """The numbers go from the file to where the model keeps them, with no copy in between."""
+    """The numbers go from the file to where the model keeps them, a block at a time."""
     with torch.device("meta"):
-        model = (ElmoForPreTraining if with_head else ElmoModel)(config)
+        model = ElmoForPreTraining(config) if with_head else ElmoModel(config)
     parameters = {name: torch.zeros(meta.shape) for name, meta in model.state_dict().items()}
     for arrays, row in pairs:
         arrays.read_into(row.view(parameters), row.dataset, row.first_row)
@@ -566,35 +522,37 @@ def build(config: ElmoConfig, pairs: Pairs, with_head: bool) -> ElmoModel | Elmo
 
 
 def load(folder: Path) -> ElmoModel | ElmoForPreTraining:
-    """The model of a folder, whole: what the files lack would otherwise be made up at random."""
-    architectures = read_architectures(folder)
-    model_class = ElmoForPreTraining if "ElmoForPreTraining" in architectures else ElmoModel
+    """The model of a folder, whole: what its files lack would otherwise be made up at random."""
+    content = read_json(folder / "config.json")
+    if not isinstance(content, dict) or content.get("model_type") != ElmoConfig.model_type:
+        raise ConversionError(
+            f"{folder / 'config.json'} is not of an ELMo; give a folder saved by ElmoModel."
+        )
+    has_head = content.get("architectures") == ["ElmoForPreTraining"]
+    model_class: Any = ElmoForPreTraining if has_head else ElmoModel
     try:
         model, report = model_class.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # the library lets through whatever JSON, safetensors or torch raise
         reason = " ".join(str(error.__cause__ or error).split())
-        raise ConversionError(f"{folder} cannot be loaded ({reason}); save it again.") from error
+        raise ConversionError(f"{folder} cannot be loaded ({reason}); save the model again.") from error
     for name in report["missing_keys"]:
-        raise ConversionError(f"{folder}: the weights lack {name!r}; save the model again.")
+        raise ConversionError(f"{folder}: the weights lack '{name}'; save the model again.")
     if report["unexpected_keys"]:
-        logger.warning("%s: left out, having no place in this format: %s", folder, report["unexpected_keys"])
+        logger.warning("%s: left out, as this format has no place: %s", folder, report["unexpected_keys"])
     return model
-
-
-def read_architectures(folder: Path) -> list[str]:
-    content = read_json(folder / "config.json")
-    if not isinstance(content, dict) or content.get("model_type") != ElmoConfig.model_type:
-        raise ConversionError(
-            f"{folder / 'config.json'} is not of an ELMo; give a folder saved by ElmoModel."
-        )
-    return content.get("architectures") or []
 
 
 def write_hdf5(path: Path, table: Iterator[Row], parameters: dict[str, Tensor]) -> None:
     with h5py.File(path, "w") as file:
         for row in table:
             numbers = row.view(parameters)
+            exact = numbers.float()
+            if not torch.equal(exact.to(numbers.dtype), numbers):
+                raise ConversionError(
+                    f"{path}: dataset '{row.dataset}' would hold NaN, or rounded float64 values; save the model as "
+                    "float32 first."
+                )
             dataset = file.require_dataset(row.dataset, row.shape, "float32")
-            dataset[row.first_row : row.first_row + len(numbers)] = numbers.float().numpy()
+            dataset[row.first_row : row.first_row + len(numbers)] = exact.numpy()

@@ -1,4 +1,4 @@
-"""HDF5 files from anywhere, read without trusting them.
+"""HDF5 and JSON files from anywhere, read without trusting them.
 
     with Hdf5Arrays(path) as arrays:
         arrays.check_array("softmax/b", (793471,))
@@ -9,10 +9,12 @@ run in circles. Opening refuses all of that and takes no memory for any array; `
 still before any number is read; `read_into` reads in blocks and refuses numbers that are no weights.
 """
 
+import json
 import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -24,6 +26,7 @@ MAX_DEPTH = 8
 MAX_GROWTH = 16
 ALWAYS_ALLOWED_BYTES = 64 << 20
 BLOCK_OF_NUMBERS = 1 << 24
+MAX_JSON_BYTES = 1_000_000
 
 Shape = tuple[int, ...]
 
@@ -42,6 +45,22 @@ def check_readable(path: Path) -> None:
         path.open("rb").close()
     except OSError as error:
         raise ConversionError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+
+
+class NotJson(ConversionError):
+    """A .json file that is none."""
+
+
+def read_json(path: Path) -> Any:
+    check_readable(path)
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise NotJson(
+            f"{path} has more than {MAX_JSON_BYTES:,} bytes, too many for options; give another file."
+        )
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise NotJson(f"{path} is not JSON ({error}); download or write it again.") from None
 
 
 @contextmanager
@@ -63,11 +82,9 @@ def is_hdf5(path: Path) -> bool:
 
 
 def top_names(path: Path) -> set[str]:
-    """The names at the top of an HDF5 file, by which a reader knows what it is."""
+    """The names at the top of an HDF5 file, which tell what it is; none if there are too many."""
     with damage_in(str(path)), _opened(path) as file:
-        if len(file) > MAX_NAMES:
-            raise _too_many_names(path)
-        return set(file)
+        return set(file) if len(file) <= MAX_NAMES else set()
 
 
 def _opened(path: Path) -> h5py.File:
@@ -75,10 +92,6 @@ def _opened(path: Path) -> h5py.File:
     if not is_hdf5(path):
         raise ConversionError(f"{path} is not an HDF5 file; download or export it again.")
     return h5py.File(path, "r")
-
-
-def _too_many_names(path: Path) -> ConversionError:
-    return ConversionError(f"{path} holds more than {MAX_NAMES} names, so it is no ELMo; give another file.")
 
 
 class Hdf5Arrays:
@@ -101,12 +114,9 @@ class Hdf5Arrays:
     def __exit__(self, *error: object) -> None:
         self._file.close()
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._datasets
-
     @property
-    def top_names(self) -> set[str]:
-        return {name.split("/")[0] for name in self._datasets}
+    def names(self) -> set[str]:
+        return set(self._datasets)
 
     def shape(self, name: str) -> Shape | None:
         return self._datasets[name].shape if name in self._datasets else None
@@ -155,8 +165,8 @@ class Hdf5Arrays:
         size = self.path.stat().st_size
         if promised > MAX_GROWTH * size + ALWAYS_ALLOWED_BYTES:
             raise ConversionError(
-                f"{self.path} has {size:,} bytes but promises datasets of {promised:,}; export the file again, "
-                "uncompressed."
+                f"{self.path} has {size:,} bytes but promises datasets of {promised:,}; export it again "
+                "without compression."
             )
 
     def _promised_bytes(self, name: str, dataset: h5py.Dataset) -> int:
@@ -170,9 +180,8 @@ class Hdf5Arrays:
     # ---- the right arrays
 
     def check_nothing_else(self, names: Collection[str]) -> None:
-        """The file holds no dataset but these; a name stands for a whole group, too."""
         for name in self._datasets:
-            if name not in names and name.split("/")[0] not in names:
+            if name not in names:
                 advice = "give the options that belong to these weights, or remove it"
                 raise self._error(name, "has no place in the model that the options describe", advice)
 
