@@ -16,7 +16,8 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
-# Transformers' own options that are no dataclass fields of its base class, but reach it as keywords.
+# Options of Transformers itself that are no fields of its base class, but that it takes or (the Trainer's
+# `use_cache`) writes into a config.
 TRANSFORMERS_OPTIONS = {
     "attn_implementation",
     "auto_map",
@@ -30,6 +31,7 @@ TRANSFORMERS_OPTIONS = {
     "task_specific_params",
     "tie_word_embeddings",
     "torch_dtype",
+    "use_cache",
 }
 
 

@@ -40,13 +40,17 @@ AUTO_MAP = {"AutoConfig": "configuration_elmo.ElmoConfig", "AutoModel": "modelin
 # ---- characters -> words
 
 
+class ElmoCarry(nn.Linear):
+    """A highway's gate; its bias starts at -2, which lets most of the input by."""
+
+
 class ElmoHighway(nn.Module):
     """`g = sigmoid(carry(x)); y = g * relu(transform(x)) + (1 - g) * x`. It is the *transform* that
     "carry" gates: the name is the originals'."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.carry = nn.Linear(dim, dim)
+        self.carry = ElmoCarry(dim, dim)
         self.transform = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -208,38 +212,33 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """As bilm-tf did. What it left to TensorFlow's default (Glorot) is that."""
+        """As bilm-tf did, or TensorFlow's default (Glorot) where it said nothing.
+
+        Only a module's own parameters can be set here: for classes outside of transformers, the library
+        passes over a module that has none, whatever its children have.
+        """
         super()._init_weights(module)
-        if isinstance(module, ElmoCharacterEncoder):
-            self._init_letters(module)
-        elif isinstance(module, ElmoWordEncoder):
-            init.uniform_(module.word_embedding.weight, -1.0, 1.0)
-        elif isinstance(module, ElmoHighway):
-            init.constant_(module.carry.bias, -2.0)
+        if isinstance(module, nn.Embedding):
+            init.uniform_(module.weight, -1.0, 1.0)
+            if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
+                module.weight[module.padding_idx] = 0
+        elif isinstance(module, nn.Conv1d):
+            if self.config.char_activation == "relu":
+                init.uniform_(module.weight, -0.05, 0.05)
+            else:
+                init.normal_(module.weight, std=(module.in_channels * module.kernel_size[0]) ** -0.5)
         elif isinstance(module, nn.Linear):
             init.normal_(module.weight, std=module.in_features**-0.5)
+            init.constant_(module.bias, -2.0 if isinstance(module, ElmoCarry) else 0.0)
         elif isinstance(module, ElmoLayer):
             self._init_lstm(module)
         elif isinstance(module, ElmoScalarMix):
-            init.copy_(
-                module.weights, module.weights.new_tensor(module.initial_weights).expand_as(module.weights)
-            )
+            start = module.weights.new_tensor(module.initial_weights)
+            init.copy_(module.weights, start.expand_as(module.weights))
             init.ones_(module.gamma)
         elif isinstance(module, ElmoModel) and module.config.has_warm_state:
             init.zeros_(module.warm_h)
             init.zeros_(module.warm_c)
-
-    def _init_letters(self, encoder: ElmoCharacterEncoder) -> None:
-        letters = encoder.char_embedding.weight
-        init.uniform_(letters, -1.0, 1.0)
-        if not getattr(letters, "_is_hf_initialized", False):
-            letters[0] = 0
-        for conv in encoder.convolutions:
-            assert isinstance(conv, nn.Conv1d)
-            if encoder.config.char_activation == "relu":
-                init.uniform_(conv.weight, -0.05, 0.05)
-            else:
-                init.normal_(conv.weight, std=(conv.in_channels * conv.kernel_size[0]) ** -0.5)
 
     def _init_lstm(self, layer: ElmoLayer) -> None:
         _, width, gates = layer.input_weight.shape

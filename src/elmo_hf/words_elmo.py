@@ -23,22 +23,23 @@ _ABBREVIATIONS = (
     "Mr|Mrs|Ms|Dr|Prof|Rev|Hon|St|Gen|Col|Lt|Maj|Capt|Sgt|Cpl|Gov|Sen|Rep|Pres|Jr|Sr|Inc|Ltd|Co|Corp|Bros|"
     "No|Vol|vs|etc|cf|al|fig|Fig|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec|Ph\\.D|approx|dept|est"
 )
+_SPACE, _SIGN = r"[\s\x1c-\x1f]", r"[^\s\x1c-\x1f]"  # as str.split() sees it
 _LETTER = r"[\p{L}\p{M}\p{N}\u200c\u200d]"
 _PENN = regex.compile(
     rf"""
-    (?<!\S)['’](?:s|t|m|d|re|ve|ll)(?!\S)                       # a clitic that is split off already
+    (?<!{_SIGN})['’](?:s|t|m|d|re|ve|ll)(?!{_SIGN})                       # a clitic that is split off already
     | (?<=\p{{L}}\p{{M}}*\.?)['’]\p{{L}}{_LETTER}*              # Don | 't
     | (?<=\p{{N}})['’]s(?!{_LETTER})                            # 1990 | 's
-    | (?<!{_LETTER})(?:{_ABBREVIATIONS})\.(?=\s)                # Dr.
+    | (?<!{_LETTER})(?:{_ABBREVIATIONS})\.(?={_SPACE})                # Dr.
     | (?<!{_LETTER})\p{{L}}(?:\.\p{{L}})+\.(?!{_LETTER}|-{_LETTER})   # U.S.
-    | (?<!\S)\p{{Lu}}\.(?=\s)                                   # the initial in "John F. Kennedy"
-    | (?:(?<!\S)-?\.?(?=\p{{N}}))?{_LETTER}+(?:(?:\.-|[.-]|(?<=\p{{N}}),(?=\p{{N}})){_LETTER}+)*
+    | (?<!{_SIGN})\p{{Lu}}\.(?={_SPACE})                                   # the initial in "John F. Kennedy"
+    | (?:(?<!{_SIGN})-?\.?(?=\p{{N}}))?{_LETTER}+(?:(?:\.-|[.-]|(?<=\p{{N}}),(?=\p{{N}})){_LETTER}+)*
     | \.{{2,}} | -{{2,}}
-    | \S\p{{M}}*                                                # any other sign stands alone
+    | {_SIGN}\p{{M}}*                                              # any other sign stands alone
     """,
     regex.VERBOSE,
 )
-_WHITESPACE = regex.compile(r"\S+")
+_WHITESPACE = regex.compile(rf"{_SIGN}+")
 SPLITTERS = {"penn": _PENN, "whitespace": _WHITESPACE}
 
 
@@ -86,7 +87,7 @@ def _matches(text: str, splitter: Any, whole: Sequence[str]) -> Iterator[Any]:
     start = 0
     if any(name in text for name in whole):
         names = "|".join(map(regex.escape, whole))
-        for special in regex.finditer(rf"(?<!\S)(?:{names})(?!\S)", text):
+        for special in regex.finditer(rf"(?<!{_SIGN})(?:{names})(?!{_SIGN})", text):
             yield from splitter.finditer(text, start, special.start())
             yield special
             start = special.end()

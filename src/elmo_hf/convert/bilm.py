@@ -36,6 +36,8 @@ from elmo_hf.convert.hdf5 import (
     NotJson,
     Shape,
     check_readable,
+    first_sentence,
+    is_folder,
     is_hdf5,
     read_json,
     top_names,
@@ -83,7 +85,7 @@ def convert_to_bilm(folder: Path, target: Path) -> Path:
         model = load(folder)
         if model.config.has_warm_state:
             logger.warning("%s: the warm initial state has no place in this format and is left out", folder)
-        parameters = model.state_dict()
+        parameters = as_float32(folder, model.state_dict())
         write_hdf5(output / "weights.hdf5", weights_table(model.config), parameters)
         if isinstance(model, ElmoForPreTraining):
             write_hdf5(output / "softmax.hdf5", softmax_table(model.config), parameters)
@@ -135,10 +137,10 @@ class Files:
 
 def recognise(sources: Sequence[Path]) -> Files:
     """Sorts files by what is in them. In a folder other files do not matter; a file named by itself must."""
-    named = [(role_of_named(path, sources), path) for path in sources if not path.is_dir()]
+    named = [(role_of_named(path, sources), path) for path in sources if not is_folder(path)]
     found: list[tuple[str | None, Path]] = []
     faults: list[ConversionError] = []
-    for path in (path for folder in sources if folder.is_dir() for path in list_files(folder)):
+    for path in (path for folder in sources if is_folder(folder) for path in list_files(folder)):
         try:
             found.append((role_of(path), path))
         except NotJson as fault:  # it may be anything, unless the options are not found elsewhere
@@ -318,7 +320,7 @@ def make_config(
     try:
         return ElmoConfig(vocab_size=tokenizer.vocab_size, **settings, **ids)
     except (ValueError, TypeError, StrictDataclassError) as error:
-        raise ConversionError(f"{path}: {error.__cause__ or error}") from error
+        raise ConversionError(f"{path}: {first_sentence(error.__cause__ or error)}; correct it.") from error
 
 
 def options_from_config(config: ElmoConfig) -> dict[str, Any]:
@@ -362,7 +364,7 @@ def read_tokenizer(vocabulary: Path | None, settings: dict[str, Any]) -> ElmoTok
     try:
         return ElmoTokenizer(vocab_file=vocabulary, max_characters_per_token=length)
     except ValueError as error:  # it names the file
-        raise ConversionError(str(error)) from error
+        raise ConversionError(f"{first_sentence(error)}; write it with one word a line.") from error
 
 
 def check_words(arrays: "Arrays", vocabulary: Path | None, tokenizer: ElmoTokenizer) -> None:
@@ -535,7 +537,7 @@ def load(folder: Path) -> ElmoModel | ElmoForPreTraining:
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # the library lets through whatever JSON, safetensors or torch raise
-        reason = " ".join(str(error.__cause__ or error).split())
+        reason = first_sentence(error.__cause__ or error)
         raise ConversionError(f"{folder} cannot be loaded ({reason}); save the model again.") from error
     for name in report["missing_keys"]:
         raise ConversionError(f"{folder}: the weights lack '{name}'; save the model again.")
@@ -544,15 +546,19 @@ def load(folder: Path) -> ElmoModel | ElmoForPreTraining:
     return model
 
 
+def as_float32(folder: Path, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The format knows float32 alone; smaller types fit into it, and larger ones only sometimes."""
+    for name, numbers in parameters.items():
+        if not torch.equal(numbers.float().to(numbers.dtype), numbers):
+            raise ConversionError(
+                f"{folder}: parameter '{name}' holds NaN or more digits than float32; save it sound, as float32."
+            )
+    return {name: numbers.float() for name, numbers in parameters.items()}
+
+
 def write_hdf5(path: Path, table: Iterator[Row], parameters: dict[str, Tensor]) -> None:
     with h5py.File(path, "w") as file:
         for row in table:
             numbers = row.view(parameters)
-            exact = numbers.float()
-            if not torch.equal(exact.to(numbers.dtype), numbers):
-                raise ConversionError(
-                    f"{path}: dataset '{row.dataset}' would hold NaN, or rounded float64 values; save the model as "
-                    "float32 first."
-                )
             dataset = file.require_dataset(row.dataset, row.shape, "float32")
-            dataset[row.first_row : row.first_row + len(numbers)] = exact.numpy()
+            dataset[row.first_row : row.first_row + len(numbers)] = numbers.numpy()

@@ -35,13 +35,26 @@ class ConversionError(ValueError):
     """What is wrong in which file, and what to do about it, in one sentence."""
 
 
+def first_sentence(error: BaseException) -> str:
+    """The libraries' errors run over lines and sentences; ours quote the first."""
+    words = [" ".join(part.split()) for part in error.args if isinstance(part, str)]
+    return words[-1].split(". ")[0].rstrip(".") if words else type(error).__name__
+
+
+def is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # behind a closed door: `check_readable` says so
+        return False
+
+
 def check_readable(path: Path) -> None:
     """A missing file, a folder or a closed door, told apart."""
-    if not path.exists():
-        raise ConversionError(f"{path} does not exist; check its name.")
-    if not path.is_file():
-        raise ConversionError(f"{path} is not a file; give the file itself.")
     try:
+        if not path.exists():
+            raise ConversionError(f"{path} does not exist; check its name.")
+        if not path.is_file():
+            raise ConversionError(f"{path} is not a file; give the file itself.")
         path.open("rb").close()
     except OSError as error:
         raise ConversionError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
@@ -60,7 +73,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise NotJson(f"{path} is not JSON ({error}); download or write it again.") from None
+        raise NotJson(f"{path} is not JSON ({first_sentence(error)}); download or write it again.") from None
 
 
 @contextmanager
@@ -71,7 +84,7 @@ def damage_in(place: str) -> Iterator[None]:
     except ConversionError:
         raise
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError, MemoryError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = first_sentence(error)
         raise ConversionError(
             f"{place} is truncated or damaged ({reason}); download or export the file again."
         ) from error
