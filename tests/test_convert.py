@@ -8,7 +8,9 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -848,13 +850,36 @@ def outcome(source: Path, target: Path) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("name", ["weights.hdf5", "options.json", "vocab.txt"])
-def test_file_without_permission(source: Path, name: str) -> None:
-    (source / "vocab.txt").write_text("<S>\n</S>\n<UNK>\n")
-    (source / name).chmod(0)
-    if os.access(source / name, os.R_OK):
-        pytest.skip("this user may read everything")
-    refused([source / "weights.hdf5", source / "options.json", source / "vocab.txt"], name, "permissions")
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """The superuser may read everything, so for a while it is somebody else."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("closed", ["weights.hdf5", "options.json", "vocab.txt", "."])
+@pytest.mark.parametrize("by_name", [True, False])
+def test_closed_doors(closed: str, by_name: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is for its user alone
+        Path(folder).chmod(0o755)
+        source, place = write_source(Path(folder) / "source", options()), Path(folder) / "place"
+        (source / "vocab.txt").write_text("<S>\n</S>\n<UNK>\n")
+        place.mkdir()
+        place.chmod(0o777)
+        sources = sorted(source.iterdir(), reverse=True) if by_name else [source]
+        (source / closed).chmod(0)
+        with as_nobody(), pytest.raises(ConversionError) as caught:
+            convert_from_bilm(sources, place / "target")
+        (source / closed).chmod(0o755)
+        assert list(place.iterdir()) == []
+    first = sources[0] if closed == "." else source / closed
+    assert str(caught.value) == f"{first} cannot be read (Permission denied); check its permissions."
 
 
 # ---- the folder that is written

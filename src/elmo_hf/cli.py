@@ -83,7 +83,7 @@ def vectors(
         for sentence, vectors_of_sentence in zip(words, averages, strict=True):
             typer.echo()
             for word, vector in zip(sentence, vectors_of_sentence.tolist(), strict=True):
-                numbers = " ".join(f"{number:+.3f}" for number in vector[:6])
+                numbers = " ".join(f"{number:+.4f}" for number in vector[:6])
                 typer.echo(f"{word:>16}  {numbers} ... ({len(vector)} numbers)")
         _compare(words, layers)
 
@@ -96,7 +96,11 @@ def _load(name: str | None) -> "tuple[ElmoModel, ElmoTokenizer]":
 
     logging.disable_progress_bar()
     if name is not None:
-        return ElmoModel.from_pretrained(name).eval(), ElmoTokenizer.from_pretrained(name)
+        try:
+            return ElmoModel.from_pretrained(name).eval(), ElmoTokenizer.from_pretrained(name)
+        except OSError as error:
+            reason = str(error).split("\n")[0]
+            raise ValueError(f"no ELMo can be loaded from {name}: {reason}") from None
     typer.echo(
         "No --model given: these weights are random, drawn with seed 0. The vectors show how a word's vector "
         "follows its context, but no meaning; `elmo-hf convert` makes a model of trained weights.",

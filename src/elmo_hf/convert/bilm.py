@@ -57,7 +57,8 @@ def convert_from_bilm(sources: Sequence[Path], target: Path) -> Path:
 
     The model is an ElmoForPreTraining where a softmax is among the files, otherwise an ElmoModel.
     """
-    with new_folder(Path(target)) as output, ExitStack() as open_files:
+    target = Path(target)
+    with new_folder(target) as output, ExitStack() as open_files:
         files = recognise([Path(source) for source in sources])
         settings = settings_from_options(files.options, read_json(files.options))
         if files.table_is_named:
@@ -80,8 +81,8 @@ def convert_from_bilm(sources: Sequence[Path], target: Path) -> Path:
 
 def convert_to_bilm(folder: Path, target: Path) -> Path:
     """Writes `target`, a folder of HDF5, options and vocabulary, from a Transformers folder; returns it."""
-    folder = Path(folder)
-    with new_folder(Path(target)) as output:
+    folder, target = Path(folder), Path(target)
+    with new_folder(target) as output:
         model = load(folder)
         if model.config.has_warm_state:
             logger.warning("%s: the warm initial state has no place in this format and is left out", folder)
@@ -98,8 +99,8 @@ def convert_to_bilm(folder: Path, target: Path) -> Path:
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """An empty folder that becomes `target` when all went well, and is gone when anything did not."""
-    place = target.resolve()
     try:
+        place = target.resolve()
         if place.exists() and (not place.is_dir() or any(place.iterdir())):
             raise ConversionError(f"{target} exists and is not an empty folder; name another or remove it.")
         # Beside the target, so that the last step is a mere renaming.
@@ -113,7 +114,7 @@ def new_folder(target: Path) -> Iterator[Path]:
                 place.rmdir()
             folder.rename(place)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = first_sentence(error)
         raise ConversionError(f"{target} cannot be written ({reason}); name another folder.") from error
 
 
@@ -320,7 +321,7 @@ def make_config(
     try:
         return ElmoConfig(vocab_size=tokenizer.vocab_size, **settings, **ids)
     except (ValueError, TypeError, StrictDataclassError) as error:
-        raise ConversionError(f"{path}: {first_sentence(error.__cause__ or error)}; correct it.") from error
+        raise ConversionError(f"{path}: {str(error.__cause__ or error).rstrip('.')}; correct it.") from error
 
 
 def options_from_config(config: ElmoConfig) -> dict[str, Any]:
@@ -364,7 +365,7 @@ def read_tokenizer(vocabulary: Path | None, settings: dict[str, Any]) -> ElmoTok
     try:
         return ElmoTokenizer(vocab_file=vocabulary, max_characters_per_token=length)
     except ValueError as error:  # it names the file
-        raise ConversionError(f"{first_sentence(error)}; write it with one word a line.") from error
+        raise ConversionError(f"{str(error).rstrip('.')}; save it with one word a line.") from error
 
 
 def check_words(arrays: "Arrays", vocabulary: Path | None, tokenizer: ElmoTokenizer) -> None:
@@ -500,9 +501,8 @@ def pair_up(config: ElmoConfig, arrays: Arrays) -> Pairs:
 
 def matched(arrays: Hdf5Arrays, table: Iterator[Row], left_out: Collection[str] = ()) -> Pairs:
     pairs: Pairs = []
-    for (
-        row
-    ) in table:  # one by one: options may promise a billion layers, and the first that is missing ends it
+    # One by one: options may promise a billion layers, and the first that is missing ends the loop.
+    for row in table:
         arrays.check_array(row.dataset, row.shape)
         pairs.append((arrays, row))
     arrays.check_nothing_else({row.dataset for _, row in pairs}.union(left_out))
@@ -513,7 +513,9 @@ def build(config: ElmoConfig, pairs: Pairs, with_head: bool) -> ElmoModel | Elmo
     """The numbers go from the file to where the model keeps them, a block at a time."""
     with torch.device("meta"):
         model = ElmoForPreTraining(config) if with_head else ElmoModel(config)
-    parameters = {name: torch.zeros(meta.shape) for name, meta in model.state_dict().items()}
+    parameters = {
+        name: torch.zeros(meta.shape, dtype=torch.float32) for name, meta in model.state_dict().items()
+    }
     for arrays, row in pairs:
         arrays.read_into(row.view(parameters), row.dataset, row.first_row)
     model.load_state_dict(parameters, assign=True)
@@ -551,7 +553,7 @@ def as_float32(folder: Path, parameters: dict[str, Tensor]) -> dict[str, Tensor]
     for name, numbers in parameters.items():
         if not torch.equal(numbers.float().to(numbers.dtype), numbers):
             raise ConversionError(
-                f"{folder}: parameter '{name}' holds NaN or more digits than float32; save it sound, as float32."
+                f"{folder}: parameter '{name}' holds NaN or more digits than float32; save other numbers."
             )
     return {name: numbers.float() for name, numbers in parameters.items()}
 

@@ -37,7 +37,7 @@ class ConversionError(ValueError):
 
 def first_sentence(error: BaseException) -> str:
     """The libraries' errors run over lines and sentences; ours quote the first."""
-    words = [" ".join(part.split()) for part in error.args if isinstance(part, str)]
+    words = [" ".join(part.split()) for part in error.args if isinstance(part, str) and part]
     return words[-1].split(". ")[0].rstrip(".") if words else type(error).__name__
 
 
@@ -91,7 +91,10 @@ def damage_in(place: str) -> Iterator[None]:
 
 
 def is_hdf5(path: Path) -> bool:
-    return h5py.is_hdf5(path)
+    try:
+        return h5py.is_hdf5(path)
+    except OSError:  # it cannot be read, which matters only if it is needed
+        return False
 
 
 def top_names(path: Path) -> set[str]:

@@ -1,0 +1,88 @@
+"""ElmoConfig: every published variant is a setting, and every mistake is one sentence naming its option."""
+
+import json
+
+import pytest
+
+from elmo_hf import ElmoConfig
+
+
+def test_the_default_is_the_original_model():
+    config = ElmoConfig()
+    assert (config.lstm_dim, config.projection_dim, config.num_hidden_layers) == (4096, 512, 2)
+    assert (config.num_filters, config.num_highway_layers, config.char_embedding_dim) == (2048, 2, 16)
+    assert (config.hidden_size, config.output_dim, config.vocab_size) == (1024, 512, 793_471)
+    assert config.has_char_projection
+    assert config.has_lstm_projection
+
+
+def test_projections_follow_from_the_sizes():
+    config = ElmoConfig(lstm_dim=64, projection_dim=64, char_filters=[[1, 30], [2, 34]])
+    assert not config.has_lstm_projection
+    assert not config.has_char_projection
+    assert config.hidden_size == 128
+    assert ElmoConfig(lstm_dim=8, projection_dim=16).hidden_size == 16
+    assert ElmoConfig(projection_dim=64, char_filters=[[1, 64]], char_projection=True).has_char_projection
+
+
+def test_integers_serve_for_floats_and_json_round_trips(tmp_path):
+    config = ElmoConfig(cell_clip=3, proj_clip=None, dropout=0, char_filters=[[1, 4]], vocab_size=10)
+    config.save_pretrained(tmp_path)
+    loaded = ElmoConfig.from_pretrained(tmp_path)
+    assert loaded.to_dict() | {"_name_or_path": ""} == config.to_dict() | {"_name_or_path": ""}
+    assert (loaded.cell_clip, loaded.proj_clip, loaded.pad_token_id) == (3, None, 10)
+    assert json.loads((tmp_path / "config.json").read_text())["char_filters"] == [[1, 4]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cell_clp": 3.0}, "no option 'cell_clp'; did you mean 'cell_clip'?"),
+        ({"hidden_dim": 3}, "no option 'hidden_dim'"),
+        ({"lstm_dim": "64"}, "'lstm_dim' expected int, got str"),
+        ({"lstm_dim": 64.5}, "'lstm_dim' expected int, got float"),
+        ({"lstm_dim": 0}, "lstm_dim must be at least 1, but is 0"),
+        ({"lstm_dim": True}, "'lstm_dim' expected int, got bool"),
+        ({"projection_dim": -1}, "projection_dim must be at least 1"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers must be at least 1"),
+        ({"num_highway_layers": -1}, "num_highway_layers must be 0 or more"),
+        ({"vocab_size": 0}, "vocab_size must be at least 1"),
+        ({"char_embedding_dim": 0}, "char_embedding_dim must be at least 1"),
+        ({"char_activation": "gelu"}, "'char_activation' expected one of ('relu', 'tanh')"),
+        ({"token_encoder": "bytes"}, "'token_encoder' expected one of"),
+        ({"char_filters": []}, "char_filters is empty"),
+        ({"char_filters": [[1, 2, 3]]}, "char_filters must be [width, number] pairs"),
+        ({"char_filters": [[0, 2]]}, "char_filters must be [width, number] pairs of at least 1"),
+        ({"char_filters": "1,2"}, "'char_filters'"),
+        ({"char_filters": [[60, 1]]}, "filter of width 60, but max_characters_per_token is 50"),
+        (
+            {"max_characters_per_token": 2, "char_filters": [[1, 2]]},
+            "max_characters_per_token must be at least 3",
+        ),
+        ({"char_projection": False}, "char_projection is False"),
+        ({"cell_clip": 0}, "cell_clip must be above 0, or None"),
+        ({"proj_clip": float("nan")}, "proj_clip must be above 0, or None"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+        ({"use_warm_state": True}, "use_warm_state is True"),
+        ({"unk_token_id": 7, "vocab_size": 7}, "unk_token_id must be from 0 to 6"),
+        ({"pad_token_id": 9, "vocab_size": 7}, "pad_token_id must be from 0 to 7"),
+    ],
+)
+def test_mistakes_are_refused_in_one_sentence(options, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (the message is compared below, word for word)
+        ElmoConfig(**options)
+    assert message in str(error.value)
+    assert str(error.value).startswith("ElmoConfig")
+    assert "\n" not in str(error.value)
+
+
+def test_a_misspelt_option_in_a_file_is_refused_too(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "elmo", "projction_dim": 3}))
+    with pytest.raises(ValueError, match="did you mean 'projection_dim'"):
+        ElmoConfig.from_pretrained(tmp_path)
+
+
+def test_options_that_the_library_itself_writes_are_taken():
+    config = ElmoConfig(num_labels=3, use_cache=False, output_hidden_states=True, _name_or_path="x")
+    assert config.num_labels == 3
+    assert config.output_hidden_states
