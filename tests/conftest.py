@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -16,3 +17,9 @@ def shared_fixtures() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no published fixtures in {folder}; ELMO_HF_SHARED names their parent folder")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tensors are tiny here, and threads would wait for each other longer than they work."""
+    torch.set_num_threads(1)

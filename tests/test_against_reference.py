@@ -131,15 +131,6 @@ def make_case(label: str, variant: dict, folder: Path, seed: int = 3) -> Case:
     return Case(label, variant, Elmo(variant, weights, vocabulary), softmax, vocabulary, target)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only wait for their threads, for minutes when the machine is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module", params=VARIANTS)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return make_case(request.param, VARIANTS[request.param], tmp_path_factory.mktemp("variant"))

@@ -91,12 +91,13 @@ def assert_one_sentence(message: str) -> None:
 
 
 def refused(sources: list[Path], *words: str) -> str:
-    """The conversion fails with a sentence that holds these words, and leaves no folder of any kind."""
+    """The conversion fails with a sentence that holds these words, and leaves no folder and no open file."""
     place = sources[0].parent / "place"
     place.mkdir()
     with pytest.raises(ConversionError) as caught:
         convert_from_bilm(sources, place / "target")
     assert list(place.iterdir()) == []
+    assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_ALL) == 0
     place.rmdir()
     message = str(caught.value)
     assert_one_sentence(message)
@@ -359,8 +360,8 @@ def test_folder_with_other_files(source: Path, tmp_path: Path) -> None:
     shutil.copy(source / "options.json", source / "checkpoint" / "options.json")
     write_hdf5(source / "lm_embeddings_0.hdf5", {"0": np.zeros((2, 3), np.float32)})
     with h5py.File(source / "many.hdf5", "w") as file:
-        for number in range(safe_reading.MAX_NAMES + 1):
-            file.create_group(str(number))
+        for name in ("softmax", *range(safe_reading.MAX_NAMES)):
+            file.create_group(str(name))
     config = ElmoConfig.from_pretrained(convert_from_bilm([source], tmp_path / "target"))
     assert config.vocab_size == 4
 
@@ -376,8 +377,18 @@ def test_named_vocabulary_may_have_any_name(language_model: Path, tmp_path: Path
     refused([*files[:3], *map(language_model.joinpath, ["my_vocabulary.txt", "readme.txt"])], "readme.txt")
 
 
+@pytest.mark.parametrize("name", ["weights", "weights.bin", "vocab.txt.weights", "model.H5"])
+def test_hdf5_is_known_by_content(source: Path, tmp_path: Path, name: str) -> None:
+    weights = (source / "weights.hdf5").rename(source / name)
+    convert_from_bilm([source], tmp_path / "folder")
+    convert_from_bilm([weights, source / "options.json"], tmp_path / "files")
+    assert (tmp_path / "folder" / "config.json").is_file()
+    assert (tmp_path / "files" / "config.json").is_file()
+
+
 def test_file_named_twice_is_one_file(source: Path, tmp_path: Path) -> None:
-    convert_from_bilm([source, source / "options.json", source / "weights.hdf5"], tmp_path / "target")
+    roundabout = source / ".." / "source"
+    convert_from_bilm([source, source / "options.json", roundabout / "weights.hdf5"], tmp_path / "target")
     assert (tmp_path / "target" / "config.json").is_file()
 
 

@@ -48,14 +48,16 @@ def test_neither_padding_nor_order_nor_neighbours_change_a_vector(side, order):
 def test_padding_is_zero_and_its_content_does_not_matter():
     model = make_model()
     encoding = ElmoTokenizer()(SENTENCES, padding=True, return_tensors="pt")
-    clean = model(**encoding).last_hidden_state
+    output = model(**encoding, output_hidden_states=True)
     padding = encoding["attention_mask"] == 0
     assert padding.any()
-    assert (clean[padding] == 0).all()
+    assert all((layer[padding] == 0).all() for layer in output.hidden_states)
     embeds = model.token_encoder(encoding["char_ids"])
     embeds = embeds.masked_fill(padding[:, :, None], float("nan"))
-    poisoned = model(inputs_embeds=embeds, attention_mask=encoding["attention_mask"]).last_hidden_state
-    torch.testing.assert_close(poisoned, clean, atol=1e-6, rtol=0)
+    poisoned = model(
+        inputs_embeds=embeds, attention_mask=encoding["attention_mask"], output_hidden_states=True
+    )
+    torch.testing.assert_close(poisoned.hidden_states, output.hidden_states, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

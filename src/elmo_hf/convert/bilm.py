@@ -25,7 +25,6 @@ from typing import Any
 
 import h5py
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -110,7 +109,7 @@ def new_folder(target: Path) -> Iterator[Path]:
             folder.mkdir()
             yield folder
             place.parent.mkdir(parents=True, exist_ok=True)
-            if place.exists():
+            if place.exists():  # not every system renames onto a folder, even an empty one
                 place.rmdir()
             folder.rename(place)
     except (OSError, SafetensorError) as error:
@@ -320,8 +319,8 @@ def make_config(
     ids = {name: getattr(tokenizer, name) for name in special}
     try:
         return ElmoConfig(vocab_size=tokenizer.vocab_size, **settings, **ids)
-    except (ValueError, TypeError, StrictDataclassError) as error:
-        raise ConversionError(f"{path}: {str(error.__cause__ or error).rstrip('.')}; correct it.") from error
+    except ValueError as error:
+        raise ConversionError(f"{path}: {str(error).rstrip('.')}; correct it.") from error
 
 
 def options_from_config(config: ElmoConfig) -> dict[str, Any]:
@@ -539,7 +538,7 @@ def load(folder: Path) -> ElmoModel | ElmoForPreTraining:
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # the library lets through whatever JSON, safetensors or torch raise
-        reason = first_sentence(error.__cause__ or error)
+        reason = first_sentence(error)
         raise ConversionError(f"{folder} cannot be loaded ({reason}); save the model again.") from error
     for name in report["missing_keys"]:
         raise ConversionError(f"{folder}: the weights lack '{name}'; save the model again.")
