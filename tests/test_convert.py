@@ -97,7 +97,7 @@ def refused(sources: list[Path], *words: str) -> str:
     with pytest.raises(ConversionError) as caught:
         convert_from_bilm(sources, place / "target")
     assert list(place.iterdir()) == []
-    assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_ALL) == 0
+    assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == 0
     place.rmdir()
     message = str(caught.value)
     assert_one_sentence(message)

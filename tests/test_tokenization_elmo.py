@@ -263,6 +263,12 @@ def test_other_names_for_the_special_words(tmp_path):
         (lambda t: t.add_tokens(["new"]), "cannot add 'new'"),
         (lambda t: t.add_special_tokens({"cls_token": "[CLS]"}), r"cannot add '\[CLS\]'"),
         (lambda t: setattr(t, "bos_token", "<start>"), "cannot add '<start>'"),
+        (lambda t: setattr(t, "unk_token", None), "cannot do without its unk_token"),
+        (lambda t: setattr(t, "bos_token_id", None), "cannot do without its bos_token"),
+        (
+            lambda t: t("a b", "c d", truncation=True, max_length=4, return_overflowing_tokens=True),
+            "truncation='only_first'",
+        ),
         (lambda t: t("the", paddng=True), "no argument 'paddng'"),
         (lambda t: t(3), "strings and lists of strings, but got int"),
         (lambda t: t([3]), "reads text, but got int"),

@@ -169,9 +169,13 @@ class ElmoTokenizer(PreTrainedTokenizer):
         return 0
 
     def __setattr__(self, key: str, value: Any) -> None:
-        is_token = key in self.SPECIAL_TOKENS_ATTRIBUTES and value is not None
-        if is_token and str(value) not in self._word_ids:
-            self._add_tokens([value])
+        name = key.removesuffix("_id")
+        if name in ("bos_token", "eos_token", "unk_token") and value is None:
+            raise ValueError(
+                f"ElmoTokenizer cannot do without its {name}; set another word of the vocabulary."
+            )
+        if key in self.SPECIAL_TOKENS_ATTRIBUTES and value is not None:
+            self._add_tokens([value])  # refuses what is no word of the vocabulary
         super().__setattr__(key, value)
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
@@ -249,9 +253,19 @@ class ElmoTokenizer(PreTrainedTokenizer):
         encodings, sources = [], []
         for number, (first, second) in enumerate(examples):
             pair = (split(first), split(second) if second is not None else None)
+            if (
+                return_overflowing_tokens
+                and second is not None
+                and truncation_strategy == TruncationStrategy.LONGEST_FIRST
+            ):
+                raise ValueError(
+                    "windows over a pair need to know which sentence to cut; pass truncation='only_first' or "
+                    "'only_second'."
+                )
             parts = self._truncate(pair, limit, truncation_strategy, stride, add_special_tokens)
             for part in parts if return_overflowing_tokens else parts[:1]:
                 encodings.append(self._encode(part, add_special_tokens))
+                self._eventual_warn_about_too_long_sequence(encodings[-1].ids, max_length, verbose)
                 sources.append(number)
         self._pad_encodings(encodings, padding_strategy, max_length, pad_to_multiple_of, padding_side)
 
