@@ -69,14 +69,9 @@ class ElmoCharacterEncoder(nn.Module):
         self.convolutions = nn.ModuleList(
             nn.Conv1d(config.char_embedding_dim, number, width) for width, number in config.char_filters or []
         )
-        self.highways = nn.ModuleList(
-            ElmoHighway(config.num_filters) for _ in range(config.num_highway_layers)
-        )
-        self.projection = (
-            nn.Linear(config.num_filters, config.projection_dim)
-            if config.has_char_projection
-            else nn.Identity()
-        )
+        dim, has_projection = config.num_filters, config.has_char_projection
+        self.highways = nn.ModuleList(ElmoHighway(dim) for _ in range(config.num_highway_layers))
+        self.projection = nn.Linear(dim, config.projection_dim) if has_projection else nn.Identity()
 
     def forward(self, char_ids: Tensor) -> Tensor:
         """(..., characters) -> (..., projection_dim)"""
@@ -93,9 +88,8 @@ class ElmoCharacterEncoder(nn.Module):
 
     def boundaries(self) -> Tensor:
         """The words that begin and end a sentence, (2, projection_dim)."""
-        rows = torch.full(
-            (2, self.config.max_characters_per_token), WORD_PAD, device=self.char_embedding.weight.device
-        )
+        device = self.char_embedding.weight.device
+        rows = torch.full((2, self.config.max_characters_per_token), WORD_PAD, device=device)
         rows[0, :3] = rows.new_tensor([WORD_BEGIN, SENTENCE_BEGIN, WORD_END])
         rows[1, :3] = rows.new_tensor([WORD_BEGIN, SENTENCE_END, WORD_END])
         return self(rows)
@@ -206,7 +200,6 @@ class ElmoPreTrainedModel(PreTrainedModel):
     config: ElmoConfig
     config_class = ElmoConfig
     base_model_prefix = "elmo"
-    main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _no_split_modules = ["ElmoCharacterEncoder", "ElmoWordEncoder", "ElmoLayer"]  # noqa: RUF012
 
@@ -279,7 +272,6 @@ class ElmoModel(ElmoPreTrainedModel):
         self.layers = nn.ModuleList(ElmoLayer(config, index) for index in range(config.num_hidden_layers))
         if config.has_warm_state:
             self._register_warm_state(*self._zero_states(rows=1))
-        self.gradient_checkpointing = False
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -313,7 +305,7 @@ class ElmoModel(ElmoPreTrainedModel):
                 char_embedding_dim) or of words (batch, words, projection_dim).
             states: `output.states` of the call that read the text before this one. Row i goes on from state
                 row i; further rows start from zeros, and state rows without a row pass through unchanged.
-            output_states: return the states after these sentences.
+            output_states: return the states after these sentences, with their gradient.
             output_hidden_states: return all layers; the config's setting if left out.
             keep_boundaries: keep the vectors of sentence begin (first place) and end (last place), which
                 the model adds and otherwise drops.
@@ -323,9 +315,8 @@ class ElmoModel(ElmoPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
 
-        begin, end = (
-            self.token_encoder.boundaries().to(words.dtype)[:, None, None].expand(2, len(words), 1, -1)
-        )
+        boundaries = self.token_encoder.boundaries().to(words.dtype)
+        begin, end = boundaries[:, None, None].expand(2, len(words), 1, -1)
         x = torch.cat([begin, words.masked_fill(~mask[:, :, None], 0), end], dim=1)
         mask = F.pad(mask, (1, 1), value=True)
         # Padding passes the state by, so begin and end may stand at the rims whatever lies between, and
@@ -411,16 +402,12 @@ class ElmoModel(ElmoPreTrainedModel):
 
     def _check_embeds(self, embeds: Tensor) -> None:
         config = self.config
-        words, letters = (
-            (config.projection_dim,),
-            (config.max_characters_per_token, config.char_embedding_dim),
-        )
-        by_letters = isinstance(self.token_encoder, ElmoCharacterEncoder)
-        if embeds.shape[2:] != words and not (by_letters and embeds.shape[2:] == letters):
-            allowed = f"(batch, words, {words[0]})" + (
-                f" or (batch, words, {letters[0]}, {letters[1]})" if by_letters else ""
-            )
-            raise ValueError(f"inputs_embeds must have the shape {allowed}, but has {tuple(embeds.shape)}.")
+        allowed: list[tuple[int, ...]] = [(config.projection_dim,)]
+        if isinstance(self.token_encoder, ElmoCharacterEncoder):
+            allowed.append((config.max_characters_per_token, config.char_embedding_dim))
+        if embeds.shape[2:] not in allowed:
+            shapes = " or ".join(f"(batch, words, {', '.join(map(str, shape))})" for shape in allowed)
+            raise ValueError(f"inputs_embeds must have the shape {shapes}, but has {tuple(embeds.shape)}.")
 
     # ---- states
 
