@@ -12,6 +12,7 @@ LAYERS = [
     ["modeling_elmo"],
     ["modeling_elmo_pretraining"],
     ["convert.hdf5", "__init__"],
+    ["convert.files"],
     ["convert.bilm"],
     ["convert.__init__"],
     ["cli"],

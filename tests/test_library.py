@@ -8,6 +8,7 @@ import textwrap
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -211,6 +212,16 @@ def test_the_trainer_trains_and_its_checkpoint_loads(folder, tmp_path):
         loaded = AutoModelForPreTraining.from_pretrained(tmp_path / "trained")
         after = loaded.eval()(**encode(tmp_path / "trained")).loss.item()
     assert after < 0.7 * before
+
+
+def test_datasets_map_and_its_tensor_format(folder):
+    tokenizer = ElmoTokenizer.from_pretrained(folder)
+    dataset = Dataset.from_dict({"text": TEXTS})
+    encoded = dataset.map(lambda batch: tokenizer(batch["text"]), batched=True, remove_columns="text")
+    encoded = encoded.with_format("torch")
+    batch = DataCollatorWithPadding(tokenizer)(list(encoded))
+    expected = encode(folder)
+    assert all(torch.equal(batch[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])

@@ -6,6 +6,7 @@ elmo-hf convert my-elmo/ back/ --to bilm
 """
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,8 @@ def convert(
     with _one_sentence_errors():
         from elmo_hf.convert.bilm import convert_from_bilm, convert_to_bilm
 
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("elmo_hf").setLevel(logging.INFO)  # says which file was taken for what
         if to is Format.bilm:
             if len(sources) != 1:
                 raise ValueError(f"--to bilm converts one folder, but got {len(sources)} sources.")

@@ -15,9 +15,8 @@ import json
 import logging
 import reprlib
 import shutil
-import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -25,25 +24,22 @@ from typing import Any
 
 import h5py
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from elmo_hf.configuration_elmo import ElmoConfig
+from elmo_hf.convert.files import Files, new_folder, recognise
 from elmo_hf.convert.hdf5 import (
     ConversionError,
     Hdf5Arrays,
-    NotJson,
     Shape,
     check_readable,
     first_sentence,
-    is_folder,
-    is_hdf5,
     read_json,
-    top_names,
 )
 from elmo_hf.modeling_elmo import ElmoModel
 from elmo_hf.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.tokenization_elmo import ElmoTokenizer
+from elmo_hf.words_elmo import read_vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -93,109 +89,6 @@ def convert_to_bilm(folder: Path, target: Path) -> Path:
         if (folder / "vocab.txt").is_file():
             shutil.copyfile(folder / "vocab.txt", output / "vocab.txt")
     return target
-
-
-@contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """An empty folder that becomes `target` when all went well, and is gone when anything did not."""
-    try:
-        place = target.resolve()
-        if place.exists() and (not place.is_dir() or any(place.iterdir())):
-            raise ConversionError(f"{target} exists and is not an empty folder; name another or remove it.")
-        # Beside the target, so that the last step is a mere renaming.
-        above = next(parent for parent in place.parents if parent.exists())
-        with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=above) as temporary:
-            folder = Path(temporary) / place.name
-            folder.mkdir()
-            yield folder
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if place.exists():  # not every system renames onto a folder, even an empty one
-                place.rmdir()
-            folder.rename(place)
-    except (OSError, SafetensorError) as error:
-        reason = first_sentence(error)
-        raise ConversionError(f"{target} cannot be written ({reason}); name another folder.") from error
-
-
-# ---- which file is what
-
-
-@dataclass
-class Files:
-    weights: Path
-    options: Path
-    softmax: Path | None
-    vocabulary: Path | None
-    table: Path | None
-    table_is_named: bool
-
-    def log(self) -> None:
-        for role in ("weights", "options", "softmax", "vocabulary", "table"):
-            if getattr(self, role) is not None:
-                logger.info("%s: %s", role, getattr(self, role))
-
-
-def recognise(sources: Sequence[Path]) -> Files:
-    """Sorts files by what is in them. In a folder other files do not matter; a file named by itself must."""
-    named = [(role_of_named(path, sources), path) for path in sources if not is_folder(path)]
-    found: list[tuple[str | None, Path]] = []
-    faults: list[ConversionError] = []
-    for path in (path for folder in sources if is_folder(folder) for path in list_files(folder)):
-        try:
-            found.append((role_of(path), path))
-        except NotJson as fault:  # it may be anything, unless the options are not found elsewhere
-            faults.append(fault)
-
-    weights, options, softmax, vocabulary = (
-        pick(role, [*named, *found]) for role in ("weights", "options", "softmax", "vocabulary")
-    )
-    table = pick("table", named)
-    among = ", ".join(map(str, sources)) or "no files at all"
-    if weights is None:
-        raise ConversionError(f"there are no weights (HDF5 with 'RNN_0') in {among}; name the file.")
-    if options is None:
-        faults.append(ConversionError(f"there are no options (.json with 'lstm') in {among}; name the file."))
-        raise faults[0]
-    return Files(weights, options, softmax, vocabulary, table or pick("table", found), table is not None)
-
-
-def list_files(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_file())
-    except OSError as error:
-        raise ConversionError(f"{folder} cannot be read ({error.strerror}); check its permissions.") from None
-
-
-def role_of(path: Path) -> str | None:
-    kind = path.suffix.lower()
-    if kind in (".hdf5", ".h5") or is_hdf5(path):
-        names = top_names(path)
-        roles = {"weights": "RNN_0" in names, "softmax": "softmax" in names, "table": names == {"embedding"}}
-        return next((role for role, fits in roles.items() if fits), None)
-    if kind == ".json":
-        content = read_json(path)
-        return "options" if isinstance(content, dict) and "lstm" in content else None
-    return "vocabulary" if kind == ".txt" and "vocab" in path.name.lower() else None
-
-
-def role_of_named(path: Path, sources: Sequence[Path]) -> str:
-    check_readable(path)
-    role = role_of(path)
-    if role is None and [other for other in sources if other.suffix.lower() == ".txt"] == [path]:
-        role = "vocabulary"
-    if role is None:
-        raise ConversionError(
-            f"{path} is no part of an ELMo; give weights (HDF5 with 'RNN_0'), a softmax (with 'softmax'), a "
-            "word table (with only 'embedding'), options (.json with 'lstm') or a vocabulary (.txt)."
-        )
-    return role
-
-
-def pick(role: str, candidates: Iterable[tuple[str | None, Path]]) -> Path | None:
-    paths = list({path.resolve(): path for candidate, path in candidates if candidate == role}.values())
-    if len(paths) > 1:
-        raise ConversionError(f"{' and '.join(map(str, paths))} each look like the {role}; give only one.")
-    return paths[0] if paths else None
 
 
 # ---- options.json <-> ElmoConfig
@@ -369,6 +262,10 @@ def read_tokenizer(vocabulary: Path | None, settings: dict[str, Any]) -> ElmoTok
 
 def check_words(arrays: "Arrays", vocabulary: Path | None, tokenizer: ElmoTokenizer) -> None:
     """Every dataset with one row a word has as many rows as there are words."""
+    lines = len(read_vocabulary(vocabulary)) if vocabulary is not None else 0
+    words = f"{vocabulary} has {lines} lines; give the vocabulary that belongs to it."
+    if lines < tokenizer.vocab_size:
+        words = f"{vocabulary} lacks <S>, </S> or <UNK>, which need rows as well; use another table."
     for file in (arrays.weights, arrays.table, arrays.softmax):
         for dataset in ("embedding", "softmax/W"):
             shape = file.shape(dataset) if file is not None else None
@@ -380,10 +277,7 @@ def check_words(arrays: "Arrays", vocabulary: Path | None, tokenizer: ElmoTokeni
                     "give the vocabulary (.txt) as well."
                 )
             if shape[0] != tokenizer.vocab_size:
-                raise ConversionError(
-                    f"{file.path}: dataset '{dataset}' has {shape[0]} rows, but {vocabulary} has "
-                    f"{tokenizer.vocab_size} words with <S>, </S> and <UNK>; give the one that belongs to it."
-                )
+                raise ConversionError(f"{file.path}: dataset '{dataset}' has {shape[0]} rows, but {words}")
 
 
 # ---- datasets <-> parameters
