@@ -25,10 +25,16 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
+from .checks_elmo import check_embeds, check_shape, checked_char_ids, checked_input_ids
 from .configuration_elmo import ElmoConfig
 from .layers_elmo import ElmoScalarMix
 from .tokenization_elmo import ElmoTokenizer
 from .words_elmo import NUM_CHARACTER_IDS, SENTENCE_BEGIN, SENTENCE_END, WORD_BEGIN, WORD_END, WORD_PAD
+
+try:  # faster code for the LSTM and the characters, where the whole package is installed
+    from elmo_hf import kernels
+except ImportError:  # the copy of this file that lies beside the weights on the Hub
+    kernels = None  # type: ignore[assignment]
 
 # (h, c) of every layer: (layers, 2 directions, rows, output_dim) and (layers, 2, rows, lstm_dim).
 States = tuple[Tensor, Tensor]
@@ -75,7 +81,8 @@ class ElmoCharacterEncoder(nn.Module):
 
     def forward(self, char_ids: Tensor) -> Tensor:
         """(..., characters) -> (..., projection_dim)"""
-        return self.from_embeddings(self.char_embedding(char_ids))
+        words = kernels.encode(self, char_ids) if kernels else None
+        return words if words is not None else self.from_embeddings(self.char_embedding(char_ids))
 
     def from_embeddings(self, letters: Tensor) -> Tensor:
         """(..., characters, char_embedding_dim) -> (..., projection_dim)"""
@@ -154,7 +161,7 @@ def lstm(
         c = torch.where(is_word, new_c, c)
         h = torch.where(is_word, new_h, h)
         outputs.append(torch.where(is_word, new_h, 0))
-    return torch.stack(outputs, dim=2), h, c
+    return torch.stack(outputs, dim=2) if outputs else h[:, :, None][:, :, :0], h, c
 
 
 class ElmoLayer(GradientCheckpointingLayer):
@@ -176,7 +183,9 @@ class ElmoLayer(GradientCheckpointingLayer):
         """x (2, batch, time, width) -> (2, batch, time, output_dim), and the last h and c."""
         x = self.dropout(x)
         weights = (self.input_weight, self.recurrent_weight, self.bias, self.projection)
-        outputs, h, c = lstm(x, mask, h, c, *weights, self.config.cell_clip, self.config.proj_clip)
+        fast = kernels.choose_lstm(x, *weights) if kernels else None
+        clips = self.config.cell_clip, self.config.proj_clip
+        outputs, h, c = (fast or lstm)(x, mask, h, c, *weights, *clips)
         return outputs + x if self.adds_input else outputs, h, c
 
 
@@ -315,31 +324,41 @@ class ElmoModel(ElmoPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
 
-        boundaries = self.token_encoder.boundaries().to(words.dtype)
-        begin, end = boundaries[:, None, None].expand(2, len(words), 1, -1)
-        x = torch.cat([begin, words.masked_fill(~mask[:, :, None], 0), end], dim=1)
-        mask = F.pad(mask, (1, 1), value=True)
-        # Padding passes the state by, so begin and end may stand at the rims whatever lies between, and
-        # reading backward is reading the flipped row.
-        x, mask = torch.stack([x, x.flip(1)]), torch.stack([mask, mask.flip(1)])
-
-        h, c = self._states_for(len(words), states, x)
+        words = words.masked_fill(~mask[:, :, None], 0)
+        # Reading backward is reading the flipped row, from the sentence's end to its begin.
+        x, mask = torch.stack([words, words.flip(1)]), torch.stack([mask, mask.flip(1)])
+        first = self.token_encoder.boundaries().to(words.dtype)[:, None, None]
         rims = 0 if keep_boundaries else 1
-        hidden_states, last_h, last_c = [], [], []
+        if states is None and not (output_states or keep_boundaries or self.training):
+            # The first step is the same for every sentence, and nobody asks for the last.
+            _, h, c = self._read(first, mask.new_ones(2, 1, 1), *self._states_for(1, None, x))
+            h, c, rims = h.expand(-1, -1, len(words), -1), c.expand(-1, -1, len(words), -1), 0
+        else:
+            # Padding passes the state by, so begin and end may stand at the rims whatever lies between.
+            begin, end = (rim.expand(-1, len(words), -1, -1) for rim in (first, first.flip(0)))
+            x, mask = torch.cat([begin, x, end], dim=2), F.pad(mask, (1, 1), value=True)
+            h, c = self._states_for(len(words), states, x)
+        layers, h, c = self._read(x, mask, h, c, rims, bool(output_hidden_states))
+        return ElmoModelOutput(
+            last_hidden_state=layers[-1],
+            hidden_states=tuple(layers) if output_hidden_states else None,
+            states=(h, c) if output_states else None,
+        )
+
+    def _read(
+        self, x: Tensor, mask: Tensor, h: Tensor, c: Tensor, rims: int = 0, all_layers: bool = False
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """x (2, batch, time, projection_dim) -> the top layer, or all, as words; and the new states."""
+        layers, last_h, last_c = [], [], []
         for index, layer in enumerate(self.layers):
-            if output_hidden_states:
+            if all_layers:
                 # The layer reads what is handed out, so that a hidden state's gradient can be asked for.
-                hidden_states.append(_to_words(x, rims))
-                x = _from_words(hidden_states[-1], x, rims)
-            x, layer_h, layer_c = layer(x, mask, h[index, :, : len(words)], c[index, :, : len(words)])
+                layers.append(_to_words(x, rims))
+                x = _from_words(layers[-1], x, rims) if x.requires_grad else x
+            x, layer_h, layer_c = layer(x, mask, h[index, :, : x.shape[1]], c[index, :, : x.shape[1]])
             last_h.append(layer_h)
             last_c.append(layer_c)
-        hidden_states.append(_to_words(x, rims))
-        return ElmoModelOutput(
-            last_hidden_state=hidden_states[-1],
-            hidden_states=tuple(hidden_states) if output_hidden_states else None,
-            states=(_keep_rest(last_h, h), _keep_rest(last_c, c)) if output_states else None,
-        )
+        return [*layers, _to_words(x, rims)], _keep_rest(last_h, h), _keep_rest(last_c, c)
 
     def word_mask(
         self,
@@ -351,17 +370,13 @@ class ElmoModel(ElmoPreTrainedModel):
         """Where there is a word and not padding, (batch, words)."""
         if inputs_embeds is not None:
             found = torch.ones(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
-        elif isinstance(self.token_encoder, ElmoCharacterEncoder):
-            found = (self._checked_char_ids(char_ids) > 0).any(dim=-1)
+        elif self.config.token_encoder == "characters":
+            found = (checked_char_ids(self.config, char_ids) > 0).any(dim=-1)
         else:
-            found = self._checked_input_ids(input_ids).ne(self.config.pad_token_id or 0)
+            found = checked_input_ids(self.config, input_ids).ne(self.config.pad_token_id or 0)
         if attention_mask is None:
             return found
-        if attention_mask.shape != found.shape:
-            raise ValueError(
-                f"attention_mask must have the shape {tuple(found.shape)} of the words, but has "
-                f"{tuple(attention_mask.shape)}."
-            )
+        check_shape("attention_mask", attention_mask, found)
         return attention_mask.bool()
 
     def _word_vectors(
@@ -369,45 +384,11 @@ class ElmoModel(ElmoPreTrainedModel):
     ) -> Tensor:
         encoder = self.token_encoder
         if inputs_embeds is not None:
-            self._check_embeds(inputs_embeds)
+            check_embeds(self.config, inputs_embeds)
             if isinstance(encoder, ElmoCharacterEncoder) and inputs_embeds.dim() == 4:
                 return encoder.from_embeddings(inputs_embeds)
             return inputs_embeds
         return encoder(char_ids if isinstance(encoder, ElmoCharacterEncoder) else input_ids)
-
-    def _checked_char_ids(self, char_ids: Tensor | None) -> Tensor:
-        length = self.config.max_characters_per_token
-        if char_ids is None:
-            raise ValueError(
-                "this ELMo reads words letter by letter and needs char_ids; ElmoTokenizer returns "
-                "them beside input_ids."
-            )
-        if char_ids.dim() != 3 or char_ids.shape[-1] != length:
-            raise ValueError(
-                f"char_ids must have the shape (batch, words, {length}), but has {tuple(char_ids.shape)}; "
-                f"make the tokenizer with max_characters_per_token={length}."
-            )
-        check_range("char_ids", char_ids, NUM_CHARACTER_IDS - 1)
-        return char_ids
-
-    def _checked_input_ids(self, input_ids: Tensor | None) -> Tensor:
-        if input_ids is None:
-            raise ValueError("this ELMo looks words up in a table and needs input_ids, but got none.")
-        if input_ids.dim() != 2:
-            raise ValueError(
-                f"input_ids must have the shape (batch, words), but has {tuple(input_ids.shape)}."
-            )
-        check_range("input_ids", input_ids, max(self.config.vocab_size - 1, self.config.pad_token_id or 0))
-        return input_ids
-
-    def _check_embeds(self, embeds: Tensor) -> None:
-        config = self.config
-        allowed: list[tuple[int, ...]] = [(config.projection_dim,)]
-        if isinstance(self.token_encoder, ElmoCharacterEncoder):
-            allowed.append((config.max_characters_per_token, config.char_embedding_dim))
-        if embeds.shape[2:] not in allowed:
-            shapes = " or ".join(f"(batch, words, {', '.join(map(str, shape))})" for shape in allowed)
-            raise ValueError(f"inputs_embeds must have the shape {shapes}, but has {tuple(embeds.shape)}.")
 
     # ---- states
 
@@ -486,15 +467,6 @@ def _keep_rest(new: list[Tensor], old: Tensor) -> Tensor:
     """The layers' new states as one tensor, followed by the rows that no sentence used."""
     states = torch.stack(new)
     return torch.cat([states, old[:, :, states.shape[2] :]], dim=2)
-
-
-def check_range(name: str, ids: Tensor, highest: int) -> None:
-    """A wrong id would otherwise end in an index error without a name, or take a GPU down with it."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or ids.numel() == 0:
-        return
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high > highest:
-        raise ValueError(f"{name} must be from 0 to {highest}, but holds {low if low < 0 else high}.")
 
 
 ElmoModel.register_for_auto_class("AutoModel")

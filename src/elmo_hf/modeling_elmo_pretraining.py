@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers.utils import ModelOutput, can_return_tuple
 
+from .checks_elmo import check_range, check_shape
 from .configuration_elmo import ElmoConfig
-from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, States, check_range
+from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, States
 
 # So many numbers of logits are made at a time (128 MB in float32).
 LOGITS_AT_ONCE = 2**25
@@ -108,10 +109,7 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
     def _losses(
         self, forward_half: Tensor, backward_half: Tensor, mask: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        if labels.shape != mask.shape:
-            raise ValueError(
-                f"labels must have the shape {tuple(mask.shape)} of the words, but has {tuple(labels.shape)}."
-            )
+        check_shape("labels", labels, mask)
         check_range("labels", labels[mask & (labels != -100)], self.config.vocab_size - 1)
         begin = labels.new_full((len(labels), 1), self.config.bos_token_id or 0)
         end = labels.new_full((len(labels), 1), self.config.eos_token_id or 0)

@@ -1,0 +1,57 @@
+"""What a call of a model may be given, and one sentence for everything else."""
+
+import torch
+from torch import Tensor
+
+from .configuration_elmo import ElmoConfig
+from .words_elmo import NUM_CHARACTER_IDS
+
+
+def checked_char_ids(config: ElmoConfig, char_ids: Tensor | None) -> Tensor:
+    length = config.max_characters_per_token
+    if char_ids is None:
+        raise ValueError(
+            "this ELMo reads words letter by letter and needs char_ids; ElmoTokenizer returns them beside "
+            "input_ids."
+        )
+    if char_ids.dim() != 3 or char_ids.shape[-1] != length:
+        raise ValueError(
+            f"char_ids must have the shape (batch, words, {length}), but has {tuple(char_ids.shape)}; "
+            f"make the tokenizer with max_characters_per_token={length}."
+        )
+    check_range("char_ids", char_ids, NUM_CHARACTER_IDS - 1)
+    return char_ids
+
+
+def checked_input_ids(config: ElmoConfig, input_ids: Tensor | None) -> Tensor:
+    if input_ids is None:
+        raise ValueError("this ELMo looks words up in a table and needs input_ids, but got none.")
+    if input_ids.dim() != 2:
+        raise ValueError(f"input_ids must have the shape (batch, words), but has {tuple(input_ids.shape)}.")
+    check_range("input_ids", input_ids, max(config.vocab_size - 1, config.pad_token_id or 0))
+    return input_ids
+
+
+def check_embeds(config: ElmoConfig, embeds: Tensor) -> None:
+    allowed: list[tuple[int, ...]] = [(config.projection_dim,)]
+    if config.token_encoder == "characters":
+        allowed.append((config.max_characters_per_token, config.char_embedding_dim))
+    if embeds.shape[2:] not in allowed:
+        shapes = " or ".join(f"(batch, words, {', '.join(map(str, shape))})" for shape in allowed)
+        raise ValueError(f"inputs_embeds must have the shape {shapes}, but has {tuple(embeds.shape)}.")
+
+
+def check_shape(name: str, tensor: Tensor, words: Tensor) -> None:
+    if tensor.shape != words.shape:
+        raise ValueError(
+            f"{name} must have the shape {tuple(words.shape)} of the words, but has {tuple(tensor.shape)}."
+        )
+
+
+def check_range(name: str, ids: Tensor, highest: int) -> None:
+    """A wrong id would otherwise end in an index error without a name, or take a GPU down with it."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or ids.numel() == 0:
+        return
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high > highest:
+        raise ValueError(f"{name} must be from 0 to {highest}, but holds {low if low < 0 else high}.")

@@ -1,0 +1,88 @@
+"""Faster replacements for what `modeling_elmo.py` defines readably, chosen here and nowhere else.
+
+    from elmo_hf import kernels
+    kernels.use("readable")                # "auto" again; also by the environment: ELMO_HF_KERNELS=readable
+    kernels.why_not()                      # why the last call did not get the quickest
+
+| choice | what it does |
+|---|---|
+| `auto` | the quickest that gives the same numbers: `inference.py` and tables on a CPU, or the readable one |
+| `readable` | always the definition in `modeling_elmo.py` |
+| `bf16` | reading on a CPU with the LSTMs' weights in bfloat16: quicker, and no longer exact |
+
+Every replacement has the signature of what it replaces and is tested against it.
+"""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from elmo_hf.kernels import characters, inference
+
+CHOICES = ("auto", "readable", "bf16")
+
+_choice = "auto"
+_reason = "nothing was read yet"
+
+
+def use(choice: str) -> None:
+    """Takes effect with the next call of any model."""
+    global _choice
+    if choice not in CHOICES:
+        raise ValueError(f"kernels are one of {', '.join(CHOICES)}, but {choice!r} was asked for.")
+    _choice = choice
+
+
+def chosen() -> str:
+    return _choice
+
+
+def why_not() -> str:
+    """Why the last call ran the readable code, or an empty string if it did not."""
+    return _reason
+
+
+def choose_lstm(x: Tensor, *weights: Tensor | None) -> Callable[..., tuple[Tensor, Tensor, Tensor]] | None:
+    """A replacement for `modeling_elmo.lstm` on these tensors, or None."""
+    global _reason
+    _reason = _obstacle(x, *weights)
+    if _reason:
+        return None
+    return partial(inference.lstm, dtype=torch.bfloat16 if _choice == "bf16" else torch.float32)
+
+
+def encode(encoder: Any, char_ids: Tensor) -> Tensor | None:
+    """What `ElmoCharacterEncoder` makes of the characters, or None if it has to see for itself."""
+    if _choice == "readable" or _is_traced():
+        return None
+    by_tables = not _obstacle(*encoder.parameters())
+    return characters.encode(encoder, char_ids, by_tables)
+
+
+def _obstacle(*tensors: Tensor | None) -> str:
+    """What keeps the kernels for reading on a CPU from these tensors."""
+    found = [tensor for tensor in tensors if tensor is not None]
+    if _choice == "readable":
+        return "the readable code was asked for"
+    if _is_traced():
+        return "the model is being traced or compiled"
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in found):
+        return "gradients are needed"
+    if any(tensor.device.type != "cpu" for tensor in found):
+        return "the tensors are not on the CPU"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast is on"
+    if any(tensor.dtype != torch.float32 for tensor in found):
+        return "the tensors are not float32"
+    return ""
+
+
+def _is_traced() -> bool:
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+use(os.environ.get("ELMO_HF_KERNELS", "auto"))
