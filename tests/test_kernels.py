@@ -92,6 +92,10 @@ def test_products(rows, has_packing, monkeypatch):
         torch.testing.assert_close(products.Product(weight, bias)(x), x @ weight + bias)
         torch.testing.assert_close(products.Product(weight)(x), x @ weight)
         torch.testing.assert_close(products.Product(weight).plus(x, other.clone()), x @ weight + other)
+        for precision, tolerance in (("bf16", 0.06), ("int8", 0.15)):
+            product = products.lay_out(weight, bias, precision)
+            rounded = product(x.to(product.dtype)).float()
+            torch.testing.assert_close(rounded, x @ weight + bias, atol=tolerance, rtol=0.02)
 
 
 @pytest.mark.parametrize(("few", "many"), [(True, True), (True, False), (False, True), (False, False)])
@@ -205,15 +209,16 @@ def test_changed_weights_are_laid_out_anew():
     assert (read(model).hidden_states[1] == 0).all()
 
 
-def test_bf16_is_close_and_not_exact():
-    model = small_model()
+@pytest.mark.parametrize(("precision", "limit"), [("bf16", 0.03), ("int8", 0.08)])
+def test_reduced_precision_is_close_and_not_exact(precision, limit):
+    model = small_model(lstm_dim=64, projection_dim=16)
     exact = read(model).hidden_states
-    kernels.use("bf16")
+    kernels.use(precision)
     rounded = read(model).hidden_states
     assert torch.equal(rounded[0], exact[0])  # the characters stay exact
     for layer, other in zip(rounded[1:], exact[1:], strict=True):
         error = ((layer - other).square().mean() / other.square().mean()).sqrt()
-        assert 0 < error < 0.03
+        assert 0 < error < limit
 
 
 def test_the_choice_says_why_it_is_not_the_quickest():
@@ -230,7 +235,7 @@ def test_the_choice_says_why_it_is_not_the_quickest():
         assert kernels.why_not() == "autocast is on"
         model(**encoding)
     assert kernels.why_not() == ""
-    with pytest.raises(ValueError, match=r"one of auto, readable, bf16, but 'fast'"):
+    with pytest.raises(ValueError, match=r"one of auto, readable, bf16, int8, but 'fast'"):
         kernels.use("fast")
     assert kernels.chosen() == "auto"
 

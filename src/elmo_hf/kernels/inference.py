@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from elmo_hf.kernels.products import Product, fingerprint
+from elmo_hf.kernels.products import Int8Product, Product, fingerprint, lay_out
 
 # So many rows of gates are made at a time: enough for a good product, few enough to stay in the cache.
 ROWS_AT_ONCE = 256
@@ -24,9 +24,9 @@ ROWS_AT_ONCE = 256
 class Direction:
     """One direction's weights, laid out as `cell` wants them."""
 
-    from_input: Product
-    from_state: Product
-    project: Product | None
+    from_input: Product | Int8Product
+    from_state: Product | Int8Product
+    project: Product | Int8Product | None
 
 
 _prepared: Any = WeakIdKeyDictionary()
@@ -43,10 +43,10 @@ def lstm(
     projection: Tensor | None,
     cell_clip: float | None,
     proj_clip: float | None,
-    dtype: torch.dtype = torch.float32,
+    precision: str = "float32",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `modeling_elmo.lstm`. Weights and products are of `dtype`, sums and cells of float32."""
-    weights = prepare(input_weight, recurrent_weight, bias, projection, dtype)
+    """As `modeling_elmo.lstm`, with weights of some `precision`: "float32", "bf16" or "int8"."""
+    weights = prepare(input_weight, recurrent_weight, bias, projection, precision)
     outputs, h, c = x.new_zeros(*x.shape[:3], h.shape[-1]), h.clone(), c.clone()
     for d, direction in enumerate(weights):
         steps = Steps(mask[d])
@@ -109,7 +109,9 @@ def run(
     return outputs
 
 
-def write_output(cells: Tensor, project: Product | None, limit: float | None, target: Tensor) -> None:
+def write_output(
+    cells: Tensor, project: Product | Int8Product | None, limit: float | None, target: Tensor
+) -> None:
     """cells (rows, cells), half of what they are -> target (rows, output)"""
     if project is None:
         torch.mul(cells.float(), 2, out=target)
@@ -147,20 +149,20 @@ def prepare(
     recurrent_weight: Tensor,
     bias: Tensor,
     projection: Tensor | None,
-    dtype: torch.dtype,
+    precision: str,
 ) -> list[Direction]:
     """Both directions' weights laid out, once for as long as none of the parameters changes."""
     parameters = [
         weight for weight in (input_weight, recurrent_weight, bias, projection) if weight is not None
     ]
-    state = [*map(fingerprint, parameters), dtype]
+    state = [*map(fingerprint, parameters), precision]
     kept = _prepared.get(input_weight)
     if kept is None or kept[0] != state:
         made = [
             Direction(
-                Product(_gates(input_weight[d]), _gates(bias[d], forget=1), dtype),
-                Product(_gates(recurrent_weight[d]), None, dtype),
-                Product(2 * projection[d].detach(), None, dtype) if projection is not None else None,
+                lay_out(_gates(input_weight[d]), _gates(bias[d], forget=1), precision),
+                lay_out(_gates(recurrent_weight[d]), None, precision),
+                lay_out(2 * projection[d].detach(), None, precision) if projection is not None else None,
             )
             for d in range(2)
         ]

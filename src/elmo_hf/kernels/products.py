@@ -6,6 +6,7 @@ are slower, falls back to `torch.mm`: both are tried with the weight itself when
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,14 @@ from torch import Tensor
 TYPICAL_ROWS = 32
 FEW_ROWS = 4
 TRIALS = 5
+
+
+def lay_out(
+    weight: Tensor, bias: Tensor | None = None, precision: str = "float32"
+) -> "Product | Int8Product":
+    if precision == "int8":
+        return Int8Product(weight, bias)
+    return Product(weight, bias, torch.bfloat16 if precision == "bf16" else torch.float32)
 
 
 class Product:
@@ -57,6 +66,29 @@ class Product:
         assert self.weight is not None
         x = torch.ones(rows, len(self.weight), dtype=self.weight.dtype)
         return _seconds(lambda: self._packed_product(x)) < _seconds(lambda: self._usual_product(x))
+
+
+class Int8Product:
+    """The same with weights of eight bits, a scale an output, and x rounded to eight bits as it comes."""
+
+    dtype = torch.float32  # of x and of the result
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        weight = weight.detach().t().float().contiguous()
+        scales = (weight.abs().amax(dim=1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+        zeros = torch.zeros(len(weight), dtype=torch.int64)
+        with warnings.catch_warnings():  # PyTorch means to drop these tensors, and has no like of them yet
+            warnings.simplefilter("ignore", UserWarning)
+            rounded = torch.quantize_per_channel(weight, scales.double(), zeros, 0, torch.qint8)
+        self.packed = torch.ops.quantized.linear_prepack(rounded, bias.detach() if bias is not None else None)
+        # Processors without VNNI add up in 16 bits, which seven-bit numbers do not overflow.
+        self.seven_bits = not torch.cpu._is_vnni_supported()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.ops.quantized.linear_dynamic(x, self.packed, self.seven_bits)
+
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        return self(x).add_(other)
 
 
 def fingerprint(parameter: Tensor) -> tuple[int, int]:
