@@ -7,7 +7,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "elmo_hf"
 LAYERS = [
-    ["configuration_elmo", "words_elmo", "layers_elmo", "kernels.products"],
+    ["configuration_elmo", "words_elmo", "layers_elmo", "kernels.kept", "kernels.products"],
     ["tokenization_elmo", "checks_elmo", "kernels.characters", "kernels.inference"],
     ["kernels.__init__"],
     ["modeling_elmo"],

@@ -327,23 +327,32 @@ class ElmoModel(ElmoPreTrainedModel):
         words = words.masked_fill(~mask[:, :, None], 0)
         # Reading backward is reading the flipped row, from the sentence's end to its begin.
         x, mask = torch.stack([words, words.flip(1)]), torch.stack([mask, mask.flip(1)])
-        first = self.token_encoder.boundaries().to(words.dtype)[:, None, None]
         rims = 0 if keep_boundaries else 1
         if states is None and not (output_states or keep_boundaries or self.training):
             # The first step is the same for every sentence, and nobody asks for the last.
-            _, h, c = self._read(first, mask.new_ones(2, 1, 1), *self._states_for(1, None, x))
-            h, c, rims = h.expand(-1, -1, len(words), -1), c.expand(-1, -1, len(words), -1), 0
+            after_first = kernels.constant(self, self._after_first) if kernels else self._after_first()
+            h, c = (state.expand(-1, -1, len(words), -1).to(x) for state in after_first)
+            rims = 0
         else:
             # Padding passes the state by, so begin and end may stand at the rims whatever lies between.
+            first = self._first_words().to(x.dtype)
             begin, end = (rim.expand(-1, len(words), -1, -1) for rim in (first, first.flip(0)))
             x, mask = torch.cat([begin, x, end], dim=2), F.pad(mask, (1, 1), value=True)
-            h, c = self._states_for(len(words), states, x)
+            h, c = self._states_for(len(words), states)
         layers, h, c = self._read(x, mask, h, c, rims, bool(output_hidden_states))
         return ElmoModelOutput(
             last_hidden_state=layers[-1],
             hidden_states=tuple(layers) if output_hidden_states else None,
             states=(h, c) if output_states else None,
         )
+
+    def _first_words(self) -> Tensor:
+        """What each direction reads first: the sentence's begin, and its end; (2, 1, 1, projection_dim)."""
+        return self.token_encoder.boundaries()[:, None, None]
+
+    def _after_first(self) -> States:
+        first = self._first_words()
+        return self._read(first, first.new_ones(2, 1, 1).bool(), *self._states_for(1, None))[1:]
 
     def _read(
         self, x: Tensor, mask: Tensor, h: Tensor, c: Tensor, rims: int = 0, all_layers: bool = False
@@ -397,11 +406,10 @@ class ElmoModel(ElmoPreTrainedModel):
         shape = (config.num_hidden_layers, 2, rows)
         return weight.new_zeros(*shape, config.output_dim), weight.new_zeros(*shape, config.lstm_dim)
 
-    def _states_for(self, batch: int, states: States | None, x: Tensor) -> States:
+    def _states_for(self, batch: int, states: States | None) -> States:
         """States with at least a row for each sentence."""
         if states is None:
-            h, c = self.warm_states(batch) if self.config.use_warm_state else self._zero_states(batch)
-            return h.to(x), c.to(x)
+            return self.warm_states(batch) if self.config.use_warm_state else self._zero_states(batch)
         zeros = self._zero_states(batch)
         found = [tuple(state.shape[:2] + state.shape[3:]) for state in states]
         wanted = [tuple(zero.shape[:2] + zero.shape[3:]) for zero in zeros]
@@ -411,10 +419,10 @@ class ElmoModel(ElmoPreTrainedModel):
                 "pass the states of this model's own output."
             )
         h, c = (
-            torch.cat([state, zero[:, :, state.shape[2] :].to(state)], dim=2)
+            torch.cat([state.to(zero), zero[:, :, state.shape[2] :]], dim=2)
             for state, zero in zip(states, zeros, strict=True)
         )
-        return h.to(x), c.to(x)
+        return h, c
 
     def warm_states(self, rows: int) -> States:
         """The stored warm state for so many sentences, to be passed as `states`."""

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from elmo_hf.kernels import characters, inference
+from elmo_hf.kernels.kept import Made, keep
 
 CHOICES = ("auto", "readable", "bf16", "int8")
 
@@ -62,6 +63,14 @@ def encode(encoder: Any, char_ids: Tensor) -> Tensor | None:
         return None
     by_tables = not _obstacle(*encoder.parameters())
     return characters.encode(encoder, char_ids, by_tables)
+
+
+def constant(model: Any, make: Callable[[], Made]) -> Made:
+    """What `make` gives from the model's weights alone, not worked out again while they stay the same."""
+    weights = [*model.parameters(), *model.buffers()]
+    if _obstacle(*weights):
+        return make()
+    return keep(model, weights, (_choice, model.config.use_warm_state), make)
 
 
 def _obstacle(*tensors: Tensor | None) -> str:

@@ -12,15 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.weak import WeakIdKeyDictionary
 
-from elmo_hf.kernels.products import Product, fingerprint
+from elmo_hf.kernels.kept import keep
+from elmo_hf.kernels.products import Product
 from elmo_hf.words_elmo import NUM_CHARACTER_IDS
 
 # Numbers that the convolutions of some words hold at a time.
 NUMBERS_AT_ONCE = 2**22
-
-_prepared: Any = WeakIdKeyDictionary()
 
 
 def encode(encoder: Any, char_ids: Tensor, by_tables: bool) -> Tensor:
@@ -65,7 +63,7 @@ class Tables:
 
 def encode_by_tables(encoder: Any, rows: Tensor) -> Tensor:
     """(words, characters) -> (words, projection_dim)"""
-    tables = prepare(encoder)
+    tables = keep(encoder, encoder.parameters(), None, lambda: make_tables(encoder))
     activation = torch.tanh if encoder.config.char_activation == "tanh" else F.relu
     words = torch.cat([activation(convolve_and_pool(rows, *one)) for one in tables.filters], dim=-1)
     for carry, transform in tables.highways:
@@ -86,17 +84,8 @@ def convolve_and_pool(rows: Tensor, table: Tensor, bias: Tensor) -> Tensor:
     return torch.cat(pooled) + bias
 
 
-def prepare(encoder: Any) -> Tables:
-    """The tables, made once for as long as none of the parameters changes."""
-    state = [fingerprint(parameter) for parameter in encoder.parameters()]
-    letters = encoder.char_embedding.weight
-    kept = _prepared.get(letters)
-    if kept is None or kept[0] != state:
-        _prepared[letters] = kept = (state, make_tables(encoder, letters.detach()))
-    return kept[1]
-
-
-def make_tables(encoder: Any, letters: Tensor) -> Tables:
+def make_tables(encoder: Any) -> Tables:
+    letters = encoder.char_embedding.weight.detach()
     projection = encoder.projection if isinstance(encoder.projection, nn.Linear) else None
     return Tables(
         [

@@ -8,13 +8,12 @@ the model keeps its parameters as they are.
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
-from elmo_hf.kernels.products import Int8Product, Product, fingerprint, lay_out
+from elmo_hf.kernels.kept import keep
+from elmo_hf.kernels.products import Int8Product, Product, lay_out
 
 # So many rows of gates are made at a time: enough for a good product, few enough to stay in the cache.
 ROWS_AT_ONCE = 256
@@ -27,9 +26,6 @@ class Direction:
     from_input: Product | Int8Product
     from_state: Product | Int8Product
     project: Product | Int8Product | None
-
-
-_prepared: Any = WeakIdKeyDictionary()
 
 
 def lstm(
@@ -151,14 +147,11 @@ def prepare(
     projection: Tensor | None,
     precision: str,
 ) -> list[Direction]:
-    """Both directions' weights laid out, once for as long as none of the parameters changes."""
-    parameters = [
-        weight for weight in (input_weight, recurrent_weight, bias, projection) if weight is not None
-    ]
-    state = [*map(fingerprint, parameters), precision]
-    kept = _prepared.get(input_weight)
-    if kept is None or kept[0] != state:
-        made = [
+    """Both directions' weights laid out."""
+    weights = [weight for weight in (input_weight, recurrent_weight, bias, projection) if weight is not None]
+
+    def make() -> list[Direction]:
+        return [
             Direction(
                 lay_out(_gates(input_weight[d]), _gates(bias[d], forget=1), precision),
                 lay_out(_gates(recurrent_weight[d]), None, precision),
@@ -166,8 +159,8 @@ def prepare(
             )
             for d in range(2)
         ]
-        _prepared[input_weight] = kept = (state, made)
-    return kept[1]
+
+    return keep(input_weight, weights, precision, make)
 
 
 def _gates(weight: Tensor, forget: float = 0) -> Tensor:

@@ -91,11 +91,6 @@ class Int8Product:
         return self(x).add_(other)
 
 
-def fingerprint(parameter: Tensor) -> tuple[int, int]:
-    """Another one after every change of the parameter, by which what was made from it is out of date."""
-    return parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version
-
-
 def _pack(weight: Tensor) -> Any:
     """oneDNN's layout of the weight, or None where there is none for it."""
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise") or not torch.backends.mkldnn.is_available():
