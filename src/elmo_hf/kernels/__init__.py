@@ -6,7 +6,7 @@
 
 | choice | what it does |
 |---|---|
-| `auto` | the quickest that gives the same numbers: `inference.py` and tables on a CPU, or the readable one |
+| `auto` | the quickest that gives the same numbers: for reading on a CPU, for training, or on a GPU |
 | `readable` | always the definition in `modeling_elmo.py` |
 | `bf16` | reading on a CPU with the LSTMs' weights in bfloat16: quicker, and no longer exact |
 | `int8` | the same with eight bits and a scale for each gate of each cell: quickest, and least exact |
@@ -22,10 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elmo_hf.kernels import characters, inference
+from elmo_hf.kernels import characters, inference, training
 from elmo_hf.kernels.kept import Made, keep
 
 CHOICES = ("auto", "readable", "bf16", "int8")
+
+NOT_CPU, GRADIENTS = "the tensors are not on the CPU", "gradients are needed"
 
 _choice = "auto"
 _reason = "nothing was read yet"
@@ -51,15 +53,21 @@ def why_not() -> str:
 def choose_lstm(x: Tensor, *weights: Tensor | None) -> Callable[..., tuple[Tensor, Tensor, Tensor]] | None:
     """A replacement for `modeling_elmo.lstm` on these tensors, or None."""
     global _reason
-    _reason = _obstacle(x, *weights)
+    _reason = _never()
     if _reason:
         return None
-    return partial(inference.lstm, precision="float32" if _choice == "auto" else _choice)
+    obstacle = _obstacle(x, *weights)
+    if not obstacle:
+        return partial(inference.lstm, precision="float32" if _choice == "auto" else _choice)
+    if obstacle in (GRADIENTS, NOT_CPU):
+        return training.lstm
+    _reason = obstacle
+    return None
 
 
 def encode(encoder: Any, char_ids: Tensor) -> Tensor | None:
     """What `ElmoCharacterEncoder` makes of the characters, or None if it has to see for itself."""
-    if _choice == "readable" or _is_traced():
+    if _never():
         return None
     by_tables = not _obstacle(*encoder.parameters())
     return characters.encode(encoder, char_ids, by_tables)
@@ -68,31 +76,34 @@ def encode(encoder: Any, char_ids: Tensor) -> Tensor | None:
 def constant(model: Any, make: Callable[[], Made]) -> Made:
     """What `make` gives from the model's weights alone, not worked out again while they stay the same."""
     weights = [*model.parameters(), *model.buffers()]
-    if _obstacle(*weights):
+    if _never() or _obstacle(*weights):
         return make()
     return keep(model, weights, (_choice, model.config.use_warm_state), make)
 
 
-def _obstacle(*tensors: Tensor | None) -> str:
-    """What keeps the kernels for reading on a CPU from these tensors."""
-    found = [tensor for tensor in tensors if tensor is not None]
+def _never() -> str:
+    """What keeps every replacement away."""
     if _choice == "readable":
         return "the readable code was asked for"
-    if _is_traced():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return "the model is being traced or compiled"
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in found):
-        return "gradients are needed"
+    if torch._C._are_functorch_transforms_active():
+        return "a transform of torch.func is active"
+    return ""
+
+
+def _obstacle(*tensors: Tensor | None) -> str:
+    """What keeps the code for reading on a CPU from these tensors."""
+    found = [tensor for tensor in tensors if tensor is not None]
     if any(tensor.device.type != "cpu" for tensor in found):
-        return "the tensors are not on the CPU"
+        return NOT_CPU
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in found):
+        return GRADIENTS
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on"
     if any(tensor.dtype != torch.float32 for tensor in found):
         return "the tensors are not float32"
     return ""
-
-
-def _is_traced() -> bool:
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 use(os.environ.get("ELMO_HF_KERNELS", "auto"))

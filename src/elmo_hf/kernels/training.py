@@ -1,0 +1,329 @@
+"""The LSTM of `modeling_elmo.lstm` for training: the same numbers and gradients in a third of the time.
+
+A whole layer is one autograd function with its gradient written by hand. Only what one step needs of the
+step before stays in the loop over the steps. The input's product is made before the loop, for all steps at
+once, and every weight's gradient after it, as one product over all steps. For the way back only the gates and
+the values before the clips are kept.
+
+Padding costs nothing: sentences are sorted by length, and all words that are read at one step stand together
+(the "words" of the shapes below), so that a step computes those rows only that have a word left.
+
+The same code serves CPU and GPU. It knows no second derivative.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from elmo_hf.kernels.cuda_cell import cell_backward, cell_forward, clip_into
+
+HALF = (torch.float16, torch.bfloat16)
+Clips = tuple[float | None, float | None]  # of the cells, of the projected output
+
+
+def lstm(
+    x: Tensor,
+    mask: Tensor,
+    h: Tensor,
+    c: Tensor,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    bias: Tensor,
+    projection: Tensor | None,
+    cell_clip: float | None,
+    proj_clip: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `modeling_elmo.lstm`; cells are float32 where the rest is half precision."""
+    weights = (input_weight, recurrent_weight, bias, projection)
+    steps, clips = plan(mask), (cell_clip, None if projection is None else proj_clip)
+    if steps is None:
+        return _each_direction(x, mask, h, c, weights, clips)
+    dtype = _product_dtype(x)
+    cell_dtype = torch.float32 if dtype in HALF else dtype
+    cast = (None if weight is None else weight.to(dtype) for weight in weights)
+    with torch.autocast(x.device.type, enabled=False):
+        found = LstmLayer.apply(x.to(dtype), h.to(dtype), c.to(cell_dtype), *cast, steps, clips)
+    outputs, last_h, last_c = found
+    if projection is None:  # the output is then of the cells' type, which may be another under autocast
+        outputs = outputs.to(torch.promote_types(dtype, c.dtype))
+    return outputs, last_h.to(h.dtype), last_c.to(c.dtype)
+
+
+def _each_direction(
+    x: Tensor, mask: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor | None], clips: Clips
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One after the other, for the rare case that they have not the same number of words to read."""
+    tensors, found = (x, mask, h, c, *weights), []
+    for d in range(len(x)):
+        one: list[Any] = [None if tensor is None else tensor[d : d + 1] for tensor in tensors]
+        found.append(lstm(*one, *clips))  # type: ignore[call-arg]
+    outputs, last_h, last_c = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return outputs, last_h, last_c
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """The type in which the readable LSTM's products would be made: autocast leaves float64 alone."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return x.dtype
+
+
+# ---- which word is read at which step
+
+
+class Steps(NamedTuple):
+    """Which rows each step reads. A row's words follow each other, whatever padding lies between them."""
+
+    counts: list[int]  # rows that each step reads, never rising
+    starts: list[int]  # where each step's words start
+    batch: int
+    time: int
+    rows: Tensor | None  # (2, batch), longest first; None where no word is padding
+    places: Tensor | None  # (2, words), each word's place in (batch * time)
+
+    @property
+    def slices(self) -> list[slice]:
+        return [slice(start, start + count) for start, count in zip(self.starts, self.counts, strict=True)]
+
+    def pack(self, x: Tensor) -> Tensor:
+        """(2, batch, time, dim) -> (2, words, dim)"""
+        if self.places is None:
+            return x.transpose(1, 2).flatten(1, 2)
+        return _pick(x.flatten(1, 2), self.places)
+
+    def unpack(self, words: Tensor) -> Tensor:
+        """The other way round, with zeros at padding. Always a copy: what a caller does to it is theirs."""
+        if self.places is None:
+            return _copy(words.unflatten(1, (self.time, self.batch)).transpose(1, 2))
+        x = words.new_zeros(len(words), self.batch * self.time, words.shape[-1])
+        x[_directions(self.places), self.places] = words
+        return x.unflatten(1, (self.batch, self.time))
+
+    def sort(self, state: Tensor) -> Tensor:
+        """(2, batch, dim), a copy in the order in which the steps read rows."""
+        return _copy(state) if self.rows is None else _pick(state, self.rows)
+
+    def unsort(self, state: Tensor) -> Tensor:
+        return state if self.rows is None else _pick(state, self.rows.argsort(dim=-1))
+
+
+def plan(mask: Tensor) -> Steps | None:
+    """mask (2, batch, time) -> its steps, or None where the directions have different numbers of words."""
+    _, batch, time = mask.shape
+    lengths = mask.sum(dim=-1)
+    per_step = (lengths[..., None] > torch.arange(time, device=mask.device)).sum(dim=1)
+    counts, *others = per_step.tolist()  # the only time that a GPU is waited for
+    if any(other != counts for other in others):
+        return None
+    counts = [count for count in counts if count]
+    starts = [0, *accumulate(counts)][: len(counts)]
+    if sum(counts) == batch * time:
+        return Steps(counts, starts, batch, time, None, None)
+    rows = lengths.argsort(dim=-1, descending=True, stable=True)
+    # Words in the order of their step, and within a step of their row; padding comes last.
+    order = (mask.cumsum(dim=-1) - 1) * batch + rows.argsort(dim=-1)[..., None]
+    order = order.masked_fill(~mask, batch * time).flatten(1)
+    return Steps(counts, starts, batch, time, rows, order.argsort(dim=-1)[:, : sum(counts)])
+
+
+def _directions(index: Tensor) -> Tensor:
+    return torch.arange(len(index), device=index.device)[:, None]
+
+
+def _pick(x: Tensor, index: Tensor) -> Tensor:
+    """x (2, n, dim) at index (2, m) -> (2, m, dim)"""
+    return x[_directions(index), index].contiguous()
+
+
+def _copy(x: Tensor) -> Tensor:
+    """A contiguous one, in any case"""
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+# ---- products, of both directions at once
+
+
+def product(x: Tensor, weight: Tensor, out: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (2, n, k) @ weight (2, k, m) + bias (2, m) -> out (2, n, m)"""
+    if _has_onednn(x, weight):
+        for d in range(len(x)):
+            out[d].copy_(_onednn(x[d], weight[d], None if bias is None else bias[d]))
+        return out
+    if bias is None:
+        return torch.bmm(x, weight, out=out)
+    return torch.baddbmm(bias[:, None], x, weight, out=out)
+
+
+def add_product(x: Tensor, weight: Tensor, out: Tensor) -> None:
+    """out += x @ weight"""
+    if _has_onednn(x, weight):
+        for d in range(len(x)):
+            out[d].add_(_onednn(x[d], weight[d], None))
+    else:
+        torch.baddbmm(out, x, weight, out=out)
+
+
+def _has_onednn(x: Tensor, weight: Tensor) -> bool:
+    """On some processors oneDNN is twice as fast as PyTorch's usual library, and on none much slower; it is
+    not tried by the clock, so that training twice gives the same numbers twice."""
+    is_float = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0 and weight.numel() > 0
+    return (
+        is_float and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight.t(), bias, "none", [], "")
+
+
+# ---- the layer
+
+
+class Kept(NamedTuple):
+    """What the way back needs of the way there."""
+
+    words: Tensor  # (2, words, input)
+    first_h: Tensor  # (2, batch, output)
+    first_c: Tensor  # (2, batch, cells)
+    gates: Tensor  # (2, words, 4 * cells), after sigmoid and tanh
+    raw_h: Tensor  # (2, words, output), before the clip
+    raw_c: Tensor  # (2, words, cells), before the clip
+
+
+class Weights(NamedTuple):
+    from_input: Tensor  # (2, input, 4 * cells)
+    from_state: Tensor  # (2, output, 4 * cells)
+    bias: Tensor  # (2, 4 * cells)
+    projection: Tensor | None  # (2, cells, output)
+
+
+class LstmLayer(Function):
+    """x (2, batch, time, input), h (2, batch, output), c (2, batch, cells), and the weights -> as `lstm`"""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, h: Tensor, c: Tensor, *weights_and_more: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        *tensors, steps, clips = weights_and_more
+        weights = Weights(*tensors)
+        words, first_h, first_c = steps.pack(x), steps.sort(h), steps.sort(c)
+        gates = words.new_empty(*words.shape[:2], weights.bias.shape[-1])
+        product(words, weights.from_input, gates, weights.bias)
+        h, c = first_h.clone(), first_c.clone()
+        raw_h, raw_c = read(gates, h, c, weights, steps, clips)
+        ctx.save_for_backward(words, first_h, first_c, gates, raw_h, raw_c, *tensors)
+        ctx.steps, ctx.clips = steps, clips
+        return steps.unpack(_clip(raw_h, clips[1])), steps.unsort(h), steps.unsort(c)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_outputs: Tensor, d_h: Tensor, d_c: Tensor) -> tuple[Tensor | None, ...]:
+        steps, tensors = ctx.steps, ctx.saved_tensors
+        kept, weights = Kept(*tensors[:6]), Weights(*tensors[6:])
+        h, c = _clip(kept.raw_h, ctx.clips[1]), _clip(kept.raw_c, ctx.clips[0])
+        d_h, d_c = steps.sort(d_h), steps.sort(d_c)
+        with torch.autocast(h.device.type, enabled=False):
+            found = read_back(steps.pack(d_outputs), d_h, d_c, h, c, kept, weights, steps)
+            before = _before(kept.first_h, h, steps)
+            d_words, *d_weights = gradients(ctx.needs_input_grad, before, *found, kept, weights)
+        d_x = None if d_words is None else steps.unpack(d_words)
+        return d_x, steps.unsort(d_h), steps.unsort(d_c), *d_weights, None, None
+
+
+def read(
+    gates: Tensor, h: Tensor, c: Tensor, weights: Weights, steps: Steps, clips: Clips
+) -> tuple[Tensor, Tensor]:
+    """The loop over the steps. gates hold what the input gives, and in the end the gates; h and c are the
+    state, moved along. Returns what h and c were at every word before their clip."""
+    cell_clip, proj_clip = clips
+    raw_c = c.new_empty(*gates.shape[:2], c.shape[-1])
+    raw_h = h.new_empty(*gates.shape[:2], h.shape[-1])
+    hidden = h.new_empty(c.shape)
+    for now, count in zip(steps.slices, steps.counts, strict=True):
+        add_product(h[:, :count], weights.from_state, gates[:, now])
+        new_hidden = raw_h[:, now] if weights.projection is None else hidden[:, :count]
+        cell_forward(gates[:, now], c[:, :count], cell_clip, raw_c[:, now], new_hidden)
+        if weights.projection is not None:
+            product(new_hidden, weights.projection, raw_h[:, now])
+        clip_into(raw_h[:, now], proj_clip, out=h[:, :count])
+    return raw_h, raw_c
+
+
+def read_back(
+    d_outputs: Tensor,
+    d_h: Tensor,
+    d_c: Tensor,
+    h: Tensor,
+    c: Tensor,
+    kept: Kept,
+    weights: Weights,
+    steps: Steps,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The loop from the last step to the first; d_h and d_c are the state's gradients, moved along. Returns
+    for every word the gradient to the gates and to the output, and the cells that were projected."""
+    projection = weights.projection
+    d_gates, d_raw_h = torch.empty_like(kept.gates), torch.empty_like(h)
+    hidden = None if projection is None else h.new_empty(c.shape)
+    d_hidden = h.new_empty(kept.first_c.shape)
+    is_cut = None if h is kept.raw_h else kept.raw_h != h
+    befores = [kept.first_c, *(c[:, now] for now in steps.slices)]
+    for now, count, before in reversed(list(zip(steps.slices, steps.counts, befores, strict=False))):
+        d_now = torch.add(d_h[:, :count], d_outputs[:, now], out=d_raw_h[:, now])
+        if is_cut is not None:
+            d_now.masked_fill_(is_cut[:, now], 0)
+        if projection is not None:
+            d_now = product(d_now, projection.mT, d_hidden[:, :count])
+        cell_backward(
+            d_now,
+            d_c[:, :count],
+            kept.gates[:, now],
+            before[:, :count],
+            c[:, now],
+            kept.raw_c[:, now],
+            d_gates[:, now],
+            None if hidden is None else hidden[:, now],
+        )
+        product(d_gates[:, now], weights.from_state.mT, d_h[:, :count])
+    return d_gates, d_raw_h, hidden
+
+
+def gradients(
+    wanted: Sequence[bool],
+    h_before: Tensor,
+    d_gates: Tensor,
+    d_raw_h: Tensor,
+    hidden: Tensor | None,
+    kept: Kept,
+    weights: Weights,
+) -> list[Tensor | None]:
+    """To the words and the four weights, where wanted, each as one product over all words."""
+    found: list[Tensor | None] = [None] * 5
+    wants = [wanted[0], *wanted[3:7]]
+    if wants[0]:
+        found[0] = product(d_gates, weights.from_input.mT, torch.empty_like(kept.words))
+    if wants[1]:
+        found[1] = product(kept.words.mT, d_gates, torch.empty_like(weights.from_input))
+    if wants[2]:
+        found[2] = product(h_before.mT, d_gates, torch.empty_like(weights.from_state))
+    if wants[3]:
+        found[3] = d_gates.sum(dim=1)
+    if wants[4] and hidden is not None and weights.projection is not None:
+        found[4] = product(hidden.mT, d_raw_h, torch.empty_like(weights.projection))
+    return found
+
+
+def _before(first_h: Tensor, h: Tensor, steps: Steps) -> Tensor:
+    """The h that each word's step started from, (2, words, output)"""
+    befores = [first_h, *(h[:, now] for now in steps.slices)]
+    pieces = [before[:, :count] for before, count in zip(befores, steps.counts, strict=False)]
+    return torch.cat(pieces, dim=1) if pieces else h
+
+
+def _clip(x: Tensor, limit: float | None) -> Tensor:
+    return x if limit is None else x.clamp(-limit, limit)
