@@ -3,10 +3,12 @@
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoTokenizer
 
 from .configuration_elmo import ElmoConfig
+from .embed import embed
 from .layers_elmo import ElmoScalarMix
 from .modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from .modeling_elmo_pretraining import ElmoForPreTraining
 from .tokenization_elmo import ElmoTokenizer
+from .vectors_io import read_vectors
 
 __version__ = "0.1.0"
 __all__ = [
@@ -16,6 +18,8 @@ __all__ = [
     "ElmoPreTrainedModel",
     "ElmoScalarMix",
     "ElmoTokenizer",
+    "embed",
+    "read_vectors",
 ]
 
 AutoConfig.register("elmo", ElmoConfig, exist_ok=True)

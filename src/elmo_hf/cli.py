@@ -3,10 +3,12 @@
 elmo-hf vectors "He sat on the bank ." "The bank lent him money ."
 elmo-hf convert weights.hdf5 options.json my-elmo/
 elmo-hf convert my-elmo/ back/ --to bilm
+elmo-hf embed corpus.txt vectors/ --model my-elmo/ --layers average
 """
 
 import json
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,6 +93,59 @@ def vectors(
         _compare(words, layers)
 
 
+@app.command()
+def embed(
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="Text (a sentence a line), .jsonl or .parquet; .gz, .xz.")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The folder to write, or to go on with.")],
+    model: Annotated[str, typer.Option(help="A folder, or a name on the Hub.")],
+    layers: Annotated[str, typer.Option(help="top, average, all, or numbers: 0,1,2.")] = "top",
+    pool: Annotated[str | None, typer.Option(help="One vector a sentence: mean or max.")] = None,
+    format: Annotated[str, typer.Option(help="safetensors, hdf5 (AllenNLP's) or parquet.")] = "safetensors",
+    dtype: Annotated[str, typer.Option(help="float32 or float16, as written.")] = "float32",
+    text_column: Annotated[str | None, typer.Option(help="The column of text, if not 'text'.")] = None,
+    tokens_column: Annotated[str | None, typer.Option(help="The column of words, if not 'tokens'.")] = None,
+    whitespace: Annotated[bool, typer.Option("--whitespace", help="Split at whitespace only.")] = False,
+    batch_words: Annotated[int, typer.Option(help="Words of a batch, with its padding.")] = 4096,
+    cache_words: Annotated[int, typer.Option(help="Word encodings kept across batches; 0: none.")] = 50_000,
+    shard_words: Annotated[int, typer.Option(help="Words of a file, held in memory.")] = 32_768,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if there is one.")] = None,
+    progress: Annotated[bool, typer.Option(help="Show words a second and the time left.")] = True,
+) -> None:
+    """Write the vectors of a corpus. The same command again goes on where a killed one stopped.
+
+    `accelerate launch -m elmo_hf.cli embed ...` shares the work out to several processes.
+    """
+    with _one_sentence_errors():
+        from transformers.utils import logging as transformers_logging
+
+        from elmo_hf import embed as write_vectors
+
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("elmo_hf").setLevel(logging.INFO)  # says which of how many processes this is
+        transformers_logging.disable_progress_bar()
+        vectors = write_vectors(
+            source,
+            output,
+            model,
+            layers=layers,
+            pool=pool,
+            format=format,
+            dtype=dtype,
+            text_column=text_column,
+            tokens_column=tokens_column,
+            whitespace=whitespace,
+            batch_words=batch_words,
+            cache_words=cache_words,
+            shard_words=shard_words,
+            device=device,
+            progress=progress,
+        )
+        if os.environ.get("RANK", "0") == "0":
+            typer.echo(f"{output}: the vectors of {len(vectors):,} sentences.")
+
+
 def _load(name: str | None) -> "tuple[ElmoModel, ElmoTokenizer]":
     import torch
     from transformers.utils import logging
@@ -154,3 +209,7 @@ def _one_sentence_errors() -> Iterator[None]:
     except (ValueError, OSError) as error:
         typer.echo(f"elmo-hf: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+if __name__ == "__main__":  # `accelerate launch -m elmo_hf.cli`
+    app()

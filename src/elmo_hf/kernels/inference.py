@@ -1,12 +1,10 @@
 """The LSTM of `modeling_elmo.lstm` for reading on a CPU: the same numbers, less work and less waiting.
 
-Sentences are sorted by length, and a step reads only those that are not yet at their end, so padding costs
-nothing. Each direction runs to its end before the next, so that its weights stay in the cache. The input's
-product is made for many steps at a time. All weights are laid out once (`products.py`) and kept as long as
-the model keeps its parameters as they are.
+Padding costs nothing (`steps.py`). Each direction runs to its end before the next, so that its weights stay
+in the cache. The input's product is made for many steps at a time. All weights are laid out once
+(`products.py`) and kept as long as the model keeps its parameters as they are.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from elmo_hf.kernels.kept import keep
 from elmo_hf.kernels.products import Int8Product, Product, lay_out
+from elmo_hf.kernels.steps import Steps, plan
 
 # So many rows of gates are made at a time: enough for a good product, few enough to stay in the cache.
 ROWS_AT_ONCE = 256
@@ -43,58 +42,53 @@ def lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `modeling_elmo.lstm`, with weights of some `precision`: "float32", "bf16" or "int8"."""
     weights = prepare(input_weight, recurrent_weight, bias, projection, precision)
-    outputs, h, c = x.new_zeros(*x.shape[:3], h.shape[-1]), h.clone(), c.clone()
-    for d, direction in enumerate(weights):
-        steps = Steps(mask[d])
-        cells = c[d, steps.order]
-        found = run(steps.pack(x[d]), h[d, steps.order], cells, steps.rows, direction, cell_clip, proj_clip)
-        steps.unpack(found, outputs[d])
-        c[d, steps.order] = cells
-        h[d, steps.order[: len(steps.last)]] = found[steps.last]
+    found = [
+        read(x[d : d + 1], mask[d : d + 1], h[d : d + 1], c[d : d + 1], weights[d], (cell_clip, proj_clip))
+        for d in range(2)
+    ]
+    outputs, h, c = (torch.cat(parts) for parts in zip(*found, strict=True))
     return outputs, h, c
 
 
-class Steps:
-    """The words of a batch in the order they are read: all first words, all second ones, and so on."""
+def read(
+    x: Tensor,
+    mask: Tensor,
+    h: Tensor,
+    c: Tensor,
+    weights: Direction,
+    clips: tuple[float | None, float | None],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One direction: x (1, batch, time, input) and so on -> outputs and the last h and c"""
+    steps = plan(mask)
+    assert steps is not None  # one direction is always at one with itself
+    h, c = steps.sort(h), steps.sort(c)
+    words = run(steps.pack(x)[0], h[0], c[0], steps, weights, *clips)
+    if steps.counts:
+        last = last_words(steps)
+        h[0, : len(last)] = words[last]
+    return steps.unpack(words[None]), steps.unsort(h), steps.unsort(c)
 
-    def __init__(self, mask: Tensor) -> None:
-        """mask (batch, time)"""
-        lengths = mask.sum(dim=1)
-        self.order = lengths.argsort(descending=True, stable=True)
-        longest = int(lengths.max()) if len(lengths) else 0
-        # Places of a row's words come first when sorted by "is no word".
-        places = (~mask[self.order]).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
-        is_read = torch.arange(longest) < lengths[self.order, None]
-        flat = self.order[:, None] * mask.shape[1] + places
-        self.index = flat.t()[is_read.t()]
-        self.rows: list[int] = is_read.sum(dim=0).tolist()
-        # Where each row that has words at all has its last one.
-        starts = torch.tensor([0, *itertools.accumulate(self.rows)])
-        lengths = lengths[self.order[: self.rows[0] if self.rows else 0]]
-        self.last = starts[lengths - 1] + torch.arange(len(lengths))
 
-    def pack(self, x: Tensor) -> Tensor:
-        """(batch, time, dim) -> (words, dim)"""
-        return x.flatten(0, 1)[self.index]
-
-    def unpack(self, words: Tensor, target: Tensor) -> None:
-        """The other way round, into target (batch, time, dim)."""
-        target.view(-1, target.shape[-1])[self.index] = words
+def last_words(steps: Steps) -> Tensor:
+    """Of each row that has words at all, longest first: where its last one stands."""
+    lengths = (torch.tensor(steps.counts) > torch.arange(steps.batch)[:, None]).sum(dim=1)
+    rows = torch.arange(steps.counts[0])
+    return torch.tensor(steps.starts)[lengths[rows] - 1] + rows
 
 
 def run(
     x: Tensor,
     h: Tensor,
     c: Tensor,
-    rows: list[int],
+    steps: Steps,
     weights: Direction,
     cell_clip: float | None,
     proj_clip: float | None,
 ) -> Tensor:
-    """x (words, input) in the order of `Steps`, h and c (batch, ...), c updated -> (words, output)"""
+    """x (words, input), h (batch, output), c (batch, cells), which is updated -> (words, output)"""
     outputs = torch.empty(len(x), h.shape[-1], dtype=h.dtype)
     dtype, start = weights.from_input.dtype, 0
-    for block in blocks(rows):
+    for block in blocks(steps.counts):
         gates_of_block = weights.from_input(x[start : start + sum(block)].to(dtype)).split(block)
         for count, from_input in zip(block, gates_of_block, strict=True):
             gates = weights.from_state.plus(h[:count].to(dtype), from_input)

@@ -5,14 +5,13 @@ step before stays in the loop over the steps. The input's product is made before
 once, and every weight's gradient after it, as one product over all steps. For the way back only the gates and
 the values before the clips are kept.
 
-Padding costs nothing: sentences are sorted by length, and all words that are read at one step stand together
-(the "words" of the shapes below), so that a step computes those rows only that have a word left.
+Padding costs nothing (`steps.py`): all words that are read at one step stand together, the "words" of the
+shapes below.
 
 The same code serves CPU and GPU. It knows no second derivative.
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from elmo_hf.kernels.cuda_cell import cell_backward, cell_forward, clip_into
+from elmo_hf.kernels.steps import Steps, plan
 
 HALF = (torch.float16, torch.bfloat16)
 Clips = tuple[float | None, float | None]  # of the cells, of the projected output
@@ -72,78 +72,6 @@ def _product_dtype(x: Tensor) -> torch.dtype:
     if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
     return x.dtype
-
-
-# ---- which word is read at which step
-
-
-class Steps(NamedTuple):
-    """Which rows each step reads. A row's words follow each other, whatever padding lies between them."""
-
-    counts: list[int]  # rows that each step reads, never rising
-    starts: list[int]  # where each step's words start
-    batch: int
-    time: int
-    rows: Tensor | None  # (2, batch), longest first; None where no word is padding
-    places: Tensor | None  # (2, words), each word's place in (batch * time)
-
-    @property
-    def slices(self) -> list[slice]:
-        return [slice(start, start + count) for start, count in zip(self.starts, self.counts, strict=True)]
-
-    def pack(self, x: Tensor) -> Tensor:
-        """(2, batch, time, dim) -> (2, words, dim)"""
-        if self.places is None:
-            return x.transpose(1, 2).flatten(1, 2)
-        return _pick(x.flatten(1, 2), self.places)
-
-    def unpack(self, words: Tensor) -> Tensor:
-        """The other way round, with zeros at padding. Always a copy: what a caller does to it is theirs."""
-        if self.places is None:
-            return _copy(words.unflatten(1, (self.time, self.batch)).transpose(1, 2))
-        x = words.new_zeros(len(words), self.batch * self.time, words.shape[-1])
-        x[_directions(self.places), self.places] = words
-        return x.unflatten(1, (self.batch, self.time))
-
-    def sort(self, state: Tensor) -> Tensor:
-        """(2, batch, dim), a copy in the order in which the steps read rows."""
-        return _copy(state) if self.rows is None else _pick(state, self.rows)
-
-    def unsort(self, state: Tensor) -> Tensor:
-        return state if self.rows is None else _pick(state, self.rows.argsort(dim=-1))
-
-
-def plan(mask: Tensor) -> Steps | None:
-    """mask (2, batch, time) -> its steps, or None where the directions have different numbers of words."""
-    _, batch, time = mask.shape
-    lengths = mask.sum(dim=-1)
-    per_step = (lengths[..., None] > torch.arange(time, device=mask.device)).sum(dim=1)
-    counts, *others = per_step.tolist()  # the only time that a GPU is waited for
-    if any(other != counts for other in others):
-        return None
-    counts = [count for count in counts if count]
-    starts = [0, *accumulate(counts)][: len(counts)]
-    if sum(counts) == batch * time:
-        return Steps(counts, starts, batch, time, None, None)
-    rows = lengths.argsort(dim=-1, descending=True, stable=True)
-    # Words in the order of their step, and within a step of their row; padding comes last.
-    order = (mask.cumsum(dim=-1) - 1) * batch + rows.argsort(dim=-1)[..., None]
-    order = order.masked_fill(~mask, batch * time).flatten(1)
-    return Steps(counts, starts, batch, time, rows, order.argsort(dim=-1)[:, : sum(counts)])
-
-
-def _directions(index: Tensor) -> Tensor:
-    return torch.arange(len(index), device=index.device)[:, None]
-
-
-def _pick(x: Tensor, index: Tensor) -> Tensor:
-    """x (2, n, dim) at index (2, m) -> (2, m, dim)"""
-    return x[_directions(index), index].contiguous()
-
-
-def _copy(x: Tensor) -> Tensor:
-    """A contiguous one, in any case"""
-    return x.clone(memory_format=torch.contiguous_format)
 
 
 # ---- products, of both directions at once

@@ -1,0 +1,398 @@
+"""Who takes part. Each class runs in its own process (worker.py) and in the Python that has its library; so
+each imports its library only when it is made, and this file keeps to Python 3.9.
+
+A contestant turns sentences (lists of words) into vectors, or does a training step. ELMos return the average
+of the layers, the others their last layer. All ELMos have the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import workloads
+
+
+class Unavailable(Exception):
+    """This contestant cannot take part here, and why; without a word if this is not its setting."""
+
+
+class Contestant:
+    libraries = ()
+    settings = ("batch", "single", "corpus")
+    by_length = False  # the order in which a corpus is read: a library's own, else what any user would do
+    dtype = "float32"  # of the products, for the peak to compare with
+    is_elmo = True
+
+    def __init__(self, job):
+        self.job = job
+
+    def versions(self):
+        found = {"python": platform.python_version()}
+        for library in self.libraries:
+            try:
+                found[library] = version(library)
+            except PackageNotFoundError:
+                found[library] = "without a version"
+        return found
+
+    def run(self, setting, sentences):
+        """One call of a round; what it returns is noted beside the round's times."""
+        {"corpus": self.corpus, "train": self.train}.get(setting, self.embed)(sentences)
+
+    def embed(self, sentences):
+        """Vectors of one batch, (sentences, words, dim)."""
+        raise NotImplementedError
+
+    def corpus(self, sentences):
+        """Vectors of all sentences, in their order."""
+        vectors = [None] * len(sentences)
+        for places in workloads.batches(sentences, by_length=self.by_length):
+            output = self.embed([sentences[place] for place in places])
+            for row, place in enumerate(places):
+                vectors[place] = output[row, : len(sentences[place])].copy()
+        return vectors
+
+    def train(self, rows):
+        """Forward and backward of the top layer's mean square; returns the loss and the gradient's norm."""
+        raise NotImplementedError
+
+    def fresh(self):
+        """Forget what the calls before have left behind."""
+
+    def flops(self, setting, calls):
+        return workloads.elmo_flops(self.job.size, setting, calls)
+
+
+# ---- in torch
+
+
+def start_torch(job):
+    import torch
+
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(0)
+    return torch
+
+
+def gradient_norm(parameters):
+    return math.sqrt(sum(float(p.grad.double().pow(2).sum()) for p in parameters if p.grad is not None))
+
+
+class Ours(Contestant):
+    """elmo_hf with one of its kernels: "ours-readable", "ours-fast", ..."""
+
+    libraries = ("elmo_hf", "torch", "transformers")
+    settings = ("batch", "single", "corpus", "train")
+    by_length = True
+
+    def __init__(self, job):
+        super().__init__(job)
+        self.torch = start_torch(job)
+        kernel = job.contestant[len("ours-") :]
+        if kernel == "bf16" and job.setting == "train":
+            raise Unavailable("")  # it is for reading only
+        use_kernel(kernel)
+        self.dtype = "bfloat16" if kernel == "bf16" else "float32"
+        from elmo_hf import ElmoModel, ElmoTokenizer
+
+        self.tokenizer = ElmoTokenizer()
+        self.model = ElmoModel.from_pretrained(job.weights / "transformers")
+        self.model.train(job.setting == "train")
+
+    def run(self, setting, sentences):
+        super().run(setting, sentences)
+        reason = why_readable()
+        return {"note": f"ran the readable code: {reason}"} if reason else None
+
+    def encode(self, sentences):
+        return self.tokenizer(sentences, is_split_into_words=True, padding=True, return_tensors="pt")
+
+    def embed(self, sentences):
+        with self.torch.inference_mode():
+            layers = self.model(**self.encode(sentences), output_hidden_states=True).hidden_states
+            return (sum(layers) / len(layers)).numpy()
+
+    def corpus(self, sentences):
+        try:
+            from elmo_hf import embed
+        except ImportError:
+            return super().corpus(sentences)
+        with tempfile.TemporaryDirectory() as folder:  # it writes files, and here reads them, too
+            options = {"tokenizer": self.tokenizer, "layers": "average", "progress": False}
+            return [found.vectors for found in embed(sentences, folder, self.model, **options)]
+
+    def train(self, rows):
+        self.model.zero_grad()
+        loss = self.model(**self.encode(rows)).last_hidden_state.pow(2).mean()
+        loss.backward()
+        return float(loss.detach()), self.model.parameters()
+
+
+def use_kernel(name):
+    try:
+        from elmo_hf.kernels import use
+    except ImportError:
+        if name == "readable":
+            return  # all that there is
+        raise Unavailable("this elmo_hf has no kernels to choose from") from None
+    try:
+        use(name)
+    except (ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise Unavailable(str(error).split("\n")[0]) from error
+
+
+def why_readable():
+    """Why the last call did not run the kernel that was asked for, if so."""
+    try:
+        from elmo_hf.kernels import why_not
+    except ImportError:
+        return ""
+    return why_not()
+
+
+class AllenNLP(Contestant):
+    libraries = ("allennlp", "torch", "numpy")
+    settings = ("batch", "single", "corpus", "train")
+
+    def __init__(self, job):
+        super().__init__(job)
+        self.torch = start_torch(job)
+        from allennlp.modules.elmo import Elmo, batch_to_ids
+
+        self.batch_to_ids = batch_to_ids
+        files = [str(job.weights / "bilm" / name) for name in ("options.json", "weights.hdf5")]
+        average = [0.0] * (workloads.NUM_LAYERS + 1)
+        self.model = Elmo(
+            *files, 1, dropout=0, scalar_mix_parameters=average, requires_grad=job.setting == "train"
+        )
+        self.model.train(job.setting == "train")
+
+    def embed(self, sentences):
+        with self.torch.inference_mode():
+            return self.model(self.batch_to_ids(sentences))["elmo_representations"][0].numpy()
+
+    def train(self, rows):
+        self.fresh()  # else the steps would differ, as the state goes on
+        self.model.zero_grad(set_to_none=True)
+        layers = self.model._elmo_lstm(self.batch_to_ids(rows))["activations"]
+        loss = layers[-1][:, 1:-1].pow(2).mean()
+        loss.backward()
+        return float(loss.detach()), self.model.parameters()
+
+    def fresh(self):
+        self.model._elmo_lstm._elmo_lstm.reset_states()
+
+
+class AllenNLPByLength(AllenNLP):
+    """The same, handed the sentences by length: how much of a ratio is only that."""
+
+    settings = ("corpus",)
+    by_length = True
+
+
+class TransformersEncoder(Contestant):
+    """An encoder of Transformers with random weights, on 1.25 random word pieces a word and two signs."""
+
+    libraries = ("transformers", "torch")
+    by_length = True
+    is_elmo = False
+    names = ("BertConfig", "BertModel")
+
+    def __init__(self, job):
+        super().__init__(job)
+        self.torch = start_torch(job)
+        import transformers
+
+        config = getattr(transformers, self.names[0])()
+        self.model = getattr(transformers, self.names[1])(config).eval()
+        self.vocabulary = config.vocab_size
+
+    def embed(self, sentences):
+        pieces = self.torch.tensor([number_of_pieces(sentence) for sentence in sentences])
+        ids = self.torch.randint(self.vocabulary, (len(sentences), int(pieces.max())))
+        mask = (self.torch.arange(ids.shape[1]) < pieces[:, None]).long()
+        with self.torch.inference_mode():
+            return self.model(input_ids=ids, attention_mask=mask).last_hidden_state.numpy()
+
+    def flops(self, setting, calls):
+        """The linear layers; attention itself adds little at these lengths."""
+        linears = (module for module in self.model.modules() if isinstance(module, self.torch.nn.Linear))
+        weights = sum(linear.weight.numel() for linear in linears)
+        return 2 * weights * sum(number_of_pieces(sentence) for call in calls for sentence in call)
+
+
+def number_of_pieces(sentence):
+    return math.ceil(workloads.PIECES_PER_WORD * len(sentence)) + 2
+
+
+class DistilBert(TransformersEncoder):
+    names = ("DistilBertConfig", "DistilBertModel")
+
+
+class ModernBert(TransformersEncoder):
+    names = ("ModernBertConfig", "ModernBertModel")
+
+
+class TorchLSTM(Contestant):
+    """The mark to reach: torch's own LSTM with projection, one stack a direction. It lacks the clips, the
+    residual connection and the characters, so it does less than an ELMo."""
+
+    libraries = ("torch",)
+    settings = ("batch", "single", "corpus", "train")
+    by_length = True
+    is_elmo = False
+
+    def __init__(self, job):
+        super().__init__(job)
+        self.torch = start_torch(job)
+        cells, width = (workloads.SIZES[job.size][name] for name in ("lstm_dim", "projection_dim"))
+        self.stacks = self.torch.nn.ModuleList(
+            self.torch.nn.LSTM(
+                width, cells, proj_size=width, num_layers=workloads.NUM_LAYERS, batch_first=True
+            )
+            for _ in range(2)
+        )
+
+    def forward(self, sentences):
+        longest = max(map(len, sentences)) + 2  # begin and end of the sentence, as in the model
+        x = self.torch.randn(len(sentences), longest, self.stacks[0].input_size)
+        halves = [stack(inputs)[0] for stack, inputs in ((self.stacks[0], x), (self.stacks[1], x.flip(1)))]
+        return self.torch.cat([halves[0], halves[1].flip(1)], dim=-1)[:, 1:-1]
+
+    def embed(self, sentences):
+        with self.torch.inference_mode():
+            return self.forward(sentences).numpy()
+
+    def train(self, rows):
+        self.stacks.zero_grad()
+        loss = self.forward(rows).pow(2).mean()
+        loss.backward()
+        return float(loss.detach()), self.stacks.parameters()
+
+    def flops(self, setting, calls):
+        forward = workloads.number_of_words(calls) * workloads.lstm_flops(self.job.size)
+        return 3 * forward if setting == "train" else forward
+
+
+# ---- in TensorFlow
+
+
+class SimpleElmo(Contestant):
+    libraries = ("simple_elmo", "tensorflow-cpu", "numpy")
+
+    def __init__(self, job):
+        super().__init__(job)
+        import logging
+
+        import tensorflow as tf
+        from simple_elmo import ElmoModel
+        from simple_elmo.elmo import weight_layers
+
+        self.tf, self.model = tf.compat.v1, ElmoModel()
+        logging.getLogger().setLevel(logging.WARNING)
+        self.model.load(str(job.weights / "bilm"), max_batch_size=workloads.BATCH)
+        # Without a session of ours, each call would build the graph's end anew and initialise all variables.
+        self.model.elmo_sentence_input = weight_layers("input", self.model.sentence_embeddings_op)
+        threads = {"intra_op_parallelism_threads": job.threads, "inter_op_parallelism_threads": job.threads}
+        self.session = self.tf.Session(config=self.tf.ConfigProto(**threads))
+        self.fresh()
+
+    def embed(self, sentences):
+        return self.model.get_elmo_vectors(sentences, warmup=False, session=self.session)
+
+    def corpus(self, sentences):
+        return self.embed(sentences)  # batches in the file's order, by itself
+
+    def fresh(self):
+        self.session.run(self.tf.global_variables_initializer())
+
+
+# ---- the machine
+
+
+class Peak(Contestant):
+    """How fast the machine multiplies matrices of the model's shapes: the best of `torch.mm` and oneDNN with
+    the weight packed beforehand, in GFLOP/s."""
+
+    libraries = ("torch",)
+    settings = ("batch", "single", "corpus", "train")
+    is_elmo = False
+
+    def __init__(self, job):
+        super().__init__(job)
+        self.torch = start_torch(job)
+        clock = time.process_time if job.clock == "cpu" else time.perf_counter
+        self.clock, self.seconds = clock, 0.01 if job.size == "tiny" else 0.15
+
+    def run(self, setting, sentences):
+        rates = {}
+        for dtype in ("float32", "bfloat16"):
+            for name, rows, inner, columns in workloads.products(self.job.size):
+                x = self.torch.randn(rows, inner).to(getattr(self.torch, dtype))
+                weight = self.torch.randn(columns, inner).to(x)
+                for way, product in self.ways(x, weight):
+                    rate = self.rate(product, 2 * rows * inner * columns)
+                    rates[f"{dtype} {name} {way}"] = round(rate / 1e9, 1)
+        return {"gflops": rates}
+
+    def ways(self, x, weight):
+        torch = self.torch
+        transposed = weight.t()
+        yield "torch.mm", lambda: torch.mm(x, transposed)
+        try:  # private operations of torch, which may go away
+            packed = torch.ops.mkldnn._reorder_linear_weight(weight, len(x))
+            product = torch.ops.mkldnn._linear_pointwise
+            product(x, packed, None, "none", [], "")
+        except (RuntimeError, AttributeError, NotImplementedError):
+            return
+        yield "packed", lambda: product(x, packed, None, "none", [], "")
+
+    def rate(self, product, flops):
+        with self.torch.inference_mode():
+            product()
+            start, done, now = self.clock(), 0, 0.0
+            while now < self.seconds:
+                product()
+                done, now = done + 1, self.clock() - start
+        return done * flops / now
+
+    def flops(self, setting, calls):
+        return 0
+
+
+CLASSES = {
+    "allennlp": AllenNLP,
+    "allennlp-by-length": AllenNLPByLength,
+    "simple-elmo": SimpleElmo,
+    "bert-base": TransformersEncoder,
+    "distilbert": DistilBert,
+    "modernbert-base": ModernBert,
+    "torch-lstm": TorchLSTM,
+    "peak": Peak,
+}
+
+
+def class_of(name):
+    if name.startswith("ours-"):
+        return Ours
+    if name not in CLASSES:
+        raise Unavailable(f"unknown; there are ours-<kernel>, {', '.join(CLASSES)}")
+    return CLASSES[name]
+
+
+def check(contestant, setting, sentences, path):
+    """What all ELMos must agree on: a first batch's vectors, or a training step's loss and gradient."""
+    contestant.fresh()
+    if setting == "train":
+        loss, parameters = contestant.train(sentences)
+        found = {"loss": np.array(loss), "gradient_norm": np.array(gradient_norm(parameters))}
+    else:
+        output = contestant.corpus(sentences) if setting == "corpus" else contestant.embed(sentences)
+        rows = [output[row][: len(sentence)] for row, sentence in enumerate(sentences)]
+        found = {"vectors": np.concatenate(rows).astype(np.float32)}
+    np.savez(path, **found)

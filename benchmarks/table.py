@@ -1,0 +1,152 @@
+"""The Markdown tables of the speed benchmark, from its JSON.
+
+    python benchmarks/table.py            # writes them between the markers of both README.md
+    python benchmarks/table.py --check    # says which file is out of date, and fails
+
+Markers are lines of their own: `<!-- speed: summary -->` or `<!-- speed: details -->`, and `<!-- /speed -->`.
+A file without markers is left alone.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+TARGETS = [HERE.parent / "README.md", HERE / "README.md"]
+SIZES = {"original": "original (4096/512)", "small": "small (1024/128)", "tiny": "tiny (a test)"}
+SETTINGS = {
+    "batch": "batch of 32",
+    "single": "one at a time",
+    "corpus": "corpus",
+    "train": "training step",
+}
+BLOCK = re.compile(r"(<!-- speed: (\w+) -->\n).*?(<!-- /speed -->)", re.DOTALL)
+Result = dict[str, Any]
+
+
+def read_results(folder: Path = RESULTS) -> list[Result]:
+    results = []
+    for path in sorted(folder.glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        results += content if isinstance(content, list) else [content]
+    return sorted(results, key=place)
+
+
+def place(result: Result) -> tuple[int, int, int]:
+    sizes, settings = list(SIZES), list(SETTINGS)
+    return result["threads"], sizes.index(result["size"]), settings.index(result["setting"])
+
+
+def fill(text: str, results: list[Result]) -> str:
+    """The text with fresh tables between its markers; as it is, if there are no results."""
+    tables = {"summary": summary, "details": details}
+    if not results:
+        return text
+    return BLOCK.sub(lambda block: f"{block[1]}\n{tables[block[2]](results)}\n\n{block[3]}", text)
+
+
+# ---- one table over everything
+
+
+def summary(results: list[Result]) -> str:
+    """A table for each machine, number of threads and clock: contestants down, sizes and settings across."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(conditions(result), []).append(result)
+    return "\n\n".join(f"{heading}\n\n{overview(group)}" for heading, group in groups.items())
+
+
+def overview(results: list[Result]) -> str:
+    names = dict.fromkeys(name for result in results for name in result["contestants"])
+    head = ["words/s (ratio)", *(f"{r['size']}, {SETTINGS[r['setting']]}" for r in results)]
+    rows = [[name, *(cell(result, name) for result in results)] for name in names]
+    return markdown(head, rows)
+
+
+def cell(result: Result, name: str) -> str:
+    found = result["contestants"].get(name)
+    if found is None:
+        return "–"
+    speed = number(found["words_per_second"]["median"])
+    return f"{speed} ({found['ratio']['median']:.2f})" if found["ratio"] else speed
+
+
+# ---- a table for each size and setting
+
+
+def details(results: list[Result]) -> str:
+    return "\n\n".join(detail(result) for result in results)
+
+
+def detail(result: Result) -> str:
+    title = f"**{SIZES[result['size']]}, {SETTINGS[result['setting']]}.** {conditions(result)}"
+    text = result["text"]
+    title += f" {result['rounds']} rounds; {text['source']}, {text['sentences']:,} sentences.{peak(result)}"
+    against = f"× {result['baseline']} (least – greatest)"
+    head = ["", "words/s", against, "memory, MB", "of the peak", "largest difference"]
+    rows = [detail_row(name, found, result) for name, found in result["contestants"].items()]
+    lines = [title, "", markdown(head, rows)]
+    lines += [f"\nLeft out: {name}: {reason}." for name, reason in result["skipped"].items()]
+    return "\n".join(lines)
+
+
+def detail_row(name: str, found: Result, result: Result) -> list[str]:
+    ratio, share = found["ratio"], found["share_of_peak"]
+    difference = result["agreement_with_baseline"].get(name, {})
+    return [
+        name,
+        number(found["words_per_second"]["median"]),
+        f"{ratio['median']:.2f} ({ratio['min']:.2f} – {ratio['max']:.2f})" if ratio else "–",
+        f"{found['peak_memory_mb']:,}",
+        f"{share:.0%}" if share is not None else "–",
+        ", ".join(f"{key} {value:.1e}" for key, value in difference.items() if "largest" not in key) or "–",
+    ]
+
+
+# ---- small things
+
+
+def conditions(result: Result) -> str:
+    machine, threads = result["machine"], result["threads"]
+    clock = "process time" if result["clock"] == "cpu" else "wall clock"
+    plural = "s" if threads != 1 else ""
+    return f"{machine['cpu']}, {machine['cores']} cores, {threads} thread{plural}, {clock}."
+
+
+def peak(result: Result) -> str:
+    rates = result["peak_gflops"]
+    found = [f"{dtype} {rates[dtype]:.0f}" for dtype in ("float32", "bfloat16") if dtype in rates]
+    return f" Peak, GFLOP/s: {', '.join(found)}." if found else ""
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
+    options = parser.parse_args()
+    stale = []
+    for path in TARGETS:
+        text = path.read_text(encoding="utf-8")
+        fresh = fill(text, read_results())
+        if fresh != text:
+            stale.append(str(path))
+            if not options.check:
+                path.write_text(fresh, encoding="utf-8")
+    print(f"{'Out of date' if options.check else 'Written'}: {', '.join(stale) or 'nothing'}")
+    sys.exit(1 if options.check and stale else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""What is measured: sizes, settings, sentences, and the arithmetic a word needs. Standard library only, and
+Python 3.9, because the peers' environments import this file, too.
+
+    sentences = made_up_sentences(2000)
+    calls = calls_of_round("batch", sentences, number=0)    # [[sentence, ...], ...], one list a call
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import random
+import re
+from pathlib import Path
+
+SIZES = {
+    "original": {
+        "lstm_dim": 4096,
+        "projection_dim": 512,
+        "num_highway_layers": 2,
+        "char_filters": [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512], [7, 1024]],
+    },
+    "small": {
+        "lstm_dim": 1024,
+        "projection_dim": 128,
+        "num_highway_layers": 1,
+        "char_filters": [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512]],
+    },
+    "tiny": {  # for tests of the benchmark itself
+        "lstm_dim": 32,
+        "projection_dim": 16,
+        "num_highway_layers": 1,
+        "char_filters": [[1, 8], [2, 8], [3, 16]],
+    },
+}
+SETTINGS = {
+    "batch": "a batch of 32 sentences of about equal length",
+    "single": "sentences one at a time",
+    "corpus": "unsorted sentences of all lengths, as one job",
+    "train": "a training step: forward and backward over 128 x 20 words",
+}
+BATCH = 32
+SINGLE_CALLS = 8
+TRAIN_ROWS, TRAIN_WORDS = 128, 20
+LONGEST_SENTENCE = 100
+NUM_LAYERS = 2
+PIECES_PER_WORD = 1.25
+
+
+# ---- sentences
+
+
+def made_up_sentences(number, seed=0, vocabulary=50_000):
+    """Sentences of made-up words: Zipf's law for how often a word comes, frequent words short, lengths of
+    sentences log-normal (about 22 words on average)."""
+    rng = random.Random(seed)
+    words = made_up_words(rng, vocabulary)
+    cumulative = list(itertools.accumulate(1 / (rank + 2.7) for rank in range(len(words))))
+    sentences = []
+    for _ in range(number):
+        length = min(max(round(rng.lognormvariate(2.95, 0.55)), 3), LONGEST_SENTENCE)
+        sentences.append([*rng.choices(words, cum_weights=cumulative, k=length - 1), "."])
+    return sentences
+
+
+def made_up_words(rng, number):
+    letters, weights = "etaoinshrdlcumwfgypbvkjxqz", [1 / (rank + 4) for rank in range(26)]
+    words = [",", "the", "of", "and"]
+    known = set(words)
+    while len(words) < number:
+        length = max(1, round(rng.gauss(1.2 + 0.45 * math.log2(len(words)), 1.5)))
+        word = "".join(rng.choices(letters, weights, k=length))
+        if word not in known:
+            known.add(word)
+            words.append(word)
+    return words
+
+
+def read_sentences(path, number):
+    """The first sentences of a file of words between spaces. Headings (WikiText's "= Title =") are left out,
+    a line is cut after each " . ", and sentences of more than 100 words are left out."""
+    sentences = []
+    with Path(path).open(encoding="utf-8") as lines:
+        for line in lines:
+            if not line.strip() or line.lstrip().startswith("="):
+                continue
+            found = [part.split() for part in re.split(r"(?<= \.) ", line.strip())]
+            sentences += [words for words in found if 0 < len(words) <= LONGEST_SENTENCE]
+            if len(sentences) >= number:
+                return sentences[:number]
+    return sentences
+
+
+def fingerprint(sentences):
+    text = "\n".join(" ".join(sentence) for sentence in sentences)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
+# ---- rounds
+
+
+def calls_of_round(setting, sentences, number):
+    """The calls of a round, each a list of sentences. Rounds differ, so that nobody gains from the round
+    before, except in "corpus", where a round is everything."""
+    if setting == "corpus":
+        return [sentences]
+    if setting == "train":
+        return [training_rows(sentences, number)]
+    if setting == "single":
+        chosen = cyclic(sentences, number * SINGLE_CALLS, SINGLE_CALLS)
+        return [[sentence] for sentence in chosen]
+    in_order = sorted(sentences, key=len)
+    batches = len(in_order) // BATCH or 1
+    # Round after round away from the middle of the lengths: neither the shortest nor the longest.
+    middle = batches // 2 + (number + 1) // 2 * (-1 if number % 2 else 1)
+    return [cyclic(in_order, middle % batches * BATCH, BATCH)]
+
+
+def cyclic(items, start, number):
+    return [items[(start + place) % len(items)] for place in range(number)]
+
+
+def training_rows(sentences, number):
+    words = [word for sentence in sentences for word in sentence]
+    chosen = cyclic(words, number * TRAIN_ROWS * TRAIN_WORDS, TRAIN_ROWS * TRAIN_WORDS)
+    return [chosen[start : start + TRAIN_WORDS] for start in range(0, len(chosen), TRAIN_WORDS)]
+
+
+def batches(sentences, size=BATCH, by_length=False):
+    """Places of the sentences in batches, in the file's order or by length."""
+    places = list(range(len(sentences)))
+    if by_length:
+        places.sort(key=lambda place: len(sentences[place]))
+    return [places[start : start + size] for start in range(0, len(places), size)]
+
+
+def number_of_words(calls):
+    return sum(len(sentence) for call in calls for sentence in call)
+
+
+# ---- arithmetic
+
+
+def lstm_flops(size):
+    """A word through all four LSTMs: products with the input, the state, and the projection."""
+    cells, width = SIZES[size]["lstm_dim"], SIZES[size]["projection_dim"]
+    return NUM_LAYERS * 2 * 2 * (2 * width * 4 * cells + cells * width)
+
+
+def word_flops(size):
+    """A word through highway layers and projection. The convolutions count as nothing: a filter of few
+    letters over few characters can be looked up in a table, and then it is no product."""
+    filters = sum(count for _, count in SIZES[size]["char_filters"])
+    width = SIZES[size]["projection_dim"]
+    return SIZES[size]["num_highway_layers"] * 2 * 2 * filters * filters + 2 * filters * width
+
+
+def elmo_flops(size, setting, calls):
+    """What the result needs: a step for each word, and the characters once for each different word of a
+    call. A contestant that does more than this gets no credit for it."""
+    different = sum(len({word for sentence in call for word in sentence}) for call in calls)
+    forward = number_of_words(calls) * lstm_flops(size) + different * word_flops(size)
+    return 3 * forward if setting == "train" else forward
+
+
+def products(size):
+    """The model's products as (name, rows, inner, columns), for the measurement of the machine's peak."""
+    cells, width = SIZES[size]["lstm_dim"], SIZES[size]["projection_dim"]
+    return [
+        ("input", BATCH * 20, width, 4 * cells),
+        ("state", BATCH, width, 4 * cells),
+        ("projection", BATCH, cells, width),
+    ]

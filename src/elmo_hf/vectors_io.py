@@ -1,0 +1,340 @@
+"""Vectors on disk: numbered shards in a folder, in three formats, and one way to read them all.
+
+    vectors = read_vectors("vectors/")
+    len(vectors)                        # sentences
+    for words, array in vectors: ...    # one shard in memory at a time
+    vectors[12].vectors                 # (words, dim), (layers, words, dim), or without `words` if pooled
+
+A file with its final name is whole, because it is written under another name and renamed; `index.json` is
+the last file of a corpus. The same vectors are the same bytes, so nothing here writes a time or a path.
+
+safetensors: `vectors` ([layers,] rows, dim), `sentence_starts` (sentences + 1), in words; and the words as
+    UTF-8 bytes `words` with `word_starts` (words + 1). A row is a word, or a sentence if pooled.
+parquet: a row has the number of its `sentence`, its `word` (`words`, if pooled) and its `vector`, or
+    `layer_0`, `layer_1`, ... where several layers were asked for.
+hdf5: `vectors.hdf5` as AllenNLP's `elmo` command wrote it: arrays named "0", "1", ... and
+    `sentence_to_index`, a JSON text. It holds a sentence once, so all words are in `words.jsonl` as well.
+"""
+
+import json
+import os
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+
+FORMATS = ("safetensors", "hdf5", "parquet")
+PARTIAL = ".partial"
+
+
+class Embedded(NamedTuple):
+    """A sentence: its words (None where a file of AllenNLP's own lacks them) and its vectors."""
+
+    words: list[str] | None
+    vectors: np.ndarray
+
+
+@dataclass
+class Header:
+    """What a shard says of itself; `digest` is of the records that it was made from."""
+
+    first: int
+    sentences: int
+    words: int
+    digest: str
+
+
+@dataclass
+class Shard:
+    header: Header
+    words: list[list[str]]
+    vectors: np.ndarray  # ([layers,] rows, dim)
+
+    def starts(self, pooled: bool) -> list[int]:
+        """The row at which each sentence starts, and the end of the last."""
+        return list(accumulate((1 if pooled else len(words) for words in self.words), initial=0))
+
+    def sentences(self, pooled: bool) -> Iterator[Embedded]:
+        starts = self.starts(pooled)
+        return (self.sentence(number, starts, pooled) for number in range(len(self.words)))
+
+    def sentence(self, number: int, starts: list[int], pooled: bool) -> Embedded:
+        rows = starts[number] if pooled else slice(starts[number], starts[number + 1])
+        return Embedded(self.words[number], self.vectors[..., rows, :].copy())  # does not keep the shard
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path to write to, which gets its name when it is complete and on the disk."""
+    partial = path.with_name(path.name + PARTIAL)
+    partial.touch()
+    mode = partial.stat().st_mode
+    yield partial
+    partial.chmod(mode)  # safetensors gives its files to their owner alone
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def shard_path(folder: Path, number: int, format: str) -> Path:
+    """HDF5 is one file, made at the end from shards that are safetensors until then."""
+    kind = "parquet" if format == "parquet" else "safetensors"
+    return folder / f"vectors-{number:05d}.{kind}"
+
+
+# ---- shards
+
+
+def write_shard(path: Path, shard: Shard, columns: Sequence[str], pooled: bool) -> None:
+    with written_whole(path) as partial:
+        if path.suffix == ".parquet":
+            _write_parquet(partial, shard, columns, pooled)
+        else:
+            _write_safetensors(partial, shard)
+
+
+def read_shard(path: Path, columns: Sequence[str], pooled: bool) -> Shard:
+    return _read_parquet(path, columns, pooled) if path.suffix == ".parquet" else _read_safetensors(path)
+
+
+def read_header(path: Path) -> Header | None:
+    """A shard's header, or None if there is no shard or it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        text = _parquet_header(path) if path.suffix == ".parquet" else _safetensors_header(path)
+        return Header(**json.loads(text))
+    except (ValueError, TypeError, KeyError, OSError):
+        return None
+
+
+def _write_safetensors(path: Path, shard: Shard) -> None:
+    from safetensors.numpy import save_file
+
+    spelled = [word.encode("utf-8") for words in shard.words for word in words]
+    tensors = {
+        "vectors": np.ascontiguousarray(shard.vectors),
+        "sentence_starts": np.array(shard.starts(pooled=False), dtype=np.int64),
+        "words": np.frombuffer(b"".join(spelled), dtype=np.uint8),
+        "word_starts": np.array(list(accumulate(map(len, spelled), initial=0)), dtype=np.int64),
+    }
+    # One entry only: safetensors writes several in no fixed order.
+    save_file(tensors, path, metadata={"elmo_hf": json.dumps(asdict(shard.header))})
+
+
+def _safetensors_header(path: Path) -> str:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            return file.metadata()["elmo_hf"]
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file: {error}.") from None
+
+
+def _read_safetensors(path: Path) -> Shard:
+    from safetensors.numpy import load_file
+
+    header = Header(**json.loads(_safetensors_header(path)))
+    tensors = load_file(path)
+    letters, edges = tensors["words"].tobytes(), tensors["word_starts"].tolist()
+    words = [letters[start:end].decode("utf-8") for start, end in pairwise(edges)]
+    sentences = [words[start:end] for start, end in pairwise(tensors["sentence_starts"].tolist())]
+    return Shard(header, sentences, tensors["vectors"])
+
+
+def pyarrow_parquet() -> Any:
+    try:
+        import pyarrow.parquet  # type: ignore[import-untyped]
+    except ImportError:
+        raise ValueError("Parquet files need the package pyarrow; `pip install pyarrow`.") from None
+    return pyarrow.parquet
+
+
+def _write_parquet(path: Path, shard: Shard, columns: Sequence[str], pooled: bool) -> None:
+    parquet = pyarrow_parquet()
+    import pyarrow as pa
+
+    first, dim = shard.header.first, shard.vectors.shape[-1]
+    numbers = np.arange(first, first + len(shard.words))
+    if pooled:
+        table: dict[str, Any] = {
+            "sentence": pa.array(numbers),
+            "words": pa.array(shard.words, pa.list_(pa.string())),
+        }
+    else:
+        lengths = [len(words) for words in shard.words]
+        words = [word for sentence in shard.words for word in sentence]
+        table = {"sentence": pa.array(numbers.repeat(lengths)), "word": pa.array(words, pa.string())}
+    for name, rows in zip(columns, _by_layer(shard.vectors), strict=True):
+        table[name] = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), dim)
+    header = {"elmo_hf": json.dumps(asdict(shard.header))}
+    # Numbers of a vector hardly repeat: neither a dictionary nor compression makes them smaller.
+    parquet.write_table(
+        pa.table(table).replace_schema_metadata(header), path, compression="none", use_dictionary=False
+    )
+
+
+def _by_layer(vectors: np.ndarray) -> np.ndarray:
+    return vectors if vectors.ndim == 3 else vectors[None]
+
+
+def _parquet_header(path: Path) -> str:
+    return pyarrow_parquet().read_schema(path).metadata[b"elmo_hf"].decode("utf-8")
+
+
+def _read_parquet(path: Path, columns: Sequence[str], pooled: bool) -> Shard:
+    header = Header(**json.loads(_parquet_header(path)))
+    table = pyarrow_parquet().read_table(path).combine_chunks()
+    layers = []
+    for name in columns:
+        column = table[name].combine_chunks()
+        layers.append(column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size))
+    vectors = np.stack(layers) if len(columns) > 1 else layers[0]
+    if pooled:
+        return Shard(header, table["words"].to_pylist(), vectors)
+    words, rows = table["word"].to_pylist(), table["sentence"].to_numpy()
+    edges = np.searchsorted(rows, np.arange(header.first, header.first + header.sentences + 1)).tolist()
+    return Shard(header, [words[start:end] for start, end in pairwise(edges)], vectors)
+
+
+# ---- AllenNLP's HDF5
+
+
+def write_hdf5(folder: Path, shards: Iterable[Shard], pooled: bool) -> None:
+    """`vectors.hdf5` and `words.jsonl`. The sentences' text is held in memory, as AllenNLP's layout is one
+    text of all sentences; the vectors are not."""
+    import h5py
+
+    sentence_to_index: dict[str, str] = {}
+    with (
+        written_whole(folder / "words.jsonl") as words_path,
+        written_whole(folder / "vectors.hdf5") as partial,
+        words_path.open("w", encoding="utf-8") as words_file,
+        h5py.File(partial, "w") as file,
+    ):
+        sentences = (sentence for shard in shards for sentence in shard.sentences(pooled))
+        for number, (words, vectors) in enumerate(sentences):
+            file.create_dataset(str(number), data=vectors, track_times=False)
+            sentence_to_index[" ".join(words or ())] = str(number)
+            words_file.write(json.dumps(words, ensure_ascii=False) + "\n")
+        text = file.create_dataset(
+            "sentence_to_index", (1,), dtype=h5py.special_dtype(vlen=str), track_times=False
+        )
+        text[0] = json.dumps(sentence_to_index)
+
+
+# ---- reading back
+
+
+class Vectors(Sequence[Embedded]):
+    """A corpus's sentences with their vectors, read when asked for. Make it with `read_vectors`."""
+
+    def __init__(self, index: dict[str, Any], sentences: int) -> None:
+        self.about, self._length = index, sentences
+
+    def __len__(self) -> int:
+        return self._length
+
+    def _sentence(self, number: int) -> Embedded:
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, place: int) -> Embedded: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Embedded]: ...
+    def __getitem__(self, place: int | slice) -> Embedded | list[Embedded]:
+        if isinstance(place, slice):
+            return [self._sentence(number) for number in range(*place.indices(len(self)))]
+        number = place + len(self) if place < 0 else place
+        if not 0 <= number < len(self):
+            raise IndexError(f"there are {len(self)} sentences, but sentence {place} was asked for.")
+        return self._sentence(number)
+
+
+class ShardVectors(Vectors):
+    def __init__(self, folder: Path, index: dict[str, Any]) -> None:
+        super().__init__(index, index["sentences"])
+        self.folder, self.columns, self.pooled = folder, index["columns"], index["pool"] is not None
+        self._firsts = [shard["first"] for shard in index["shards"]]
+        self._loaded: tuple[int, Shard, list[int]] | None = None
+
+    def _sentence(self, number: int) -> Embedded:
+        place = bisect_right(self._firsts, number) - 1
+        if self._loaded is None or self._loaded[0] != place:
+            self._loaded = None  # one shard at a time
+            path = shard_path(self.folder, place, self.about["format"])
+            shard = read_shard(path, self.columns, self.pooled)
+            self._loaded = (place, shard, shard.starts(self.pooled))
+        _, shard, starts = self._loaded
+        return shard.sentence(number - self._firsts[place], starts, self.pooled)
+
+
+class Hdf5Vectors(Vectors):
+    """AllenNLP's layout, whoever wrote it; `words.jsonl` stands beside it if we did."""
+
+    def __init__(self, path: Path, index: dict[str, Any]) -> None:
+        import h5py
+
+        self._file = h5py.File(path, "r")
+        self._words = path.parent / "words.jsonl" if index else None
+        super().__init__(index, len(self._file) - ("sentence_to_index" in self._file))
+
+    def _sentence(self, number: int) -> Embedded:
+        return Embedded(self._words_of(number), self._file[str(number)][()])
+
+    def _words_of(self, number: int) -> list[str] | None:
+        if self._words is None:
+            return self._known_words.get(number)
+        with self._words.open("rb") as file:
+            file.seek(self._line_starts[number])
+            return json.loads(file.readline())
+
+    @cached_property
+    def _line_starts(self) -> np.ndarray:
+        assert self._words is not None
+        with self._words.open("rb") as file:
+            lengths = np.fromiter(map(len, file), dtype=np.int64, count=len(self))
+        return lengths.cumsum() - lengths
+
+    @cached_property
+    def _known_words(self) -> dict[int, list[str]]:
+        if "sentence_to_index" not in self._file:
+            return {}
+        indices = json.loads(self._file["sentence_to_index"][0])
+        return {int(index): sentence.split() for sentence, index in indices.items()}
+
+
+def read_vectors(path: str | Path) -> Vectors:
+    """The vectors that `elmo-hf embed` wrote, or an HDF5 file of AllenNLP's `elmo` command: a sequence of
+    `(words, vectors)`, one for each sentence in the order of the input, read only when asked for.
+
+    `vectors` is (words, dim), or (layers, words, dim) where several layers were asked for; with pooling,
+    (dim,) or (layers, dim).
+    """
+    path = Path(path)
+    if path.is_file():
+        try:
+            return Hdf5Vectors(path, {})
+        except OSError:
+            raise ValueError(f"{path} is no HDF5 file; name the folder that `embed` wrote.") from None
+    if not (path / "index.json").exists():
+        state = (
+            "was not finished; run the same command again" if (path / "plan.json").exists() else "has none"
+        )
+        raise ValueError(f"no vectors can be read from {path}: it {state}.")
+    index = json.loads((path / "index.json").read_text(encoding="utf-8"))
+    return (
+        Hdf5Vectors(path / "vectors.hdf5", index) if index["format"] == "hdf5" else ShardVectors(path, index)
+    )
