@@ -164,16 +164,20 @@ def test_gradients_are_those_of_differences(output, padding):
 
 
 def test_a_value_at_the_very_edge_of_a_clip_passes_its_gradient():
-    """Saturated gates keep a cell of exactly the limit where it is: raw = 1 * limit + 0."""
+    """Saturated gates keep a cell of exactly the limit where it is: raw = 1 * limit + 0. And a large cell is
+    put out as exactly 1, which half the identity projects to exactly 0.5: no rounding on any platform."""
+    edge = torch.tensor(0.5, requires_grad=True)
+    edge.clamp(-0.5, 0.5).backward()
+    if edge.grad == 0:
+        pytest.skip("this PyTorch (2.15 does) cuts the gradient at the very edge, so the readable LSTM differs")
     x, mask, h, c, *weights, projection = make(2, 3, 2, 3, 3, dtype=torch.float64)
     x, h, weights = x * 0, h * 0, [weight * 0 for weight in weights]
     weights[2].view(2, 4, 3)[:, 2:] = 100.0  # forget and output gates are 1
-    c = c.sign() * 0.5
-    projection = torch.eye(3, dtype=torch.float64).expand(2, 3, 3) / torch.tanh(torch.tensor(0.5)).double()
-    assert_same([x, mask, h, c, *weights, projection], (0.5, None))
-    edge = float((torch.tanh(c).abs() @ projection).max())
-    found = assert_same([x, mask, h, c, *weights, projection], (0.5, edge))
+    projection = torch.eye(3, dtype=torch.float64).expand(2, 3, 3) * 0.5
+    found = assert_same([x, mask, h, c.sign() * 0.5, *weights, projection], (0.5, None))
     assert (found["c"] != 0).all()
+    found = assert_same([x, mask, h, c.sign() * 40, *weights, projection], (None, 0.5))
+    assert (found["outputs"].abs().max() == 0.5).all()
     assert (found["projection"] != 0).any()
 
 
