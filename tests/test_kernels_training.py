@@ -169,7 +169,7 @@ def test_a_value_at_the_very_edge_of_a_clip_passes_its_gradient():
     edge = torch.tensor(0.5, requires_grad=True)
     edge.clamp(-0.5, 0.5).backward()
     if edge.grad == 0:
-        pytest.skip("this PyTorch (2.15 does) cuts the gradient at the very edge, so the readable LSTM differs")
+        pytest.skip("this PyTorch (2.15 does) cuts the gradient at the edge, so the readable LSTM differs")
     x, mask, h, c, *weights, projection = make(2, 3, 2, 3, 3, dtype=torch.float64)
     x, h, weights = x * 0, h * 0, [weight * 0 for weight in weights]
     weights[2].view(2, 4, 3)[:, 2:] = 100.0  # forget and output gates are 1
