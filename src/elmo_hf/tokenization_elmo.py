@@ -276,22 +276,29 @@ class ElmoTokenizer(PreTrainedTokenizer):
             "special_tokens_mask": "special_tokens_mask" if return_special_tokens_mask else None,
             "offsets": "offset_mapping" if return_offsets_mapping else None,
         }
-        data: dict[str, Any] = {}
-        for attribute, name in wanted.items():
-            if name:
-                data[name] = [getattr(encoding, attribute) for encoding in encodings]
+        data: dict[str, Any] = {
+            name: [getattr(encoding, attribute) for encoding in encodings]
+            for attribute, name in wanted.items()
+            if name
+        }
         data["char_ids"] = self._char_rows(encodings)
         if return_length:
             data["length"] = [len(encoding) for encoding in encodings]
         if return_overflowing_tokens:
             data["overflow_to_sample_mapping"] = sources
+        return self._finish(data, encodings, return_tensors, is_batch or return_overflowing_tokens)
+
+    def _finish(
+        self, data: dict[str, Any], encodings: list[ElmoEncoding], return_tensors: Any, is_batch: bool
+    ) -> BatchEncoding:
+        """Tensors, lists of rows, or the one row's own lists."""
         if return_tensors is not None:
             if not encodings:  # a batch of no sentences still has its dimensions
                 data = {"input_ids": np.zeros((0, 0), int), "attention_mask": np.zeros((0, 0), int)}
                 data["char_ids"] = np.zeros((0, 0, self.max_characters_per_token), int)
             return BatchEncoding(data, encodings, return_tensors)  # type: ignore[arg-type]
         data["char_ids"] = [rows.tolist() for rows in data["char_ids"]]
-        if not is_batch and not return_overflowing_tokens:
+        if not is_batch:
             data = {name: values[0] for name, values in data.items()}
         return BatchEncoding(data, encodings)  # type: ignore[arg-type]
 
