@@ -73,10 +73,7 @@ class Shard:
 def written_whole(path: Path) -> Iterator[Path]:
     """A path to write to, which gets its name when it is complete and on the disk."""
     partial = path.with_name(path.name + PARTIAL)
-    partial.touch()
-    mode = partial.stat().st_mode
     yield partial
-    partial.chmod(mode)  # safetensors gives its files to their owner alone
     with partial.open("rb+") as file:
         os.fsync(file.fileno())
     partial.replace(path)
@@ -120,7 +117,7 @@ def read_header(path: Path) -> Header | None:
 
 
 def _write_safetensors(path: Path, shard: Shard) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     spelled = [word.encode("utf-8") for words in shard.words for word in words]
     tensors = {
@@ -130,7 +127,8 @@ def _write_safetensors(path: Path, shard: Shard) -> None:
         "word_starts": np.array(list(accumulate(map(len, spelled), initial=0)), dtype=np.int64),
     }
     # One entry only: safetensors writes several in no fixed order.
-    save_file(tensors, path, metadata={"elmo_hf": json.dumps(asdict(shard.header))})
+    # Its bytes and not `save_file`, which a kill makes leave a temporary file of its own behind.
+    path.write_bytes(save(tensors, metadata={"elmo_hf": json.dumps(asdict(shard.header))}))
 
 
 def _safetensors_header(path: Path) -> str:
