@@ -118,10 +118,8 @@ class Ours(Contestant):
             return (sum(layers) / len(layers)).numpy()
 
     def corpus(self, sentences):
-        try:
-            from elmo_hf import embed
-        except ImportError:
-            return super().corpus(sentences)
+        from elmo_hf import embed
+
         with tempfile.TemporaryDirectory() as folder:  # it writes files, and here reads them, too
             options = {"tokenizer": self.tokenizer, "layers": "average", "progress": False}
             return [found.vectors for found in embed(sentences, folder, self.model, **options)]
@@ -134,12 +132,8 @@ class Ours(Contestant):
 
 
 def use_kernel(name):
-    try:
-        from elmo_hf.kernels import use
-    except ImportError:
-        if name == "readable":
-            return  # all that there is
-        raise Unavailable("this elmo_hf has no kernels to choose from") from None
+    from elmo_hf.kernels import use
+
     try:
         use(name)
     except (ValueError, KeyError, ImportError, RuntimeError) as error:
