@@ -71,8 +71,9 @@ def test_the_lstm_for_reading_is_the_lstm(shape):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_nothing_unwritten_is_read(poison):
-    shape = {"batch": 4, "time": 6, "width": 3, "cells": 5, "output": 2, "has_projection": True}
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_nothing_unwritten_is_read(poison, batch):
+    shape = {"batch": batch, "time": 6, "width": 3, "cells": 5, "output": 2, "has_projection": True}
     shape |= {"cell_clip": 0.3, "proj_clip": 0.2, "words": 0.6, "seed": 3, "threads": 1}
     assert torch.empty(1).isnan().all()
     given_arguments = arguments(**shape)
@@ -80,6 +81,21 @@ def test_nothing_unwritten_is_read(poison):
         torch.testing.assert_close(inference.lstm(*given_arguments), lstm(*given_arguments))
         outputs = inference.lstm(*given_arguments)[0]
     assert (outputs[~given_arguments[1]] == 0).all()
+
+
+@pytest.mark.parametrize(("batch", "together"), [(1, True), (2, True), (3, False)])
+def test_a_few_sentences_are_read_in_both_directions_together(batch, together, monkeypatch):
+    shape = {"batch": batch, "time": 6, "width": 3, "cells": 5, "output": 2, "has_projection": True}
+    shape |= {"cell_clip": 0.3, "proj_clip": 0.2, "words": 1.0, "seed": 3, "threads": 1}
+    read, directions = inference.read, []
+    monkeypatch.setattr(inference, "read", lambda x, *rest: directions.append(len(x)) or read(x, *rest))
+    given_arguments = arguments(**shape)
+    with torch.no_grad():
+        torch.testing.assert_close(inference.lstm(*given_arguments), lstm(*given_arguments))
+        assert directions == ([2] if together else [1, 1])
+        monkeypatch.setattr(inference, "FEW_BYTES", 100)  # weights too large for the cache
+        torch.testing.assert_close(inference.lstm(*given_arguments), lstm(*given_arguments))
+    assert directions[-2:] == [1, 1]
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 5, 40])
@@ -93,6 +109,8 @@ def test_products(rows, has_packing, monkeypatch):
         torch.testing.assert_close(products.Product(weight, bias)(x), x @ weight + bias)
         torch.testing.assert_close(products.Product(weight)(x), x @ weight)
         torch.testing.assert_close(products.Product(weight).plus(x, other.clone()), x @ weight + other)
+        one = products.Product(weight).plus(x[None], other[None].clone())  # with a direction before the rows
+        torch.testing.assert_close(one, (x @ weight + other)[None])
         for precision, tolerance in (("bf16", 0.06), ("int8", 0.15)):
             product = products.lay_out(weight, bias, precision)
             rounded = product(x.to(product.dtype)).float()

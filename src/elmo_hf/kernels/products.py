@@ -28,7 +28,7 @@ def lay_out(
 
 
 class Product:
-    """`x @ weight + bias` and `x @ weight + other`, for x (rows, inputs) and weight (inputs, outputs)."""
+    """`x @ weight + bias` and `x @ weight + other`: x (..., rows, inputs), weight (inputs, outputs)."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, dtype: torch.dtype | None = None) -> None:
         self.dtype = dtype or weight.dtype
@@ -44,28 +44,48 @@ class Product:
             self.weight = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.packs_many if len(x) > FEW_ROWS else self.packs_few:
-            return self._packed_product(x)
-        return self._usual_product(x)
+        return self._packed_product(x) if self._uses_packed(x) else self._usual_product(x)
 
     def plus(self, x: Tensor, other: Tensor) -> Tensor:
         """`x @ weight + other`; `other` may be overwritten."""
-        if self.packs_many if len(x) > FEW_ROWS else self.packs_few:
+        if self._uses_packed(x):
             return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.packed, None, "add")
         assert self.weight is not None
-        return torch.addmm(other, x, self.weight, out=other)
+        rows = other.view(-1, other.shape[-1])  # never a copy
+        torch.addmm(rows, x.flatten(0, -2), self.weight, out=rows)
+        return other
+
+    def _uses_packed(self, x: Tensor) -> bool:
+        return self.packs_many if x.shape[-2] > FEW_ROWS else self.packs_few
 
     def _packed_product(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
     def _usual_product(self, x: Tensor) -> Tensor:
         assert self.weight is not None
-        return torch.mm(x, self.weight) if self.bias is None else torch.addmm(self.bias, x, self.weight)
+        product = x @ self.weight
+        return product if self.bias is None else product.add_(self.bias)
 
     def _packed_is_faster(self, rows: int) -> bool:
         assert self.weight is not None
         x = torch.ones(rows, len(self.weight), dtype=self.weight.dtype)
         return _seconds(lambda: self._packed_product(x)) < _seconds(lambda: self._usual_product(x))
+
+
+class PairProduct:
+    """`x @ weight` and `x @ weight + other` for both directions: x (2, rows, inputs), weight (2, inputs,
+    outputs). With one row or two, a batched product keeps two processors busy, where `Product` keeps one."""
+
+    dtype = torch.float32
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight.detach().contiguous()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.bmm(x, self.weight)
+
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        return torch.bmm(x, self.weight).add_(other)
 
 
 class Int8Product:
