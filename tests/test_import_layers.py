@@ -11,6 +11,7 @@ LAYERS = [
     ["kernels.kept", "kernels.products", "kernels.cuda_cell", "kernels.steps"],
     ["tokenization_elmo", "checks_elmo", "corpus"],
     ["kernels.characters", "kernels.inference", "kernels.training"],
+    ["kernels.graphs"],
     ["kernels.__init__"],
     ["modeling_elmo"],
     ["modeling_elmo_pretraining", "embedder"],

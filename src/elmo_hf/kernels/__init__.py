@@ -6,7 +6,7 @@
 
 | choice | what it does |
 |---|---|
-| `auto` | the quickest that gives the same numbers: for reading on a CPU, for training, or on a GPU |
+| `auto` | the quickest that gives the same numbers: for reading on a CPU or a GPU, and for training |
 | `readable` | always the definition in `modeling_elmo.py` |
 | `bf16` | reading on a CPU with the LSTMs' weights in bfloat16: quicker, and no longer exact |
 | `int8` | the same with eight bits and a scale for each gate of each cell: quickest, and least exact |
@@ -16,13 +16,12 @@ Every replacement has the signature of what it replaces and is tested against it
 
 import os
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from elmo_hf.kernels import characters, inference, training
+from elmo_hf.kernels import characters, graphs, inference, training
 from elmo_hf.kernels.kept import Made, keep
 
 CHOICES = ("auto", "readable", "bf16", "int8")
@@ -46,7 +45,7 @@ def chosen() -> str:
 
 
 def why_not() -> str:
-    """Why the last call ran the readable code, or an empty string if it did not."""
+    """Why the last call did not get the quickest code, or an empty string if it did."""
     return _reason
 
 
@@ -58,11 +57,29 @@ def choose_lstm(x: Tensor, *weights: Tensor | None) -> Callable[..., tuple[Tenso
         return None
     obstacle = _obstacle(x, *weights)
     if not obstacle:
-        return partial(inference.lstm, precision="float32" if _choice == "auto" else _choice)
+        return _for_reading
     if obstacle in (GRADIENTS, NOT_CPU):
-        return training.lstm
+        return _by_graph if graphs.serves(x, *weights) else training.lstm
     _reason = obstacle
     return None
+
+
+def _for_reading(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """On a CPU; unless the states that come in, which the choice did not see, are not for reading alone."""
+    if _obstacle(*arguments[2:4]):
+        return training.lstm(*arguments)
+    precision = "float32" if _choice == "auto" else _choice
+    return inference.lstm(*arguments, precision=precision)
+
+
+def _by_graph(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """A graph's replay, or what serves where there is none."""
+    global _reason
+    try:
+        return graphs.lstm(*arguments)
+    except graphs.NoGraph as reason:
+        _reason = str(reason)
+        return training.lstm(*arguments)
 
 
 def encode(encoder: Any, char_ids: Tensor) -> Tensor | None:
@@ -76,7 +93,8 @@ def encode(encoder: Any, char_ids: Tensor) -> Tensor | None:
 def constant(model: Any, make: Callable[[], Made]) -> Made:
     """What `make` gives from the model's weights alone, not worked out again while they stay the same."""
     weights = [*model.parameters(), *model.buffers()]
-    if _never() or _obstacle(*weights):
+    is_learning = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
+    if _never() or is_learning or torch.is_autocast_enabled(weights[0].device.type):
         return make()
     return keep(model, weights, (_choice, model.config.use_warm_state), make)
 

@@ -10,26 +10,35 @@ Tensors start with the directions, and results are written into the tensors give
     hidden  (2, rows, cells)       o * tanh(c)
 
 The arithmetic is done in the type of c, which is float32 where the others are half precision. The kernels
-want contiguous rows, one after the other; between the directions may be a gap.
+want contiguous rows, one after the other; between the directions may be a gap. Where Triton cannot compile
+them, it says so once, and the plain functions serve.
 """
 
 import importlib.util
+import logging
+import subprocess
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+logger = logging.getLogger(__name__)
+
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 CELLS_AT_ONCE = 1024
 
+_triton_failed = False
+
 
 def uses_triton(x: Tensor) -> bool:
-    return HAS_TRITON and x.is_cuda
+    return HAS_TRITON and x.is_cuda and not _triton_failed
 
 
 def cell_forward(gates: Tensor, c: Tensor, limit: float | None, raw_c: Tensor, hidden: Tensor) -> None:
     """From the gates and c to c after the step; keeps what `cell_backward` wants in gates and raw_c."""
-    forward = triton_forward if uses_triton(gates) else plain_forward
-    forward(gates, c, limit, raw_c, hidden)
+    if not (uses_triton(gates) and _launched(triton_forward, gates, c, limit, raw_c, hidden)):
+        plain_forward(gates, c, limit, raw_c, hidden)
 
 
 def cell_backward(
@@ -44,8 +53,27 @@ def cell_backward(
 ) -> None:
     """From the gradients to hidden and (in d_c) to c after the step, to those to the gates as they came from
     the products and (in d_c) to c before the step. Makes hidden anew where it is given."""
-    backward = triton_backward if uses_triton(gates) else plain_backward
-    backward(d_hidden, d_c, gates, c_before, c, raw_c, d_gates, hidden)
+    arguments = (d_hidden, d_c, gates, c_before, c, raw_c, d_gates, hidden)
+    if not (uses_triton(gates) and _launched(triton_backward, *arguments)):
+        plain_backward(*arguments)
+
+
+def _launched(kernel: Callable[..., None], *arguments: Any) -> bool:
+    """Whether Triton did it. If not, no tensor was touched, and it is not asked again."""
+    global _triton_failed
+    try:
+        kernel(*arguments)
+    except (torch.OutOfMemoryError, torch.AcceleratorError):  # the GPU's faults, and not Triton's
+        raise
+    except _TRITON_FAULTS as fault:
+        _triton_failed = True
+        lines = str(fault).splitlines() or [type(fault).__name__]
+        logger.warning(
+            "Triton cannot run the LSTM's kernels here, so PyTorch's slower operations do their work: %s",
+            lines[0],
+        )
+        return False
+    return True
 
 
 # ---- the definition
@@ -114,7 +142,8 @@ def through_tanh(gradient: Tensor, tanh: Tensor) -> Tensor:
 def triton_forward(gates: Tensor, c: Tensor, limit: float | None, raw_c: Tensor, hidden: Tensor) -> None:
     tensors = (gates, c, raw_c, hidden)
     gaps = [check_rows(tensor) for tensor in tensors]
-    _forward_kernel[_grid(c)](*tensors, *gaps, c.shape[-1], limit, CELLS_AT_ONCE)
+    with torch.cuda.device_of(c):  # Triton launches on the current device, wherever the tensors are
+        _forward_kernel[_grid(c)](*tensors, *gaps, c.shape[-1], limit, CELLS_AT_ONCE)
 
 
 def triton_backward(
@@ -131,7 +160,8 @@ def triton_backward(
     wanted = hidden is not None
     tensors = (d_hidden, d_c, gates, c_before, c, raw_c, d_gates, c if hidden is None else hidden)
     gaps = [check_rows(tensor) for tensor in tensors]
-    _backward_kernel[_grid(c)](*tensors, *gaps, c.shape[-1], wanted, CELLS_AT_ONCE)
+    with torch.cuda.device_of(c):
+        _backward_kernel[_grid(c)](*tensors, *gaps, c.shape[-1], wanted, CELLS_AT_ONCE)
 
 
 def check_rows(x: Tensor) -> int:
@@ -146,9 +176,14 @@ def _grid(c: Tensor) -> tuple[int, int, int]:
     return rows, -(-cells // CELLS_AT_ONCE), directions
 
 
+# No compiler or driver (RuntimeError, OSError), one that fails, or a GPU that Triton does not know.
+_TRITON_FAULTS: tuple[type[Exception], ...] = (RuntimeError, OSError, subprocess.CalledProcessError)
+
 if HAS_TRITON:
     import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
     import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    _TRITON_FAULTS += (triton.TritonError,)
 
     @triton.jit
     def _tanh(x):
