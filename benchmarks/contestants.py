@@ -2,7 +2,7 @@
 each imports its library only when it is made, and this file keeps to Python 3.9.
 
 A contestant turns sentences (lists of words) into vectors, or does a training step. ELMos return the average
-of the layers, the others their last layer. All ELMos have the same weights.
+of the layers, and all of them from ready ids; the others their last layer. All ELMos have the same weights.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import math
 import platform
 import tempfile
 import time
+import warnings
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+from unittest import mock
 
-import numpy as np
 import workloads
 
 
@@ -22,10 +24,10 @@ class Unavailable(Exception):
 
 
 class Contestant:
-    libraries = ()
-    settings = ("batch", "single", "corpus")
+    libraries: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ("batch", "ready", "single", "corpus")
     by_length = False  # the order in which a corpus is read: a library's own, else what any user would do
-    dtype = "float32"  # of the products, for the peak to compare with
+    dtype = "float32"  # of the LSTMs' products, for the peak to compare with
     is_elmo = True
 
     def __init__(self, job):
@@ -40,9 +42,22 @@ class Contestant:
                 found[library] = "without a version"
         return found
 
-    def run(self, setting, sentences):
+    def prepare(self, setting, sentences):
+        """What `run` gets for these sentences; it is made before the clock starts."""
+        return self.encode(sentences) if setting == "ready" else sentences
+
+    def run(self, setting, prepared):
         """One call of a round; what it returns is noted beside the round's times."""
-        {"corpus": self.corpus, "train": self.train}.get(setting, self.embed)(sentences)
+        ways = {"ready": self.layers, "corpus": self.corpus, "train": self.train}
+        ways.get(setting, self.embed)(prepared)
+
+    def encode(self, sentences):
+        """The ids of a batch as its library wants them."""
+        raise NotImplementedError
+
+    def layers(self, encoded):
+        """Of an ELMo all layers of a batch from the bottom up, (sentences, words, dim) each."""
+        raise NotImplementedError
 
     def embed(self, sentences):
         """Vectors of one batch, (sentences, words, dim)."""
@@ -64,8 +79,9 @@ class Contestant:
     def fresh(self):
         """Forget what the calls before have left behind."""
 
-    def flops(self, setting, calls):
-        return workloads.elmo_flops(self.job.size, setting, calls)
+    def work(self, setting, calls):
+        """The operations that the result needs, by product."""
+        return workloads.elmo_work(self.job.size, setting, calls)
 
 
 # ---- in torch
@@ -84,51 +100,94 @@ def gradient_norm(parameters):
 
 
 class Ours(Contestant):
-    """elmo_hf with one of its kernels: "ours-readable", "ours-fast", ..."""
+    """elmo_hf with one of its kernels: "ours-readable", "ours-auto", ..."""
 
     libraries = ("elmo_hf", "torch", "transformers")
-    settings = ("batch", "single", "corpus", "train")
+    settings: tuple[str, ...] = ("batch", "ready", "single", "corpus", "train")
     by_length = True
 
     def __init__(self, job):
         super().__init__(job)
         self.torch = start_torch(job)
-        kernel = job.contestant[len("ours-") :]
-        if kernel == "bf16" and job.setting == "train":
-            raise Unavailable("")  # it is for reading only
+        kernel = job.contestant.split("-")[1]
+        inexact = {"bf16": "bfloat16", "int8": "int8"}
+        if kernel in inexact and job.setting == "train":
+            raise Unavailable("")  # they are for reading only
         use_kernel(kernel)
-        self.dtype = "bfloat16" if kernel == "bf16" else "float32"
+        self.dtype = inexact.get(kernel, "float32")
+        self.embed_options: dict[str, Any] = {"layers": "average", "progress": False}
         from elmo_hf import ElmoModel, ElmoTokenizer
 
         self.tokenizer = ElmoTokenizer()
         self.model = ElmoModel.from_pretrained(job.weights / "transformers")
         self.model.train(job.setting == "train")
 
-    def run(self, setting, sentences):
-        super().run(setting, sentences)
+    def run(self, setting, prepared):
+        super().run(setting, prepared)
         reason = why_readable()
         return {"note": f"ran the readable code: {reason}"} if reason else None
 
     def encode(self, sentences):
         return self.tokenizer(sentences, is_split_into_words=True, padding=True, return_tensors="pt")
 
+    def layers(self, encoded):
+        with self.torch.inference_mode():
+            return self.model(**encoded, output_hidden_states=True).hidden_states
+
     def embed(self, sentences):
         with self.torch.inference_mode():
-            layers = self.model(**self.encode(sentences), output_hidden_states=True).hidden_states
+            layers = self.layers(self.encode(sentences))
             return (sum(layers) / len(layers)).numpy()
 
     def corpus(self, sentences):
         from elmo_hf import embed
 
         with tempfile.TemporaryDirectory() as folder:  # it writes files, and here reads them, too
-            options = {"tokenizer": self.tokenizer, "layers": "average", "progress": False}
-            return [found.vectors for found in embed(sentences, folder, self.model, **options)]
+            found = embed(sentences, folder, self.model, tokenizer=self.tokenizer, **self.embed_options)
+            return [sentence.vectors for sentence in found]
 
     def train(self, rows):
         self.model.zero_grad()
         loss = self.model(**self.encode(rows)).last_hidden_state.pow(2).mean()
         loss.backward()
         return float(loss.detach()), self.model.parameters()
+
+
+class OursUncached(Ours):
+    """A corpus without the encodings of the batches before: how much of a ratio is only the word cache."""
+
+    settings = ("corpus",)
+
+    def __init__(self, job):
+        super().__init__(job)
+        self.embed_options["cache_words"] = 0
+
+
+class OursUnsorted(Ours):
+    """A corpus in the file's order: how much of a ratio is only sorting. `embed` has no such option, so its
+    batches are replaced for the time of the call; all else, their budget too, stays as it is."""
+
+    settings = ("corpus",)
+
+    def corpus(self, sentences):
+        with mock.patch("elmo_hf.embedder.batches", batches_in_order):
+            return super().corpus(sentences)
+
+
+def batches_in_order(lengths, budget):
+    """As `elmo_hf.embedder.batches`: so many sentences together as fit the budget with their padding."""
+    batch: list[int] = []
+    longest = 0
+    for number, length in enumerate(lengths):
+        if not length:
+            continue
+        if batch and max(longest, length) * (len(batch) + 1) > budget:
+            yield batch
+            batch, longest = [], 0
+        batch.append(number)
+        longest = max(longest, length)
+    if batch:
+        yield batch
 
 
 def use_kernel(name):
@@ -151,7 +210,7 @@ def why_readable():
 
 class AllenNLP(Contestant):
     libraries = ("allennlp", "torch", "numpy")
-    settings = ("batch", "single", "corpus", "train")
+    settings: tuple[str, ...] = ("batch", "ready", "single", "corpus", "train")
 
     def __init__(self, job):
         super().__init__(job)
@@ -166,14 +225,21 @@ class AllenNLP(Contestant):
         )
         self.model.train(job.setting == "train")
 
+    def encode(self, sentences):
+        return self.batch_to_ids(sentences)
+
+    def layers(self, encoded):
+        with self.torch.inference_mode():
+            return [layer[:, 1:-1] for layer in self.model._elmo_lstm(encoded)["activations"]]
+
     def embed(self, sentences):
         with self.torch.inference_mode():
-            return self.model(self.batch_to_ids(sentences))["elmo_representations"][0].numpy()
+            return self.model(self.encode(sentences))["elmo_representations"][0].numpy()
 
     def train(self, rows):
         self.fresh()  # else the steps would differ, as the state goes on
         self.model.zero_grad(set_to_none=True)
-        layers = self.model._elmo_lstm(self.batch_to_ids(rows))["activations"]
+        layers = self.model._elmo_lstm(self.encode(rows))["activations"]
         loss = layers[-1][:, 1:-1].pow(2).mean()
         loss.backward()
         return float(loss.detach()), self.model.parameters()
@@ -206,18 +272,27 @@ class TransformersEncoder(Contestant):
         self.model = getattr(transformers, self.names[1])(config).eval()
         self.vocabulary = config.vocab_size
 
-    def embed(self, sentences):
+    def encode(self, sentences):
         pieces = self.torch.tensor([number_of_pieces(sentence) for sentence in sentences])
         ids = self.torch.randint(self.vocabulary, (len(sentences), int(pieces.max())))
-        mask = (self.torch.arange(ids.shape[1]) < pieces[:, None]).long()
-        with self.torch.inference_mode():
-            return self.model(input_ids=ids, attention_mask=mask).last_hidden_state.numpy()
+        return {
+            "input_ids": ids,
+            "attention_mask": (self.torch.arange(ids.shape[1]) < pieces[:, None]).long(),
+        }
 
-    def flops(self, setting, calls):
+    def layers(self, encoded):
+        with self.torch.inference_mode():
+            return [self.model(**encoded).last_hidden_state]
+
+    def embed(self, sentences):
+        return self.layers(self.encode(sentences))[-1].numpy()
+
+    def work(self, setting, calls):
         """The linear layers; attention itself adds little at these lengths."""
         linears = (module for module in self.model.modules() if isinstance(module, self.torch.nn.Linear))
         weights = sum(linear.weight.numel() for linear in linears)
-        return 2 * weights * sum(number_of_pieces(sentence) for call in calls for sentence in call)
+        pieces = sum(number_of_pieces(sentence) for call in calls for sentence in call)
+        return {"linear": 2 * weights * pieces}
 
 
 def number_of_pieces(sentence):
@@ -237,7 +312,7 @@ class TorchLSTM(Contestant):
     residual connection and the characters, so it does less than an ELMo."""
 
     libraries = ("torch",)
-    settings = ("batch", "single", "corpus", "train")
+    settings = ("batch", "ready", "single", "corpus", "train")
     by_length = True
     is_elmo = False
 
@@ -252,25 +327,30 @@ class TorchLSTM(Contestant):
             for _ in range(2)
         )
 
-    def forward(self, sentences):
+    def encode(self, sentences):
         longest = max(map(len, sentences)) + 2  # begin and end of the sentence, as in the model
-        x = self.torch.randn(len(sentences), longest, self.stacks[0].input_size)
+        return self.torch.randn(len(sentences), longest, self.stacks[0].input_size)
+
+    def forward(self, x):
         halves = [stack(inputs)[0] for stack, inputs in ((self.stacks[0], x), (self.stacks[1], x.flip(1)))]
         return self.torch.cat([halves[0], halves[1].flip(1)], dim=-1)[:, 1:-1]
 
-    def embed(self, sentences):
+    def layers(self, encoded):
         with self.torch.inference_mode():
-            return self.forward(sentences).numpy()
+            return [self.forward(encoded)]
+
+    def embed(self, sentences):
+        return self.layers(self.encode(sentences))[-1].numpy()
 
     def train(self, rows):
         self.stacks.zero_grad()
-        loss = self.forward(rows).pow(2).mean()
+        loss = self.forward(self.encode(rows)).pow(2).mean()
         loss.backward()
         return float(loss.detach()), self.stacks.parameters()
 
-    def flops(self, setting, calls):
-        forward = workloads.number_of_words(calls) * workloads.lstm_flops(self.job.size)
-        return 3 * forward if setting == "train" else forward
+    def work(self, setting, calls):
+        steps = workloads.number_of_words(calls) * (3 if setting == "train" else 1)
+        return workloads.times(workloads.lstm_work(self.job.size), steps)
 
 
 # ---- in TensorFlow
@@ -296,6 +376,13 @@ class SimpleElmo(Contestant):
         self.session = self.tf.Session(config=self.tf.ConfigProto(**threads))
         self.fresh()
 
+    def encode(self, sentences):
+        return self.model.batcher.batch_sentences(sentences)
+
+    def layers(self, encoded):
+        wanted = self.model.sentence_embeddings_op["lm_embeddings"]
+        return list(self.session.run(wanted, {self.model.sentence_character_ids: encoded}).swapaxes(0, 1))
+
     def embed(self, sentences):
         return self.model.get_elmo_vectors(sentences, warmup=False, session=self.session)
 
@@ -310,53 +397,74 @@ class SimpleElmo(Contestant):
 
 
 class Peak(Contestant):
-    """How fast the machine multiplies matrices of the model's shapes: the best of `torch.mm` and oneDNN with
-    the weight packed beforehand, in GFLOP/s."""
+    """How fast the machine multiplies matrices of the model's shapes, in GFLOP/s: with `torch.mm`, with
+    oneDNN and the weight packed beforehand, and with PyTorch's own product of eight bits."""
 
     libraries = ("torch",)
-    settings = ("batch", "single", "corpus", "train")
+    settings = tuple(workloads.SETTINGS)
     is_elmo = False
 
     def __init__(self, job):
         super().__init__(job)
         self.torch = start_torch(job)
         clock = time.process_time if job.clock == "cpu" else time.perf_counter
-        self.clock, self.seconds = clock, 0.01 if job.size == "tiny" else 0.15
+        self.clock, self.seconds = clock, 0.01 if job.size == "tiny" else 0.1
 
-    def run(self, setting, sentences):
+    def prepare(self, setting, sentences):
+        return sentences
+
+    def run(self, setting, prepared):
         rates = {}
-        for dtype in ("float32", "bfloat16"):
-            for name, rows, inner, columns in workloads.products(self.job.size):
-                x = self.torch.randn(rows, inner).to(getattr(self.torch, dtype))
-                weight = self.torch.randn(columns, inner).to(x)
-                for way, product in self.ways(x, weight):
-                    rate = self.rate(product, 2 * rows * inner * columns)
-                    rates[f"{dtype} {name} {way}"] = round(rate / 1e9, 1)
+        for name, rows, inner, columns in workloads.products(self.job.size):
+            x, weight = self.torch.randn(rows, inner), self.torch.randn(columns, inner)
+            for way, product in self.ways(x, weight, name in workloads.LSTM_PRODUCTS):
+                dtype, _, library = way.partition(" ")
+                rate = self.rate(product, 2 * rows * inner * columns)
+                rates[f"{dtype} {name} {library}"] = round(rate / 1e9, 1)
         return {"gflops": rates}
 
-    def ways(self, x, weight):
+    def ways(self, x, weight, is_lstm):
+        """Only the LSTMs' products come in other types than float32."""
+        yield from self.floats("float32", x, weight)
+        if is_lstm:
+            yield from self.floats("bfloat16", x.bfloat16(), weight.bfloat16())
+            yield from self.eight_bits(x, weight)
+
+    def floats(self, dtype, x, weight):
         torch = self.torch
         transposed = weight.t()
-        yield "torch.mm", lambda: torch.mm(x, transposed)
+        yield f"{dtype} torch.mm", lambda: torch.mm(x, transposed)
         try:  # private operations of torch, which may go away
             packed = torch.ops.mkldnn._reorder_linear_weight(weight, len(x))
             product = torch.ops.mkldnn._linear_pointwise
             product(x, packed, None, "none", [], "")
         except (RuntimeError, AttributeError, NotImplementedError):
             return
-        yield "packed", lambda: product(x, packed, None, "none", [], "")
+        yield f"{dtype} packed", lambda: product(x, packed, None, "none", [], "")
 
-    def rate(self, product, flops):
+    def eight_bits(self, x, weight):
+        torch = self.torch
+        scales, zeros = torch.full((len(weight),), 0.03).double(), torch.zeros(len(weight), dtype=torch.int64)
+        try:
+            with warnings.catch_warnings():  # PyTorch means to drop such tensors
+                warnings.simplefilter("ignore", UserWarning)
+                rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+            packed = torch.ops.quantized.linear_prepack(rounded, None)
+        except (RuntimeError, AttributeError, NotImplementedError):
+            return
+        yield "int8 dynamic", lambda: torch.ops.quantized.linear_dynamic(x, packed)
+
+    def rate(self, product, operations):
         with self.torch.inference_mode():
             product()
             start, done, now = self.clock(), 0, 0.0
             while now < self.seconds:
                 product()
                 done, now = done + 1, self.clock() - start
-        return done * flops / now
+        return done * operations / now
 
-    def flops(self, setting, calls):
-        return 0
+    def work(self, setting, calls):
+        return {}
 
 
 CLASSES = {
@@ -371,22 +479,17 @@ CLASSES = {
 }
 
 
+VARIANTS = {"": Ours, "unsorted": OursUnsorted, "uncached": OursUncached}
+
+
 def class_of(name):
     if name.startswith("ours-"):
-        return Ours
+        variant = name.partition("-")[2].partition("-")[2]
+        if variant not in VARIANTS:
+            raise Unavailable(
+                f"unknown; there are ours-<kernel>, ours-<kernel>-{', -'.join([*VARIANTS][1:])}"
+            )
+        return VARIANTS[variant]
     if name not in CLASSES:
         raise Unavailable(f"unknown; there are ours-<kernel>, {', '.join(CLASSES)}")
     return CLASSES[name]
-
-
-def check(contestant, setting, sentences, path):
-    """What all ELMos must agree on: a first batch's vectors, or a training step's loss and gradient."""
-    contestant.fresh()
-    if setting == "train":
-        loss, parameters = contestant.train(sentences)
-        found = {"loss": np.array(loss), "gradient_norm": np.array(gradient_norm(parameters))}
-    else:
-        output = contestant.corpus(sentences) if setting == "corpus" else contestant.embed(sentences)
-        rows = [output[row][: len(sentence)] for row, sentence in enumerate(sentences)]
-        found = {"vectors": np.concatenate(rows).astype(np.float32)}
-    np.savez(path, **found)

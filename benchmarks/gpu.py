@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -243,7 +244,7 @@ def measure_training(options: argparse.Namespace) -> list[dict[str, Any]]:
             optimizer.step()
 
         for choice in ("readable", "auto"):
-            row = time_of_training(options, lambda choice=choice: step(choice), batch)
+            row = time_of_training(options, partial(step, choice), batch)
             found.append({"batch": batch, "kernels": choice, **row})
     kernels.use("auto")
     return found
@@ -367,7 +368,7 @@ def measure_graphs(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def layer_calls(options: argparse.Namespace, model: ElmoModel, batch: int) -> Calls:
-    layer = model.layers[0]
+    layer: Any = model.layers[0]
     weights = (layer.input_weight, layer.recurrent_weight, layer.bias, layer.projection)
     x, h, c = (
         torch.randn(2, batch, *shape, device=options.device).to(layer.bias.dtype)
@@ -379,7 +380,7 @@ def layer_calls(options: argparse.Namespace, model: ElmoModel, batch: int) -> Ca
     )
     mask = torch.ones(2, batch, WORDS_OF_A_SENTENCE, dtype=torch.bool, device=options.device)
     arguments = (x, mask, h, c, *weights, model.config.cell_clip, model.config.proj_clip)
-    calls = {"readable": lambda: lstm(*arguments), "eager": lambda: training.lstm(*arguments)}
+    calls: Calls = {"readable": lambda: lstm(*arguments), "eager": lambda: training.lstm(*arguments)}
     if graphs.serves(x, *weights) and has_graph(*arguments):
         calls["graph"] = lambda: graphs.lstm(*arguments)
     return calls
@@ -408,7 +409,7 @@ def model_calls(model: ElmoModel, batch: int) -> Calls:
         kernels.use(choice)
         model(**encoding)
 
-    return {choice: lambda choice=choice: call(choice) for choice in ("readable", "auto")}
+    return {choice: partial(call, choice) for choice in ("readable", "auto")}
 
 
 # ---- clips
@@ -422,9 +423,7 @@ def measure_clips(options: argparse.Namespace) -> dict[str, Any]:
     model = ElmoModel.from_pretrained(options.weights).to(options.device).eval()
     counts = [{"h": 0, "c": 0, "words": 0} for _ in model.layers]
     for layer, count in zip(model.layers, counts, strict=True):
-        layer.register_forward_pre_hook(
-            lambda layer, inputs, count=count: count_clipped(layer, *inputs, count)
-        )
+        layer.register_forward_pre_hook(partial(count_clipped, count))
     tokenizer = ElmoTokenizer(max_characters_per_token=model.config.max_characters_per_token)
     sentences = sentences_of(options)
     for start in range(0, len(sentences), FEW[-1]):
@@ -434,10 +433,9 @@ def measure_clips(options: argparse.Namespace) -> dict[str, Any]:
     return {"sentences": len(sentences), "layers": [shares(model.config, count) for count in counts]}
 
 
-def count_clipped(
-    layer: nn.Module, x: Tensor, mask: Tensor, h: Tensor, c: Tensor, count: dict[str, int]
-) -> None:
+def count_clipped(count: dict[str, int], layer: Any, inputs: tuple[Tensor, ...]) -> None:
     """Reads the layer's input a step at a time, as only then all cells are seen."""
+    x, mask, h, c = inputs
     weights = (layer.input_weight, layer.recurrent_weight, layer.bias, layer.projection)
     limits = (layer.config.cell_clip, layer.config.proj_clip)
     for step in range(x.shape[2]):

@@ -8,7 +8,8 @@
 In a round each contestant has one turn, and the rest of them waits. A round's times are compared with the
 baseline's in the same round, so that a machine which is slow for a while is slow for both; what is told is
 the median, the least and the greatest of these ratios. Results go to benchmarks/results/ as JSON, from which
-table.py makes the tables.
+table.py makes the tables. A long run can be split: each size and setting is a table of its own, which takes
+the place of the one saved before and leaves the others.
 """
 
 import argparse
@@ -27,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from setup_peers import PEERS, python_of
-from workloads import SETTINGS, SIZES, fingerprint, made_up_sentences, read_sentences
+from workloads import LSTM_PRODUCTS, SETTINGS, SIZES, fingerprint, made_up_sentences, read_sentences
 
 HERE = Path(__file__).resolve().parent
 CONTESTANTS = [
-    *("ours-auto", "ours-readable", "ours-bf16"),
+    *("ours-auto", "ours-readable", "ours-bf16", "ours-int8", "ours-auto-unsorted", "ours-auto-uncached"),
     *("allennlp", "allennlp-by-length", "simple-elmo"),
     *("bert-base", "distilbert", "modernbert-base", "torch-lstm"),
 ]
@@ -42,8 +43,9 @@ def main() -> None:
     options = parse_arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that no contestant stays behind
     sentences, text = choose_text(options)
+    if options.output:
+        read_saved(options.output)  # now, and not after hours
     print(f"{text['source']}: {text['sentences']:,} sentences, {text['words']:,} words", flush=True)
-    results = []
     for size in options.sizes:
         with tempfile.TemporaryDirectory(prefix="elmo-speed-") as folder:
             weights = Path(folder)
@@ -53,8 +55,7 @@ def main() -> None:
                 result = measure(for_setting(options, setting), size, setting, weights)
                 result["text"] = text
                 report(result)
-                results.append(result)
-                save(results, options.output)  # after each, as a run may take hours
+                save(result, options.output)  # after each, as a run may take hours
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -88,7 +89,7 @@ def settings_of(options: argparse.Namespace, size: str) -> list[str]:
     if options.settings:
         return options.settings
     if options.quick:
-        return ["batch", "single"]
+        return ["batch", "ready", "single"]
     return [name for name in SETTINGS if name != "train" or size != "original"]  # minutes a step
 
 
@@ -115,7 +116,7 @@ def choose_text(options: argparse.Namespace) -> tuple[list[list[str]], dict[str,
 
 
 def write_weights(size: str, folder: Path) -> None:
-    command = [sys.executable, HERE / "weights.py", size, folder]
+    command = [sys.executable, str(HERE / "weights.py"), size, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"No weights could be made:\n{done.stderr}")
@@ -140,7 +141,7 @@ def measure(options: argparse.Namespace, size: str, setting: str, folder: Path) 
     workers = [worker for worker in workers if worker.name not in skipped]
     seconds = {worker.name: [answer[options.clock] for answer in worker.answers] for worker in workers}
     base = seconds.get(options.baseline)
-    peak = machine_peak(workers)
+    rates = next((rates_of_rounds(worker) for worker in workers if worker.name == "peak"), [])
     return {
         "size": size,
         "setting": setting,
@@ -150,10 +151,10 @@ def measure(options: argparse.Namespace, size: str, setting: str, folder: Path) 
         "clock": options.clock,
         "rounds": options.rounds,
         "baseline": options.baseline if base else None,
-        "peak_gflops": peak,
+        "peak_gflops": medians(rates),
         "agreement_with_baseline": agreement,
         "contestants": {
-            worker.name: summary(worker, seconds[worker.name], base, peak)
+            worker.name: summary(worker, setting, seconds[worker.name], base, rates)
             for worker in workers
             if worker.name != "peak"
         },
@@ -280,7 +281,8 @@ def play(workers: list[Worker], options: argparse.Namespace, skipped: dict[str, 
 def agree(
     workers: list[Worker], folder: Path, baseline: str, skipped: dict[str, str]
 ) -> dict[str, dict[str, float]]:
-    """The greatest difference of each ELMo from the baseline, on a first batch or a training step."""
+    """How far each ELMo is from the baseline on a first batch or a training step: the greatest difference,
+    and ("rms") the root of the mean square over the baseline's own."""
     import numpy as np
 
     found = {}
@@ -295,39 +297,74 @@ def agree(
     if expected is None:
         return {}
     largest = {f"largest {key}": float(np.abs(array).max()) for key, array in expected.items()}
-    return {
-        name: {key: float(np.abs(array - expected[key]).max()) for key, array in arrays.items()} | largest
-        for name, arrays in found.items()
-    }
+    differences: dict[str, dict[str, float]] = {}
+    for name, arrays in found.items():
+        differences[name] = {key: float(np.abs(array - expected[key]).max()) for key, array in arrays.items()}
+        for key, array in arrays.items():
+            error, own = (np.linalg.norm(part) for part in (array - expected[key], expected[key]))
+            differences[name][f"rms {key}"] = float(error / own)
+        differences[name] |= largest
+    return differences
 
 
-def machine_peak(workers: list[Worker]) -> dict[str, float]:
-    """The fastest product of the model's shapes, by the numbers' type, in the best of the rounds."""
-    rounds = [answer["gflops"] for worker in workers if worker.name == "peak" for answer in worker.answers]
-    if not rounds:
-        return {}
-    rates = {name: max(found[name] for found in rounds) for name in rounds[0]}
-    peaks: dict[str, float] = {}
-    for name, rate in rates.items():
-        dtype = name.split()[0]
-        peaks[dtype] = max(rate, peaks.get(dtype, 0.0))
-    return peaks | rates
+def rates_of_rounds(worker: Worker) -> list[dict[str, float]]:
+    """GFLOP/s in each round: as measured ("float32 input packed"), of each product with the library that is
+    fastest at it ("float32 input"), and of the fastest product of all, which is the peak ("float32")."""
+    rounds = []
+    for answer in worker.answers:
+        rates: dict[str, float] = {}
+        for name, rate in answer["gflops"].items():
+            dtype, product, _ = name.split(" ", 2)
+            for known in (dtype, f"{dtype} {product}", name):
+                rates[known] = max(rate, rates.get(known, 0.0))
+        rounds.append(rates)
+    return rounds
+
+
+def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    names = rounds[0] if rounds else {}
+    return {name: statistics.median(found[name] for found in rounds) for name in names}
+
+
+def share(worker: Worker, seconds: list[float], rates: list[dict[str, float]], kind: str) -> float | None:
+    """What part of the time the needed matrix products alone would take at the speed that this machine had
+    at them in the same round; the median over the rounds. What is needed is told by `elmo_work` in
+    workloads.py. "peak": all products at the rate of the fastest one. "roof": each at its own rate."""
+    if not rates:
+        return None
+    shares = []
+    for answer, time, found in zip(worker.answers, seconds, rates, strict=True):
+        alone = 0.0
+        for product, operations in answer["work"].items():
+            # Whatever the LSTMs' type is, the rest is read in float32.
+            dtype = worker.dtype if product in LSTM_PRODUCTS else "float32"
+            rate = found.get(dtype if kind == "peak" else f"{dtype} {product}")
+            if rate is None:
+                return None
+            alone += operations / rate / 1e9
+        shares.append(alone / time)
+    return round(statistics.median(shares), 4)
 
 
 def summary(
-    worker: Worker, seconds: list[float], base: list[float] | None, peak: dict[str, float]
+    worker: Worker,
+    setting: str,
+    seconds: list[float],
+    base: list[float] | None,
+    rates: list[dict[str, float]],
 ) -> dict[str, Any]:
     speeds = [answer["words"] / time for answer, time in zip(worker.answers, seconds, strict=True)]
-    flops = sum(answer["flops"] for answer in worker.answers)
+    operations = sum(sum(answer["work"].values()) for answer in worker.answers)
     words = sum(answer["words"] for answer in worker.answers)
-    rate = flops / words * statistics.median(speeds) / 1e9
     ratios = [theirs / ours for theirs, ours in zip(base, seconds, strict=True)] if base else None
+    has_roof = setting in ("batch", "ready")  # the products are measured with as many rows as these have
     return {
         "words_per_second": spread(speeds),
         "ratio": spread(ratios) if ratios else None,
         "peak_memory_mb": max(answer["peak_mb"] for answer in worker.answers),
-        "mflops_per_word": round(flops / words / 1e6, 1),
-        "share_of_peak": round(rate / peak[worker.dtype], 4) if worker.dtype in peak else None,
+        "mflops_per_word": round(operations / words / 1e6, 1),
+        "share_of_peak": share(worker, seconds, rates, "peak"),
+        "share_of_roof": share(worker, seconds, rates, "roof") if has_roof else None,
         "notes": sorted({answer["note"] for answer in worker.answers if "note" in answer}),
         "versions": worker.versions,
         "is_elmo": worker.is_elmo,
@@ -373,30 +410,54 @@ def instructions() -> list[str]:
 
 
 def report(result: dict[str, Any]) -> None:
-    print(f"  {'':20} {'words/s':>9} {'ratio':>7} {'min':>7} {'max':>7} {'MB':>6} {'of peak':>8}")
+    print(
+        f"  {'':20} {'words/s':>9} {'ratio':>7} {'min':>7} {'max':>7} {'MB':>6} {'of peak':>8} {'of roof':>8}"
+    )
     for name, found in result["contestants"].items():
         ratio = found["ratio"] or dict.fromkeys(("median", "min", "max"), float("nan"))
-        share = "" if found["share_of_peak"] is None else f"{found['share_of_peak']:.1%}"
+        shares = [found["share_of_peak"], found["share_of_roof"]]
+        of = " ".join(f"{'' if part is None else f'{part:.1%}':>8}" for part in shares)
         ratios = " ".join(f"{ratio[part]:7.2f}" for part in ("median", "min", "max"))
         speed, memory = found["words_per_second"]["median"], found["peak_memory_mb"]
-        print(f"  {name:20} {speed:9.0f} {ratios} {memory:6} {share:>8}")
+        print(f"  {name:20} {speed:9.0f} {ratios} {memory:6} {of}")
     for name, differences in result["agreement_with_baseline"].items():
-        numbers = ", ".join(f"{key} {value:.1e}" for key, value in differences.items())
+        numbers = ", ".join(
+            f"{key} {value:.1e}" for key, value in differences.items() if "largest" not in key
+        )
         print(f"  {name} differs from {result['baseline']} by at most: {numbers}", flush=True)
 
 
-def save(results: list[dict[str, Any]], output: Path | None) -> None:
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(output, results)
+def save(result: dict[str, Any], output: Path | None) -> None:
+    """A table takes the place of the one of its size and setting, and leaves the others."""
+    if output is None:
+        write_json(HERE / "results" / f"speed-{result['size']}-{result['setting']}.json", result)
         return
-    result = results[-1]
-    write_json(HERE / "results" / f"speed-{result['size']}-{result['setting']}.json", result)
+    others = [saved for saved in read_saved(output) if conditions(saved) != conditions(result)]
+    write_json(output, [*others, result])
+
+
+def conditions(result: dict[str, Any]) -> tuple[object, ...]:
+    return (*(result[name] for name in ("size", "setting", "threads", "clock")), result["machine"]["cpu"])
+
+
+def read_saved(path: Path) -> list[dict[str, Any]]:
+    """The tables of a file that `--output` named before."""
+    if not path.exists():
+        return []
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        for result in saved:
+            conditions(result)
+        return list(saved)
+    except (ValueError, KeyError, TypeError, OSError):
+        sys.exit(f"{path} holds something else than tables of this benchmark; name another --output.")
 
 
 def write_json(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    partial = path.with_name(f"{path.name}.partial")  # a run that is stopped leaves the file of before
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ TARGETS = [HERE.parent / "README.md", HERE / "README.md"]
 SIZES = {"original": "original (4096/512)", "small": "small (1024/128)", "tiny": "tiny (a test)"}
 SETTINGS = {
     "batch": "batch of 32",
+    "ready": "batch of 32, ids ready",
     "single": "one at a time",
     "corpus": "corpus",
     "train": "training step",
@@ -87,24 +88,44 @@ def detail(result: Result) -> str:
     text = result["text"]
     title += f" {result['rounds']} rounds; {text['source']}, {text['sentences']:,} sentences.{peak(result)}"
     against = f"× {result['baseline']} (least – greatest)"
-    head = ["", "words/s", against, "memory, MB", "of the peak", "largest difference"]
+    head = ["", "words/s", against, "memory, MB", "of the peak", "of the roof", "largest difference", "rms"]
     rows = [detail_row(name, found, result) for name, found in result["contestants"].items()]
-    lines = [title, "", markdown(head, rows)]
+    lines = [title, "", markdown(*without_empty(head, rows, {"of the roof", "rms"}))]
     lines += [f"\nLeft out: {name}: {reason}." for name, reason in result["skipped"].items()]
     return "\n".join(lines)
 
 
 def detail_row(name: str, found: Result, result: Result) -> list[str]:
     ratio, share = found["ratio"], found["share_of_peak"]
-    difference = result["agreement_with_baseline"].get(name, {})
+    roof = found.get("share_of_roof")
+    agreement = result["agreement_with_baseline"].get(name, {})
+    errors = {key[len("rms ") :]: value for key, value in agreement.items() if key.startswith("rms ")}
+    largest = {key: agreement[key] for key in agreement if not key.startswith(("largest ", "rms "))}
     return [
         name,
         number(found["words_per_second"]["median"]),
         f"{ratio['median']:.2f} ({ratio['min']:.2f} – {ratio['max']:.2f})" if ratio else "–",
         f"{found['peak_memory_mb']:,}",
         f"{share:.0%}" if share is not None else "–",
-        ", ".join(f"{key} {value:.1e}" for key, value in difference.items() if "largest" not in key) or "–",
+        f"{roof:.0%}" if roof is not None else "–",
+        numbers(largest),
+        numbers(errors),
     ]
+
+
+def numbers(found: dict[str, float]) -> str:
+    """Layers stand one after the other without their names."""
+    if all(key.startswith("layer ") for key in found):
+        return " / ".join(f"{value:.1e}" for value in found.values()) or "–"
+    return ", ".join(f"{key} {value:.1e}" for key, value in found.items())
+
+
+def without_empty(
+    head: list[str], rows: list[list[str]], optional: set[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Without those optional columns that have nothing: a setting may lack them, and so may older results."""
+    kept = [n for n, name in enumerate(head) if name not in optional or any(row[n] != "–" for row in rows)]
+    return [head[n] for n in kept], [[row[n] for n in kept] for row in rows]
 
 
 # ---- small things
@@ -119,7 +140,7 @@ def conditions(result: Result) -> str:
 
 def peak(result: Result) -> str:
     rates = result["peak_gflops"]
-    found = [f"{dtype} {rates[dtype]:.0f}" for dtype in ("float32", "bfloat16") if dtype in rates]
+    found = [f"{dtype} {rates[dtype]:.0f}" for dtype in ("float32", "bfloat16", "int8") if dtype in rates]
     return f" Peak, GFLOP/s: {', '.join(found)}." if found else ""
 
 

@@ -18,12 +18,13 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 
 def main():
     answers = private_stdout()
     job = parse_arguments()
-    from contestants import Unavailable, check, class_of  # numpy comes with it
+    from contestants import Unavailable, class_of
 
     sentences = json.loads(job.sentences.read_text(encoding="utf-8"))
     try:
@@ -81,16 +82,45 @@ def ready(contestant):
 
 
 def timed(contestant, setting, calls):
+    prepared = [contestant.prepare(setting, call) for call in calls]
     gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
-    notes = [contestant.run(setting, call) for call in calls]
+    notes = [contestant.run(setting, call) for call in prepared]
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     from workloads import number_of_words
 
     answer = {"wall": wall, "cpu": cpu, "words": number_of_words(calls), "peak_mb": peak_memory()}
-    answer["flops"] = contestant.flops(setting, calls)
+    answer["work"] = contestant.work(setting, calls)
     answer.update(notes[0] or {})
     return answer
+
+
+def check(contestant, setting, sentences, path):
+    """What all ELMos must agree on: a first batch's vectors, each of its layers if the ids are ready, or a
+    training step's loss and gradient."""
+    import numpy as np
+    from contestants import gradient_norm
+
+    contestant.fresh()
+    found: dict[str, Any] = {}
+    if setting == "train":
+        loss, parameters = contestant.train(sentences)
+        found = {"loss": np.array(loss), "gradient_norm": np.array(gradient_norm(parameters))}
+    elif setting == "ready":
+        layers = contestant.layers(contestant.prepare(setting, sentences))
+        found = {f"layer {number}": words_of(layer, sentences) for number, layer in enumerate(layers)}
+    else:
+        output = contestant.corpus(sentences) if setting == "corpus" else contestant.embed(sentences)
+        found = {"vectors": words_of(output, sentences)}
+    np.savez(path, **found)
+
+
+def words_of(output, sentences):
+    """(sentences, words, dim) -> (words, dim), without padding"""
+    import numpy as np
+
+    rows = [np.asarray(output[row])[: len(sentence)] for row, sentence in enumerate(sentences)]
+    return np.concatenate(rows).astype(np.float32)
 
 
 def peak_memory():

@@ -13,8 +13,9 @@ import math
 import random
 import re
 from pathlib import Path
+from typing import Any
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "original": {
         "lstm_dim": 4096,
         "projection_dim": 512,
@@ -36,6 +37,7 @@ SIZES = {
 }
 SETTINGS = {
     "batch": "a batch of 32 sentences of about equal length",
+    "ready": "a batch of 32 sentences, from ready character ids to all layers",
     "single": "sentences one at a time",
     "corpus": "unsorted sentences of all lengths, as one job",
     "train": "a training step: forward and backward over 128 x 20 words",
@@ -142,33 +144,51 @@ def number_of_words(calls):
 # ---- arithmetic
 
 
-def lstm_flops(size):
-    """A word through all four LSTMs: products with the input, the state, and the projection."""
+LSTMS = NUM_LAYERS * 2  # each layer has two directions
+LSTM_PRODUCTS = ("input", "state", "projection")
+
+
+def lstm_work(size):
+    """A word's operations in all four LSTMs, by product: with the input, with the state, the projection."""
     cells, width = SIZES[size]["lstm_dim"], SIZES[size]["projection_dim"]
-    return NUM_LAYERS * 2 * 2 * (2 * width * 4 * cells + cells * width)
+    gates = LSTMS * 2 * width * 4 * cells
+    return {"input": gates, "state": gates, "projection": LSTMS * 2 * cells * width}
 
 
-def word_flops(size):
-    """A word through highway layers and projection. The convolutions count as nothing: a filter of few
-    letters over few characters can be looked up in a table, and then it is no product."""
-    filters = sum(count for _, count in SIZES[size]["char_filters"])
-    width = SIZES[size]["projection_dim"]
-    return SIZES[size]["num_highway_layers"] * 2 * 2 * filters * filters + 2 * filters * width
+def word_work(size):
+    """A word's operations before the LSTMs. The convolutions count as nothing: a filter of few letters over
+    few characters can be looked up in a table, and then it is no product."""
+    filters, width = number_of_filters(size), SIZES[size]["projection_dim"]
+    highways = SIZES[size]["num_highway_layers"]
+    return {"highway": highways * 2 * 2 * filters * filters, "word": 2 * filters * width}
 
 
-def elmo_flops(size, setting, calls):
-    """What the result needs: a step for each word, and the characters once for each different word of a
-    call. A contestant that does more than this gets no credit for it."""
+def number_of_filters(size):
+    return sum(count for _, count in SIZES[size]["char_filters"])
+
+
+def elmo_work(size, setting, calls):
+    """The operations that the result needs, by product: a step for each word, and the characters once for
+    each different word of a call. A contestant that does more than this gets no credit for it."""
     different = sum(len({word for sentence in call for word in sentence}) for call in calls)
-    forward = number_of_words(calls) * lstm_flops(size) + different * word_flops(size)
-    return 3 * forward if setting == "train" else forward
+    steps = times(lstm_work(size), number_of_words(calls))
+    forward = {**steps, **times(word_work(size), different)}
+    return times(forward, 3) if setting == "train" else forward
+
+
+def times(work, number):
+    return {product: number * operations for product, operations in work.items()}
 
 
 def products(size):
-    """The model's products as (name, rows, inner, columns), for the measurement of the machine's peak."""
+    """The model's products as (name, rows, inner, columns), for the measurement of the machine's peak. Of
+    the input and the words there are as many rows as suit a cache: with more, products get slower again."""
     cells, width = SIZES[size]["lstm_dim"], SIZES[size]["projection_dim"]
+    filters, many = number_of_filters(size), BATCH * 8
     return [
-        ("input", BATCH * 20, width, 4 * cells),
+        ("input", many, width, 4 * cells),
         ("state", BATCH, width, 4 * cells),
         ("projection", BATCH, cells, width),
+        ("highway", many, filters, filters),
+        ("word", many, filters, width),
     ]
