@@ -8,8 +8,8 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "elmo_hf"
 LAYERS = [
     ["configuration_elmo", "words_elmo", "layers_elmo", "vectors_io"],
-    ["kernels.kept", "kernels.products", "kernels.cuda_cell", "kernels.steps"],
-    ["tokenization_elmo", "checks_elmo", "corpus"],
+    ["kernels.kept", "kernels.products", "kernels.cuda_cell", "kernels.steps", "kernels.memory"],
+    ["tokenization_elmo", "checks_elmo", "corpus", "kernels.training_cpu"],
     ["kernels.characters", "kernels.inference", "kernels.training"],
     ["kernels.graphs"],
     ["kernels.__init__"],

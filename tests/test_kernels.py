@@ -263,8 +263,9 @@ def test_reduced_precision_is_close_and_not_exact(precision, limit):
     exact = read(model).hidden_states
     kernels.use(precision)
     rounded = read(model).hidden_states
-    assert torch.equal(rounded[0], exact[0])  # the characters stay exact
-    for layer, other in zip(rounded[1:], exact[1:], strict=True):
+    assert torch.equal(rounded[0], exact[0]) == (precision == "int8")  # which leaves the characters exact
+    start = 1 if precision == "int8" else 0
+    for layer, other in zip(rounded[start:], exact[start:], strict=True):
         error = ((layer - other).square().mean() / other.square().mean()).sqrt()
         assert 0 < error < limit
 

@@ -8,14 +8,15 @@
 |---|---|
 | `auto` | the quickest that gives the same numbers: for reading on a CPU or a GPU, and for training |
 | `readable` | always the definition in `modeling_elmo.py` |
-| `bf16` | reading on a CPU with the LSTMs' weights in bfloat16: quicker, and no longer exact |
-| `int8` | the same with eight bits and a scale for each gate of each cell: quickest, and least exact |
+| `bf16` | reading on a CPU with weights in bfloat16: quicker, and no longer exact |
+| `int8` | the LSTMs' weights with eight bits and a scale for each gate of each cell: quickest, least exact |
 
 Every replacement has the signature of what it replaces and is tested against it.
 """
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,8 +69,8 @@ def _for_reading(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """On a CPU; unless the states that come in, which the choice did not see, are not for reading alone."""
     if _obstacle(*arguments[2:4]):
         return training.lstm(*arguments)
-    precision = "float32" if _choice == "auto" else _choice
-    return inference.lstm(*arguments, precision=precision)
+    read = partial(inference.lstm, precision="float32" if _choice == "auto" else _choice)
+    return read(*arguments)
 
 
 def _by_graph(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,8 +87,9 @@ def encode(encoder: Any, char_ids: Tensor) -> Tensor | None:
     """What `ElmoCharacterEncoder` makes of the characters, or None if it has to see for itself."""
     if _never():
         return None
-    by_tables = not _obstacle(*encoder.parameters())
-    return characters.encode(encoder, char_ids, by_tables)
+    with torch.no_grad():  # the tables have gradients, too
+        by_tables = not _obstacle(*encoder.parameters())
+    return characters.encode(encoder, char_ids, by_tables, "bf16" if _choice == "bf16" else "float32")
 
 
 def constant(model: Any, make: Callable[[], Made]) -> Made:

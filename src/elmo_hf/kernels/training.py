@@ -8,7 +8,8 @@ the values before the clips are kept.
 Padding costs nothing (`steps.py`): all words that are read at one step stand together, the "words" of the
 shapes below.
 
-The same code serves CPU and GPU. It knows no second derivative.
+This is for GPUs, for half precision, and for short steps on a CPU; `training_cpu.py` has the same layer for
+a CPU's long steps. Neither knows a second derivative.
 """
 
 from collections.abc import Sequence
@@ -21,8 +22,11 @@ from torch.autograd.function import once_differentiable
 
 from elmo_hf.kernels.cuda_cell import cell_backward, cell_forward, clip_into
 from elmo_hf.kernels.steps import Steps, plan
+from elmo_hf.kernels.training_cpu import CpuLayer
 
 HALF = (torch.float16, torch.bfloat16)
+# Up to so many cells a step, in all its rows, it is the calling of operators that counts on a CPU.
+SHORT_STEP = 2**14
 Clips = tuple[float | None, float | None]  # of the cells, of the projected output
 
 
@@ -40,18 +44,28 @@ def lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `modeling_elmo.lstm`; cells are float32 where the rest is half precision."""
     weights = (input_weight, recurrent_weight, bias, projection)
-    steps, clips = plan(mask), (cell_clip, None if projection is None else proj_clip)
-    if steps is None:
-        return _each_direction(x, mask, h, c, weights, clips)
+    clips = (cell_clip, None if projection is None else proj_clip)
     dtype = _product_dtype(x)
     cell_dtype = torch.float32 if dtype in HALF else dtype
+    layer, steps = _layer_for(mask, dtype, c.shape[-1])
+    if steps is None:
+        return _each_direction(x, mask, h, c, weights, clips)
     cast = (None if weight is None else weight.to(dtype) for weight in weights)
     with torch.autocast(x.device.type, enabled=False):
-        found = LstmLayer.apply(x.to(dtype), h.to(dtype), c.to(cell_dtype), *cast, steps, clips)
+        found = layer.apply(x.to(dtype), h.to(dtype), c.to(cell_dtype), *cast, steps, clips)
     outputs, last_h, last_c = found
     if projection is None:  # the output is then of the cells' type, which may be another under autocast
         outputs = outputs.to(torch.promote_types(dtype, c.dtype))
     return outputs, last_h.to(h.dtype), last_c.to(c.dtype)
+
+
+def _layer_for(mask: Tensor, dtype: torch.dtype, cells: int) -> tuple[Any, Any]:
+    """The function that suits the case, and the steps as it wants them: those of each direction, or of both
+    together, if both have the same."""
+    is_long = mask.shape[1] * cells > SHORT_STEP
+    if mask.device.type == "cpu" and dtype not in HALF and is_long:
+        return CpuLayer, [plan(mask[d : d + 1]) for d in range(len(mask))]
+    return LstmLayer, plan(mask)
 
 
 def _each_direction(
@@ -79,10 +93,6 @@ def _product_dtype(x: Tensor) -> torch.dtype:
 
 def product(x: Tensor, weight: Tensor, out: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (2, n, k) @ weight (2, k, m) + bias (2, m) -> out (2, n, m)"""
-    if _has_onednn(x, weight):
-        for d in range(len(x)):
-            out[d].copy_(_onednn(x[d], weight[d], None if bias is None else bias[d]))
-        return out
     if bias is None:
         return torch.bmm(x, weight, out=out)
     return torch.baddbmm(bias[:, None], x, weight, out=out)
@@ -90,24 +100,7 @@ def product(x: Tensor, weight: Tensor, out: Tensor, bias: Tensor | None = None) 
 
 def add_product(x: Tensor, weight: Tensor, out: Tensor) -> None:
     """out += x @ weight"""
-    if _has_onednn(x, weight):
-        for d in range(len(x)):
-            out[d].add_(_onednn(x[d], weight[d], None))
-    else:
-        torch.baddbmm(out, x, weight, out=out)
-
-
-def _has_onednn(x: Tensor, weight: Tensor) -> bool:
-    """On some processors oneDNN is twice as fast as PyTorch's usual library, and on none much slower; it is
-    not tried by the clock, so that training twice gives the same numbers twice."""
-    is_float = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0 and weight.numel() > 0
-    return (
-        is_float and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
-
-
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight.t(), bias, "none", [], "")
+    torch.baddbmm(out, x, weight, out=out)
 
 
 # ---- the layer

@@ -1,0 +1,262 @@
+"""The character network by tables, held to `ElmoCharacterEncoder.from_embeddings`: vectors and gradients.
+
+Memory that is handed out without a value is filled with NaN, so that nothing can be read before it is
+written.
+"""
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer, kernels
+from elmo_hf.kernels import characters
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+
+networks = st.fixed_dictionaries(
+    {
+        "char_filters": st.lists(
+            st.tuples(st.integers(1, 7), st.integers(1, 9)),
+            min_size=1,
+            max_size=4,
+            unique_by=lambda one: one[0],
+        ),
+        "char_embedding_dim": st.integers(1, 5),
+        "char_activation": st.sampled_from(["relu", "tanh"]),
+        "num_highway_layers": st.integers(0, 2),
+        "max_characters_per_token": st.sampled_from([7, 12, 50]),
+    }
+)
+# Few letters make words that repeat, letters that repeat within a word, and padding that wins or ties.
+texts = st.lists(st.lists(st.text("abé", max_size=14), min_size=3, max_size=3), min_size=1, max_size=5)
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch):
+    """NaN in whatever comes without a value."""
+
+    def filled(function):
+        def make(*args, **kwargs):
+            found = function(*args, **kwargs)
+            return found.fill_(float("nan")) if found.is_floating_point() else found
+
+        return make
+
+    for place, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
+        monkeypatch.setattr(place, name, filled(getattr(place, name)))
+    assert torch.ones(1).new_empty(1).isnan().all()
+
+
+@pytest.fixture(autouse=True)
+def default_kernels():
+    kernels.use("auto")
+    yield
+    kernels.use("auto")
+    torch.set_num_threads(1)
+
+
+def encoder_of(dtype=torch.float32, seed=0, **options):
+    torch.manual_seed(seed)
+    config = {"lstm_dim": 4, "projection_dim": 5, "char_embedding_dim": 4, "char_filters": [[1, 4], [5, 6]]}
+    encoder = ElmoModel(ElmoConfig(**(config | options))).token_encoder.to(dtype)
+    for parameter in encoder.parameters():
+        nn.init.normal_(parameter, std=0.5)  # also the row of the padding, which no gradient may change
+    return encoder
+
+
+def char_ids_of(words, length=50):
+    tokenizer = ElmoTokenizer(max_characters_per_token=length)
+    return tokenizer(words, is_split_into_words=True, padding=True, return_tensors="pt")["char_ids"]
+
+
+def readable(encoder, char_ids):
+    return encoder.from_embeddings(encoder.char_embedding(char_ids))
+
+
+def by_tables(encoder, char_ids):
+    return characters.encode(encoder, char_ids, True)
+
+
+def results(function, encoder, char_ids):
+    """Vectors and gradients, of a loss that no two numbers can be exchanged in unseen."""
+    encoder.zero_grad()
+    words = function(encoder, char_ids)
+    if words.requires_grad:
+        (words * torch.linspace(1, 2, words.numel()).view(words.shape).to(words)).sum().backward()
+    gradients = {name: parameter.grad for name, parameter in encoder.named_parameters()}
+    return {"words": words.detach(), **gradients}
+
+
+def assert_same(encoder, char_ids):
+    expected = results(readable, encoder, char_ids)
+    found = results(by_tables, encoder, char_ids)
+    for name, want in expected.items():
+        if want is None:
+            assert found[name] is None, name
+            continue
+        assert found[name].dtype == want.dtype
+        size = max(1.0, want.abs().max().item()) if want.numel() else 1.0
+        difference = (found[name] - want).abs() / size
+        assert (difference < TOLERANCE[want.dtype]).all(), (name, difference.max())
+    return expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@settings(max_examples=60, deadline=None)
+@given(network=networks, words=texts, seed=st.integers(0, 2**16), threads=st.sampled_from([1, 2]))
+@example(
+    network={"char_filters": [(7, 9), (1, 9)], "max_characters_per_token": 50, "num_highway_layers": 2},
+    words=[["aaaaaaaa", "", "aaaaaaaa"], ["abababababab", "é", "b" * 14]],
+    seed=1,
+    threads=2,
+)
+def test_any_network_is_as_the_readable_one(dtype, network, words, seed, threads):
+    torch.set_num_threads(threads)
+    network = network | {"char_filters": [list(one) for one in network["char_filters"]]}
+    char_ids = char_ids_of(words, network["max_characters_per_token"])
+    assert_same(encoder_of(dtype, seed, **network), char_ids)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_more_words_than_are_looked_up_at_a_time(threads):
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(0, 46, (3 * characters.WORDS_AT_ONCE,), generator=generator).tolist()
+    words = ["".join(chr(97 + n) for n in torch.randint(26, (k,), generator=generator)) for k in lengths]
+    encoder = encoder_of(torch.float64, char_filters=[[1, 8], [3, 40], [6, 50]], num_highway_layers=1)
+    found = assert_same(encoder, char_ids_of([words]))
+    assert all((gradient != 0).any() for gradient in found.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_noise_and_rows_of_padding(dtype):
+    """Also without any word; ids of 0 stand where there is none, and their row gets no gradient."""
+    encoder = encoder_of(dtype, max_characters_per_token=9)
+    noise = torch.randint(262, (20, 9), generator=torch.Generator().manual_seed(0))
+    for rows in (noise, noise * 0, noise * (noise < 131), noise[:0], noise[:1], noise[:, :1].expand(20, 9)):
+        found = assert_same(encoder, rows)
+        gradient = found["char_embedding.weight"]
+        assert gradient is None or (gradient[0] == 0).all()
+
+
+def test_places_with_the_same_maximum():
+    """A word of one letter has it at every place but its rims."""
+    encoder = encoder_of(torch.float64, char_filters=[[2, 3]], num_highway_layers=0)
+    with torch.no_grad():
+        encoder.char_embedding.weight.zero_()
+        encoder.char_embedding.weight[98] = 1.0  # the letter a
+        encoder.convolutions[0].weight.abs_()
+    found = assert_same(encoder, char_ids_of([["a" * 20, "aa", "aaab"]]))
+    gradient = found["char_embedding.weight"].abs().sum(dim=1)
+    assert gradient.nonzero().flatten().tolist() == [98]
+
+
+def test_gradients_are_those_of_differences():
+    encoder = encoder_of(torch.float64, char_filters=[[1, 2], [3, 3]], max_characters_per_token=8)
+    rows = char_ids_of([["ab", "aab", "ab", ""]], 8).flatten(0, 1)
+    groups = [rows[:1], rows[1:]]
+    tables = [table.detach().requires_grad_() for table, _ in characters.make_tables(encoder)]
+    # Most of a table is not looked up at all; differences are tried at its letters.
+    used = rows.unique()
+    for table in tables:
+        part = table.detach().unflatten(0, (-1, 262))[:, used].requires_grad_()
+
+        def of_part(part, table=table):
+            whole = table.detach().unflatten(0, (-1, 262)).index_copy(1, used, part)
+            return characters.SumAndMaximum.apply(groups, whole.flatten(0, 1))
+
+        assert torch.autograd.gradcheck(of_part, part)
+
+
+NAMES = ["char_embedding.weight", "convolutions.0.weight", "convolutions.1.bias", "projection.weight"]
+
+
+@pytest.mark.parametrize("trained", [*([name] for name in NAMES), NAMES[:2], []])
+def test_frozen_parameters(trained):
+    encoder = encoder_of()
+    for name, parameter in encoder.named_parameters():
+        parameter.requires_grad_(name in trained)
+    found = assert_same(encoder, char_ids_of([["Some", "words", "and", "some", "words"]]))
+    assert {name for name, part in found.items() if part is not None} == {"words", *trained}
+
+
+def spy(monkeypatch):
+    """Whether the tables were asked."""
+    calls, function = [], characters.encode_by_tables
+    monkeypatch.setattr(characters, "encode_by_tables", lambda *a: calls.append(1) or function(*a))
+    return calls
+
+
+def test_a_model_in_training_uses_tables(monkeypatch):
+    calls, encoder, char_ids = spy(monkeypatch), encoder_of(), char_ids_of([["A", "word"]])
+    encoder(char_ids).sum().backward()
+    assert calls
+    calls.clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder(char_ids).float().sum().backward()
+    encoder_of(torch.float64)(char_ids).sum().backward()
+    kernels.use("readable")
+    encoder(char_ids).sum().backward()
+    assert not calls
+
+
+@pytest.mark.parametrize("has_gradients", [True, False])
+def test_parts_that_are_not_plain_are_called(has_gradients, monkeypatch):
+    """An adapter in a part's place, or a hook, sees what passes by."""
+
+    class Adapter(nn.Module):
+        def __init__(self, base):
+            super().__init__()
+            self.base = base
+
+        weight = property(lambda self: self.base.weight)
+        bias = property(lambda self: self.base.bias)
+
+        def forward(self, x):
+            return self.base(x) + 1
+
+    def hook(module, given, found):
+        return found + 1
+
+    changes = [
+        lambda encoder: encoder.convolutions.__setitem__(0, Adapter(encoder.convolutions[0])),
+        lambda encoder: setattr(encoder, "projection", Adapter(encoder.projection)),
+        lambda encoder: setattr(encoder, "char_embedding", Adapter(encoder.char_embedding)),
+        lambda encoder: setattr(encoder.highways[0], "carry", Adapter(encoder.highways[0].carry)),
+        lambda encoder: encoder.convolutions[1].register_forward_hook(hook),
+        lambda encoder: encoder.highways[0].transform.register_forward_hook(hook),
+        lambda encoder: parametrizations.weight_norm(encoder.convolutions[0]),
+    ]
+    for change in changes:
+        encoder, char_ids = encoder_of(), char_ids_of([["Some", "words"]])
+        change(encoder)
+        with torch.set_grad_enabled(has_gradients):
+            torch.testing.assert_close(encoder(char_ids), readable(encoder, char_ids), atol=1e-5, rtol=1e-5)
+
+
+def test_weights_that_are_not_numbers_any_more():
+    encoder = encoder_of()
+    with torch.no_grad():
+        encoder.convolutions[0].weight.fill_(float("nan"))
+    found = results(by_tables, encoder, char_ids_of([["A", "word"]]))
+    assert found["words"].isnan().all()
+    assert found["char_embedding.weight"].isnan().any()
+
+
+def test_a_second_derivative_is_refused():
+    encoder = encoder_of()
+    loss = by_tables(encoder, char_ids_of([["A", "word"]])).square().sum()
+    (gradient,) = torch.autograd.grad(loss, encoder.convolutions[0].weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_the_graph_may_be_gone_back_twice():
+    encoder = encoder_of()
+    loss = by_tables(encoder, char_ids_of([["A", "word"]])).square().sum()
+    weights = list(encoder.parameters())
+    first = torch.autograd.grad(loss, weights, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(loss, weights), first, rtol=0, atol=0)
