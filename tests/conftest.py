@@ -1,10 +1,12 @@
 """What several test files share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from launcher import Launcher
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -23,3 +25,10 @@ def shared_fixtures() -> Path:
 def one_thread() -> None:
     """Tensors are tiny here, and threads would wait for each other longer than they work."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def launcher() -> Iterator[Launcher]:
+    """Starts training/pretrain.py, in one or several processes."""
+    with Launcher() as one:
+        yield one

@@ -7,15 +7,16 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "elmo_hf"
 LAYERS = [
-    ["configuration_elmo", "words_elmo", "layers_elmo", "vectors_io"],
+    ["configuration_elmo", "words_elmo", "layers_elmo", "vectors_io", "sampling", "plot"],
     ["kernels.kept", "kernels.products", "kernels.cuda_cell", "kernels.steps", "kernels.memory"],
-    ["tokenization_elmo", "checks_elmo", "corpus", "kernels.training_cpu"],
-    ["kernels.characters", "kernels.inference", "kernels.training"],
-    ["kernels.graphs"],
-    ["kernels.__init__"],
+    ["tokenization_elmo", "checks_elmo", "corpus", "sources", "kernels.training_cpu"],
+    ["kernels.characters", "kernels.inference", "kernels.training", "vocabulary"],
+    ["kernels.graphs", "reading"],
+    ["kernels.__init__", "streams"],
     ["modeling_elmo"],
     ["modeling_elmo_pretraining", "embedder"],
     ["embed"],
+    ["perplexity"],
     ["convert.hdf5", "__init__"],
     ["convert.files"],
     ["convert.bilm"],

@@ -4,6 +4,9 @@ elmo-hf vectors "He sat on the bank ." "The bank lent him money ."
 elmo-hf convert weights.hdf5 options.json my-elmo/
 elmo-hf convert my-elmo/ back/ --to bilm
 elmo-hf embed corpus.txt vectors/ --model my-elmo/ --layers average
+elmo-hf vocab corpus/*.txt vocab.txt --min-count 3
+elmo-hf perplexity held-out.txt --model my-elmo/
+elmo-hf plot my-run/
 """
 
 import json
@@ -22,6 +25,7 @@ if TYPE_CHECKING:  # torch and transformers take seconds to import, and `--help`
     from torch import Tensor
 
     from elmo_hf import ElmoModel, ElmoTokenizer
+    from elmo_hf.perplexity import Perplexity
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
 
@@ -144,6 +148,149 @@ def embed(
         )
         if os.environ.get("RANK", "0") == "0":
             typer.echo(f"{output}: the vectors of {len(vectors):,} sentences.")
+
+
+@app.command()
+def vocab(
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA...",
+            help="Files (text, .jsonl, .parquet, .csv; .gz, .xz, .zst), patterns, a folder, a Hub data set.",
+        ),
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file to write: vocab.txt.")],
+    min_count: Annotated[int, typer.Option(help="Rarer words are <UNK>.")] = 1,
+    max_words: Annotated[int | None, typer.Option(help="Most words, besides the three special ones.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Split words by rule, not at blanks.")] = False,
+    split_sentences: Annotated[
+        bool, typer.Option("--split-sentences", help="A line is a paragraph, not one sentence.")
+    ] = False,
+    column: Annotated[str | None, typer.Option(help="Of text or words, if not 'text' or 'tokens'.")] = None,
+    split: Annotated[str, typer.Option(help="The part of a folder or Hub data set.")] = "train",
+    config: Annotated[str | None, typer.Option(help="The configuration of a Hub data set.")] = None,
+    progress: Annotated[bool, typer.Option(help="Show words a second.")] = True,
+) -> None:
+    """Count the words of a corpus, and write a language model's vocabulary (and vocab.counts.tsv beside it).
+
+    The words must be split as in training: say --raw and --split-sentences here if you do there.
+    """
+    with _one_sentence_errors():
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+        from elmo_hf.sources import Source
+        from elmo_hf.vocabulary import check_options, count_words, counts_path, write_vocabulary
+
+        check_options(output, min_count, max_words)
+        source = Source(
+            data[0] if len(data) == 1 else data,
+            column=column,
+            split=split,
+            config=config,
+            raw=raw,
+            split_sentences=split_sentences,
+        )
+        with tqdm(unit=" words", unit_scale=True, disable=not progress) as bar:
+            found = count_words(source, progress=bar.update)
+        vocabulary = write_vocabulary(output, found, min_count, max_words)
+        typer.echo(f"{found.sentences:,} sentences, {found.tokens:,} words, {found.types:,} different ones.")
+        if found.forgotten:
+            typer.echo(
+                f"There were too many different words for memory: {found.forgotten:,} occurrences of rare "
+                "ones were dropped on the way, so that the counts of rare words are too low."
+            )
+        unknown = vocabulary.counts[vocabulary.unknown_id] if vocabulary.counts else 0
+        typer.echo(
+            f"{output}: {len(vocabulary):,} words. {1 - unknown / found.tokens:.2%} of the text is in it, "
+            f"{unknown / found.tokens:.2%} is <UNK>.\n{counts_path(output)}: how often each word occurs."
+        )
+
+
+class States(str, Enum):
+    zero = "zero"
+    warm = "warm"
+    carried = "carried"
+
+
+@app.command()
+def perplexity(
+    text: Annotated[Path, typer.Argument(help="Text (a sentence a line), .jsonl or .parquet; .gz, .xz.")],
+    model: Annotated[str, typer.Option(help="A folder, or a name on the Hub, with the softmax.")],
+    states: Annotated[
+        States,
+        typer.Option(help="What a sentence starts from: zeros, the stored state, the sentence before."),
+    ] = States.zero,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Split words by the model's rule, not at blanks.")
+    ] = False,
+    rows: Annotated[int, typer.Option(help="Rows of running text, with carried states.")] = 32,
+    batch_words: Annotated[int, typer.Option(help="Words of a batch, with the other states.")] = 4096,
+    text_column: Annotated[str | None, typer.Option(help="The column of text, if not 'text'.")] = None,
+    tokens_column: Annotated[str | None, typer.Option(help="The column of words, if not 'tokens'.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON in place of the table.")] = False,
+    progress: Annotated[bool, typer.Option(help="Show tokens a second and the time left.")] = True,
+) -> None:
+    """Tell how well a language model predicts a text, forward and backward, by the full softmax."""
+    with _one_sentence_errors():
+        import torch
+        from transformers.utils import logging as transformers_logging
+
+        from elmo_hf.perplexity import load_language_model
+        from elmo_hf.perplexity import perplexity as judge
+
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()  # what a folder lacks is said in a sentence of ours
+        language_model, tokenizer = load_language_model(model)
+        found = judge(
+            language_model.to("cuda" if torch.cuda.is_available() else "cpu"),  # type: ignore[arg-type]
+            text,
+            tokenizer,
+            states=states.value,
+            raw=raw,
+            rows=rows,
+            batch_words=batch_words,
+            text_column=text_column,
+            tokens_column=tokens_column,
+            progress=progress,
+        )
+        if as_json:
+            typer.echo(json.dumps(found.to_dict()))
+        else:
+            _print_perplexity(found, language_model.config.vocab_size)
+
+
+def _print_perplexity(found: "Perplexity", vocab_size: int) -> None:
+    typer.echo(
+        f"{found.sentences:,} sentences, {found.tokens:,} tokens in each direction (words, and a boundary a "
+        f"sentence).\n{found.unknown:.2%} of the words are <UNK>. Softmax over all {vocab_size:,} words; "
+        f"{found.states} states.\n"
+    )
+    mean_loss = 0.5 * (found.forward_loss + found.backward_loss)
+    typer.echo(f"{'':>16}  {'perplexity':>12}  {'loss (nats)':>12}")
+    for name, figure, loss in (
+        ("forward", found.forward, found.forward_loss),
+        ("backward", found.backward, found.backward_loss),
+        ("mean", found.mean, mean_loss),
+    ):
+        typer.echo(f"{name:>16}  {figure:>12,.3f}  {loss:>12.4f}")
+    typer.echo(f"{'arithmetic mean':>16}  {found.arithmetic_mean:>12,.3f}")
+
+
+@app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(help="The folder of a pretraining run, or its log.jsonl.")],
+    output: Annotated[
+        Path | None, typer.Argument(metavar="[OUTPUT.png]", help="The picture; log.png beside the log.")
+    ] = None,
+) -> None:
+    """Draw the course of a pretraining run: training loss, held-out perplexity, words a second."""
+    with _one_sentence_errors():
+        from elmo_hf.plot import draw, log_path, read_log
+
+        path = log_path(run)
+        output = output if output is not None else path.with_suffix(".png")
+        draw(read_log(path), output, name=path.resolve().parent.name)
+        typer.echo(f"Wrote {output}.")
 
 
 def _load(name: str | None) -> "tuple[ElmoModel, ElmoTokenizer]":

@@ -58,11 +58,11 @@ class Corpus:
         if isinstance(source, Mapping):
             raise ValueError(f"{self.name} is a dictionary; pass one of its parts: {', '.join(source)}.")
         if not isinstance(source, str | Path | Iterable):
-            raise ValueError(f"embed reads a file or an iterable, but got {type(source).__name__}.")
+            raise ValueError(f"a corpus is a file or an iterable, but got {type(source).__name__}.")
         rows = self._rows()
         first = next(rows, None)
         if first is None:
-            raise ValueError(f"{self.name} is empty; there is nothing to embed.")
+            raise ValueError(f"{self.name} is empty; there is nothing to read.")
         self._choose_field(first, tokens_column is not None)
         self._stream = None if self._can_walk_twice else chain([first], rows)
         self._take(first, 0)

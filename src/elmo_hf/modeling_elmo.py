@@ -280,7 +280,7 @@ class ElmoModel(ElmoPreTrainedModel):
         self.token_encoder = ElmoCharacterEncoder(config) if by_letters else ElmoWordEncoder(config)
         self.layers = nn.ModuleList(ElmoLayer(config, index) for index in range(config.num_hidden_layers))
         if config.has_warm_state:
-            self._register_warm_state(*self._zero_states(rows=1))
+            self._register_warm_state(*self.zero_states(rows=1))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -369,6 +369,24 @@ class ElmoModel(ElmoPreTrainedModel):
             last_c.append(layer_c)
         return [*layers, _to_words(x, rims)], _keep_rest(last_h, h), _keep_rest(last_c, c)
 
+    def read_windows(
+        self, ids: Tensor, mask: Tensor | None = None, states: States | None = None
+    ) -> tuple[Tensor, States]:
+        """Reads on in running text, as in training: each direction its own words, in its own order.
+
+        ids (2, rows, steps, characters), or word ids (2, rows, steps) where there is a word table. Sentence
+        begin and end are words among them, and nothing is added; mask (2, rows, steps) is True where there
+        is a word. Returns the top layer in the order of reading (2, rows, steps, output_dim), zero where
+        there is none, and the states for the next window, with their gradient.
+        """
+        if ids.dim() < 3 or len(ids) != 2:
+            raise ValueError(f"ids must have the shape (2, rows, steps, ...), but have {tuple(ids.shape)}.")
+        every, places = ids.flatten(0, 1), mask.flatten(0, 1) if mask is not None else None
+        mask = self.word_mask(every, every, places).unflatten(0, ids.shape[:2])
+        (top,), h, c = self._read(self.token_encoder(ids), mask, *self._states_for(ids.shape[1], states))
+        forward, backward = top.chunk(2, dim=-1)
+        return torch.stack([forward, backward.flip(1)]), (h, c)
+
     def word_mask(
         self,
         input_ids: Tensor | None = None,
@@ -401,7 +419,7 @@ class ElmoModel(ElmoPreTrainedModel):
 
     # ---- states
 
-    def _zero_states(self, rows: int) -> States:
+    def zero_states(self, rows: int) -> States:
         config, weight = self.config, next(self.layers.parameters())
         shape = (config.num_hidden_layers, 2, rows)
         return weight.new_zeros(*shape, config.output_dim), weight.new_zeros(*shape, config.lstm_dim)
@@ -409,8 +427,8 @@ class ElmoModel(ElmoPreTrainedModel):
     def _states_for(self, batch: int, states: States | None) -> States:
         """States with at least a row for each sentence."""
         if states is None:
-            return self.warm_states(batch) if self.config.use_warm_state else self._zero_states(batch)
-        zeros = self._zero_states(batch)
+            return self.warm_states(batch) if self.config.use_warm_state else self.zero_states(batch)
+        zeros = self.zero_states(batch)
         found = [tuple(state.shape[:2] + state.shape[3:]) for state in states]
         wanted = [tuple(zero.shape[:2] + zero.shape[3:]) for zero in zeros]
         if found != wanted:
@@ -449,7 +467,7 @@ class ElmoModel(ElmoPreTrainedModel):
         lines = [line for line in lines if line.strip()]
         if not lines:
             raise ValueError("warm_up needs some text, but got only empty lines.")
-        states, was_training = self._zero_states(rows=1), self.training
+        states, was_training = self.zero_states(rows=1), self.training
         self.eval()
         for line in lines:
             encoding = tokenizer(line, return_tensors="pt").to(self.device)

@@ -122,14 +122,20 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         return forward_loss, backward_loss
 
     def _mean_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross entropy over (places, output_dim), a few places at a time, forward and backward."""
+        return self.summed_loss(hidden, targets) / (targets != -100).sum().clamp(min=1)
+
+    def summed_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """The full softmax's cross entropy, summed over the places: (places, output_dim), (places,) -> ().
+
+        A few places at a time, forward and backward; a target of -100 does not count.
+        """
         total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
         places = max(1, LOGITS_AT_ONCE // self.config.vocab_size)
         for some, some_targets in zip(hidden.split(places), targets.split(places), strict=True):
-            total = total + checkpoint(self._summed_loss, some, some_targets, use_reentrant=False)
-        return total / (targets != -100).sum().clamp(min=1)
+            total = total + checkpoint(self._loss_of_some, some, some_targets, use_reentrant=False)
+        return total
 
-    def _summed_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+    def _loss_of_some(self, hidden: Tensor, targets: Tensor) -> Tensor:
         logits = self.lm_head(hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return F.cross_entropy(logits, targets, reduction="sum")
