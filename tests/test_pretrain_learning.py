@@ -164,3 +164,22 @@ def test_update_is_that_of_the_formulas(monkeypatch, samples, way):
     _, states = reference_losses(weights, windows[1], states, drawn[1])
     for (layer, direction, row), (expected, _) in states.items():
         torch.testing.assert_close(h[layer, direction, row].double(), expected, rtol=digits, atol=digits)
+
+
+@pytest.mark.parametrize(("share", "restarted"), [(1.0, ROWS), (0.0, 0), (0.5, None)])
+def test_rows_that_restart(share, restarted):
+    """They begin a window as in a fresh run, and the others go on; which ones follows from the step alone."""
+    window = make_windows(1)[0]
+    words = torch.tensor(window.mask.sum(axis=(1, 2)))
+    learner, fresh = (make_learner(torch.float32, samples=0, restart_rows=share) for _ in range(2))
+    before = tuple(torch.randn_like(state) for state in learner.states)
+    learner.states = before
+    learner._restart_rows((0, 4, 0, 0))
+    is_zero = (learner.states[0] == 0).all(dim=-1).all(dim=1).all(dim=0)
+    for state, old in zip(learner.states, before, strict=True):
+        assert torch.equal(state, old * ~is_zero[:, None])
+    assert int(is_zero.sum()) == restarted or (restarted is None and 0 < int(is_zero.sum()) < ROWS)
+    if share == 1.0:
+        learner.states = before
+        found, expected = (one.update([window], words, step=4) for one in (learner, fresh))
+        assert found == expected

@@ -86,6 +86,7 @@ class Learner:
         ids, mask, targets = (
             torch.from_numpy(part).to(self.device) for part in (inputs, window.mask, window.targets)
         )
+        self._restart_rows(seed)
         with self.accelerator.autocast():
             found, (h, c) = self.network(ids.long(), mask, targets, self.states)
         self.states = h.detach().to(self.states[0]), c.detach().to(self.states[1])
@@ -105,6 +106,18 @@ class Learner:
             self.row_gradients.add(RowGradient(wanted.ids, weight, bias))
         self.row_losses.append(row_losses.detach())
         return losses.detach()
+
+    def _restart_rows(self, seed: tuple[int, ...]) -> None:
+        """Some rows' states start from zeros again, the same ones whatever the number of processes. Otherwise
+        the LSTMs never learn to start, and may predict nothing from zeros, which is where users start."""
+        if not self.settings.restart_rows:
+            return
+        chance, step, process, number = seed
+        draws = np.random.default_rng([chance, step, number, 1]).random(self.settings.rows)
+        rows = self.states[0].shape[2]
+        goes_on = draws[process * rows : (process + 1) * rows] >= self.settings.restart_rows
+        keep = torch.from_numpy(goes_on).to(self.device)[:, None]
+        self.states = self.states[0] * keep, self.states[1] * keep
 
     def _share_gradients(self) -> None:
         """Every process gets the mean. It is made in one piece, so that a resumed run adds up the same

@@ -64,6 +64,9 @@ class Settings:
     # ---- the recipe
     rows: int = setting(384, "rows of text that are read side by side, over all processes")
     window: int = setting(20, "words of a row that are read between two updates")
+    restart_rows: float = setting(
+        0.0, "share of the rows whose LSTM states restart from zeros at each window"
+    )
     samples: int = setting(8192, "words against which a word is predicted in training; 0 for all")
     epochs: int = setting(10, "readings of the whole text, in each direction")
     max_steps: int | None = setting(None, "end after so many updates")
@@ -116,7 +119,7 @@ AT_LEAST_ONE = [
 ]
 AT_LEAST_ZERO = [
     *("shuffle_sentences", "workers", "samples", "warmup_steps", "weight_decay", "evaluate_every", "seed"),
-    "dropout",
+    *("dropout", "restart_rows"),
 ]
 ABOVE_ZERO = ["learning_rate", "loss_scale", "clip"]
 # A trained model has its own.
@@ -227,6 +230,7 @@ def check(settings: Settings) -> None:
         (AT_LEAST_ZERO, lambda value: value >= 0, "0 or more"),
         (ABOVE_ZERO, lambda value: value > 0, "above 0"),
         (["dropout"], lambda value: value < 1, "below 1"),
+        (["restart_rows"], lambda value: value <= 1, "at most 1"),
     ):
         for name in names:
             value = getattr(settings, name)
