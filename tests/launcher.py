@@ -68,6 +68,7 @@ class Launcher:
 
     def __exit__(self, *_):
         self.process.stdin.close()
+        self.process.kill()  # a process that was forked since holds the other end open, too
         self.process.wait()
 
     def start(self, arguments, processes=1, hook=""):

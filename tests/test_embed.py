@@ -607,7 +607,7 @@ def test_a_stream_that_changed_is_refused(model, tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (None, "reads a file or an iterable, but got NoneType"),
+        (None, "a corpus is a file or an iterable, but got NoneType"),
         ({"train": ["a"]}, "is a dictionary; pass one of its parts: train"),
         ([], "is empty"),
         ([["a", 5]], "record 1: the record should be a list of words, but is .'a', 5."),
