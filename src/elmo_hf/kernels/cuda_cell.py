@@ -111,12 +111,18 @@ def plain_backward(
     if hidden is not None:
         torch.mul(tanh_c, o, out=hidden)
     through_sigmoid(d_hidden * tanh_c, o, out=d_o)
-    d_c.add_(through_tanh(d_hidden * o, tanh_c))
+    d_tanh = d_hidden * o
+    d_c.add_(through_tanh(d_tanh, tanh_c, out=d_tanh))
     d_c.masked_fill_(raw_c != c, 0)  # here the clip has cut; a value at its very edge is not cut
     through_sigmoid(d_c * j, i, out=d_i)
-    d_j.copy_(through_tanh(d_c * i, j))
+    d_new = d_c * i
+    d_j.copy_(through_tanh(d_new, j, out=d_new))
     through_sigmoid(d_c * c_before, f, out=d_f)
     d_c.mul_(f)
+
+
+def clip(x: Tensor, limit: float | None) -> Tensor:
+    return x if limit is None else x.clamp(-limit, limit)
 
 
 def clip_into(x: Tensor, limit: float | None, out: Tensor) -> None:
@@ -131,9 +137,9 @@ def through_sigmoid(gradient: Tensor, sigmoid: Tensor, out: Tensor) -> None:
     torch.ops.aten.sigmoid_backward.grad_input(gradient, sigmoid, grad_input=out)
 
 
-def through_tanh(gradient: Tensor, tanh: Tensor) -> Tensor:
-    """`gradient * (1 - tanh * tanh)` in one pass, in the gradient's place"""
-    return torch.ops.aten.tanh_backward.grad_input(gradient, tanh, grad_input=gradient)
+def through_tanh(gradient: Tensor, tanh: Tensor, out: Tensor) -> Tensor:
+    """`gradient * (1 - tanh * tanh)` in one pass"""
+    return torch.ops.aten.tanh_backward.grad_input(gradient, tanh, grad_input=out)
 
 
 # ---- the same in one pass: a program for every row of a direction and every thousand of its cells

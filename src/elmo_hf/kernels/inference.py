@@ -17,8 +17,6 @@ from elmo_hf.kernels.kept import keep
 from elmo_hf.kernels.products import Int8Product, PairProduct, Product, lay_out
 from elmo_hf.kernels.steps import Steps, plan
 
-# So many rows of gates are made at a time: enough for a good product, few enough to stay in the cache.
-ROWS_AT_ONCE = 256
 # Both directions take their steps together for at most so many sentences, and weights of so many bytes.
 FEW_SENTENCES, FEW_BYTES = 2, 2**24
 
@@ -101,7 +99,7 @@ def run(
     updated -> (directions, words, output)"""
     outputs = torch.empty(*x.shape[:2], h.shape[-1], dtype=h.dtype)
     dtype, start = weights.from_state.dtype, 0
-    for block in blocks(steps.counts):
+    for block in steps.blocks:
         gates_of_block = weights.gates_of_input(x[:, start : start + sum(block)].to(dtype)).split(
             block, dim=1
         )
@@ -122,16 +120,6 @@ def write_output(cells: Tensor, project: AnyProduct | None, limit: float | None,
         target.copy_(project(cells))
     else:
         torch.clamp(project(cells).float(), -limit, limit, out=target)
-
-
-def blocks(rows: list[int]) -> list[list[int]]:
-    """Steps in groups of about `ROWS_AT_ONCE` rows."""
-    groups: list[list[int]] = []
-    for count in rows:
-        if not groups or sum(groups[-1]) + count > ROWS_AT_ONCE:
-            groups.append([])
-        groups[-1].append(count)
-    return groups
 
 
 def cell(gates: Tensor, c: Tensor, limit: float | None) -> Tensor:

@@ -10,6 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+# A product is made for so many rows at a time: enough for a good one, few enough to stay in the cache.
+ROWS_AT_ONCE = 256
+
 
 class Steps(NamedTuple):
     """Which rows each step reads. A row's words follow each other, whatever padding lies between them."""
@@ -24,6 +27,16 @@ class Steps(NamedTuple):
     @property
     def slices(self) -> list[slice]:
         return [slice(start, start + count) for start, count in zip(self.starts, self.counts, strict=True)]
+
+    @property
+    def blocks(self) -> list[list[int]]:
+        """The counts of neighbouring steps in groups of about `ROWS_AT_ONCE` rows."""
+        groups: list[list[int]] = []
+        for count in self.counts:
+            if not groups or sum(groups[-1]) + count > ROWS_AT_ONCE:
+                groups.append([])
+            groups[-1].append(count)
+        return groups
 
     def pack(self, x: Tensor) -> Tensor:
         """(2, batch, time, dim) -> (2, words, dim)"""

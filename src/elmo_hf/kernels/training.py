@@ -20,14 +20,13 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from elmo_hf.kernels.cuda_cell import cell_backward, cell_forward, clip_into
+from elmo_hf.kernels.cuda_cell import cell_backward, cell_forward, clip, clip_into
 from elmo_hf.kernels.steps import Steps, plan
-from elmo_hf.kernels.training_cpu import CpuLayer
+from elmo_hf.kernels.training_cpu import Clips, CpuLayer
 
 HALF = (torch.float16, torch.bfloat16)
 # Up to so many cells a step, in all its rows, it is the calling of operators that counts on a CPU.
 SHORT_STEP = 2**14
-Clips = tuple[float | None, float | None]  # of the cells, of the projected output
 
 
 def lstm(
@@ -140,14 +139,14 @@ class LstmLayer(Function):
         raw_h, raw_c = read(gates, h, c, weights, steps, clips)
         ctx.save_for_backward(words, first_h, first_c, gates, raw_h, raw_c, *tensors)
         ctx.steps, ctx.clips = steps, clips
-        return steps.unpack(_clip(raw_h, clips[1])), steps.unsort(h), steps.unsort(c)
+        return steps.unpack(clip(raw_h, clips[1])), steps.unsort(h), steps.unsort(c)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_outputs: Tensor, d_h: Tensor, d_c: Tensor) -> tuple[Tensor | None, ...]:
         steps, tensors = ctx.steps, ctx.saved_tensors
         kept, weights = Kept(*tensors[:6]), Weights(*tensors[6:])
-        h, c = _clip(kept.raw_h, ctx.clips[1]), _clip(kept.raw_c, ctx.clips[0])
+        h, c = clip(kept.raw_h, ctx.clips[1]), clip(kept.raw_c, ctx.clips[0])
         d_h, d_c = steps.sort(d_h), steps.sort(d_c)
         with torch.autocast(h.device.type, enabled=False):
             found = read_back(steps.pack(d_outputs), d_h, d_c, h, c, kept, weights, steps)
@@ -244,7 +243,3 @@ def _before(first_h: Tensor, h: Tensor, steps: Steps) -> Tensor:
     befores = [first_h, *(h[:, now] for now in steps.slices)]
     pieces = [before[:, :count] for before, count in zip(befores, steps.counts, strict=False)]
     return torch.cat(pieces, dim=1) if pieces else h
-
-
-def _clip(x: Tensor, limit: float | None) -> Tensor:
-    return x if limit is None else x.clamp(-limit, limit)

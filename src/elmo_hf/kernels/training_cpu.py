@@ -16,11 +16,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from elmo_hf.kernels.cuda_cell import clip, clip_into, through_sigmoid, through_tanh
 from elmo_hf.kernels.memory import empty
 from elmo_hf.kernels.steps import Steps
-
-# The input's product is made for steps of about so many words at a time.
-WORDS_AT_ONCE = 256
 
 Clips = tuple[float | None, float | None]  # of the cells, of the projected output
 
@@ -101,7 +99,7 @@ def read(
         raw_c=empty(words, count, c.shape[-1]),
     )
     kept.seen[:, :width] = words
-    for now, from_input in zip(steps.slices, gates_of_input(words, weights, steps.counts), strict=True):
+    for now, from_input in zip(steps.slices, gates_of_input(words, weights, steps), strict=True):
         step_h, step_c = h[: len(from_input)], c[: len(from_input)]
         kept.seen[now, width:] = step_h
         raw = add_product(from_input, step_h, weights.from_state)
@@ -112,26 +110,16 @@ def read(
     return steps.unpack(outputs[None])[0], steps.unsort(h[None])[0], steps.unsort(c[None])[0], kept
 
 
-def gates_of_input(words: Tensor, weights: Weights, counts: Sequence[int]) -> Iterator[Tensor]:
+def gates_of_input(words: Tensor, weights: Weights, steps: Steps) -> Iterator[Tensor]:
     """What the input adds to the gates of each step, (words of the step, 4 * cells), 1 for the forget gate's
     own bias included. Made for several steps at a time, and not for more than the cache can hold."""
     bias = weights.bias.clone()
     bias.chunk(4)[2].add_(1)
     start = 0
-    for block in blocks(counts):
+    for block in steps.blocks:
         stop = start + sum(block)
         yield from product(words[start:stop], weights.from_input, bias).split(block)
         start = stop
-
-
-def blocks(counts: Sequence[int]) -> list[list[int]]:
-    """Steps in groups of about `WORDS_AT_ONCE` words."""
-    groups: list[list[int]] = []
-    for count in counts:
-        if not groups or sum(groups[-1]) + count > WORDS_AT_ONCE:
-            groups.append([])
-        groups[-1].append(count)
-    return groups
 
 
 def cell(raw: Tensor, c: Tensor, limit: float | None, gates: Tensor, raw_c: Tensor) -> Tensor:
@@ -256,17 +244,6 @@ def tanh(x: Tensor) -> Tensor:
     return torch.mul(x, 2).sigmoid_().mul_(2).sub_(1)
 
 
-def clip(x: Tensor, limit: float | None) -> Tensor:
-    return x if limit is None else x.clamp(-limit, limit)
-
-
-def clip_into(x: Tensor, limit: float | None, out: Tensor) -> None:
-    if limit is None:
-        out.copy_(x)
-    else:
-        torch.clamp(x, -limit, limit, out=out)
-
-
 def through_clip(gradient: Tensor, raw: Tensor, limit: float | None) -> None:
     """In place: zero where the clip has cut. A value at its very edge is not cut; hardtanh's own gradient
     cuts there, so it is given the next number."""
@@ -274,13 +251,3 @@ def through_clip(gradient: Tensor, raw: Tensor, limit: float | None) -> None:
         edge = torch.tensor(limit, dtype=raw.dtype)
         beyond = float(edge.nextafter(edge + 1))
         torch.ops.aten.hardtanh_backward.grad_input(gradient, raw, -beyond, beyond, grad_input=gradient)
-
-
-def through_sigmoid(gradient: Tensor, sigmoid: Tensor, out: Tensor) -> None:
-    """`gradient * sigmoid * (1 - sigmoid)` in one pass"""
-    torch.ops.aten.sigmoid_backward.grad_input(gradient, sigmoid, grad_input=out)
-
-
-def through_tanh(gradient: Tensor, tanh: Tensor, out: Tensor) -> None:
-    """`gradient * (1 - tanh * tanh)` in one pass"""
-    torch.ops.aten.tanh_backward.grad_input(gradient, tanh, grad_input=out)
