@@ -8,6 +8,8 @@ import pytest
 import torch
 from launcher import Launcher
 
+from elmo_hf import kernels
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -32,3 +34,28 @@ def launcher() -> Iterator[Launcher]:
     """Starts training/pretrain.py, in one or several processes."""
     with Launcher() as one:
         yield one
+
+
+@pytest.fixture
+def poisoned(monkeypatch) -> None:
+    """NaN in whatever comes without a value, so that what is read before it is written shows."""
+
+    def filled(function):
+        def make(*args, **kwargs):
+            found = function(*args, **kwargs)
+            return found.fill_(float("nan")) if found.is_floating_point() else found
+
+        return make
+
+    for place, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
+        monkeypatch.setattr(place, name, filled(getattr(place, name)))
+    assert torch.ones(1).new_empty(1).isnan().all()
+
+
+@pytest.fixture
+def default_kernels() -> Iterator[None]:
+    """A test may choose kernels and threads; the next one finds them as they were."""
+    kernels.use("auto")
+    yield
+    kernels.use("auto")
+    torch.set_num_threads(1)

@@ -13,6 +13,8 @@ from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer, kernels
 from elmo_hf.kernels import characters, inference, products
 from elmo_hf.modeling_elmo import lstm
 
+pytestmark = pytest.mark.usefixtures("default_kernels")
+
 SHAPES = st.fixed_dictionaries(
     {
         "batch": st.integers(0, 5),
@@ -28,26 +30,6 @@ SHAPES = st.fixed_dictionaries(
         "threads": st.sampled_from([1, 2]),
     }
 )
-
-
-@pytest.fixture(autouse=True)
-def default_kernels():
-    kernels.use("auto")
-    yield
-    kernels.use("auto")
-    torch.set_num_threads(1)
-
-
-@pytest.fixture
-def poison(monkeypatch):
-    """What is taken from `torch.empty` and not written shows as NaN."""
-    empty = torch.empty
-
-    def poisoned(*args, **kwargs):
-        tensor = empty(*args, **kwargs)
-        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
-
-    monkeypatch.setattr(torch, "empty", poisoned)
 
 
 def arguments(batch, time, width, cells, output, has_projection, cell_clip, proj_clip, words, seed, threads):
@@ -72,7 +54,7 @@ def test_the_lstm_for_reading_is_the_lstm(shape):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4])
-def test_nothing_unwritten_is_read(poison, batch):
+def test_nothing_unwritten_is_read(poisoned, batch):
     shape = {"batch": batch, "time": 6, "width": 3, "cells": 5, "output": 2, "has_projection": True}
     shape |= {"cell_clip": 0.3, "proj_clip": 0.2, "words": 0.6, "seed": 3, "threads": 1}
     assert torch.empty(1).isnan().all()

@@ -14,6 +14,8 @@ from torch.nn.utils import parametrizations
 from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer, kernels
 from elmo_hf.kernels import characters
 
+pytestmark = pytest.mark.usefixtures("poisoned", "default_kernels")
+
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 networks = st.fixed_dictionaries(
@@ -32,30 +34,6 @@ networks = st.fixed_dictionaries(
 )
 # Few letters make words that repeat, letters that repeat within a word, and padding that wins or ties.
 texts = st.lists(st.lists(st.text("abé", max_size=14), min_size=3, max_size=3), min_size=1, max_size=5)
-
-
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch):
-    """NaN in whatever comes without a value."""
-
-    def filled(function):
-        def make(*args, **kwargs):
-            found = function(*args, **kwargs)
-            return found.fill_(float("nan")) if found.is_floating_point() else found
-
-        return make
-
-    for place, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
-        monkeypatch.setattr(place, name, filled(getattr(place, name)))
-    assert torch.ones(1).new_empty(1).isnan().all()
-
-
-@pytest.fixture(autouse=True)
-def default_kernels():
-    kernels.use("auto")
-    yield
-    kernels.use("auto")
-    torch.set_num_threads(1)
 
 
 def encoder_of(dtype=torch.float32, seed=0, **options):

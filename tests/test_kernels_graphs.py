@@ -54,17 +54,6 @@ def recorder(monkeypatch):
 
 
 @pytest.fixture
-def poison(monkeypatch):
-    """NaN in whatever comes without a value."""
-
-    def poisoned(*args, new_empty=torch.Tensor.new_empty, **kwargs):
-        return new_empty(*args, **kwargs).fill_(float("nan"))
-
-    monkeypatch.setattr(torch.Tensor, "new_empty", poisoned)
-    assert torch.ones(1).new_empty(1).isnan().all()
-
-
-@pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """The choice of code is that of a GPU."""
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
@@ -130,7 +119,7 @@ def test_any_shape_is_as_the_readable_lstm(sizes, shape, clips, seed):
         assert_same(weights, make_call(weights, batch, time, words, seed + number), clips)
 
 
-def test_nothing_unwritten_is_read(poison):
+def test_nothing_unwritten_is_read(poisoned):
     weights = make_weights()
     for seed in range(3):
         assert_same(weights, make_call(weights, seed=seed))

@@ -226,6 +226,13 @@ def test_raw_text_is_split_by_the_tokenizer(base):
     assert base.perplexity(text).unknown == pytest.approx(2 / 4)
 
 
+def test_a_paragraph_is_split_into_sentences(base):
+    found = base.perplexity(["The cat sat. Zürich was near.", "Why?"], raw=True, split_sentences=True)
+    sentences = [["The", "cat", "sat", "."], ["Zürich", "was", "near", "."], ["Why", "?"]]
+    assert found == base.perplexity(sentences)
+    assert found.sentences == 3
+
+
 @pytest.mark.parametrize("states", STATES)
 def test_text_is_read_as_a_stream(base, states, monkeypatch):
     """No more of it is held than sentences are sorted at once."""
@@ -428,6 +435,9 @@ def test_the_command_prints_json(base, text_file):
     for option, tokens in (("--raw", 8), ("--no-progress", 6)):
         result = run(text_file, "--model", base.folder, "--json", option)
         assert json.loads(result.stdout)["tokens"] == tokens
+    text_file.write_text("The cat sat. Why?\n", encoding="utf-8")
+    result = run(text_file, "--model", base.folder, "--json", "--raw", "--split-sentences")
+    assert json.loads(result.stdout)["sentences"] == 2
 
 
 @pytest.mark.parametrize(

@@ -251,6 +251,16 @@ def test_smoke_text_is_learned(launcher, tmp_path):
     assert sum(found[-20:]) / 20 < 20
 
 
+def test_smoke_run_is_the_same_every_time(launcher, tmp_path):
+    config = ["--config", TRAINING / "runs" / "smoke_cpu.yaml", "--max_steps", "25"]
+    for name in ("first", "second"):
+        end(launcher, [*config, "--output", tmp_path / name])
+    first, second = (tmp_path / name / "final" / "model.safetensors" for name in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
+    assert steps_of(tmp_path / "first") == steps_of(tmp_path / "second")
+    assert len(steps_of(tmp_path / "first")) == 1
+
+
 def test_toy_text_of_bilm_tf(launcher, tmp_path, shared_fixtures):
     toy = shared_fixtures / "bilm-tf" / "train"
     text = {"data": toy / "data.txt", "vocab": toy / "vocab.txt", "samples": 0, "rows": 2, "window": 10}

@@ -63,7 +63,7 @@ def end(launcher, arguments, processes):
     return run
 
 
-@pytest.mark.parametrize(("processes", "kills"), [(1, 4), (2, 3)])
+@pytest.mark.parametrize(("processes", "kills"), [(1, 4), (2, 3), (3, 1)])
 def test_killed_runs_end_as_undisturbed_ones(launcher, tmp_path, processes, kills):
     end(launcher, small_run(tmp_path, "whole"), processes)
     generator = random.Random(processes)
@@ -87,14 +87,16 @@ def wait_for_step(run, output, step):
     raise AssertionError(run.err)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_sigterm_to_everything_saves(launcher, tmp_path, processes):
-    """Workers included, as a batch system or a terminal tells all processes."""
+@pytest.mark.parametrize(
+    ("processes", "told"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (1, signal.SIGINT)]
+)
+def test_a_signal_to_everything_saves(launcher, tmp_path, processes, told):
+    """Workers included, as a batch system or a terminal (Ctrl-C) tells all processes."""
     output = tmp_path / "run"
     arguments = small_run(tmp_path, save_every=10_000)
     run = launcher.start(arguments, processes)
     wait_for_step(run, output, 9)
-    os.killpg(run.group, signal.SIGTERM)
+    os.killpg(run.group, told)
     assert run.wait() == [143] * processes
     assert run.err == ""
     step = steps_of(output)[-1]["step"]

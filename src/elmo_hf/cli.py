@@ -223,6 +223,9 @@ def perplexity(
     raw: Annotated[
         bool, typer.Option("--raw", help="Split words by the model's rule, not at blanks.")
     ] = False,
+    split_sentences: Annotated[
+        bool, typer.Option("--split-sentences", help="A line is a paragraph, not one sentence.")
+    ] = False,
     rows: Annotated[int, typer.Option(help="Rows of running text, with carried states.")] = 32,
     batch_words: Annotated[int, typer.Option(help="Words of a batch, with the other states.")] = 4096,
     text_column: Annotated[str | None, typer.Option(help="The column of text, if not 'text'.")] = None,
@@ -247,6 +250,7 @@ def perplexity(
             tokenizer,
             states=states.value,
             raw=raw,
+            split_sentences=split_sentences,
             rows=rows,
             batch_words=batch_words,
             text_column=text_column,

@@ -35,7 +35,7 @@ from elmo_hf.embedder import batches
 from elmo_hf.modeling_elmo import States
 from elmo_hf.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.tokenization_elmo import ElmoTokenizer
-from elmo_hf.words_elmo import character_ids
+from elmo_hf.words_elmo import character_ids, split_sentences
 
 STATES = ("zero", "warm", "carried")
 SORTED_AT_ONCE = 32_768  # words, among which sentences of like length are looked for
@@ -95,6 +95,7 @@ def perplexity(
     *,
     states: str = "zero",
     raw: bool = False,
+    split_sentences: bool = False,
     rows: int = 32,
     batch_words: int = 4096,
     text_column: str | None = None,
@@ -110,6 +111,7 @@ def perplexity(
         tokenizer: with the vocabulary whose lines are the rows of the model's softmax.
         states: "zero", "warm" or "carried".
         raw: split text into words by the tokenizer's rule; otherwise it is split at whitespace.
+        split_sentences: a text is a paragraph, to be split into sentences; otherwise it is one sentence.
         rows: rows of running text, with carried states.
         batch_words: words of a batch, with its padding, with the other states.
         text_column, tokens_column: where a record has its text, or its words. Left out: "text" or "tokens".
@@ -117,7 +119,7 @@ def perplexity(
     """
     _check(model, tokenizer, states, {"rows": rows, "batch_words": batch_words})
     corpus = Corpus(source, text_column, tokens_column)
-    text = _Text(corpus, tokenizer, raw)
+    text = _Text(corpus, tokenizer, raw, split_sentences)
     windows = text.windows(rows, STEPS) if states == "carried" else text.batches(batch_words)
     judge = _Judge(model, tokenizer)
     with torch.no_grad(), evaluating(model.elmo), _bar(corpus, progress) as bar:
@@ -191,8 +193,9 @@ def _bar(corpus: Corpus, progress: bool) -> Iterator[Any]:
 class _Text:
     """A corpus as rows to be read and predicted; `sentences` counts those that were taken so far."""
 
-    def __init__(self, corpus: Corpus, tokenizer: ElmoTokenizer, raw: bool) -> None:
-        self.corpus, self.tokenizer, self.raw, self.sentences = corpus, tokenizer, raw, 0
+    def __init__(self, corpus: Corpus, tokenizer: ElmoTokenizer, raw: bool, is_paragraphs: bool) -> None:
+        self.corpus, self.tokenizer = corpus, tokenizer
+        self.raw, self.is_paragraphs, self.sentences = raw, is_paragraphs, 0
 
     def batches(self, batch_words: int) -> Iterator[list[Row]]:
         """Whole sentences, those of like length together."""
@@ -216,14 +219,16 @@ class _Text:
 
     def _groups(self) -> Iterator[list[Row]]:
         for piece in self.corpus.pieces(SORTED_AT_ONCE):
-            sentences = [words for words in map(self._split, piece.records) if words]
+            sentences = [words for record in piece.records for words in self._split(record) if words]
             self.sentences += len(sentences)
             yield [self._row(words) for words in sentences]
 
-    def _split(self, record: str | list[str]) -> list[str]:
+    def _split(self, record: str | list[str]) -> list[list[str]]:
+        """A record's sentences, each its words"""
         if isinstance(record, list):
-            return record
-        return self.tokenizer.tokenize(record) if self.raw else record.split()
+            return [record]
+        texts = split_sentences(record) if self.is_paragraphs else [record]
+        return [self.tokenizer.tokenize(text) if self.raw else text.split() for text in texts]
 
     def _row(self, words: list[str]) -> Row:
         forward = [self.tokenizer.bos_token, *words, self.tokenizer.eos_token]

@@ -1,0 +1,122 @@
+"""What fine-tuning a language model on a field's text brings: its perplexity before and after (the paper's
+Table 7).
+
+    python benchmarks/domain.py --model my-elmo --domains movies=reviews.txt.xz tweets=a.conll,b.conll \
+        --output benchmarks/results/domain.json
+
+A field's text is a file of words between blanks, a sentence a line, or of columns as in CoNLL's files, whose
+first one is the word; plain, or packed by xz. Its last twentieth is held out, and the rest is read once by
+`pretrain.py --start MODEL`. The vocabulary stays the model's, so both figures are of the same words, and each
+sentence is judged from zero states by the full softmax.
+"""
+
+import argparse
+import json
+import lzma
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from speed import machine, write_json
+
+PRETRAIN = Path(__file__).resolve().parent.parent / "training" / "pretrain.py"
+HELD_OUT = 20  # one sentence in so many
+
+
+def main() -> None:
+    options = read_options()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [adapt(name, paths, options, Path(folder)) for name, paths in options.domains]
+    command = " ".join(["python", "benchmarks/domain.py", *sys.argv[1:]])
+    write_json(options.output, {"command": command, "machine": machine(), "rows": rows})
+    print(f"Wrote {options.output}.")
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", required=True, help="the folder of a language model")
+    parser.add_argument("--domains", nargs="+", required=True, type=domain, metavar="NAME=FILE,FILE")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--learning-rate", type=float, default=0.1, help="of Adagrad (0.1)")
+    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--output", type=Path, required=True)
+    return parser.parse_args()
+
+
+def domain(text: str) -> tuple[str, list[Path]]:
+    name, is_there, paths = text.partition("=")
+    files = [Path(path) for path in paths.split(",")]
+    missing = [str(path) for path in files if not path.is_file()]
+    if not is_there or missing:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE,FILE with files that are there")
+    return name, files
+
+
+def adapt(name: str, paths: list[Path], options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    sentences = [words for path in paths for words in read_sentences(path)]
+    end = len(sentences) - len(sentences) // HELD_OUT
+    train, heldout = folder / f"{name}.train.txt", folder / f"{name}.txt"
+    train.write_text("\n".join(map(" ".join, sentences[:end])) + "\n", encoding="utf-8")
+    heldout.write_text("\n".join(map(" ".join, sentences[end:])) + "\n", encoding="utf-8")
+    before, *_, after = judged(train, heldout, folder / name, options)
+    row = {
+        "domain": name,
+        "train_sentences": end,
+        "train_words": sum(map(len, sentences[:end])),
+        "epochs": options.epochs,
+        "before": before,
+        "after": after,
+        "factor": before["mean"] / after["mean"],
+    }
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def read_sentences(path: Path) -> Iterator[list[str]]:
+    with (
+        lzma.open(path, "rt", encoding="utf-8")
+        if path.suffix == ".xz"
+        else path.open(encoding="utf-8") as file
+    ):
+        if ".conll" not in path.name:
+            yield from filter(None, map(str.split, file))
+            return
+        words: list[str] = []
+        for line in file:
+            if line.strip():
+                words.append(line.split()[0])
+            elif words:
+                yield words
+                words = []
+        if words:
+            yield words
+
+
+def judged(train: Path, heldout: Path, run: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The evaluations of a run: before it, and after each epoch"""
+    command = [sys.executable, str(PRETRAIN), "--start", options.model, "--data", str(train)]
+    command += ["--heldout", str(heldout), "--output", str(run), "--evaluation-states", "zero"]
+    for name in ("epochs", "learning_rate", "rows", "seed"):
+        command += [f"--{name}", str(vars(options)[name])]
+    done = subprocess.run(
+        [*command, "--samples", "2048", "--restart-rows", "0.05"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit("domain.py: the training failed, see above.")
+    lines = map(json.loads, (run / "log.jsonl").read_text(encoding="utf-8").splitlines())
+    return [
+        {key: line[key] for key in ("forward", "backward", "mean", "tokens", "unknown", "states")}
+        for line in lines
+        if line["kind"] == "evaluation"
+    ]
+
+
+if __name__ == "__main__":
+    main()

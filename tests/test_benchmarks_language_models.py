@@ -1,0 +1,69 @@
+"""The scripts around elmo-tiny: the 5-gram beside it, other fields' text, and the choice of its shape."""
+
+import json
+import lzma
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+import domain
+import kneser_ney
+import shapes
+
+SENTENCES = [["the", "cat", "sat"], [], ["Zürich", "sat"]]
+
+
+def test_the_5_gram_reads_each_sentence_from_both_ends(tmp_path):
+    count = kneser_ney.write_sentences(SENTENCES, {"the", "sat"}, tmp_path / "text")
+    assert count == {"sentences": 2, "tokens": 7, "unknown": 2}
+    assert (tmp_path / "text.forward").read_text() == "the <RARE> sat\n<RARE> sat\n"
+    assert (tmp_path / "text.backward").read_text() == "sat <RARE> the\nsat <RARE>\n"
+
+
+@pytest.mark.skipif(
+    not (kneser_ney.KENLM / "bin" / "lmplz").exists(), reason="KenLM is not there; kneser_ney.py compiles it"
+)
+def test_the_5_gram_expects_what_it_has_read(tmp_path):
+    text = [list("ahbgcfdeedfcgbha"[number % 8 :]) for number in range(200)]
+    kneser_ney.write_sentences(text, set("abcdefgh"), tmp_path / "train")
+    model = kneser_ney.train(tmp_path / "train.forward", "100M")
+    losses = []
+    for number, sentence in enumerate(["ahbgcfde", "hhhaaagg"]):
+        kneser_ney.write_sentences([list(sentence)], set("abcdefgh"), tmp_path / f"{number}")
+        losses.append(kneser_ney.loss_of(model, tmp_path / f"{number}.forward", 9))
+    assert 0 < losses[0] < math.log(8) < losses[1]
+
+
+def test_text_of_a_field_by_line_or_by_column(tmp_path):
+    packed, columns = tmp_path / "lines.txt.xz", tmp_path / "a.conll"
+    packed.write_bytes(lzma.compress("the cat sat\n\nZürich sat\n".encode()))
+    columns.write_text("the\tO\ncat\tB\nsat\tO\n\n\nZürich\tB\nsat\tO", encoding="utf-8")
+    wanted = [["the", "cat", "sat"], ["Zürich", "sat"]]
+    assert list(domain.read_sentences(packed)) == list(domain.read_sentences(columns)) == wanted
+
+
+def test_a_field_needs_a_name_and_files(tmp_path):
+    (tmp_path / "text").touch()
+    assert domain.domain(f"news={tmp_path}/text") == ("news", [tmp_path / "text"])
+    for wrong in (f"{tmp_path}/text", f"news={tmp_path}/text,{tmp_path}/none"):
+        with pytest.raises(Exception, match="NAME=FILE,FILE"):
+            domain.domain(wrong)
+
+
+def test_candidates_are_settings_of_pretraining():
+    sys.path.insert(0, str(shapes.PRETRAIN.parent))
+    from settings import make_parser, with_type
+
+    for candidate in shapes.CANDIDATES.values():
+        flags = [
+            part for key, value in shapes.flags_of(candidate).items() for part in (f"--{key}", str(value))
+        ]
+        found = vars(make_parser().parse_args(flags))
+        for name, value in candidate.items():
+            if name != "filters":
+                assert found[name] == with_type(name, value)
+        assert found["char_filters"] == json.loads(shapes.flags_of(candidate)["char_filters"])

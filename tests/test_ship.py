@@ -1,0 +1,57 @@
+"""training/ship.py: half the bytes, the same model but for the rounding, and nothing that the package has."""
+
+import json
+import sys
+
+import pytest
+import torch
+from launcher import TRAINING
+from safetensors.torch import load_file
+
+from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
+
+sys.path.insert(0, str(TRAINING))
+
+from ship import ship
+
+WORDS = ["<S>", "</S>", "<UNK>", "the", "cat"]
+
+
+@pytest.fixture
+def trained(tmp_path):
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    config = ElmoConfig(lstm_dim=8, projection_dim=4, char_filters=[[1, 4], [2, 4]], vocab_size=len(WORDS))
+    model, tokenizer = ElmoForPreTraining(config), ElmoTokenizer(vocabulary)
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "final")
+    return model, tokenizer, tmp_path / "final"
+
+
+def test_weights_are_halves_and_are_read_as_float32(trained, tmp_path):
+    model, tokenizer, folder = trained
+    ship(str(folder), tmp_path / "shipped")
+    stored = load_file(tmp_path / "shipped" / "model.safetensors")
+    assert {weight.dtype for weight in stored.values()} == {torch.float16}
+    loaded = ElmoForPreTraining.from_pretrained(tmp_path / "shipped")
+    for name, weight in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight.half().float()), name
+    assert ElmoModel.from_pretrained(tmp_path / "shipped").dtype == torch.float32
+    assert ElmoTokenizer.from_pretrained(tmp_path / "shipped").get_vocab() == tokenizer.get_vocab()
+
+
+def test_no_code_goes_along(trained, tmp_path):
+    ship(str(trained[2]), tmp_path / "shipped")
+    assert not list((tmp_path / "shipped").glob("*.py"))
+    for name in ("config.json", "tokenizer_config.json"):
+        assert "auto_map" not in json.loads((tmp_path / "shipped" / name).read_text())
+
+
+def test_what_halves_cannot_hold_is_refused(trained, tmp_path):
+    model, _, folder = trained
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] = 1e5
+    model.save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"has a weight of 100000, which half precision cannot hold"):
+        ship(str(folder), tmp_path / "shipped")
+    assert not (tmp_path / "shipped").exists()
