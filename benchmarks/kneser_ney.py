@@ -5,7 +5,7 @@
 
 The 5-gram is KenLM's (`lmplz`: modified Kneser-Ney, interpolated, nothing pruned). Its source comes from PyPI
 and is compiled into benchmarks/.envs the first time, for which a C++ compiler, cmake and Boost are needed
-(Debian: `apt install g++ cmake libboost-program-options-dev libboost-thread-dev libboost-system-dev`).
+(Debian: `apt install g++ cmake libboost-{program-options,system,thread,test}-dev`).
 
 Both directions are measured, each with a 5-gram of its own, the backward one of every sentence reversed. What
 is predicted is what an ELMo predicts (`elmo_hf.perplexity`): the words, and the end of each sentence
