@@ -125,7 +125,8 @@ def compare(
     figures = {}
     for name, count in parts.items():
         unknown = count["unknown"] / (count["tokens"] - count["sentences"])
-        found = Perplexity(*losses[name], count["tokens"], count["sentences"], unknown, "zero")
+        forward, backward = losses[name]
+        found = Perplexity(forward, backward, count["tokens"], count["sentences"], unknown, "zero")
         figures[name] = {key: value for key, value in found.to_dict().items() if key != "states"}
     return {"training": counted, "heldout": figures}
 
