@@ -31,7 +31,7 @@ def main() -> None:
 
 def ship(source: str, target: Path) -> None:
     model, tokenizer = load_language_model(source)
-    largest = max(float(weight.abs().max()) for weight in model.parameters())
+    largest = max(float(weight.detach().abs().max()) for weight in model.parameters())
     if not largest < torch.finfo(torch.float16).max:
         raise ValueError(f"{source} has a weight of {largest:g}, which half precision cannot hold.")
 
