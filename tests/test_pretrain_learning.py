@@ -121,12 +121,13 @@ def zero_states():
 
 
 def reference(weights, windows, words, samples):
-    """Mean losses (2,) over windows whose states are carried, and the gradient of 20 times their mean."""
-    states, total = zero_states(), [0.0, 0.0]
+    """Mean losses (2,) over windows whose states are carried, and the gradient of 20 times their mean, but
+    with places without a word counted as well."""
+    states, total, places = zero_states(), [0.0, 0.0], len(windows) * ROWS * STEPS
     for window, drawn in zip(windows, samples, strict=True):
         sums, states = reference_losses(weights, window, states, drawn)
         means = [one / words[direction] for direction, one in enumerate(sums)]
-        (20 * 0.5 * (means[0] + means[1])).backward()
+        (20 * 0.5 * (sums[0] + sums[1]) / places).backward()
         total = [one + float(mean.detach()) for one, mean in zip(total, means, strict=True)]
     return total, {name: weight.grad for name, weight in weights.items()}
 
@@ -140,22 +141,37 @@ def test_update_is_that_of_the_formulas(monkeypatch, samples, way):
     """Two windows an update, the second of which begins in the states that the first has left."""
     if way != "kernels":
         monkeypatch.setattr(modeling_elmo, "kernels", None)
-    learner = make_learner(torch.float64 if way == "float64" else torch.float32, samples=samples, clip=3.0)
-    weights, windows = weights_of(learner.model), make_windows(2)
+    learner = make_learner(
+        torch.float64 if way == "float64" else torch.float32, samples=samples, clip=3.0, accumulate=2
+    )
+    compare_update(learner, make_windows(2), samples, digits=1e-6 if way == "float64" else 5e-5)
+
+
+def test_words_count_the_same_when_few_are_left():
+    """As the text runs out, row after row has none."""
+    windows = [window for window in make_windows(10_000) if window.mask.any(axis=(1, 2)).all()][-2:]
+    assert sum(window.mask.sum() for window in windows) < 2 * ROWS * STEPS
+    learner = make_learner(torch.float64, samples=40, clip=0.3, accumulate=2)
+    compare_update(learner, windows, 40, digits=1e-6)
+
+
+def compare_update(learner, windows, samples, digits):
+    """Losses, gradients, changed weights and states are those of the reference; digits: losses are added up
+    in float32."""
+    weights, clip = weights_of(learner.model), learner.settings.clip
     words = torch.tensor(sum(window.mask.sum(axis=(1, 2)) for window in windows))
     size = learner.model.config.vocab_size
     drawn = [draw_samples(samples, size, (0, 9, 0, number)) if samples else None for number in range(2)]
     losses, gradients = reference(weights, windows, words, drawn)
     found = learner.update(windows, words, step=9)
 
-    digits = 1e-6 if way == "float64" else 5e-5  # losses are added up in float32
     assert [found["forward_loss"], found["backward_loss"]] == pytest.approx(losses, rel=digits)
     assert found["loss"] == pytest.approx(sum(losses) / 2, rel=digits)
     norm = float(sum(gradient.square().sum() for gradient in gradients.values()).sqrt())
     assert found["norm"] == pytest.approx(norm, rel=digits)
-    assert norm > 3.0
+    assert norm > clip
     for name, weight in learner.model.named_parameters():
-        gradient = gradients[name] * 3.0 / norm
+        gradient = gradients[name] * clip / norm
         expected = weights[name].detach() - 0.2 * gradient / (1 + gradient.square()).sqrt()
         torch.testing.assert_close(weight.double(), expected, rtol=digits, atol=digits)
         assert float(gradient.abs().max()) > 1e-3, name

@@ -4,6 +4,7 @@
     found = learner.update(windows, words, step=0)   # {"loss": ..., "forward_loss": ..., "norm": ...}
 
 The loss is that of all processes together: the sum over what they predict, divided by the words of them all.
+The gradient is that of the sum divided by the places for words, which is the same until the text runs out.
 """
 
 import math
@@ -52,6 +53,7 @@ class Learner:
         self.network = Network(model, has_softmax=not self.samples)
         self.optimizer, self.row_gradients = self._make_optimizer(), RowGradients()
         self.states = model.elmo.zero_states(settings.rows // accelerator.num_processes)
+        self.places = settings.rows * settings.window * settings.accumulate  # for the words of an update
         self.row_losses: list[Tensor] = []  # (2, rows) of each window of the last update
 
     def _make_optimizer(self) -> PretrainingOptimizer:
@@ -95,17 +97,18 @@ class Learner:
             wanted, rows = self._wanted_rows(torch.from_numpy(window.targets), seed)
             found = sampled_loss(found.flatten(1, 2), *rows, wanted).view(targets.shape)
         row_losses = (found * mask).sum(dim=2)
-        losses = row_losses.sum(dim=1) / words.clamp(min=1)
-        # The gradient becomes the mean over the processes, and words are those of all of them.
-        scale = self.settings.loss_scale * self.accelerator.num_processes
-        self.accelerator.backward(0.5 * losses.sum() * scale)
+        # A word always counts the same. The few that are left when the text runs out would otherwise drive
+        # steps as large as all the others', and spoil what was learnt. The gradient becomes the mean over the
+        # processes, and the places are those of all of them.
+        scale = self.settings.loss_scale * self.accelerator.num_processes / self.places
+        self.accelerator.backward(0.5 * row_losses.sum() * scale)
         if rows is not None and wanted is not None:
             weight, bias = (table.grad for table in rows)
             assert weight is not None
             assert bias is not None
             self.row_gradients.add(RowGradient(wanted.ids, weight, bias))
         self.row_losses.append(row_losses.detach())
-        return losses.detach()
+        return row_losses.detach().sum(dim=1) / words.clamp(min=1)
 
     def _restart_rows(self, seed: tuple[int, ...]) -> None:
         """Some rows' states start from zeros again, the same ones whatever the number of processes. Otherwise
