@@ -24,17 +24,8 @@ LAYERS = [
     ["convert.__init__"],
     ["cli"],
 ]
-FLAT = {
-    "configuration",
-    "tokenization",
-    "modeling",
-    "words",
-    "layers",
-    "crf",
-    "checks",
-    "cache",
-    "task",
-}  # what travels to the Hub
+# What travels to the Hub.
+FLAT = set("configuration tokenization modeling words layers crf checks cache task".split())
 
 
 def level(name):

@@ -4,8 +4,8 @@
     model.elmo_cache = ElmoLayerCache("scratch/")    # in a file there, which is gone when the process ends
 
 What comes back is what the biLM gave for the sentence when it first came, to the bit. (Without a cache, the
-last bits may depend on the other sentences of the batch.) The cache starts over when the biLM's weights change.
-For each word of each different sentence it holds all layers' numbers: 12 kB for the original model.
+last bits may depend on the other sentences of the batch.) The cache starts over when the biLM's weights
+change. For each word of each different sentence it holds all layers' numbers: 12 kB for the original model.
 """
 
 import hashlib

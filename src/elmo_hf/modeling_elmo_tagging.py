@@ -104,8 +104,8 @@ class ElmoForSemanticRoleLabeling(ElmoTagger):
     """Who did what to whom: for one predicate at a time, each word's role, as labels `B-ARG0 I-ARG0 O B-V`.
 
     The RNN is the deep one of He et al. (2017): layers with highways that read in turn from the left and from
-    the right. The paper's numbers are task_hidden_size=300, task_num_layers=8, task_dropout=0.1, use_crf=False;
-    each word then has its own softmax, and the best sequence that the BIO scheme allows is found afterwards.
+    the right. The paper has task_hidden_size=300, task_num_layers=8, task_dropout=0.1 and use_crf=False: each
+    word has its own softmax, and the best sequence that the BIO scheme allows is found afterwards.
     """
 
     def __init__(self, config: ElmoConfig) -> None:
