@@ -25,7 +25,7 @@ LAYERS = [
     ["cli"],
 ]
 # What travels to the Hub.
-FLAT = set("configuration tokenization modeling words layers crf checks cache task".split())
+FLAT = {"configuration", "tokenization", "modeling", "words", "layers", "checks"} | {"crf", "cache", "task"}
 
 
 def level(name):
