@@ -2,7 +2,7 @@
 
     FILES="--train ner/train.conll --dev ner/dev.conll --test ner/test.conll"
     python training/finetune_ner.py --elmo my-elmo $FILES --output runs/ner --seeds 0 1 2
-    python training/finetune_ner.py --elmo my-elmo --data conll2003 --output runs/ner --vectors glove.6B.50d.txt
+    python training/finetune_ner.py --elmo my-elmo --data conll2003 --output runs/ner --vectors glove.txt
     python training/finetune_ner.py --smoke $FILES --output runs/smoke
 
 A line of a file is a word, and its label as the last of its columns; labels are B- and I- with or without
