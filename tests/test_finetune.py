@@ -1,4 +1,4 @@
-"""The recipes for taggers: what they read from files and datasets, whole runs, and a sentence for each mistake."""
+"""The recipes for taggers: what they read, whole runs, and a sentence for each mistake."""
 
 import json
 import lzma
@@ -20,7 +20,10 @@ import finetune_srl  # noqa: E402
 from finetuning import labels_of, read_columns, trimmed  # noqa: E402
 from tagging import as_bio  # noqa: E402
 
-NER = "-DOCSTART-\tO\n\nAda\tNNP\tI-PER\nLovelace\tNNP\tI-PER\nBabbage\tNNP\tB-PER\n\nin\tIN\tO\r\nParis\tNNP\tB-LOC\n"
+NER = (
+    "-DOCSTART-\tO\n\nAda\tNNP\tI-PER\nLovelace\tNNP\tI-PER\nBabbage\tNNP\tB-PER\n\n"
+    "in\tIN\tO\r\nParis\tNNP\tB-LOC\n"
+)
 SRL = """
 s 0 He PRON PRP (TOP - - (ARG0*) *
 s 1 bought VERB VBD * buy buy.01 (V*) *
@@ -83,7 +86,7 @@ def test_a_broken_file_is_named(tmp_path, read, text, message):
 
 
 def test_files_that_are_absent_or_damaged_are_named(tmp_path):
-    with pytest.raises(ValueError, match="absent.conll could not be read"):
+    with pytest.raises(ValueError, match=r"absent\.conll could not be read"):
         read_columns(tmp_path / "absent.conll")
     (tmp_path / "cut.xz").write_bytes(lzma.compress(b"some text")[:-5])
     with pytest.raises(ValueError, match="or is damaged"):
