@@ -133,7 +133,7 @@ def random_examples(model_class, number):
     examples = []
     for _ in range(number):
         words, labels = [], []
-        while len(words) < 4 + draw(4):
+        while len(words) < 2 + draw(4):
             kind, length = draw(3), 1 + draw(2)
             words += ["".join("abcdefgh"[draw(8)] for _ in range(4)).title() for _ in range(length)]
             labels += [[0, 0], [1, 2], [3, 4]][kind][:length]
