@@ -50,7 +50,7 @@ def made_up_examples(number: int) -> list[dict[str, Any]]:
 def train(batches: list[dict[str, Tensor]], size: str, cache: str, epochs: int) -> dict[str, Any]:
     torch.manual_seed(0)
     labels = dict(enumerate(LABELS))
-    config = CONFIG | SIZES[size] | {"vocab_size": 3, "task_word_dim": 0, "id2label": labels}
+    config: dict[str, Any] = CONFIG | SIZES[size] | {"vocab_size": 3, "task_word_dim": 0, "id2label": labels}
     model = ElmoForTokenClassification(ElmoConfig(**config))
     with tempfile.TemporaryDirectory() as folder:
         if cache != "none":
