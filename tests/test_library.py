@@ -127,11 +127,12 @@ def test_the_auto_map_names_every_class_that_the_folder_holds(folder, tmp_path):
         "AutoConfig": "configuration_elmo.ElmoConfig",
         "AutoModel": "modeling_elmo.ElmoModel",
         "AutoModelForPreTraining": "modeling_elmo_pretraining.ElmoForPreTraining",
+        "AutoTokenizer": ["tokenization_elmo.ElmoTokenizer", None],
     }
     ElmoModel.from_pretrained(folder).save_pretrained(tmp_path / "base")
     config = json.loads((tmp_path / "base" / "config.json").read_text(encoding="utf-8"))
-    assert list(config["auto_map"]) == ["AutoConfig", "AutoModel"]
-    for reference in config["auto_map"].values():
+    assert list(config["auto_map"]) == ["AutoConfig", "AutoModel", "AutoTokenizer"]
+    for reference in (config["auto_map"][name] for name in ("AutoConfig", "AutoModel")):
         assert (tmp_path / "base" / (reference.split(".")[0] + ".py")).exists()
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert tokenizer["auto_map"] == {"AutoTokenizer": ["tokenization_elmo.ElmoTokenizer", None]}

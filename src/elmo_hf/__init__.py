@@ -1,12 +1,20 @@
 """ELMo for Hugging Face Transformers. Importing this package makes the Auto classes know it."""
 
-from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
 
+from .cache_elmo import ElmoLayerCache
 from .configuration_elmo import ElmoConfig
 from .embed import embed
 from .layers_elmo import ElmoScalarMix
 from .modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from .modeling_elmo_pretraining import ElmoForPreTraining
+from .modeling_elmo_tagging import ElmoForSemanticRoleLabeling, ElmoForTokenClassification
 from .tokenization_elmo import ElmoTokenizer
 from .vectors_io import read_vectors
 
@@ -14,6 +22,9 @@ __version__ = "0.1.0"
 __all__ = [
     "ElmoConfig",
     "ElmoForPreTraining",
+    "ElmoForSemanticRoleLabeling",
+    "ElmoForTokenClassification",
+    "ElmoLayerCache",
     "ElmoModel",
     "ElmoPreTrainedModel",
     "ElmoScalarMix",
@@ -25,4 +36,8 @@ __all__ = [
 AutoConfig.register("elmo", ElmoConfig, exist_ok=True)
 AutoModel.register(ElmoConfig, ElmoModel, exist_ok=True)
 AutoModelForPreTraining.register(ElmoConfig, ElmoForPreTraining, exist_ok=True)
+# Of several, the library takes the one that `config.architectures` names, or the first.
+AutoModelForTokenClassification.register(
+    ElmoConfig, (ElmoForTokenClassification, ElmoForSemanticRoleLabeling), exist_ok=True
+)
 AutoTokenizer.register(ElmoConfig, tokenizer_class=ElmoTokenizer, exist_ok=True)

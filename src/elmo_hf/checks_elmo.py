@@ -32,6 +32,26 @@ def checked_input_ids(config: ElmoConfig, input_ids: Tensor | None) -> Tensor:
     return input_ids
 
 
+def word_mask(
+    config: ElmoConfig,
+    input_ids: Tensor | None = None,
+    char_ids: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    inputs_embeds: Tensor | None = None,
+) -> Tensor:
+    """Where there is a word and not padding, (batch, words)."""
+    if inputs_embeds is not None:
+        found = torch.ones(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
+    elif config.token_encoder == "characters":
+        found = (checked_char_ids(config, char_ids) > 0).any(dim=-1)
+    else:
+        found = checked_input_ids(config, input_ids).ne(config.pad_token_id or 0)
+    if attention_mask is None:
+        return found
+    check_shape("attention_mask", attention_mask, found)
+    return attention_mask.bool()
+
+
 def check_embeds(config: ElmoConfig, embeds: Tensor) -> None:
     allowed: list[tuple[int, ...]] = [(config.projection_dim,)]
     if config.token_encoder == "characters":

@@ -5,6 +5,9 @@
 Every variant that was ever published is a setting here: other word lengths, no highway layers, no
 projections, no clips, no residual connections, relu or tanh, any number of layers, and a table of word
 vectors in place of the character network. The defaults are the original model of Peters et al. (2018).
+
+What task models (`task_elmo.py`) read stands below it: where the biLM's layers enter, the task's own words
+and RNN, and what a head decides with. The backbone ignores it.
 """
 
 import difflib
@@ -78,6 +81,28 @@ class ElmoConfig(PreTrainedConfig):
         has_warm_state: the checkpoint holds an initial state that `ElmoModel.warm_up` has stored.
         use_warm_state: a call without `states` starts from that state instead of zeros.
         bos_token_id, eos_token_id, unk_token_id, pad_token_id: word ids; padding is one past the vocabulary.
+
+    Args of task models:
+        elmo_at_input: the task's RNN reads `[x; ELMo]`. With both switches off there is no biLM at all.
+        elmo_at_output: the classifier reads `[h; ELMo]`, by a mix of its own.
+        elmo_layers: `"mix"` for the learned mix of all layers, `"top"` for the top layer alone.
+        elmo_dropout: after the mix.
+        freeze_elmo: the biLM stays as it is, without dropout; otherwise it is tuned with the task.
+        mix_l2: the paper's lambda: that much of the sum of the squared raw mix weights is added to the loss.
+        mix_gamma: the mix learns its scale; otherwise that stays 1.
+        mix_layer_norm: layers are normalised before they are mixed.
+        task_word_dim: size of the task's own word vectors, one for each of `vocab_size` words; 0 for none.
+        freeze_task_words: those vectors stay as they were loaded.
+        task_char_filters: the task's own small character network, as `char_filters`; empty for none.
+        task_char_embedding_dim: size of a character's vector there.
+        task_hidden_size: cells of the task's RNN, per direction.
+        task_num_layers: its layers.
+        task_dropout: in training, on what a layer of it reads and on what the classifier reads of it; one
+            draw serves all words of a sentence.
+        use_crf: taggers score a sentence's labels together (a conditional random field), or word by word.
+        tag_scheme: `"BIO"` allows only sequences of labels in which an `I-X` follows a `B-X` or `I-X`;
+            `"none"` allows all. Left out, it is BIO exactly when every label is `O`, `B-...` or `I-...`.
+        predicate_dim: size of the vector that tells a role labeller which word is the predicate.
     """
 
     model_type = "elmo"
@@ -104,11 +129,31 @@ class ElmoConfig(PreTrainedConfig):
     unk_token_id: int | None = 2
     pad_token_id: int | None = None
 
+    elmo_at_input: bool = True
+    elmo_at_output: bool = False
+    elmo_layers: Literal["mix", "top"] = "mix"
+    elmo_dropout: float | int = 0.5
+    freeze_elmo: bool = True
+    mix_l2: float | int = 0.001
+    mix_gamma: bool = True
+    mix_layer_norm: bool = False
+    task_word_dim: int = 0
+    freeze_task_words: bool = False
+    task_char_filters: list[list[int]] | None = None
+    task_char_embedding_dim: int = 16
+    task_hidden_size: int = 200
+    task_num_layers: int = 2
+    task_dropout: float | int = 0.5
+    use_crf: bool = True
+    tag_scheme: Literal["BIO", "none"] | None = None
+    predicate_dim: int = 100
+
     def __post_init__(self, **kwargs: Any) -> None:
         self._refuse_unknown(kwargs)
         if self.char_filters is None:
             self.char_filters = [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512], [7, 1024]]
         self.char_filters = [list(pair) for pair in self.char_filters]
+        self.task_char_filters = [list(pair) for pair in self.task_char_filters or []]
         if self.pad_token_id is None:
             self.pad_token_id = self.vocab_size
         super().__post_init__(**kwargs)
@@ -130,33 +175,36 @@ class ElmoConfig(PreTrainedConfig):
     def validate_sizes(self) -> None:
         names = ["vocab_size", "max_characters_per_token", "char_embedding_dim"]
         names += ["lstm_dim", "projection_dim", "num_hidden_layers"]
+        names += ["task_char_embedding_dim", "task_hidden_size", "task_num_layers", "predicate_dim"]
         for name in names:
             if isinstance(getattr(self, name), bool) or getattr(self, name) < 1:
                 raise ValueError(f"ElmoConfig: {name} must be at least 1, but is {getattr(self, name)}.")
-        if self.num_highway_layers < 0:
-            raise ValueError(
-                f"ElmoConfig: num_highway_layers must be 0 or more, but is {self.num_highway_layers}."
-            )
+        for name in ("num_highway_layers", "task_word_dim"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"ElmoConfig: {name} must be 0 or more, but is {getattr(self, name)}.")
 
     def validate_filters(self) -> None:
-        assert self.char_filters is not None
         if not self.char_filters:
             raise ValueError("ElmoConfig: char_filters is empty; give at least one [width, number] pair.")
-        for pair in self.char_filters:
-            if len(pair) != 2 or min(pair) < 1 or any(isinstance(number, bool) for number in pair):
-                raise ValueError(
-                    f"ElmoConfig: char_filters must be [width, number] pairs of at least 1, but holds {pair}."
-                )
-            if self.token_encoder == "characters" and pair[0] > self.max_characters_per_token:
-                raise ValueError(
-                    f"ElmoConfig: char_filters has a filter of width {pair[0]}, but max_characters_per_token "
-                    f"is {self.max_characters_per_token}, so it fits into no word."
-                )
+        self._check_filters("char_filters", fit=self.token_encoder == "characters")
+        self._check_filters("task_char_filters", fit=True)
         if self.token_encoder == "characters" and self.max_characters_per_token < 3:
             raise ValueError(
                 "ElmoConfig: max_characters_per_token must be at least 3 (word begin, one letter, word end), "
                 f"but is {self.max_characters_per_token}."
             )
+
+    def _check_filters(self, name: str, fit: bool) -> None:
+        for pair in getattr(self, name):
+            if len(pair) != 2 or min(pair) < 1 or any(isinstance(number, bool) for number in pair):
+                raise ValueError(
+                    f"ElmoConfig: {name} must be [width, number] pairs of at least 1, but holds {pair}."
+                )
+            if fit and pair[0] > self.max_characters_per_token:
+                raise ValueError(
+                    f"ElmoConfig: {name} has a filter of width {pair[0]}, but max_characters_per_token "
+                    f"is {self.max_characters_per_token}, so it fits into no word."
+                )
 
     def validate_projection(self) -> None:
         if self.char_projection is False and self.num_filters != self.projection_dim:
@@ -170,12 +218,23 @@ class ElmoConfig(PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"ElmoConfig: {name} must be above 0, or None for no limit, but is {value}.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"ElmoConfig: dropout must be at least 0 and below 1, but is {self.dropout}.")
+        for name in ("dropout", "elmo_dropout", "task_dropout"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ValueError(f"ElmoConfig: {name} must be at least 0 and below 1, but is {value}.")
+        if not 0 <= self.mix_l2 < float("inf"):
+            raise ValueError(f"ElmoConfig: mix_l2 must be 0 or more, but is {self.mix_l2}.")
         if self.use_warm_state and not self.has_warm_state:
             raise ValueError(
                 "ElmoConfig: use_warm_state is True, but the checkpoint stores no warm state; "
                 "call model.warm_up(text) first."
+            )
+
+    def validate_task_input(self) -> None:
+        if not (self.elmo_at_input or self.task_word_dim or self.task_char_filters):
+            raise ValueError(
+                "ElmoConfig: a task model would have nothing to read; set elmo_at_input, or give it words of "
+                "its own by task_word_dim or task_char_filters."
             )
 
     def validate_token_ids(self) -> None:
@@ -188,6 +247,11 @@ class ElmoConfig(PreTrainedConfig):
                     f"ElmoConfig: {name} must be from 0 to {limit - 1} (vocab_size is {self.vocab_size}), "
                     f"but is {value}."
                 )
+
+    @property
+    def reads_elmo(self) -> bool:
+        """Whether a task model holds the biLM."""
+        return self.elmo_at_input or self.elmo_at_output
 
     @property
     def num_filters(self) -> int:

@@ -25,7 +25,7 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .checks_elmo import check_embeds, check_shape, checked_char_ids, checked_input_ids
+from .checks_elmo import check_embeds, word_mask
 from .configuration_elmo import ElmoConfig
 from .layers_elmo import ElmoScalarMix
 from .tokenization_elmo import ElmoTokenizer
@@ -40,7 +40,11 @@ except ImportError:  # the copy of this file that lies beside the weights on the
 States = tuple[Tensor, Tensor]
 
 # A saved folder can always be loaded as these; the saved class's own entry is added by the library.
-AUTO_MAP = {"AutoConfig": "configuration_elmo.ElmoConfig", "AutoModel": "modeling_elmo.ElmoModel"}
+AUTO_MAP: dict[str, Any] = {
+    "AutoConfig": "configuration_elmo.ElmoConfig",
+    "AutoModel": "modeling_elmo.ElmoModel",
+    "AutoTokenizer": ["tokenization_elmo.ElmoTokenizer", None],
+}
 
 
 # ---- characters -> words
@@ -209,6 +213,7 @@ class ElmoPreTrainedModel(PreTrainedModel):
     config: ElmoConfig
     config_class = ElmoConfig
     base_model_prefix = "elmo"
+    auto_map = AUTO_MAP
     supports_gradient_checkpointing = True
     _no_split_modules = ["ElmoCharacterEncoder", "ElmoWordEncoder", "ElmoLayer"]  # noqa: RUF012
 
@@ -231,7 +236,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
                 init.normal_(module.weight, std=(module.in_channels * module.kernel_size[0]) ** -0.5)
         elif isinstance(module, nn.Linear):
             init.normal_(module.weight, std=module.in_features**-0.5)
-            init.constant_(module.bias, -2.0 if isinstance(module, ElmoCarry) else 0.0)
+            if module.bias is not None:
+                init.constant_(module.bias, -2.0 if isinstance(module, ElmoCarry) else 0.0)
         elif isinstance(module, ElmoLayer):
             self._init_lstm(module)
         elif isinstance(module, ElmoScalarMix):
@@ -254,7 +260,7 @@ class ElmoPreTrainedModel(PreTrainedModel):
             init.uniform_(layer.projection, -limit, limit)
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        self.config.auto_map = dict(AUTO_MAP)
+        self.config.auto_map = dict(self.auto_map)
         super().save_pretrained(*args, **kwargs)
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -319,7 +325,7 @@ class ElmoModel(ElmoPreTrainedModel):
             keep_boundaries: keep the vectors of sentence begin (first place) and end (last place), which
                 the model adds and otherwise drops.
         """
-        mask = self.word_mask(input_ids, char_ids, attention_mask, inputs_embeds)
+        mask = word_mask(self.config, input_ids, char_ids, attention_mask, inputs_embeds)
         words = self._word_vectors(input_ids, char_ids, inputs_embeds)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -382,29 +388,10 @@ class ElmoModel(ElmoPreTrainedModel):
         if ids.dim() < 3 or len(ids) != 2:
             raise ValueError(f"ids must have the shape (2, rows, steps, ...), but have {tuple(ids.shape)}.")
         every, places = ids.flatten(0, 1), mask.flatten(0, 1) if mask is not None else None
-        mask = self.word_mask(every, every, places).unflatten(0, ids.shape[:2])
+        mask = word_mask(self.config, every, every, places).unflatten(0, ids.shape[:2])
         (top,), h, c = self._read(self.token_encoder(ids), mask, *self._states_for(ids.shape[1], states))
         forward, backward = top.chunk(2, dim=-1)
         return torch.stack([forward, backward.flip(1)]), (h, c)
-
-    def word_mask(
-        self,
-        input_ids: Tensor | None = None,
-        char_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-    ) -> Tensor:
-        """Where there is a word and not padding, (batch, words)."""
-        if inputs_embeds is not None:
-            found = torch.ones(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
-        elif self.config.token_encoder == "characters":
-            found = (checked_char_ids(self.config, char_ids) > 0).any(dim=-1)
-        else:
-            found = checked_input_ids(self.config, input_ids).ne(self.config.pad_token_id or 0)
-        if attention_mask is None:
-            return found
-        check_shape("attention_mask", attention_mask, found)
-        return attention_mask.bool()
 
     def _word_vectors(
         self, input_ids: Tensor | None, char_ids: Tensor | None, inputs_embeds: Tensor | None

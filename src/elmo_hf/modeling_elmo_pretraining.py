@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .checks_elmo import check_range, check_shape
+from .checks_elmo import check_range, check_shape, word_mask
 from .configuration_elmo import ElmoConfig
 from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, States
 
@@ -91,7 +91,7 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         losses: tuple[Tensor | None, Tensor | None] = (None, None)
         labels = input_ids if labels is None else labels
         if labels is not None:
-            mask = self.elmo.word_mask(input_ids, char_ids, attention_mask, inputs_embeds)
+            mask = word_mask(self.config, input_ids, char_ids, attention_mask, inputs_embeds)
             losses = self._losses(forward_half, backward_half, mask, labels)
         if output_logits is None:
             output_logits = labels is None

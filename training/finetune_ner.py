@@ -1,0 +1,80 @@
+"""Named entities with the paper's tagger: two layers of biLSTM and a CRF over [own words; ELMo].
+
+    FILES="--train ner/train.conll --dev ner/dev.conll --test ner/test.conll"
+    python training/finetune_ner.py --elmo my-elmo $FILES --output runs/ner --seeds 0 1 2
+    python training/finetune_ner.py --elmo my-elmo --data conll2003 --output runs/ner --vectors glove.txt
+    python training/finetune_ner.py --smoke $FILES --output runs/smoke
+
+A line of a file is a word, and its label as the last of its columns; labels are B- and I- with or without
+every B-. A dataset has the columns `tokens` and `ner_tags` or `labels`. The ablations are flags:
+`--set elmo_at_input=false`, `elmo_at_output=true`, `elmo_layers=top`, `mix_l2=0.001`, `freeze_elmo=false`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from finetuning import (
+    Example,
+    Task,
+    finetune,
+    first_column,
+    labels_of,
+    make_parser,
+    read_columns,
+    read_splits,
+    run,
+)
+from tagging import as_bio, collate_words, decided, example
+from transformers import EvalPrediction
+
+from elmo_hf import ElmoForTokenClassification
+from elmo_hf.metrics import span_scores
+
+# Peters et al. (2018), A.4. The paper's second layer has half the cells.
+CONFIG: dict[str, Any] = {
+    "task_word_dim": 50,
+    "task_char_filters": [[3, 128]],
+    "task_char_embedding_dim": 16,
+    "task_hidden_size": 200,
+    "task_num_layers": 2,
+    "task_dropout": 0.5,
+    "elmo_at_input": True,
+    "elmo_at_output": False,
+    "elmo_dropout": 0.0,  # task_dropout is on the same input
+    "mix_l2": 0.1,
+    "use_crf": True,
+    "tag_scheme": "BIO",
+}
+
+
+def main() -> None:
+    parser = make_parser(__doc__, batch_size=32, learning_rate=1e-3, epochs=75, patience=15, clip=5.0)
+    flags = parser.parse_args()
+    data = read_splits(flags, read, from_row)
+    labels = labels_of(data, scheme="BIO")
+
+    def score(evaluation: EvalPrediction) -> dict[str, float]:
+        found = span_scores(*decided(evaluation, labels))
+        return {name: found[name] for name in ("f1", "precision", "recall")}
+
+    task = Task("ner", ElmoForTokenClassification, CONFIG, collate_words(labels), score, best="f1")
+    finetune(task, flags, data, id2label=dict(enumerate(labels)))
+
+
+def read(path: Path) -> list[Example]:
+    sentences = read_columns(path)
+    return [
+        example(
+            [line[0] for line in lines], as_bio([line[-1] for line in lines]), f"{path}, sentence {number}"
+        )
+        for number, lines in enumerate(sentences, start=1)
+    ]
+
+
+def from_row(row: Example) -> list[Example]:
+    labels = first_column(row, ("ner_tags", "labels", "tags"))
+    return [example(first_column(row, ("tokens", "words")), as_bio(labels), "a row of the dataset")]
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,79 @@
+"""Parts of speech: the tagger without a CRF, as each word's label hardly depends on its neighbours'.
+
+    FILES="--train ud/train.conllu.xz --dev ud/dev.conllu.xz --test ud/test.conllu.xz"
+    python training/finetune_pos.py --elmo my-elmo $FILES --output runs/pos --seeds 0 1 2
+    python training/finetune_pos.py --elmo my-elmo --data my-dataset --column xpos --output runs/pos
+    python training/finetune_pos.py --smoke $FILES --output runs/smoke
+
+Files are CoNLL-U. A dataset has the columns `tokens` and `upos` (or `xpos`, by `--column`), or `labels`.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from finetuning import (
+    Example,
+    Task,
+    finetune,
+    first_column,
+    labels_of,
+    make_parser,
+    read_columns,
+    read_splits,
+    run,
+)
+from tagging import collate_words, decided, example
+from transformers import EvalPrediction
+
+from elmo_hf import ElmoForTokenClassification
+from elmo_hf.metrics import accuracy
+
+CONFIG: dict[str, Any] = {
+    "task_word_dim": 50,
+    "task_char_filters": [[3, 128]],
+    "task_hidden_size": 200,
+    "task_num_layers": 1,
+    "task_dropout": 0.5,
+    "elmo_dropout": 0.0,  # task_dropout is on the same input
+    "mix_l2": 0.001,
+    "use_crf": False,
+    "tag_scheme": "none",
+}
+COLUMNS = {"upos": 3, "xpos": 4}  # of CoNLL-U
+
+
+def main() -> None:
+    parser = make_parser(__doc__, batch_size=32, learning_rate=1e-3, epochs=40, patience=5, clip=5.0)
+    parser.add_argument("--column", choices=list(COLUMNS), default="upos", help="which parts of speech")
+    flags = parser.parse_args()
+    data = read_splits(
+        flags, partial(read, column=COLUMNS[flags.column]), partial(from_row, name=flags.column)
+    )
+    labels = labels_of(data)
+
+    def score(evaluation: EvalPrediction) -> dict[str, float]:
+        return {"accuracy": accuracy(*decided(evaluation, labels))}
+
+    task = Task("pos", ElmoForTokenClassification, CONFIG, collate_words(labels), score, best="accuracy")
+    finetune(task, flags, data, id2label=dict(enumerate(labels)))
+
+
+def read(path: Path, column: int) -> list[Example]:
+    examples = []
+    for number, lines in enumerate(read_columns(path), start=1):
+        words = [line for line in lines if line[0].isdecimal()]  # no ranges (1-2), no empty words (1.1)
+        if any(len(line) != 10 for line in words):
+            raise ValueError(f"{path}, sentence {number}: a line of CoNLL-U has ten columns.")
+        where = f"{path}, sentence {number}"
+        examples.append(example([line[1] for line in words], [line[column] for line in words], where))
+    return examples
+
+
+def from_row(row: Example, name: str) -> list[Example]:
+    labels = first_column(row, (name, "labels", "pos_tags"))
+    return [example(first_column(row, ("tokens", "words")), labels, "a row of the dataset")]
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,109 @@
+"""Semantic roles: the deep interleaved biLSTM of He et al. (2017) over [own words; ELMo; predicate].
+
+    FILES="--train srl/train.conll.xz --dev srl/dev.conll.xz --test srl/test.conll.xz"
+    python training/finetune_srl.py --elmo my-elmo $FILES --output runs/srl --vectors glove.6B.100d.txt
+    python training/finetune_srl.py --elmo my-elmo --data my-dataset --output runs/srl
+    python training/finetune_srl.py --smoke $FILES --output runs/smoke
+
+Files have columns: sentence, number, word, two parts of speech, parse, lemma, roleset (`-` where there is no
+predicate), and one column of spans for each predicate, as in CoNLL-2005. A dataset has a row for each
+predicate, with the columns `tokens`, `labels` (B-ARG0 ...) and `predicate_mask`. The score is that of the
+CoNLL-2005 scorer.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from finetuning import (
+    Example,
+    Task,
+    finetune,
+    first_column,
+    labels_of,
+    make_parser,
+    read_columns,
+    read_splits,
+    run,
+)
+from tagging import as_bio, collate_words, decided, example
+from torch import nn
+from transformers import EvalPrediction
+
+from elmo_hf import ElmoForSemanticRoleLabeling
+from elmo_hf.metrics import role_scores
+
+# He et al. (2017), and Peters et al. (2018), A.3.
+CONFIG: dict[str, Any] = {
+    "task_word_dim": 100,
+    "predicate_dim": 100,
+    "task_hidden_size": 300,
+    "task_num_layers": 8,
+    "task_dropout": 0.1,
+    "elmo_dropout": 0.5,
+    "mix_l2": 0.001,
+    "use_crf": False,
+    "tag_scheme": "BIO",
+}
+WORD, ROLESET, FIRST_SPANS = 2, 7, 8
+
+
+def main() -> None:
+    parser = make_parser(__doc__, batch_size=80, learning_rate=1.0, epochs=500, patience=20, clip=1.0)
+    flags = parser.parse_args()
+    data = read_splits(flags, read, from_row)
+    labels = labels_of(data, scheme="BIO")
+
+    def score(evaluation: EvalPrediction) -> dict[str, float]:
+        found = role_scores(*decided(evaluation, labels))
+        return {name: found[name] for name in ("f1", "precision", "recall")}
+
+    def optimizer(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adadelta(parameters, lr=flags.learning_rate, rho=0.95)
+
+    collate = collate_words(labels)
+    task = Task("srl", ElmoForSemanticRoleLabeling, CONFIG, collate, score, best="f1", optimizer=optimizer)
+    finetune(task, flags, data, id2label=dict(enumerate(labels)))
+
+
+def read(path: Path) -> list[Example]:
+    """An example for each predicate of each sentence."""
+    examples = []
+    for number, lines in enumerate(read_columns(path), start=1):
+        words = [line[WORD] for line in lines]
+        predicates = [place for place, line in enumerate(lines) if line[ROLESET] != "-"]
+        if any(len(line) != FIRST_SPANS + len(predicates) for line in lines):
+            raise ValueError(f"{path}, sentence {number}: not one column of spans for each predicate.")
+        for column, place in enumerate(predicates, start=FIRST_SPANS):
+            where = f"{path}, sentence {number}, column {column + 1}"
+            labels = labels_of_spans([line[column] for line in lines], where)
+            mask = [int(other == place) for other in range(len(words))]
+            examples.append(example(words, labels, where, predicate_mask=mask))
+    return examples
+
+
+def labels_of_spans(cells: list[str], where: str) -> list[str]:
+    """`(ARG0*`, `*)`, `(V*)`, `*` -> B-ARG0 I-ARG0 B-V O"""
+    labels, inside = [], ""
+    for cell in cells:
+        found = re.fullmatch(r"(?:\(([^()*]+))?\*(\)?)", cell)
+        if not found or bool(found[1] and inside) or bool(found[2] and not (found[1] or inside)):
+            raise ValueError(f"{where}: {cell!r} is no span of roles that do not overlap.")
+        inside = found[1] or inside
+        labels.append(("B-" if found[1] else "I-") + inside if inside else "O")
+        inside = "" if found[2] else inside
+    if inside:
+        raise ValueError(f"{where}: the span of {inside} does not end.")
+    return labels
+
+
+def from_row(row: Example) -> list[Example]:
+    labels, mask = as_bio(first_column(row, ("labels", "tags"))), first_column(row, ("predicate_mask",))
+    return [
+        example(first_column(row, ("tokens", "words")), labels, "a row of the dataset", predicate_mask=mask)
+    ]
+
+
+if __name__ == "__main__":
+    run(main)

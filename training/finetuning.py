@@ -1,0 +1,409 @@
+"""What the recipes finetune_<task>.py share: flags, sentences from files, a model to start from, the run.
+
+A recipe says in a `Task` what its model, its settings, its batches and its scores are, and calls `finetune`:
+for every seed a `Trainer` learns until the dev score has not risen for some epochs, goes back to the best
+epoch, and is judged on the test set. `results.json` in the run's folder holds every setting and every score.
+"""
+
+import argparse
+import json
+import lzma
+import platform
+import shutil
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from starting import special_ids
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    EarlyStoppingCallback,
+    EvalPrediction,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.utils import logging as transformers_logging
+
+from elmo_hf import ElmoConfig, ElmoLayerCache, ElmoTokenizer
+from elmo_hf.task_elmo import ElmoTaskModel
+from elmo_hf.word_vectors import load_word_vectors, read_word_vectors
+
+Example = dict[str, Any]  # `tokens` and what the task wants to know of them
+SPLITS = ("train", "dev", "test")
+SMOKE_EXAMPLES = {"train": 300, "dev": 100, "test": 100}
+# The biLM of a smoke run is random and small, and so is what stands on it.
+SMOKE_CONFIG = {"task_hidden_size": 40, "task_num_layers": 2}
+SMOKE_ELMO: dict[str, Any] = {
+    "lstm_dim": 64,
+    "projection_dim": 32,
+    "char_filters": [[1, 16], [2, 16], [3, 32]],
+    "vocab_size": 3,
+}
+
+
+@dataclass
+class Task:
+    """What a recipe knows of its task."""
+
+    name: str
+    model_class: type[ElmoTaskModel]
+    config: dict[str, Any]  # fields of ElmoConfig
+    collate: Callable[[ElmoTokenizer, list[Example]], dict[str, torch.Tensor]]
+    score: Callable[[EvalPrediction], dict[str, float]]  # of what `model.decode` gave
+    best: str  # the score that decides when to stop
+    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None  # Adam, if left out
+
+
+def make_parser(doc: str, **recipe: Any) -> argparse.ArgumentParser:
+    """Flags of all recipes; `recipe`: this one's batch_size, learning_rate, epochs, patience and clip."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for split in SPLITS:
+        parser.add_argument(f"--{split}", nargs="+", metavar="FILE", help=f"files of the {split} sentences")
+    parser.add_argument(
+        "--data", help="in place of files: a dataset of `datasets`, a folder or a name on the Hub"
+    )
+    parser.add_argument("--elmo", help="a pretrained biLM, a folder or a name on the Hub")
+    parser.add_argument("--output", required=True, help="the run's folder")
+    parser.add_argument("--vectors", help="a text file of word vectors for the task's own words")
+    parser.add_argument(
+        "--min-count", type=int, default=2, help="of the task's own words in the train sentences"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a run for each")
+    parser.add_argument("--cache", choices=["memory", "disk", "none"], default="memory",
+                        help="where a frozen biLM's layers are kept from epoch to epoch")  # fmt: skip
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="fields of ElmoConfig, "
+                        "such as elmo_at_output=true")  # fmt: skip
+    parser.add_argument("--limit", type=int, help="read only so many examples of each split")
+    parser.add_argument("--smoke", action="store_true", help="a small random biLM, few examples, two epochs")
+    for name, value in recipe.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"({value})")
+    return parser
+
+
+# ---- sentences
+
+
+def read_splits(
+    flags: argparse.Namespace,
+    read: Callable[[Path], list[Example]],
+    from_row: Callable[[Example], list[Example]],
+) -> dict[str, list[Example]]:
+    """Examples of train, dev and test: from files by `read`, or from a dataset's rows by `from_row`."""
+    if (flags.data is None) == (flags.train is None):
+        raise ValueError("name files by --train, --dev and --test, or a dataset by --data.")
+    if flags.data is None:
+        for split in SPLITS:
+            if not getattr(flags, split):
+                raise ValueError(f"name the files of the {split} sentences by --{split}.")
+        data = {
+            split: [one for path in getattr(flags, split) for one in read(Path(path))] for split in SPLITS
+        }
+    else:
+        data = read_dataset(flags.data, from_row)
+    for split, examples in data.items():
+        if not examples:
+            raise ValueError(f"there are no examples in the {split} sentences.")
+        limit = flags.limit or (SMOKE_EXAMPLES[split] if flags.smoke else None)
+        data[split] = examples[:limit]
+    return data
+
+
+def read_dataset(name: str, from_row: Callable[[Example], list[Example]]) -> dict[str, list[Example]]:
+    import datasets  # type: ignore[import-untyped]
+
+    found = (
+        datasets.load_from_disk(name)
+        if Path(name, "dataset_dict.json").exists()
+        else datasets.load_dataset(name)
+    )
+    names = {"train": "train", "dev": "dev" if "dev" in found else "validation", "test": "test"}
+    missing = [split for split in names.values() if split not in found]
+    if missing:
+        raise ValueError(f"{name} has no split '{missing[0]}', but {', '.join(found)}.")
+    return {
+        split: [one for row in with_names(found[key]) for one in from_row(row)]
+        for split, key in names.items()
+    }
+
+
+def with_names(dataset: Any) -> Any:
+    """Rows with labels as names, where the dataset holds them as numbers of a `ClassLabel`."""
+    kinds = {name: getattr(kind, "feature", kind) for name, kind in dataset.features.items()}
+    for row in dataset:
+        yield {
+            name: [kinds[name].names[number] for number in value] if hasattr(kinds[name], "names") else value
+            for name, value in row.items()
+        }
+
+
+def first_column(row: Example, names: Sequence[str]) -> Any:
+    for name in names:
+        if name in row:
+            return row[name]
+    raise ValueError(f"the dataset has no column {' or '.join(names)}, but {', '.join(row)}.")
+
+
+def read_columns(path: Path) -> list[list[list[str]]]:
+    """Sentences of lines of columns, from a file in which a blank line ends a sentence; `.xz` is unpacked.
+
+    Lines that begin with `# ` and sentences `-DOCSTART-` are left out.
+    """
+    sentences: list[list[list[str]]] = [[]]
+    for line in read_text(path).split("\n"):
+        fields = line.rstrip("\r").split("\t") if "\t" in line else line.split()
+        if not line.strip():
+            sentences.append([])
+        elif not line.startswith("# ") and fields[0] != "-DOCSTART-":
+            sentences[-1].append(fields)
+    return [sentence for sentence in sentences if sentence]
+
+
+def read_text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        return (lzma.decompress(content) if path.suffix == ".xz" else content).decode("utf-8")
+    except OSError as error:
+        raise ValueError(f"{path} could not be read ({error.strerror}).") from None
+    except (UnicodeDecodeError, lzma.LZMAError):
+        raise ValueError(f"{path} is no text in UTF-8, or is damaged.") from None
+
+
+def labels_of(data: dict[str, list[Example]], scheme: str | None = None) -> list[str]:
+    """Names of all labels, in an order that does not depend on the sentences'. With scheme BIO, every I- has
+    its B-, and O is there."""
+    found = {label for examples in data.values() for one in examples for label in one["labels"]}
+    if scheme == "BIO":
+        found |= {"O"} | {"B-" + label[2:] for label in found if label.startswith("I-")}
+    return sorted(found, key=lambda label: (label != "O", label[2:], label))
+
+
+# ---- what to start from
+
+
+@dataclass
+class Start:
+    """What every seed starts from, looked at before anything is written."""
+
+    flags: argparse.Namespace
+    model_class: type[ElmoTaskModel]
+    config: dict[str, Any]  # fields of ElmoConfig, without those of the biLM
+    elmo: ElmoConfig
+    tokenizer: ElmoTokenizer
+    words: list[str] | None  # the task's own, if it has vectors of words
+
+    def make(self) -> tuple[ElmoTaskModel, ElmoTokenizer]:
+        """A model with the pretrained biLM, and its tokenizer with the task's own words."""
+        flags, tokenizer, config = self.flags, self.tokenizer, self.config
+        if self.words is not None:
+            path = Path(flags.output) / "vocab.txt"
+            path.write_text("".join(word + "\n" for word in self.words), encoding="utf-8")
+            tokenizer = ElmoTokenizer(path, self.elmo.max_characters_per_token, tokenizer.word_splitter)
+            config = config | {"vocab_size": tokenizer.vocab_size, **special_ids(tokenizer)}
+        if flags.elmo:
+            model = load_biLM(self.model_class, flags.elmo, config)
+        else:
+            model = self.model_class(ElmoConfig(**SMOKE_ELMO | config))
+        if flags.vectors and model.config.task_word_dim:
+            load_word_vectors(model, tokenizer, flags.vectors)
+        if flags.cache != "none" and model.config.reads_elmo and model.config.freeze_elmo:
+            model.elmo_cache = ElmoLayerCache(flags.output if flags.cache == "disk" else None)
+        return model, tokenizer
+
+
+def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]], **config: Any) -> Start:
+    smoke = SMOKE_CONFIG if flags.smoke else {}
+    config = task.config | smoke | config | dict(parse_setting(text) for text in flags.set)
+    checked = ElmoConfig(**config)  # says what is wrong with it
+    if flags.elmo is None and not flags.smoke:
+        raise ValueError("say by --elmo which pretrained biLM to read, or try things out with --smoke.")
+    try:
+        elmo = AutoConfig.from_pretrained(flags.elmo) if flags.elmo else ElmoConfig(**SMOKE_ELMO)
+        tokenizer: Any = AutoTokenizer.from_pretrained(flags.elmo) if flags.elmo else ElmoTokenizer()
+    except OSError as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"no ELMo can be loaded from {flags.elmo}: {reason}") from None
+    # A biLM with a word table has words of its own, and the task shares them.
+    has_words = checked.task_word_dim > 0 and elmo.token_encoder == "characters"
+    words = own_words(flags, data, checked.task_word_dim) if has_words else None
+    return Start(flags, task.model_class, config, elmo, tokenizer, words)
+
+
+def load_biLM(model_class: type[ElmoTaskModel], name: str, config: dict[str, Any]) -> ElmoTaskModel:
+    loaded: Any = model_class.from_pretrained(name, output_loading_info=True, **config)
+    model, found = loaded
+    missing = [key for key in found["missing_keys"] if key.startswith("elmo.")]
+    if missing:
+        raise ValueError(f"{name} holds no whole biLM: {missing[0]} is missing.")
+    return model
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def own_words(flags: argparse.Namespace, data: dict[str, list[Example]], dim: int) -> list[str]:
+    """Words of the train sentences, and all that the file of vectors knows; rarer ones are read as <UNK>."""
+    counts = Counter(word for one in data["train"] for word in one["tokens"])
+    words = [word for word, count in counts.most_common() if count >= flags.min_count]
+    if flags.vectors:
+        others = sorted(
+            {word for examples in data.values() for one in examples for word in one["tokens"]} - {*words}
+        )
+        known = read_word_vectors(flags.vectors, others, dim)[1].tolist()
+        words += [word for word, is_known in zip(others, known, strict=True) if is_known]
+    special = ["<S>", "</S>", "<UNK>"]
+    return special + [word for word in words if word not in special and word.split() == [word]]
+
+
+# ---- the run
+
+
+class DecodingTrainer(Trainer):
+    """Is judged by what the model decides, `decode`, and not by its logits."""
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Any, Any, Any]:
+        inputs = self._prepare_inputs(inputs)
+        labels = {name: value for name, value in inputs.items() if name in self.label_names}
+        read = {name: value for name, value in inputs.items() if name not in labels}
+        with torch.no_grad():
+            loss: Any = self.compute_loss(model, inputs)
+            found = self.accelerator.unwrap_model(model).decode(**read)
+        return (
+            loss.detach(),
+            found,
+            tuple(labels.values()) if len(labels) > 1 else next(iter(labels.values())),
+        )
+
+
+def finetune(
+    task: Task, flags: argparse.Namespace, data: dict[str, list[Example]], **config: Any
+) -> dict[str, Any]:
+    """A run for each seed; returns what stands in results.json."""
+    output = Path(flags.output)
+    if (output / "results.json").exists():
+        raise ValueError(f"{output} holds the results of a run; name another --output.")
+    start = prepare(task, flags, data, **config)
+    output.mkdir(parents=True, exist_ok=True)
+    runs: dict[str, Any] = {}
+    for seed in flags.seeds:
+        runs[str(seed)], used = run_seed(task, start, data, seed)
+        sizes = {split: len(examples) for split, examples in data.items()}
+        results = {"task": task.name, "flags": vars(flags), "examples": sizes, "config": used, "runs": runs}
+        results |= {"mean": mean_scores(runs), "versions": versions()}
+        write_json(output / "results.json", results)
+        print(json.dumps({"seed": seed} | runs[str(seed)]), flush=True)
+    return results
+
+
+def run_seed(
+    task: Task, start: Start, data: dict[str, Any], seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Scores, and the settings of the model."""
+    set_seed(seed)
+    flags = start.flags
+    model, tokenizer = start.make()
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    make = task.optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=flags.learning_rate))
+    trainer = DecodingTrainer(
+        model,
+        arguments(flags, seed, task.best),
+        data_collator=lambda examples: task.collate(tokenizer, examples),
+        train_dataset=data["train"],
+        eval_dataset=data["dev"],
+        processing_class=tokenizer,
+        compute_metrics=task.score,
+        optimizers=(make(learnt), None),
+        callbacks=[EarlyStoppingCallback(flags.patience)],
+    )
+    begun = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - begun
+    scores = {split: trimmed(trainer.evaluate(data[split])) for split in ("dev", "test")}
+    trainer.save_model(str(Path(flags.output) / f"seed-{seed}"))
+    shutil.rmtree(str(trainer.args.output_dir))  # the best checkpoint, which has just been saved
+    epochs = round(trainer.state.epoch or 0)
+    return {**scores, "epochs": epochs, "seconds": round(seconds, 1)}, model.config.to_diff_dict()
+
+
+def arguments(flags: argparse.Namespace, seed: int, best: str) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(Path(flags.output) / f"checkpoints-{seed}"),
+        num_train_epochs=2 if flags.smoke else flags.epochs,
+        per_device_train_batch_size=flags.batch_size,
+        per_device_eval_batch_size=flags.batch_size,
+        max_grad_norm=flags.clip,
+        lr_scheduler_type="constant",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch",
+        save_total_limit=1,
+        save_only_model=True,
+        load_best_model_at_end=True,
+        metric_for_best_model=best,
+        greater_is_better=True,
+        label_names=["labels"],
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        seed=seed,
+    )
+
+
+def trimmed(scores: dict[str, float]) -> dict[str, float]:
+    timing = ("runtime", "per_second", "epoch")
+    return {
+        name.removeprefix("eval_"): round(value, 5)
+        for name, value in scores.items()
+        if not any(word in name for word in timing)
+    }
+
+
+def mean_scores(runs: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Over the seeds; with several, their standard deviation beside it."""
+    means: dict[str, dict[str, float]] = {}
+    for split in ("dev", "test"):
+        means[split] = {}
+        for name in next(iter(runs.values()))[split]:
+            values = [run[split][name] for run in runs.values()]
+            means[split][name] = round(statistics.mean(values), 5)
+            if len(values) > 1:
+                means[split][f"{name}_deviation"] = round(statistics.stdev(values), 5)
+    return means
+
+
+def versions() -> dict[str, str]:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
+    return {"torch": torch.__version__, "transformers": transformers.__version__, "device": device}
+
+
+def write_json(path: Path, content: Any) -> None:
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def run(main: Callable[[], Any]) -> None:
+    """A recipe; a mistake in its input ends it with a sentence."""
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")

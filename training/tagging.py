@@ -1,0 +1,61 @@
+"""What the recipes of taggers share: batches of labelled words, and names of what the model decided."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from finetuning import Example
+from torch import Tensor
+from transformers import EvalPrediction
+
+from elmo_hf import ElmoTokenizer
+from elmo_hf.metrics import spans
+
+
+def collate_words(
+    labels: list[str],
+) -> Callable[[ElmoTokenizer, list[Example]], dict[str, Tensor]]:
+    """Batches of `tokens` and `labels`, and of `predicate_mask` where there is one."""
+    numbers = {label: number for number, label in enumerate(labels)}
+
+    def collate(tokenizer: ElmoTokenizer, examples: list[Example]) -> dict[str, Tensor]:
+        sentences = [one["tokens"] for one in examples]
+        batch = dict(tokenizer(sentences, is_split_into_words=True, padding=True, return_tensors="pt"))
+        shape = batch["input_ids"].shape
+        batch["labels"] = rows([[numbers[label] for label in one["labels"]] for one in examples], shape, -100)
+        if "predicate_mask" in examples[0]:
+            batch["predicate_mask"] = rows([one["predicate_mask"] for one in examples], shape, 0)
+        return batch
+
+    return collate
+
+
+def rows(values: list[list[int]], shape: Any, padding: int) -> Tensor:
+    table = torch.full(shape, padding)
+    for row, one in zip(table, values, strict=True):
+        row[: len(one)] = torch.tensor(one, dtype=torch.long)
+    return table
+
+
+def decided(evaluation: EvalPrediction, labels: list[str]) -> tuple[list[list[str]], list[list[str]]]:
+    """Labels by name, (predicted, gold), without padding."""
+    found: Any = evaluation.predictions
+    gold: Any = evaluation.label_ids
+    return (
+        [[labels[one] for one in row[known]] for row, known in zip(found, gold != -100, strict=True)],
+        [[labels[one] for one in row[row != -100]] for row in gold],
+    )
+
+
+def example(words: list[str], labels: list[str], where: str, **more: Any) -> Example:
+    if len(words) != len(labels):
+        raise ValueError(f"{where}: there are {len(labels)} labels for {len(words)} words.")
+    return {"tokens": list(words), "labels": list(labels)} | more
+
+
+def as_bio(labels: list[str]) -> list[str]:
+    """The same spans, each begun by B-, whatever scheme of I- and B- they were written in."""
+    found = ["O"] * len(labels)
+    for kind, start, end in spans(labels):
+        found[start:end] = [f"B-{kind}"] + [f"I-{kind}"] * (end - start - 1)
+    return found
