@@ -294,6 +294,11 @@ class ElmoForSequenceClassification(ElmoTaskModel):
         loss = self._loss(logits, labels) if labels is not None else None
         return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=words.hidden_states)
 
+    @torch.no_grad()
+    def decode(self, **inputs: Tensor) -> Tensor:
+        """The likeliest label of each row, (batch); `inputs` are those of `forward`, without labels."""
+        return self(**inputs).logits.argmax(dim=-1)
+
     def _read_text(
         self,
         input_ids: Tensor | None,
