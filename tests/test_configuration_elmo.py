@@ -66,6 +66,9 @@ def test_integers_serve_for_floats_and_json_round_trips(tmp_path):
         ({"use_warm_state": True}, "use_warm_state is True"),
         ({"unk_token_id": 7, "vocab_size": 7}, "unk_token_id must be from 0 to 6"),
         ({"pad_token_id": 9, "vocab_size": 7}, "pad_token_id must be from 0 to 7"),
+        ({"classifier": "bert"}, "'classifier' expected one of ('bcn', 'esim')"),
+        ({"maxout_pieces": 1}, "maxout_pieces must be at least 2, or 0 for ReLU layers instead, but is 1"),
+        ({"maxout_pieces": -2}, "maxout_pieces must be at least 2"),
     ],
 )
 def test_mistakes_are_refused_in_one_sentence(options, message):

@@ -2,12 +2,12 @@
 
     FILES="--train nli/train.tsv --dev nli/dev.tsv --test nli/test.tsv"
     python training/finetune_nli.py --elmo my-elmo $FILES --output runs/nli --vectors glove.840B.300d.txt
-    python training/finetune_nli.py --elmo my-elmo --data stanfordnlp/snli --output runs/nli
+    python training/finetune_nli.py --elmo my-elmo --data my-pairs --output runs/nli
     python training/finetune_nli.py --smoke $FILES --output runs/smoke
 
 A file's first line names its columns, with tabs between them; those read are `sentence1`, `sentence2` (words
-with blanks between them) and `label`. A dataset has them, or `premise`, `hypothesis` and `label`. Pairs on
-whose label the annotators did not agree (`-`) are left out.
+with blanks between them) and `label`. A dataset has them, or `premise`, `hypothesis` and `label`. Pairs on whose
+label the annotators did not agree (`-`) are left out.
 """
 
 from collections.abc import Callable
