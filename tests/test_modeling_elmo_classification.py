@@ -42,6 +42,22 @@ def make(classifier, **options):
     return ElmoForSequenceClassification(ElmoConfig(**SMALL | {"classifier": classifier} | options))
 
 
+def make_loud(classifier, **options):
+    """In float64, with weights so large that every part of the classifier shows in its logits."""
+    model = make(classifier, **options).double().eval()
+    for parameter in [*model.task_words.parameters(), *model.classifier.parameters()]:
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+def make_keen(classifier, **options):
+    """Without dropout, and with a random biLM whose vectors are about as long as a trained one's."""
+    model = make(classifier, task_dropout=0.0, elmo_dropout=0.0, **options)
+    with torch.no_grad():
+        model.input_mix.gamma.fill_(20.0)
+    return model
+
+
 def encode(classifier, rows=(0, 1, 2), tokenizer=None, **options):
     first = [FIRST[row] for row in rows]
     second = [SECOND[row] for row in rows] if classifier == "esim" else None
@@ -54,7 +70,7 @@ def encode(classifier, rows=(0, 1, 2), tokenizer=None, **options):
 
 
 def numbers(model):
-    return {name: value.double().numpy() for name, value in model.classifier.state_dict().items()}
+    return {name: value.numpy() for name, value in model.classifier.state_dict().items()}
 
 
 def sigmoid(x):
@@ -96,8 +112,8 @@ def read_by_itself(model, words):
     """What the classifier reads of one sentence without padding, and ELMo for its output (or nothing)."""
     with torch.no_grad():
         found = model.read(**ElmoTokenizer()([words], is_split_into_words=True, return_tensors="pt"))
-    x = found.x[0].double().numpy()
-    return x, np.zeros((len(x), 0)) if found.at_output is None else found.at_output[0].double().numpy()
+    x = found.x[0].numpy()
+    return x, np.zeros((len(x), 0)) if found.at_output is None else found.at_output[0].numpy()
 
 
 def bcn_by_hand(model, words):
@@ -155,21 +171,21 @@ WHERE = [
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("more", [{}, {"maxout_pieces": 0, "task_num_layers": 1}, {"maxout_pieces": 3}])
 def test_the_bcn_by_hand(where, more):
-    model = make("bcn", **where, **more).eval()
+    model = make_loud("bcn", **where, **more)
     found = model(**encode("bcn")).logits
     expected = np.array([bcn_by_hand(model, words) for words in FIRST])
-    assert np.abs(expected[0] - expected[1]).max() > 1e-3
-    torch.testing.assert_close(found.double(), torch.tensor(expected), rtol=1e-4, atol=1e-5)
+    assert np.abs(expected[0] - expected[1]).max() > 0.1
+    torch.testing.assert_close(found, torch.tensor(expected))
 
 
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("more", [{}, {"task_num_layers": 1}])
 def test_the_esim_by_hand(where, more):
-    model = make("esim", **where, **more).eval()
+    model = make_loud("esim", **where, **more)
     found = model(**encode("esim")).logits
     expected = np.array([esim_by_hand(model, *pair) for pair in zip(FIRST, SECOND, strict=True)])
-    assert np.abs(expected[0] - expected[1]).max() > 1e-3
-    torch.testing.assert_close(found.double(), torch.tensor(expected), rtol=1e-4, atol=1e-5)
+    assert np.abs(expected[0] - expected[1]).max() > 0.1
+    torch.testing.assert_close(found, torch.tensor(expected))
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
@@ -187,7 +203,7 @@ def test_the_loss_is_the_mean_of_minus_the_log_probability(classifier):
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_padding_and_order_change_nothing(classifier):
-    model = make(classifier, elmo_at_output=True).eval()
+    model = make_loud(classifier, elmo_at_output=True)
     batch = encode(classifier)
     expected = model(**batch, labels=LABELS)
     for side in ("left", "right"):
@@ -255,7 +271,7 @@ def test_dropout_is_in_training_only(classifier):
 
 
 def test_the_order_of_a_pair_matters_and_its_types_say_what_its_words_say():
-    model = make("esim").eval()
+    model = make_loud("esim")
     batch = encode("esim", return_token_type_ids=True)
     assert "token_type_ids" in batch
     found = model(**batch).logits
@@ -268,13 +284,12 @@ def test_the_order_of_a_pair_matters_and_its_types_say_what_its_words_say():
 
 
 def test_a_sentence_that_parts_like_a_pair_needs_its_types():
-    model, tokenizer = make("esim").eval(), ElmoTokenizer()
+    model, tokenizer = make_loud("esim"), ElmoTokenizer()
     first, second = ["a", "</S>", "<S>", "b"], ["c"]
     options = {"is_split_into_words": True, "return_tensors": "pt"}
     batch = tokenizer([first], [second], return_token_type_ids=True, **options)
     found = model(**batch).logits[0]
-    torch.testing.assert_close(found.double(), torch.tensor(esim_by_hand(model, first, second)),
-                               rtol=1e-4, atol=1e-5)  # fmt: skip
+    torch.testing.assert_close(found, torch.tensor(esim_by_hand(model, first, second)))
     del batch["token_type_ids"]
     with pytest.raises(ValueError, match=r"row 0 has `</S> <S>` in 2 places; say by token_type_ids"):
         model(**batch)
@@ -428,8 +443,8 @@ def test_fifty_examples_are_learnt_by_heart(classifier, options):
     first, second, labels = random_examples(50)
     if classifier == "esim":
         first[1::2] = first[::2]  # only the second sentence tells the two apart
-    options = options | {"task_hidden_size": 16, "task_dropout": 0.0, "elmo_dropout": 0.0}
-    model = make(classifier, lstm_dim=32, projection_dim=16, **options)
+    options = options | {"task_hidden_size": 16, "task_num_layers": 1}
+    model = make_keen(classifier, lstm_dim=32, projection_dim=16, **options)
     batch = ElmoTokenizer()(first, second if classifier == "esim" else None, is_split_into_words=True,
                             padding=True, return_tensors="pt")  # fmt: skip
     model.elmo_cache = ElmoLayerCache()
@@ -445,19 +460,6 @@ def test_fifty_examples_are_learnt_by_heart(classifier, options):
     pytest.fail("still not learnt after 300 steps")
 
 
-@pytest.mark.parametrize("classifier", CLASSIFIERS)
-def test_a_new_classifier_is_near_chance_and_its_gradient_reaches_the_words(classifier):
-    """At the paper's sizes: neither does the loss start far off, nor does a layer swallow the gradient."""
-    sizes = {"task_hidden_size": 300, "task_num_layers": 1, "task_dropout": 0.0, "elmo_dropout": 0.0}
-    for more in ({}, {"maxout_pieces": 0}):
-        model = make(classifier, lstm_dim=64, projection_dim=32, **sizes, **more)
-        loss = model(**encode(classifier), labels=LABELS).loss
-        loss.backward()
-        assert loss.item() < 2 * np.log(4)
-        norms = {name: one.grad.norm() for name, one in model.named_parameters() if one.grad is not None}
-        assert min(norms.values()) > 1e-4, norms
-
-
 # ---- saved, and loaded elsewhere
 
 
@@ -469,8 +471,12 @@ def test_saving_and_loading_changes_nothing(classifier, options, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert type(loaded) is ElmoForSequenceClassification
+    weights = model.state_dict()
+    assert loaded.state_dict().keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
+    # Products may be rounded differently, for loaded weights lie in memory as they lay in the file.
     batch = encode(classifier)
-    assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+    torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits, rtol=1e-4, atol=1e-7)
 
 
 def test_a_pretrained_biLM_is_taken_over_and_the_rest_is_new(tmp_path):
@@ -493,45 +499,55 @@ REMOTE = """
     sys.modules["elmo_hf"] = None  # importing it fails, as where it is not installed
     import json
     from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
-    folder, first, second = sys.argv[1], *map(json.loads, sys.argv[3:])
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True).eval()
-    batch = tokenizer(first, second, is_split_into_words=True, padding=True, return_tensors="pt")
-    AutoModel.from_pretrained(folder, trust_remote_code=True)
-    model.save_pretrained(sys.argv[2])
-    tokenizer.save_pretrained(sys.argv[2])
+    source, target, first, second = sys.argv[1], sys.argv[2], *map(json.loads, sys.argv[3:])
+    logits = {}
+    for name, pair in {"bcn": (first,), "esim": (first, second)}.items():
+        folder = f"{source}/{name}"
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+        model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True).eval()
+        batch = tokenizer(*pair, is_split_into_words=True, padding=True, return_tensors="pt")
+        logits[name] = model(**batch).logits.tolist()
+        AutoModel.from_pretrained(folder, trust_remote_code=True)
+        model.save_pretrained(f"{target}/{name}")
+        tokenizer.save_pretrained(f"{target}/{name}")
     assert not any(name == "elmo_hf" and module for name, module in sys.modules.items())
-    print(json.dumps(model(**batch).logits.tolist()))
+    print(json.dumps(logits))
 """
 
 
-def run_without_the_package(folder, target, cache, second):
+def run_without_the_package(source, target, cache):
     environment = os.environ | {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
+    texts = [json.dumps(FIRST), json.dumps(SECOND)]
     result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(REMOTE), str(folder), str(target),
-         json.dumps(FIRST), json.dumps(second)],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, cwd=cache, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", textwrap.dedent(REMOTE), str(source), str(target), *texts],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=cache,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("classifier", CLASSIFIERS)
-def test_a_saved_folder_brings_its_code(classifier, tmp_path):
+def test_a_saved_folder_brings_its_code(tmp_path):
     """Loaded where the package cannot be imported, and what is saved there once more."""
-    model = make(classifier).eval()
-    model.save_pretrained(tmp_path / "first")
-    ElmoTokenizer().save_pretrained(tmp_path / "first")
+    expected = {}
+    for classifier in CLASSIFIERS:
+        model = make(classifier).eval()
+        model.save_pretrained(tmp_path / "first" / classifier)
+        ElmoTokenizer().save_pretrained(tmp_path / "first" / classifier)
+        expected[classifier] = model(**encode(classifier)).logits
     (tmp_path / "cache").mkdir()
-    second = SECOND if classifier == "esim" else None
-    found = run_without_the_package(tmp_path / "first", tmp_path / "second", tmp_path / "cache", second)
-    torch.testing.assert_close(torch.tensor(found), model(**encode(classifier)).logits)
-    again = run_without_the_package(tmp_path / "second", tmp_path / "third", tmp_path / "cache", second)
-    assert again == found
-    config = json.loads((tmp_path / "second" / "config.json").read_text())
-    assert config["auto_map"]["AutoModelForSequenceClassification"] == (
-        "modeling_elmo_classification.ElmoForSequenceClassification"
-    )
+    found = run_without_the_package(tmp_path / "first", tmp_path / "second", tmp_path / "cache")
+    assert run_without_the_package(tmp_path / "second", tmp_path / "third", tmp_path / "cache") == found
+    for classifier in CLASSIFIERS:
+        torch.testing.assert_close(torch.tensor(found[classifier]), expected[classifier])
+        config = json.loads((tmp_path / "second" / classifier / "config.json").read_text())
+        assert config["auto_map"]["AutoModelForSequenceClassification"] == (
+            "modeling_elmo_classification.ElmoForSequenceClassification"
+        )
 
 
 # ---- Trainer and pipeline
@@ -539,7 +555,7 @@ def test_a_saved_folder_brings_its_code(classifier, tmp_path):
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_the_trainer_trains(classifier, tmp_path):
-    model, tokenizer = make(classifier, task_dropout=0.0, elmo_dropout=0.0), ElmoTokenizer()
+    model, tokenizer = make_keen(classifier, task_hidden_size=10, task_num_layers=1), ElmoTokenizer()
     examples = []
     for first, second, label in zip(FIRST, SECOND, LABELS.tolist(), strict=True):
         pair = (first, second) if classifier == "esim" else (first,)
