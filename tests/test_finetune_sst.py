@@ -3,13 +3,13 @@
 import json
 import os
 import random
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from datasets import Dataset, DatasetDict
 from transformers import pipeline
+from transformers.utils import logging
 
 TRAINING = Path(__file__).resolve().parent.parent / "training"
 sys.path.insert(0, str(TRAINING))
@@ -112,21 +112,24 @@ def write_trees(folder):
     return flags
 
 
-def call(*flags):
-    return subprocess.run(
-        [sys.executable, str(TRAINING / "finetune_sst.py"), *map(str, flags)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture
+def finetune(monkeypatch):
+    """Runs the recipe with some flags, and then lets the library be as loud as it was."""
+    verbosity = logging.get_verbosity()
+
+    def call(*flags):
+        monkeypatch.setattr(sys, "argv", ["finetune_sst.py", "--smoke", *map(str, flags)])
+        finetune_sst.main()
+
+    yield call
+    logging.set_verbosity(verbosity)
+    logging.enable_progress_bar()
 
 
-def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path):
+def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, finetune):
     files = write_trees(tmp_path)
-    result = call(*files, "--smoke", "--output", tmp_path / "run", "--phrases", 2, "--learning-rate", 0.005,
+    finetune(*files, "--output", tmp_path / "run", "--phrases", 2, "--learning-rate", 0.005,
                   "--batch-size", 8, "--set", "task_word_dim=16", "task_dropout=0.0")  # fmt: skip
-    assert result.returncode == 0, result.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["mean"]["test"]["accuracy"] > 0.9
     assert results["examples"] == {"train": 400, "dev": 40, "test": 40}
@@ -135,20 +138,18 @@ def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path):
     assert [one["label"] for one in classify(["This is superb", "That is awful"])] == [LABELS[4], LABELS[0]]
 
 
-def test_a_dataset_has_sentences_alone(tmp_path):
+def test_a_dataset_has_sentences_alone(tmp_path, finetune):
     rows = {"text": ["It's good.", "It isn't."] * 10, "label": [3, 1] * 10}
     DatasetDict({name: Dataset.from_dict(rows) for name in ("train", "validation", "test")}).save_to_disk(
         tmp_path / "dataset"
     )
-    result = call("--data", tmp_path / "dataset", "--smoke", "--output", tmp_path / "run")
-    assert result.returncode == 0, result.stderr
+    finetune("--data", tmp_path / "dataset", "--output", tmp_path / "run", "--set", "task_word_dim=16")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["examples"] == {"train": 20, "dev": 20, "test": 20}
-    assert finetune_sst.from_row({"text": "It isn't.", "label": 1})[0]["tokens"] == ["It", "is", "n't", "."]
+    assert finetune_sst.from_row({"text": "It's good.", "label": 1})[0]["tokens"] == ["It", "'s", "good", "."]
 
 
-def test_a_wrong_number_of_words_is_one_sentence(tmp_path):
-    result = call(*write_trees(tmp_path), "--smoke", "--output", tmp_path / "run", "--phrases", -1)
-    assert result.returncode == 1
-    assert result.stderr == "finetune_sst.py: --phrases must be 0 or more, but is -1.\n"
+def test_a_wrong_number_of_words_is_one_sentence(tmp_path, finetune):
+    with pytest.raises(ValueError, match=r"^--phrases must be 0 or more, but is -1\.$"):
+        finetune(*write_trees(tmp_path), "--output", tmp_path / "run", "--phrases", -1)
     assert not (tmp_path / "run").exists()
