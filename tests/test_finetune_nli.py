@@ -48,21 +48,15 @@ def test_a_broken_table_is_named(tmp_path, text, message):
 
 
 def write_pairs(folder):
-    """Made-up pairs: the same animal moves, another one does, or it is said not to move."""
+    """Made-up pairs: what runs moves, may be old, and does not sit."""
     draw = random.Random(0)
-    animals = ["dog", "cat", "horse", "crow"]
     flags = []
     for split, number in (("train", 300), ("dev", 40), ("test", 40)):
         lines = [HEADER.strip()]
         for _ in range(number):
-            animal, label = draw.choice(animals), draw.choice(finetune_nli.LABELS)
-            other = draw.choice([one for one in animals if one != animal])
-            second = {
-                "entailment": f"A {animal} moves .",
-                "neutral": f"A {other} moves .",
-                "contradiction": f"No {animal} moves .",
-            }
-            lines.append(f"made-up\tThe {animal} runs .\t{second[label]}\t{label}")
+            animal, label = draw.choice(["dog", "cat", "horse", "crow"]), draw.choice(finetune_nli.LABELS)
+            second = dict(zip(finetune_nli.LABELS, ("moves", "is old", "sits"), strict=True))[label]
+            lines.append(f"made-up\tThe {animal} runs .\tThe {animal} {second} .\t{label}")
         (folder / f"{split}.tsv").write_text("\n".join(lines), encoding="utf-8")
         flags += [f"--{split}", str(folder / f"{split}.tsv")]
     return flags
@@ -84,7 +78,7 @@ def finetune(monkeypatch):
 
 def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, finetune):
     files = write_pairs(tmp_path)
-    finetune(*files, "--output", tmp_path / "run", "--learning-rate", 0.01,
+    finetune(*files, "--output", tmp_path / "run", "--learning-rate", 0.005,
                   "--batch-size", 8, "--set", "task_word_dim=16", "task_dropout=0.0")  # fmt: skip
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["mean"]["test"]["accuracy"] > 0.9
@@ -93,8 +87,8 @@ def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, finetune):
     classify = pipeline("text-classification", model=str(tmp_path / "run" / "seed-0"))
     found = classify(
         [
-            {"text": "The crow runs .", "text_pair": "A crow moves ."},
-            {"text": "The crow runs .", "text_pair": "No crow moves ."},
+            {"text": "The crow runs .", "text_pair": "The crow moves ."},
+            {"text": "The crow runs .", "text_pair": "The crow sits ."},
         ]
     )
     assert [one["label"] for one in found] == ["entailment", "contradiction"]
