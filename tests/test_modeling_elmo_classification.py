@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from elmo_hf import ElmoConfig, ElmoForSequenceClassification, ElmoLayerCache, ElmoTokenizer
+from elmo_hf.modeling_elmo_classification import attend, max_over, mean_over
 
 FIRST = [
     ["Ada", "Lovelace", "lived", "in", "London", "."],
@@ -265,6 +266,21 @@ def test_dropout_is_in_training_only(classifier):
     assert torch.equal(model(**batch).logits, model(**batch).logits)
     still = make(classifier, elmo_dropout=0.0, task_dropout=0.0)
     assert torch.equal(still(**batch).logits, still(**batch).logits)
+
+
+def test_padding_has_no_part_in_attention_and_pooling():
+    torch.manual_seed(0)
+    words, queries = torch.randn(2, 3, 4), torch.randn(2, 5, 4)
+    mask = torch.tensor([[True, False, True], [False, False, False]])
+    noisy = torch.where(mask[:, :, None], words, 100.0)
+    for found, expected in (
+        (attend(queries, noisy, mask), attend(queries[:1], words[:1, ::2], mask[:1, ::2])),
+        (mean_over(noisy, mask), words[:1, ::2].mean(dim=1)),
+        (max_over(noisy, mask), words[:1, ::2].amax(dim=1)),
+    ):
+        torch.testing.assert_close(found[:1], expected)
+        assert (found[1] == 0).all()
+    assert max_over(words[:, :0], mask[:, :0]).tolist() == [[0.0] * 4] * 2
 
 
 # ---- pairs

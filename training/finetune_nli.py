@@ -6,8 +6,8 @@
     python training/finetune_nli.py --smoke $FILES --output runs/smoke
 
 A file's first line names its columns, with tabs between them; those read are `sentence1`, `sentence2` (words
-with blanks between them) and `label`. A dataset has them, or `premise`, `hypothesis` and `label`. Pairs on whose
-label the annotators did not agree (`-`) are left out.
+with blanks between them) and `label`. A dataset has them, or `premise`, `hypothesis` and `label`. Pairs on
+whose label the annotators did not agree (`-`) are left out.
 """
 
 from collections.abc import Callable
