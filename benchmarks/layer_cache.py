@@ -1,10 +1,10 @@
-"""What it saves to encode a sentence once a run: a tagger learns on a frozen biLM, with and without the cache.
+"""What it saves to encode a sentence once a run: a tagger on a frozen biLM, with and without the cache.
 
     OMP_NUM_THREADS=1 python benchmarks/layer_cache.py
 
 The tagger of training/finetune_ner.py reads made-up sentences and labels for some epochs, on a biLM of the
-"small" size with random weights. All ways begin with the same weights, and read the same batches; the loss of
-the last epoch is told for each. Times are seconds of the processor, of whole epochs: forward, backward, update.
+"small" size with random weights. All ways begin with the same weights and read the same batches; the loss in
+the last epoch is told for each. Times are seconds of the processor, for whole epochs with their updates.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def made_up_examples(number: int) -> list[dict[str, Any]]:
 def train(batches: list[dict[str, Tensor]], size: str, cache: str, epochs: int) -> dict[str, Any]:
     torch.manual_seed(0)
     labels = dict(enumerate(LABELS))
-    config = CONFIG | SIZES[size] | {"vocab_size": 3, "task_word_dim": 0, "id2label": labels}
+    config: dict[str, Any] = CONFIG | SIZES[size] | {"vocab_size": 3, "task_word_dim": 0, "id2label": labels}
     model = ElmoForTokenClassification(ElmoConfig(**config))
     with tempfile.TemporaryDirectory() as folder:
         if cache != "none":

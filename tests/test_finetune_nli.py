@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict
 from transformers import pipeline
-from transformers.utils import logging
 
 TRAINING = Path(__file__).resolve().parent.parent / "training"
 sys.path.insert(0, str(TRAINING))
@@ -64,16 +63,13 @@ def write_pairs(folder):
 
 @pytest.fixture
 def finetune(monkeypatch):
-    """Runs the recipe with some flags, and then lets the library be as loud as it was."""
-    verbosity = logging.get_verbosity()
+    """Runs the recipe as a command would, in this process."""
 
-    def call(*flags):
+    def run(*flags):
         monkeypatch.setattr(sys, "argv", ["finetune_nli.py", "--smoke", *map(str, flags)])
         finetune_nli.main()
 
-    yield call
-    logging.set_verbosity(verbosity)
-    logging.enable_progress_bar()
+    return run
 
 
 def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, finetune):

@@ -11,6 +11,7 @@ every B-. A dataset has the columns `tokens` and `ner_tags` or `labels`. The abl
 """
 
 from pathlib import Path
+from typing import Any
 
 from finetuning import (
     Example,
@@ -30,7 +31,7 @@ from elmo_hf import ElmoForTokenClassification
 from elmo_hf.metrics import span_scores
 
 # Peters et al. (2018), A.4. The paper's second layer has half the cells.
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "task_word_dim": 50,
     "task_char_filters": [[3, 128]],
     "task_char_embedding_dim": 16,

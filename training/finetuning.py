@@ -9,6 +9,7 @@ import argparse
 import json
 import lzma
 import platform
+import shutil
 import statistics
 import sys
 import time
@@ -42,7 +43,7 @@ SPLITS = ("train", "dev", "test")
 SMOKE_EXAMPLES = {"train": 300, "dev": 100, "test": 100}
 # The biLM of a smoke run is random and small, and so is what stands on it.
 SMOKE_CONFIG = {"task_hidden_size": 40, "task_num_layers": 2}
-SMOKE_ELMO = {
+SMOKE_ELMO: dict[str, Any] = {
     "lstm_dim": 64,
     "projection_dim": 32,
     "char_filters": [[1, 16], [2, 16], [3, 32]],
@@ -112,7 +113,7 @@ def read_splits(
     for split, examples in data.items():
         if not examples:
             raise ValueError(f"there are no examples in the {split} sentences.")
-        limit = SMOKE_EXAMPLES[split] if flags.smoke else flags.limit
+        limit = flags.limit or (SMOKE_EXAMPLES[split] if flags.smoke else None)
         data[split] = examples[:limit]
     return data
 
@@ -227,7 +228,7 @@ def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]
         raise ValueError("say by --elmo which pretrained biLM to read, or try things out with --smoke.")
     try:
         elmo = AutoConfig.from_pretrained(flags.elmo) if flags.elmo else ElmoConfig(**SMOKE_ELMO)
-        tokenizer = AutoTokenizer.from_pretrained(flags.elmo) if flags.elmo else ElmoTokenizer()
+        tokenizer: Any = AutoTokenizer.from_pretrained(flags.elmo) if flags.elmo else ElmoTokenizer()
     except OSError as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"no ELMo can be loaded from {flags.elmo}: {reason}") from None
@@ -281,16 +282,19 @@ class DecodingTrainer(Trainer):
         labels = {name: value for name, value in inputs.items() if name in self.label_names}
         read = {name: value for name, value in inputs.items() if name not in labels}
         with torch.no_grad():
-            loss = self.compute_loss(model, inputs).detach()
+            loss: Any = self.compute_loss(model, inputs)
             found = self.accelerator.unwrap_model(model).decode(**read)
-        return loss, found, tuple(labels.values()) if len(labels) > 1 else next(iter(labels.values()))
+        return (
+            loss.detach(),
+            found,
+            tuple(labels.values()) if len(labels) > 1 else next(iter(labels.values())),
+        )
 
 
 def finetune(
     task: Task, flags: argparse.Namespace, data: dict[str, list[Example]], **config: Any
 ) -> dict[str, Any]:
     """A run for each seed; returns what stands in results.json."""
-    quieten()
     output = Path(flags.output)
     if (output / "results.json").exists():
         raise ValueError(f"{output} holds the results of a run; name another --output.")
@@ -308,7 +312,7 @@ def finetune(
 
 
 def run_seed(
-    task: Task, start: Start, data: dict[str, list[Example]], seed: int
+    task: Task, start: Start, data: dict[str, Any], seed: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Scores, and the settings of the model."""
     set_seed(seed)
@@ -332,7 +336,8 @@ def run_seed(
     seconds = time.perf_counter() - begun
     scores = {split: trimmed(trainer.evaluate(data[split])) for split in ("dev", "test")}
     trainer.save_model(str(Path(flags.output) / f"seed-{seed}"))
-    epochs = sum("eval_loss" in line and "epoch" in line for line in trainer.state.log_history) - 2
+    shutil.rmtree(trainer.args.output_dir)  # the best checkpoint, which has just been saved
+    epochs = round(trainer.state.epoch or 0)
     return {**scores, "epochs": epochs, "seconds": round(seconds, 1)}, model.config.to_diff_dict()
 
 
@@ -394,13 +399,10 @@ def write_json(path: Path, content: Any) -> None:
     unfinished.replace(path)
 
 
-def quieten() -> None:
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-
-
 def run(main: Callable[[], Any]) -> None:
     """A recipe; a mistake in its input ends it with a sentence."""
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         main()
     except ValueError as error:
