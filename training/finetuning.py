@@ -119,7 +119,7 @@ def read_splits(
 
 
 def read_dataset(name: str, from_row: Callable[[Example], list[Example]]) -> dict[str, list[Example]]:
-    import datasets
+    import datasets  # type: ignore[import-untyped]
 
     found = (
         datasets.load_from_disk(name)
@@ -336,7 +336,7 @@ def run_seed(
     seconds = time.perf_counter() - begun
     scores = {split: trimmed(trainer.evaluate(data[split])) for split in ("dev", "test")}
     trainer.save_model(str(Path(flags.output) / f"seed-{seed}"))
-    shutil.rmtree(trainer.args.output_dir)  # the best checkpoint, which has just been saved
+    shutil.rmtree(str(trainer.args.output_dir))  # the best checkpoint, which has just been saved
     epochs = round(trainer.state.epoch or 0)
     return {**scores, "epochs": epochs, "seconds": round(seconds, 1)}, model.config.to_diff_dict()
 
