@@ -38,4 +38,6 @@ def collate_texts(labels: list[str]) -> Callable[[ElmoTokenizer, list[Example]],
 
 
 def score(evaluation: EvalPrediction) -> dict[str, float]:
-    return {"accuracy": accuracy([evaluation.predictions.tolist()], [evaluation.label_ids.tolist()])}
+    found: Any = evaluation.predictions
+    gold: Any = evaluation.label_ids
+    return {"accuracy": accuracy([found.tolist()], [gold.tolist()])}

@@ -77,7 +77,7 @@ class ElmoBCN(nn.Module):
     by learned attention are what the output layers read; each is half of the one below.
     """
 
-    def __init__(self, config: ElmoConfig, input_size: int, elmo_size: int) -> None:
+    def __init__(self, config: ElmoConfig, input_size: int, elmo_size: int, num_labels: int) -> None:
         super().__init__()
         size, layers, dropout = config.task_hidden_size, config.task_num_layers, config.task_dropout
         self.dropout = ElmoVariationalDropout(dropout)
@@ -86,10 +86,10 @@ class ElmoBCN(nn.Module):
         self.integrator = ElmoBiRNN(3 * self.encoder.output_size, size, layers, dropout)
         pooled = self.integrator.output_size + elmo_size
         self.pooling = nn.Linear(pooled, 1, bias=False)  # a bias would change no weight of a softmax
-        self.output = self._output_layers(config, 4 * pooled)
+        self.output = self._output_layers(config, [4 * pooled, 2 * pooled, pooled, num_labels])
 
-    def _output_layers(self, config: ElmoConfig, size: int) -> nn.Sequential:
-        pieces, sizes = config.maxout_pieces, [size, size // 2, size // 4, config.num_labels]
+    def _output_layers(self, config: ElmoConfig, sizes: list[int]) -> nn.Sequential:
+        pieces = config.maxout_pieces
         layers: list[nn.Module] = []
         for before, after in pairwise(sizes):
             layers.append(nn.Dropout(config.task_dropout))
@@ -125,7 +125,7 @@ class ElmoESIM(nn.Module):
     ReLU layer.
     """
 
-    def __init__(self, config: ElmoConfig, input_size: int, elmo_size: int) -> None:
+    def __init__(self, config: ElmoConfig, input_size: int, elmo_size: int, num_labels: int) -> None:
         super().__init__()
         size, layers, dropout = config.task_hidden_size, config.task_num_layers, config.task_dropout
         self.encoder = ElmoBiRNN(input_size, size, layers, dropout)
@@ -134,7 +134,7 @@ class ElmoESIM(nn.Module):
         self.composition = ElmoBiRNN(size, size, layers, dropout)
         self.dropout = nn.Dropout(dropout)
         self.hidden = nn.Linear(4 * self.composition.output_size, size)
-        self.output = nn.Linear(size, config.num_labels)
+        self.output = nn.Linear(size, num_labels)
 
     def forward(self, words: ElmoTaskInput) -> Tensor:
         """(2 * batch, words, input_size), all first sentences and then all second ones -> (batch, labels)"""
@@ -258,13 +258,14 @@ class ElmoForSequenceClassification(ElmoTaskModel):
 
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__(config)
-        if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
+        self.num_labels = len(config.id2label or ())
+        if self.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
             raise ValueError(
                 "ElmoForSequenceClassification gives each row one of several labels, but num_labels is "
-                f"{config.num_labels} and problem_type {config.problem_type!r}."
+                f"{self.num_labels} and problem_type {config.problem_type!r}."
             )
         network = {"bcn": ElmoBCN, "esim": ElmoESIM}[config.classifier]
-        self.classifier = network(config, self.input_size, self.elmo_output_size)
+        self.classifier = network(config, self.input_size, self.elmo_output_size, self.num_labels)
         self.post_init()
 
     @can_return_tuple
@@ -338,7 +339,7 @@ class ElmoForSequenceClassification(ElmoTaskModel):
                 f"labels must be {len(logits)} whole numbers, one a row, but have the shape "
                 f"{tuple(labels.shape)} and the type {labels.dtype}."
             )
-        check_range("labels", labels, self.config.num_labels - 1)
+        check_range("labels", labels, self.num_labels - 1)
         return self.with_penalty(F.cross_entropy(logits, labels.long()))
 
 
