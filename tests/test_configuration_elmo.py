@@ -82,6 +82,9 @@ def test_integers_serve_for_floats_and_json_round_trips(tmp_path):
         ({"task_char_filters": [[0, 3]]}, "task_char_filters must be [width, number] pairs of at least 1"),
         ({"task_char_filters": [[60, 1]]}, "task_char_filters has a filter of width 60"),
         ({"task_char_filters": [[60, 1]], "token_encoder": "words"}, "task_char_filters has a filter"),
+        ({"classifier": "bert"}, "'classifier' expected one of ('bcn', 'esim')"),
+        ({"maxout_pieces": 1}, "maxout_pieces must be at least 2, or 0 for ReLU layers instead, but is 1"),
+        ({"maxout_pieces": -2}, "maxout_pieces must be at least 2"),
     ],
 )
 def test_mistakes_are_refused_in_one_sentence(options, message):

@@ -21,8 +21,10 @@ from elmo_hf import (
     ElmoConfig,
     ElmoForPreTraining,
     ElmoForSemanticRoleLabeling,
+    ElmoForSequenceClassification,
     ElmoForTokenClassification,
     ElmoModel,
+    ElmoTokenizer,
 )
 
 SOURCES = os.environ.get("TRANSFORMERS_TESTS")
@@ -178,3 +180,43 @@ class HeadConformanceTest(modeling.ModelTesterMixin, unittest.TestCase):
         if return_labels:
             inputs["labels"] = torch.ones(words, dtype=torch.long)
         return inputs
+
+
+class SmallClassifier(SmallElmo):
+    """The same sentences with a label each; for "esim", as pairs of three words and two."""
+
+    def get_config(self):
+        config = super().get_config()
+        options = {"classifier": self.parent.classifier, "num_labels": 3, "task_hidden_size": 5}
+        # Nothing is frozen, for the suite asks for every gradient.
+        options |= {"freeze_elmo": False, "elmo_at_output": True, "elmo_dropout": 0.0, "task_dropout": 0.0}
+        return ElmoConfig.from_dict(config.to_dict() | options)
+
+    def prepare_config_and_inputs_for_common(self):
+        config, inputs = super().prepare_config_and_inputs_for_common()
+        if config.classifier == "esim":
+            separators = ElmoTokenizer(max_characters_per_token=10)("", "", return_tensors="pt")
+            inputs["char_ids"][:, 3:5] = separators["char_ids"]
+        return config, inputs
+
+
+class ElmoBCNConformanceTest(modeling.ModelTesterMixin, unittest.TestCase):
+    all_model_classes = (ElmoForSequenceClassification,)
+    classifier = "bcn"
+    has_attentions = False
+    is_encoder_decoder = False
+    test_resize_embeddings = False  # refused: characters are fixed
+
+    def setUp(self):
+        self.model_tester = SmallClassifier(self)
+
+    def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
+        return dict(inputs_dict) | ({"labels": torch.tensor([2, 0, 1])} if return_labels else {})
+
+
+class ElmoESIMConformanceTest(ElmoBCNConformanceTest):
+    classifier = "esim"
+
+    @unittest.skip("each sentence is read by itself, and its layers are put into the row afterwards")
+    def test_retain_grad_hidden_states_attentions(self):
+        pass

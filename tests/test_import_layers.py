@@ -17,7 +17,7 @@ LAYERS = [
     ["modeling_elmo"],
     ["modeling_elmo_pretraining", "embedder", "cache_elmo"],
     ["task_elmo"],
-    ["modeling_elmo_tagging", "embed", "word_vectors"],
+    ["modeling_elmo_tagging", "modeling_elmo_classification", "embed", "word_vectors"],
     ["perplexity"],
     ["convert.hdf5", "__init__"],
     ["convert.files"],

@@ -4,6 +4,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForPreTraining,
+    AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
 )
@@ -13,6 +14,7 @@ from .configuration_elmo import ElmoConfig
 from .embed import embed
 from .layers_elmo import ElmoScalarMix
 from .modeling_elmo import ElmoModel, ElmoPreTrainedModel
+from .modeling_elmo_classification import ElmoForSequenceClassification
 from .modeling_elmo_pretraining import ElmoForPreTraining
 from .modeling_elmo_tagging import ElmoForSemanticRoleLabeling, ElmoForTokenClassification
 from .tokenization_elmo import ElmoTokenizer
@@ -23,6 +25,7 @@ __all__ = [
     "ElmoConfig",
     "ElmoForPreTraining",
     "ElmoForSemanticRoleLabeling",
+    "ElmoForSequenceClassification",
     "ElmoForTokenClassification",
     "ElmoLayerCache",
     "ElmoModel",
@@ -36,6 +39,7 @@ __all__ = [
 AutoConfig.register("elmo", ElmoConfig, exist_ok=True)
 AutoModel.register(ElmoConfig, ElmoModel, exist_ok=True)
 AutoModelForPreTraining.register(ElmoConfig, ElmoForPreTraining, exist_ok=True)
+AutoModelForSequenceClassification.register(ElmoConfig, ElmoForSequenceClassification, exist_ok=True)
 # Of several, the library takes the one that `config.architectures` names, or the first.
 AutoModelForTokenClassification.register(
     ElmoConfig, (ElmoForTokenClassification, ElmoForSemanticRoleLabeling), exist_ok=True

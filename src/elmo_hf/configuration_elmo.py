@@ -103,6 +103,9 @@ class ElmoConfig(PreTrainedConfig):
         tag_scheme: `"BIO"` allows only sequences of labels in which an `I-X` follows a `B-X` or `I-X`;
             `"none"` allows all. Left out, it is BIO exactly when every label is `O`, `B-...` or `I-...`.
         predicate_dim: size of the vector that tells a role labeller which word is the predicate.
+        classifier: how texts are classified: `"bcn"` reads one text, `"esim"` compares two sentences.
+        maxout_pieces: the output layers of `"bcn"` are the greatest of so many linear ones; with 0, they are
+            ReLU layers, as in the ELMo paper.
     """
 
     model_type = "elmo"
@@ -147,6 +150,8 @@ class ElmoConfig(PreTrainedConfig):
     use_crf: bool = True
     tag_scheme: Literal["BIO", "none"] | None = None
     predicate_dim: int = 100
+    classifier: Literal["bcn", "esim"] = "bcn"
+    maxout_pieces: int = 4
 
     def __post_init__(self, **kwargs: Any) -> None:
         self._refuse_unknown(kwargs)
@@ -228,6 +233,13 @@ class ElmoConfig(PreTrainedConfig):
             raise ValueError(
                 "ElmoConfig: use_warm_state is True, but the checkpoint stores no warm state; "
                 "call model.warm_up(text) first."
+            )
+
+    def validate_maxout(self) -> None:
+        if self.maxout_pieces < 0 or self.maxout_pieces == 1:
+            raise ValueError(
+                "ElmoConfig: maxout_pieces must be at least 2, or 0 for ReLU layers instead, but is "
+                f"{self.maxout_pieces}."
             )
 
     def validate_task_input(self) -> None:

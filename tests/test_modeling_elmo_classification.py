@@ -1,0 +1,615 @@
+"""The classifiers: their numbers by hand, padding and order, mistakes, saved folders, Trainer, pipelines."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+    pipeline,
+)
+
+from elmo_hf import ElmoConfig, ElmoForSequenceClassification, ElmoLayerCache, ElmoTokenizer
+from elmo_hf.modeling_elmo_classification import attend, max_over, mean_over
+
+FIRST = [
+    ["Ada", "Lovelace", "lived", "in", "London", "."],
+    ["He", "sat"],
+    ["Why", "not", "?"],
+]
+SECOND = [["She", "lived"], ["The", "bank", "gave", "way", "."], ["Why"]]
+LABELS = torch.tensor([2, 0, 1])
+CLASSIFIERS = ["bcn", "esim"]
+SMALL = {
+    "lstm_dim": 12,
+    "projection_dim": 8,
+    "char_filters": [[1, 4], [2, 6]],
+    "vocab_size": 3,
+    "num_labels": 4,
+    "task_hidden_size": 5,
+}
+
+
+def make(classifier, **options):
+    torch.manual_seed(0)
+    return ElmoForSequenceClassification(ElmoConfig(**SMALL | {"classifier": classifier} | options))
+
+
+def make_loud(classifier, **options):
+    """In float64, with weights so large that every part of the classifier shows in its logits."""
+    model = make(classifier, **options).double().eval()
+    for parameter in [*model.task_words.parameters(), *model.classifier.parameters()]:
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+def make_keen(classifier, **options):
+    """Without dropout, and with a random biLM whose vectors are about as long as a trained one's."""
+    model = make(classifier, task_dropout=0.0, elmo_dropout=0.0, **options)
+    with torch.no_grad():
+        model.input_mix.gamma.fill_(20.0)
+    return model
+
+
+def encode(classifier, rows=(0, 1, 2), tokenizer=None, **options):
+    first = [FIRST[row] for row in rows]
+    second = [SECOND[row] for row in rows] if classifier == "esim" else None
+    tokenizer = tokenizer or ElmoTokenizer()
+    options = {"is_split_into_words": True, "padding": True, "return_tensors": "pt"} | options
+    return tokenizer(first, second, **options)
+
+
+# ---- the numbers, once more, one sentence and one word at a time, in float64
+
+
+def numbers(model):
+    return {name: value.numpy() for name, value in model.classifier.state_dict().items()}
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def rnn_by_hand(weights, name, x):
+    """Every layer from left to right and from right to left: (words, dim) -> (words, 2 * cells)"""
+    layer = 0
+    while f"{name}.layers.{layer}.weight_ih_l0" in weights:
+        halves = []
+        for suffix in ("", "_reverse"):
+            kinds = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+            into, back, bias, more_bias = (weights[f"{name}.layers.{layer}.{kind}{suffix}"] for kind in kinds)
+            h = c = np.zeros(back.shape[1])
+            found = []
+            for word in x[::-1] if suffix else x:
+                i, f, g, o = np.split(into @ word + back @ h + bias + more_bias, 4)
+                c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+                h = sigmoid(o) * np.tanh(c)
+                found.append(h)
+            halves.append(found[::-1] if suffix else found)
+        x = np.array([np.concatenate(pair) for pair in zip(*halves, strict=True)])
+        layer += 1
+    return x
+
+
+def dense(weights, name, x):
+    return weights[f"{name}.weight"] @ x + weights[f"{name}.bias"]
+
+
+def average_by_attention(query, words):
+    scores = [float(np.sum(query * word)) for word in words]
+    shares = [np.exp(score - max(scores)) for score in scores]
+    return sum(share * word for share, word in zip(shares, words, strict=True)) / sum(shares)
+
+
+def read_by_itself(model, words):
+    """What the classifier reads of one sentence without padding, and ELMo for its output (or nothing)."""
+    with torch.no_grad():
+        found = model.read(**ElmoTokenizer()([words], is_split_into_words=True, return_tensors="pt"))
+    x = found.x[0].numpy()
+    return x, np.zeros((len(x), 0)) if found.at_output is None else found.at_output[0].numpy()
+
+
+def bcn_by_hand(model, words):
+    weights, (x, elmo) = numbers(model), read_by_itself(model, words)
+    x = [np.maximum(dense(weights, "projection", word), 0) for word in x]
+    h = rnn_by_hand(weights, "encoder", x)
+    context = [average_by_attention(word, h) for word in h]
+    h = rnn_by_hand(
+        weights,
+        "integrator",
+        [np.concatenate([word, word - c, word * c]) for word, c in zip(h, context, strict=True)],
+    )
+    h = np.array([np.concatenate(pair) for pair in zip(h, elmo, strict=True)])
+    columns = h.T
+    attended = average_by_attention(weights["pooling.weight"][0], h)
+    x = np.array([max(column) for column in columns] + [min(column) for column in columns]
+                 + [sum(column) / len(column) for column in columns] + list(attended))  # fmt: skip
+    pieces = model.config.maxout_pieces
+    for number, name in enumerate(["output.1", "output.3", "output.5"] if pieces else
+                                  ["output.1", "output.4", "output.7"]):  # fmt: skip
+        x = dense(weights, name, x)
+        if pieces:
+            x = np.array([max(x[start : start + pieces]) for start in range(0, len(x), pieces)])
+        elif number < 2:
+            x = np.maximum(x, 0)
+    return x
+
+
+def esim_by_hand(model, first, second):
+    weights, encoded, pooled = numbers(model), [], []
+    for words in (first, second):
+        x, elmo = read_by_itself(model, words)
+        h = rnn_by_hand(weights, "encoder", x)
+        encoded.append([np.concatenate(pair) for pair in zip(h, elmo, strict=True)])
+    for own, other in (encoded, encoded[::-1]):
+        composed = []
+        for word in own:
+            y = average_by_attention(word, other)
+            enhanced = np.concatenate([word, y, word - y, word * y])
+            composed.append(np.maximum(dense(weights, "projection", enhanced), 0))
+        columns = rnn_by_hand(weights, "composition", composed).T
+        pooled += [sum(column) / len(column) for column in columns] + [max(column) for column in columns]
+    hidden = np.maximum(dense(weights, "hidden", np.array(pooled)), 0)
+    return dense(weights, "output", hidden)
+
+
+WHERE = [
+    {},
+    {"elmo_at_output": True},
+    {"elmo_at_input": False, "elmo_at_output": True, "task_char_filters": [[2, 7]]},
+    {"elmo_at_input": False, "task_char_filters": [[2, 7]]},
+]
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("more", [{}, {"maxout_pieces": 0, "task_num_layers": 1}, {"maxout_pieces": 3}])
+def test_the_bcn_by_hand(where, more):
+    model = make_loud("bcn", **where, **more)
+    found = model(**encode("bcn")).logits
+    expected = np.array([bcn_by_hand(model, words) for words in FIRST])
+    assert np.abs(expected[0] - expected[1]).max() > 0.1
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("more", [{}, {"task_num_layers": 1}])
+def test_the_esim_by_hand(where, more):
+    model = make_loud("esim", **where, **more)
+    found = model(**encode("esim")).logits
+    expected = np.array([esim_by_hand(model, *pair) for pair in zip(FIRST, SECOND, strict=True)])
+    assert np.abs(expected[0] - expected[1]).max() > 0.1
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_the_loss_is_the_mean_of_minus_the_log_probability(classifier):
+    model = make(classifier, mix_l2=0.0).eval()
+    output = model(**encode(classifier), labels=LABELS)
+    expected = 0.0
+    for scores, label in zip(output.logits.tolist(), LABELS.tolist(), strict=True):
+        expected += (np.log(sum(np.exp(score) for score in scores)) - scores[label]) / 3
+    assert output.loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+# ---- rows
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_padding_and_order_change_nothing(classifier):
+    model = make_loud(classifier, elmo_at_output=True)
+    batch = encode(classifier)
+    expected = model(**batch, labels=LABELS)
+    for side in ("left", "right"):
+        padded = encode(classifier, padding_side=side, pad_to_multiple_of=17)
+        found = model(**padded, labels=LABELS)
+        torch.testing.assert_close(found.logits, expected.logits)
+        noisy = padded["char_ids"].masked_fill(~padded["attention_mask"].bool()[:, :, None], 7)
+        torch.testing.assert_close(model(**padded | {"char_ids": noisy}).logits, expected.logits)
+    for row in range(3):
+        alone = model(**encode(classifier, [row])).logits
+        torch.testing.assert_close(alone[0], expected.logits[row])
+    order = torch.tensor([2, 0, 1])
+    turned = model(**{name: value[order] for name, value in batch.items()}, labels=LABELS[order])
+    torch.testing.assert_close(turned.logits, expected.logits[order])
+    torch.testing.assert_close(turned.loss, expected.loss)
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_rows_without_words(classifier):
+    """They have logits of their own, whatever stands beside them, and training goes on."""
+    model, tokenizer = make(classifier), ElmoTokenizer()
+    second = ["", "Why ?"] if classifier == "esim" else None
+    batch = tokenizer(["", "Why ?"], second, padding=True, return_tensors="pt")
+    model(**batch, labels=LABELS[:2]).loss.backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert gradients
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    model.eval()
+    one = model(**tokenizer([""], second[:1] if second else None, return_tensors="pt")).logits
+    torch.testing.assert_close(model(**batch).logits[0], one[0])
+    assert torch.isfinite(one).all()
+
+
+def test_a_batch_of_no_rows():
+    none = ElmoTokenizer()([], padding=True, return_tensors="pt")
+    assert all(make(classifier).eval()(**none).logits.shape == (0, 4) for classifier in CLASSIFIERS)
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize("options", [{}, {"elmo_at_output": True, "task_word_dim": 7}, {"maxout_pieces": 0}])
+def test_every_number_is_learnt(classifier, options):
+    model = make(classifier, freeze_elmo=False, task_dropout=0.0, elmo_dropout=0.0, **options)
+    model(**encode(classifier), labels=LABELS).loss.backward()
+    idle = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any())
+    ]
+    assert not [name for name in idle if not name.startswith("elmo.")], idle
+    assert len(idle) < len(list(model.elmo.parameters()))
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_dropout_is_in_training_only(classifier):
+    model = make(classifier, elmo_dropout=0.0)
+    batch = encode(classifier)
+    assert not torch.equal(model(**batch).logits, model(**batch).logits)
+    model.eval()
+    assert torch.equal(model(**batch).logits, model(**batch).logits)
+    still = make(classifier, elmo_dropout=0.0, task_dropout=0.0)
+    assert torch.equal(still(**batch).logits, still(**batch).logits)
+
+
+def test_padding_has_no_part_in_attention_and_pooling():
+    torch.manual_seed(0)
+    words, queries = torch.randn(2, 3, 4), torch.randn(2, 5, 4)
+    mask = torch.tensor([[True, False, True], [False, False, False]])
+    noisy = torch.where(mask[:, :, None], words, 100.0)
+    for found, expected in (
+        (attend(queries, noisy, mask), attend(queries[:1], words[:1, ::2], mask[:1, ::2])),
+        (mean_over(noisy, mask), words[:1, ::2].mean(dim=1)),
+        (max_over(noisy, mask), words[:1, ::2].amax(dim=1)),
+    ):
+        torch.testing.assert_close(found[:1], expected)
+        assert (found[1] == 0).all()
+    assert max_over(words[:, :0], mask[:, :0]).tolist() == [[0.0] * 4] * 2
+
+
+# ---- pairs
+
+
+def test_the_order_of_a_pair_matters_and_its_types_say_what_its_words_say():
+    model = make_loud("esim")
+    batch = encode("esim", return_token_type_ids=True)
+    assert "token_type_ids" in batch
+    found = model(**batch).logits
+    del batch["token_type_ids"]
+    assert torch.equal(model(**batch).logits, found)
+    left = encode("esim", return_token_type_ids=True, padding_side="left", pad_to_multiple_of=16)
+    torch.testing.assert_close(model(**left).logits, found)
+    turned = ElmoTokenizer()(SECOND, FIRST, is_split_into_words=True, padding=True, return_tensors="pt")
+    assert not torch.allclose(model(**turned).logits, found, atol=1e-3)
+
+
+def test_a_sentence_that_parts_like_a_pair_needs_its_types():
+    model, tokenizer = make_loud("esim"), ElmoTokenizer()
+    first, second = ["a", "</S>", "<S>", "b"], ["c"]
+    options = {"is_split_into_words": True, "return_tensors": "pt"}
+    batch = tokenizer([first], [second], return_token_type_ids=True, **options)
+    found = model(**batch).logits[0]
+    torch.testing.assert_close(found, torch.tensor(esim_by_hand(model, first, second)))
+    del batch["token_type_ids"]
+    with pytest.raises(ValueError, match=r"row 0 has `</S> <S>` in 2 places; say by token_type_ids"):
+        model(**batch)
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_hidden_states_stand_where_the_words_do(classifier):
+    model = make(classifier).eval()
+    batch = encode(classifier, padding_side="left")
+    assert model(**batch).hidden_states is None
+    layers = model(**batch, output_hidden_states=True).hidden_states
+    assert len(layers) == 3
+    n = batch["input_ids"].shape[1]
+    for row, first in enumerate(FIRST):
+        sentences = [first, SECOND[row]] if classifier == "esim" else [first]
+        start = n - sum(map(len, sentences)) - 2 * (len(sentences) - 1)
+        assert all((layer[row, :start] == 0).all() for layer in layers)
+        for sentence in sentences:
+            alone = model.elmo(
+                **ElmoTokenizer()([sentence], is_split_into_words=True, return_tensors="pt"),
+                output_hidden_states=True,
+            ).hidden_states
+            for layer, expected in zip(layers, alone, strict=True):
+                torch.testing.assert_close(layer[row, start : start + len(sentence)], expected[0])
+                assert (layer[row, start + len(sentence) : start + len(sentence) + 2] == 0).all() or (
+                    sentence is sentences[-1]
+                )
+            start += len(sentence) + 2
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_vectors_in_place_of_ids(classifier):
+    model = make(classifier).eval()
+    batch = encode(classifier, return_token_type_ids=classifier == "esim")
+    expected = model(**batch).logits
+    letters = model.get_input_embeddings()(batch.pop("char_ids"))
+    found = model(inputs_embeds=letters, **batch).logits
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_a_biLM_with_a_word_table(classifier, tmp_path):
+    path = tmp_path / "vocab.txt"
+    words = sorted({word for sentence in FIRST + SECOND for word in sentence})
+    path.write_text("\n".join(["<S>", "</S>", "<UNK>", *words]), encoding="utf-8")
+    tokenizer = ElmoTokenizer(path)
+    model = make(classifier, token_encoder="words", vocab_size=tokenizer.vocab_size).eval()
+    batch = encode(classifier, tokenizer=tokenizer)
+    del batch["char_ids"]
+    found = model(**batch).logits
+    alone = encode(classifier, [1], tokenizer=tokenizer)
+    torch.testing.assert_close(model(**alone).logits[0], found[1])
+
+
+def test_a_premise_is_encoded_once():
+    model = make("esim").eval()
+    batch = ElmoTokenizer()([FIRST[0]] * 3, SECOND, is_split_into_words=True, padding=True,
+                            return_tensors="pt")  # fmt: skip
+    expected = model(**batch).logits
+    model.elmo_cache = ElmoLayerCache()
+    torch.testing.assert_close(model(**batch).logits, expected)
+    assert (model.elmo_cache.encoded, model.elmo_cache.reused) == (4, 2)
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": torch.tensor([0, 1])}, r"labels must be 3 whole numbers, .* have the shape \(2,\)"),
+        ({"labels": torch.zeros(3, 6, dtype=torch.long)}, r"labels must be 3 whole .* the shape \(3, 6\)"),
+        ({"labels": torch.tensor([0.0, 1.5, 2.0])}, "labels must be 3 whole numbers.*torch.float32"),
+        ({"labels": torch.tensor([0, 4, 1])}, "labels must be from 0 to 3, but holds 4"),
+        ({"labels": torch.tensor([0, -100, 1])}, "labels must be from 0 to 3, but holds -100"),
+        ({"attention_mask": torch.ones(3, 2)}, r"attention_mask must have the shape \(3, "),
+    ],
+)
+def test_mistakes_are_said_in_one_sentence(classifier, change, message):
+    with pytest.raises(ValueError, match=message) as error:
+        make(classifier)(**encode(classifier) | change)
+    assert "\n" not in str(error.value)
+
+
+def types(*rows):
+    return {"token_type_ids": torch.tensor(rows)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, r"row 0 is no pair, and classifier 'esim' compares two sentences; call tokenizer\(first, sec"),
+        (types([0, 0, 0, 0, 0]), r"row 0: token_type_ids must be 0 up to `</S>` and 1 from the next word"),
+        (types([1, 1, 1, 1, 1]), "row 0: token_type_ids must be 0 up to"),
+        (types([0, 0, 1, 1, 1]), "row 0: token_type_ids must be 0 up to"),  # no separators there
+        (types([0, 1, 2, 2, 2]), "token_type_ids must be from 0 to 1, but holds 2"),
+        (types([0, 1]), r"token_type_ids must have the shape \(1, 5\) of the words"),
+    ],
+)
+def test_what_is_no_pair_is_refused(change, message):
+    batch = ElmoTokenizer()([SECOND[1]], is_split_into_words=True, return_tensors="pt")
+    with pytest.raises(ValueError, match=message) as error:
+        make("esim")(**batch | change)
+    assert "\n" not in str(error.value)
+
+
+def test_vectors_do_not_say_where_a_pair_parts():
+    with pytest.raises(ValueError, match="cannot be seen from inputs_embeds; pass token_type_ids, too"):
+        make("esim")(inputs_embeds=torch.zeros(1, 5, 8))
+
+
+def test_one_text_has_no_types():
+    batch = ElmoTokenizer()(["a b"], return_token_type_ids=True, return_tensors="pt")
+    with pytest.raises(ValueError, match="'bcn' reads a row as one text and knows no token_type_ids"):
+        make("bcn")(**batch)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_labels": 1}, "one of several labels, but num_labels is 1"),
+        ({"problem_type": "regression"}, "problem_type 'regression'"),
+    ],
+)
+def test_what_is_no_choice_of_a_label_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        make("bcn", **options)
+
+
+# ---- learning
+
+
+def random_examples(number):
+    """First sentences, second ones, and labels that follow from neither: made-up words, drawn by chance."""
+    generator = torch.Generator().manual_seed(0)
+
+    def sentence():
+        length = 2 + int(torch.randint(5, (1,), generator=generator))
+        letters = torch.randint(8, (length, 3), generator=generator).tolist()
+        return ["".join("abcdefgh"[letter] for letter in word) for word in letters]
+
+    first, second = [sentence() for _ in range(number)], [sentence() for _ in range(number)]
+    labels = torch.randint(4, (number,), generator=generator)
+    return first, second, labels
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize("options", [{}, {"elmo_at_output": True, "maxout_pieces": 0}])
+def test_fifty_examples_are_learnt_by_heart(classifier, options):
+    first, second, labels = random_examples(50)
+    if classifier == "esim":
+        first[1::2] = first[::2]  # only the second sentence tells the two apart
+    options = options | {"task_hidden_size": 16, "task_num_layers": 1}
+    model = make_keen(classifier, lstm_dim=32, projection_dim=16, **options)
+    batch = ElmoTokenizer()(first, second if classifier == "esim" else None, is_split_into_words=True,
+                            padding=True, return_tensors="pt")  # fmt: skip
+    model.elmo_cache = ElmoLayerCache()
+    optimizer = torch.optim.Adam((one for one in model.parameters() if one.requires_grad), lr=0.01)
+    for _ in range(300):
+        output = model(**batch, labels=labels)
+        if torch.equal(output.logits.argmax(dim=-1), labels):
+            return
+        optimizer.zero_grad()
+        output.loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+    pytest.fail("still not learnt after 300 steps")
+
+
+# ---- saved, and loaded elsewhere
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize("options", [{}, {"maxout_pieces": 0, "elmo_at_output": True, "task_word_dim": 3},
+                                     {"elmo_at_input": False, "task_char_filters": [[2, 3]]}])  # fmt: skip
+def test_saving_and_loading_changes_nothing(classifier, options, tmp_path):
+    model = make(classifier, **options).eval()
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert type(loaded) is ElmoForSequenceClassification
+    weights = model.state_dict()
+    assert loaded.state_dict().keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
+    # Products may be rounded differently, for loaded weights lie in memory as they lay in the file.
+    batch = encode(classifier)
+    torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits, rtol=1e-4, atol=1e-7)
+
+
+def test_a_pretrained_biLM_is_taken_over_and_the_rest_is_new(tmp_path):
+    source = make("bcn")
+    source.elmo.save_pretrained(tmp_path)
+    for classifier in CLASSIFIERS:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            tmp_path, classifier=classifier, num_labels=3
+        ).eval()
+        for name, value in source.elmo.state_dict().items():
+            assert torch.equal(model.elmo.state_dict()[name], value)
+        logits = model(**encode(classifier)).logits
+        assert logits.shape == (3, 3)
+        assert torch.isfinite(logits).all()
+        assert all(value.abs().max() < 10 for value in model.state_dict().values())
+
+
+REMOTE = """
+    import sys
+    sys.modules["elmo_hf"] = None  # importing it fails, as where it is not installed
+    import json
+    from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+    source, target, first, second = sys.argv[1], sys.argv[2], *map(json.loads, sys.argv[3:])
+    logits = {}
+    for name, pair in {"bcn": (first,), "esim": (first, second)}.items():
+        folder = f"{source}/{name}"
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+        model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True).eval()
+        batch = tokenizer(*pair, is_split_into_words=True, padding=True, return_tensors="pt")
+        logits[name] = model(**batch).logits.tolist()
+        AutoModel.from_pretrained(folder, trust_remote_code=True)
+        model.save_pretrained(f"{target}/{name}")
+        tokenizer.save_pretrained(f"{target}/{name}")
+    assert not any(name == "elmo_hf" and module for name, module in sys.modules.items())
+    print(json.dumps(logits))
+"""
+
+
+def run_without_the_package(source, target, cache):
+    environment = os.environ | {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
+    texts = [json.dumps(FIRST), json.dumps(SECOND)]
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(REMOTE), str(source), str(target), *texts],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=cache,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_a_saved_folder_brings_its_code(tmp_path):
+    """Loaded where the package cannot be imported, and what is saved there once more."""
+    expected = {}
+    for classifier in CLASSIFIERS:
+        model = make(classifier).eval()
+        model.save_pretrained(tmp_path / "first" / classifier)
+        ElmoTokenizer().save_pretrained(tmp_path / "first" / classifier)
+        expected[classifier] = model(**encode(classifier)).logits
+    (tmp_path / "cache").mkdir()
+    found = run_without_the_package(tmp_path / "first", tmp_path / "second", tmp_path / "cache")
+    assert run_without_the_package(tmp_path / "second", tmp_path / "third", tmp_path / "cache") == found
+    for classifier in CLASSIFIERS:
+        torch.testing.assert_close(torch.tensor(found[classifier]), expected[classifier])
+        config = json.loads((tmp_path / "second" / classifier / "config.json").read_text())
+        assert config["auto_map"]["AutoModelForSequenceClassification"] == (
+            "modeling_elmo_classification.ElmoForSequenceClassification"
+        )
+
+
+# ---- Trainer and pipeline
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_the_trainer_trains(classifier, tmp_path):
+    model, tokenizer = make_keen(classifier, task_hidden_size=10, task_num_layers=1), ElmoTokenizer()
+    examples = []
+    for first, second, label in zip(FIRST, SECOND, LABELS.tolist(), strict=True):
+        pair = (first, second) if classifier == "esim" else (first,)
+        examples.append(dict(tokenizer(*pair, is_split_into_words=True), label=label))
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), max_steps=40, learning_rate=0.02, per_device_train_batch_size=2,
+        report_to="none", disable_tqdm=True, save_strategy="no", logging_strategy="no", use_cpu=True,
+        dataloader_pin_memory=False,
+    )  # fmt: skip
+    trainer = Trainer(model, arguments, train_dataset=examples, eval_dataset=examples,
+                      data_collator=DataCollatorWithPadding(tokenizer))  # fmt: skip
+    before = trainer.evaluate()["eval_loss"]
+    frozen = [parameter.clone() for parameter in model.elmo.parameters()]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < 0.5 * before
+    assert all(torch.equal(old, new) for old, new in zip(frozen, model.elmo.parameters(), strict=True))
+    predicted = trainer.predict(examples)
+    assert predicted.predictions.argmax(axis=-1).tolist() == LABELS.tolist()
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_the_pipeline_classifies_texts_and_pairs(classifier, batch_size, tmp_path):
+    names = ["bad", "fair", "good", "great"]
+    model = make(classifier, id2label=dict(enumerate(names))).eval()
+    model.save_pretrained(tmp_path)
+    ElmoTokenizer().save_pretrained(tmp_path)
+    classify = pipeline("text-classification", model=str(tmp_path), batch_size=batch_size, top_k=None)
+    texts = [" ".join(words) for words in FIRST]
+    if classifier == "esim":
+        texts = [
+            {"text": text, "text_pair": " ".join(words)} for text, words in zip(texts, SECOND, strict=True)
+        ]
+    for row, found in enumerate(classify(texts)):
+        scores = model(**encode(classifier, [row])).logits[0].softmax(dim=-1).tolist()
+        expected = dict(zip(names, scores, strict=True))
+        assert {one["label"]: one["score"] for one in found} == pytest.approx(expected, abs=1e-5)
+    if classifier == "esim":
+        assert classify(texts[0])[0]["label"] in names
+        with pytest.raises(ValueError, match="row 0 is no pair"):
+            classify("Only one sentence .")

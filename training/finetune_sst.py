@@ -1,0 +1,116 @@
+"""Sentiment in five classes with the biattentive classification network, on the Stanford Sentiment Treebank.
+
+    FILES="--train trees/train.txt --dev trees/dev.txt --test trees/test.txt"
+    python training/finetune_sst.py --elmo my-elmo $FILES --output runs/sst --vectors glove.840B.300d.txt
+    python training/finetune_sst.py --elmo my-elmo $FILES --output runs/sst --phrases 0
+    python training/finetune_sst.py --elmo my-elmo --data SetFit/sst5 --output runs/sst
+    python training/finetune_sst.py --smoke $FILES --output runs/smoke
+
+A line of a file is a tree, `(3 (2 It) (4 (2 's) (4 good)))`, with a class from 0 to 4 for each phrase. Whole
+sentences are judged; `--phrases` says which phrases are learnt besides. A dataset has sentences alone, in the
+columns `text`, `sentence` or `tokens`, and `label`.
+
+With their phrases there are many texts, and a cache in memory holds the layers of all; for a large biLM, say
+`--cache disk` or `--cache none`.
+"""
+
+import re
+from pathlib import Path
+
+from classification import as_words, collate_texts, example, score
+from finetuning import Example, Task, finetune, first_column, make_parser, read_splits, read_text, run
+
+from elmo_hf import ElmoForSequenceClassification
+
+LABELS = ["very negative", "negative", "neutral", "positive", "very positive"]
+# Peters et al. (2018), A.6, and of the dropout no more than that there is some. `--set maxout_pieces=4` is
+# the network of McCann et al. (2017).
+CONFIG = {
+    "classifier": "bcn",
+    "maxout_pieces": 0,
+    "task_word_dim": 300,
+    "task_hidden_size": 300,
+    "task_num_layers": 1,
+    "task_dropout": 0.3,
+    "elmo_at_input": True,
+    "elmo_at_output": True,
+    "elmo_dropout": 0.0,  # task_dropout is on the same input
+    "mix_l2": 0.001,
+}
+# What the treebank writes in place of a sign that has a meaning in its trees.
+WRITTEN = {"-LRB-": "(", "-RRB-": ")", "\\/": "/", "\\*": "*"}
+
+
+def main() -> None:
+    parser = make_parser(__doc__, batch_size=32, learning_rate=1e-4, epochs=40, patience=5, clip=5.0)
+    help = "learn phrases of at least so many words, too; 0 for whole sentences alone (4)"
+    parser.add_argument("--phrases", type=int, default=4, metavar="WORDS", help=help)
+    flags = parser.parse_args()
+    data = read_splits(flags, read, from_row)
+    data["train"] = with_phrases(data["train"], flags.phrases)
+    task = Task("sst", ElmoForSequenceClassification, CONFIG, collate_texts(LABELS), score, best="accuracy")
+    names = dict(enumerate(LABELS))
+    finetune(task, flags, data, id2label=names, freeze_task_words=flags.vectors is not None)
+
+
+def read(path: Path) -> list[Example]:
+    """An example for each tree, with its phrases, the whole sentence last."""
+    examples = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            phrases = [
+                example(name_of(label), LABELS, where, words) for label, words in read_tree(line, where)
+            ]
+            examples.append(phrases[-1] | {"phrases": phrases})
+    return examples
+
+
+def read_tree(line: str, where: str) -> list[tuple[str, list[str]]]:
+    """The class and the words of each phrase, in the order in which they end."""
+    phrases: list[tuple[str, list[str]]] = []
+    words: list[str] = []
+    open_phrases: list[tuple[str, int]] = []  # the class, and how many words stand before it
+    for part in re.findall(r"\([^\s()]*|\)|[^\s()]+", line):
+        if part[0] == "(":
+            open_phrases.append((part[1:], len(words)))
+        elif not open_phrases:
+            raise ValueError(f"{where}: {part!r} stands outside of all phrases.")
+        elif part == ")":
+            label, start = open_phrases.pop()
+            phrases.append((label, words[start:]))
+        else:
+            words.append(re.sub(r"-[LR]RB-|\\[/*]", lambda found: WRITTEN[found[0]], part))
+    if open_phrases or not phrases or len(phrases[-1][1]) != len(words):
+        raise ValueError(f"{where} is not one tree `(class ...)`.")
+    return phrases
+
+
+def name_of(label: str | int) -> str | None:
+    """Of a class as a number, or by its name."""
+    if str(label) in ("0", "1", "2", "3", "4"):
+        return LABELS[int(label)]
+    return str(label)
+
+
+def with_phrases(sentences: list[Example], least_words: int) -> list[Example]:
+    """The sentences and, unless that is 0, their phrases of at least so many words."""
+    if least_words < 0:
+        raise ValueError(f"--phrases must be 0 or more, but is {least_words}.")
+    if least_words == 0:
+        return sentences
+    return [
+        one
+        for sentence in sentences
+        for one in [*sentence.get("phrases", [sentence])[:-1], sentence]
+        if one is sentence or len(one["tokens"]) >= least_words
+    ]
+
+
+def from_row(row: Example) -> list[Example]:
+    words = as_words(first_column(row, ("tokens", "text", "sentence")))
+    return [example(name_of(first_column(row, ("label", "labels"))), LABELS, "a row of the dataset", words)]
+
+
+if __name__ == "__main__":
+    run(main)
