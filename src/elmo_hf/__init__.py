@@ -4,6 +4,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForPreTraining,
+    AutoModelForQuestionAnswering,
     AutoModelForTokenClassification,
     AutoTokenizer,
 )
@@ -14,6 +15,7 @@ from .embed import embed
 from .layers_elmo import ElmoScalarMix
 from .modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from .modeling_elmo_pretraining import ElmoForPreTraining
+from .modeling_elmo_question_answering import ElmoForQuestionAnswering
 from .modeling_elmo_tagging import ElmoForSemanticRoleLabeling, ElmoForTokenClassification
 from .tokenization_elmo import ElmoTokenizer
 from .vectors_io import read_vectors
@@ -22,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ElmoConfig",
     "ElmoForPreTraining",
+    "ElmoForQuestionAnswering",
     "ElmoForSemanticRoleLabeling",
     "ElmoForTokenClassification",
     "ElmoLayerCache",
@@ -36,6 +39,7 @@ __all__ = [
 AutoConfig.register("elmo", ElmoConfig, exist_ok=True)
 AutoModel.register(ElmoConfig, ElmoModel, exist_ok=True)
 AutoModelForPreTraining.register(ElmoConfig, ElmoForPreTraining, exist_ok=True)
+AutoModelForQuestionAnswering.register(ElmoConfig, ElmoForQuestionAnswering, exist_ok=True)
 # Of several, the library takes the one that `config.architectures` names, or the first.
 AutoModelForTokenClassification.register(
     ElmoConfig, (ElmoForTokenClassification, ElmoForSemanticRoleLabeling), exist_ok=True

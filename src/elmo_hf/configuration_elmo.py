@@ -103,6 +103,7 @@ class ElmoConfig(PreTrainedConfig):
         tag_scheme: `"BIO"` allows only sequences of labels in which an `I-X` follows a `B-X` or `I-X`;
             `"none"` allows all. Left out, it is BIO exactly when every label is `O`, `B-...` or `I-...`.
         predicate_dim: size of the vector that tells a role labeller which word is the predicate.
+        max_answer_length: words that an answer to a question has at most.
     """
 
     model_type = "elmo"
@@ -147,6 +148,7 @@ class ElmoConfig(PreTrainedConfig):
     use_crf: bool = True
     tag_scheme: Literal["BIO", "none"] | None = None
     predicate_dim: int = 100
+    max_answer_length: int = 17
 
     def __post_init__(self, **kwargs: Any) -> None:
         self._refuse_unknown(kwargs)
@@ -176,6 +178,7 @@ class ElmoConfig(PreTrainedConfig):
         names = ["vocab_size", "max_characters_per_token", "char_embedding_dim"]
         names += ["lstm_dim", "projection_dim", "num_hidden_layers"]
         names += ["task_char_embedding_dim", "task_hidden_size", "task_num_layers", "predicate_dim"]
+        names += ["max_answer_length"]
         for name in names:
             if isinstance(getattr(self, name), bool) or getattr(self, name) < 1:
                 raise ValueError(f"ElmoConfig: {name} must be at least 1, but is {getattr(self, name)}.")
