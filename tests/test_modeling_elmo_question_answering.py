@@ -1,4 +1,4 @@
-"""Question answering: the network by plain loops, padding, order, mistakes, answers to the letter, folders."""
+"""Question answering: the network by plain loops, padding, order, mistakes, exact answers, folders."""
 
 import json
 import os
@@ -416,7 +416,10 @@ def test_a_pair_without_separators_is_refused():
 
 # ---- answers in text
 
-ODD = "  Zoë\u00a0O’Brien,\tthe  “naïve” 𝒜-player —\n\npaid\u2009£3.50\u3000to 李明 (née e\u0301toile…) 👩‍👩‍👧.  "
+ODD = (
+    "  Zoë\u00a0O’Brien,\tthe  “naïve” \U0001d49c-player —\n\npaid\u2009£3.50\u3000to 李明 (née e\u0301toile…) "
+    "\U0001f469\u200d\U0001f469\u200d\U0001f467.  "
+)
 
 
 @pytest.mark.parametrize("splitter", ["penn", "whitespace"])
