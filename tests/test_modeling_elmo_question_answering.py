@@ -353,8 +353,8 @@ def test_the_trainer_trains_it(tmp_path):
     ]
     arguments = TrainingArguments(
         output_dir=str(tmp_path),
-        max_steps=40,
-        learning_rate=0.03,
+        max_steps=80,
+        learning_rate=0.01,
         per_device_train_batch_size=2,
         report_to="none",
         disable_tqdm=True,
