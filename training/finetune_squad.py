@@ -49,10 +49,11 @@ class AnsweringTrainer(DecodingTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.score, self.label_names = self.compute_metrics, ["start_positions", "end_positions"]
+        self.score: Any = self.compute_metrics
+        self.label_names = ["start_positions", "end_positions"]
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
-        examples = self.eval_dataset if eval_dataset is None else eval_dataset
+        examples: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         self.compute_metrics = lambda found: self.score(
             EvalPrediction(found.predictions, found.label_ids, inputs=examples)
         )
@@ -61,7 +62,8 @@ class AnsweringTrainer(DecodingTrainer):
 
 def score(evaluation: EvalPrediction) -> dict[str, float]:
     examples: Any = evaluation.inputs
-    return squad_scores(answers_at(examples, evaluation.predictions), right_answers(examples))
+    places: Any = evaluation.predictions
+    return squad_scores(answers_at(examples, places), right_answers(examples))
 
 
 def main() -> None:

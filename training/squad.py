@@ -142,7 +142,7 @@ def read_questions(flags: argparse.Namespace) -> dict[str, list[Example]]:
 
 def load(name: str) -> dict[str, Any]:
     """A dataset's splits. With train and validation alone, as SQuAD has them, validation is for the test."""
-    import datasets
+    import datasets  # type: ignore[import-untyped]
 
     try:
         saved = Path(name, "dataset_dict.json").exists()

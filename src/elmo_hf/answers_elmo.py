@@ -63,7 +63,7 @@ def split_pair(mask: Tensor, token_type_ids: Tensor | None) -> tuple[Tensor, Ten
     return question, second & (second.cumsum(dim=1) > 1)
 
 
-def check_separators(separators: Tensor, ids: Tensor, expected: list[int]) -> None:
+def check_separators(separators: Tensor, ids: Tensor, expected: list[int | None]) -> None:
     """What neither text has of a row, (batch, words), must be `</S> <S>`; ids are (batch, words)."""
     for number, (row, is_separator) in enumerate(zip(ids.cpu(), separators.cpu(), strict=True)):
         if row[is_separator].tolist() != expected:

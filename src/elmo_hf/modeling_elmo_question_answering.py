@@ -293,7 +293,7 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
             )
         return *parts, texts
 
-    def _scores(self, question: ElmoTaskInput, context: ElmoTaskInput) -> list[Tensor]:
+    def _scores(self, question: ElmoTaskInput, context: ElmoTaskInput) -> tuple[Tensor, Tensor]:
         """How well an answer starts and ends at each word of the context, twice (batch, words)."""
         of_question, h = (
             text.beside(self.dropout(self.rnn(text.x, text.mask))) for text in (question, context)
@@ -306,9 +306,9 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
         h = self.dropout(h)
         at_start = self.start_rnn(h, mask)
         at_end = self.end_rnn(torch.cat([h, at_start], dim=-1), mask)
-        scores = self.start_classifier(at_start), self.end_classifier(at_end)
+        start, end = self.start_classifier(at_start).squeeze(-1), self.end_classifier(at_end).squeeze(-1)
         lowest = torch.finfo(h.dtype).min
-        return [one.squeeze(-1).masked_fill(~mask, lowest) for one in scores]
+        return start.masked_fill(~mask, lowest), end.masked_fill(~mask, lowest)
 
     def _loss(
         self, start: Tensor, end: Tensor, first: Tensor | None, last: Tensor | None, in_context: Tensor
