@@ -204,3 +204,7 @@ class QuestionAnsweringConformanceTest(HeadConformanceTest):
             inputs["start_positions"] = torch.full((len(inputs["attention_mask"]),), 4)
             inputs["end_positions"] = torch.full((len(inputs["attention_mask"]),), 6)
         return inputs
+
+    @unittest.skip("question and context are read apart; their layers are put into one row afterwards")
+    def test_retain_grad_hidden_states_attentions(self):
+        pass
