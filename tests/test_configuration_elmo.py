@@ -78,6 +78,7 @@ def test_integers_serve_for_floats_and_json_round_trips(tmp_path):
         ({"task_hidden_size": 0}, "task_hidden_size must be at least 1"),
         ({"task_num_layers": 0}, "task_num_layers must be at least 1"),
         ({"predicate_dim": 0}, "predicate_dim must be at least 1"),
+        ({"max_answer_length": 0}, "max_answer_length must be at least 1"),
         ({"task_char_embedding_dim": 0}, "task_char_embedding_dim must be at least 1"),
         ({"task_char_filters": [[0, 3]]}, "task_char_filters must be [width, number] pairs of at least 1"),
         ({"task_char_filters": [[60, 1]]}, "task_char_filters has a filter of width 60"),

@@ -20,12 +20,14 @@ import torch
 from elmo_hf import (
     ElmoConfig,
     ElmoForPreTraining,
+    ElmoForQuestionAnswering,
     ElmoForSemanticRoleLabeling,
     ElmoForSequenceClassification,
     ElmoForTokenClassification,
     ElmoModel,
     ElmoTokenizer,
 )
+from elmo_hf.words_elmo import SENTENCE_BEGIN, SENTENCE_END
 
 SOURCES = os.environ.get("TRANSFORMERS_TESTS")
 if not SOURCES:
@@ -218,5 +220,33 @@ class ElmoESIMConformanceTest(ElmoBCNConformanceTest):
     classifier = "esim"
 
     @unittest.skip("each sentence is read by itself, and its layers are put into the row afterwards")
+    def test_retain_grad_hidden_states_attentions(self):
+        pass
+
+
+class SmallPairs(SmallHead):
+    """Rows of two words, `</S> <S>`, and three words."""
+
+    def prepare_config_and_inputs_for_common(self):
+        config, inputs = super().prepare_config_and_inputs_for_common()
+        inputs["token_type_ids"] = torch.tensor([[0, 0, 0, 1, 1, 1, 1]] * self.batch_size)
+        inputs["char_ids"][:, 2:4, 1] = torch.tensor([SENTENCE_END, SENTENCE_BEGIN])
+        return config, inputs
+
+
+class QuestionAnsweringConformanceTest(HeadConformanceTest):
+    all_model_classes = (ElmoForQuestionAnswering,)
+
+    def setUp(self):
+        self.model_tester = SmallPairs(self)
+
+    def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
+        inputs = dict(inputs_dict)
+        if return_labels:
+            inputs["start_positions"] = torch.full((len(inputs["attention_mask"]),), 4)
+            inputs["end_positions"] = torch.full((len(inputs["attention_mask"]),), 6)
+        return inputs
+
+    @unittest.skip("question and context are read apart; their layers are put into one row afterwards")
     def test_retain_grad_hidden_states_attentions(self):
         pass

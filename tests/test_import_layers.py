@@ -9,15 +9,17 @@ SOURCE = Path(__file__).parent.parent / "src" / "elmo_hf"
 LAYERS = [
     ["configuration_elmo", "words_elmo", "layers_elmo", "crf_elmo", "vectors_io", "sampling"],
     ["plot", "metrics"],
+    ["metrics_squad"],
     ["kernels.kept", "kernels.products", "kernels.cuda_cell", "kernels.steps", "kernels.memory"],
     ["tokenization_elmo", "checks_elmo", "corpus", "sources", "kernels.training_cpu"],
     ["kernels.characters", "kernels.inference", "kernels.training", "vocabulary"],
     ["kernels.graphs", "reading"],
     ["kernels.__init__", "streams"],
-    ["modeling_elmo"],
+    ["modeling_elmo", "answers_elmo"],
     ["modeling_elmo_pretraining", "embedder", "cache_elmo"],
     ["task_elmo"],
     ["modeling_elmo_tagging", "modeling_elmo_classification", "embed", "word_vectors"],
+    ["modeling_elmo_question_answering"],
     ["perplexity"],
     ["convert.hdf5", "__init__"],
     ["convert.files"],
@@ -27,6 +29,7 @@ LAYERS = [
 ]
 # What travels to the Hub.
 FLAT = {"configuration", "tokenization", "modeling", "words", "layers", "checks"} | {"crf", "cache", "task"}
+FLAT.add("answers")
 
 
 def level(name):

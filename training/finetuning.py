@@ -62,6 +62,7 @@ class Task:
     score: Callable[[EvalPrediction], dict[str, float]]  # of what `model.decode` gave
     best: str  # the score that decides when to stop
     optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None  # Adam, if left out
+    trainer: Callable[..., Trainer] | None = None  # DecodingTrainer, if left out
 
 
 def make_parser(doc: str, **recipe: Any) -> argparse.ArgumentParser:
@@ -320,7 +321,7 @@ def run_seed(
     model, tokenizer = start.make()
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     make = task.optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=flags.learning_rate))
-    trainer = DecodingTrainer(
+    trainer = (task.trainer or DecodingTrainer)(
         model,
         arguments(flags, seed, task.best),
         data_collator=lambda examples: task.collate(tokenizer, examples),

@@ -5,6 +5,7 @@ from transformers import (
     AutoModel,
     AutoModelForPreTraining,
     AutoModelForSequenceClassification,
+    AutoModelForQuestionAnswering,
     AutoModelForTokenClassification,
     AutoTokenizer,
 )
@@ -16,6 +17,7 @@ from .layers_elmo import ElmoScalarMix
 from .modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from .modeling_elmo_classification import ElmoForSequenceClassification
 from .modeling_elmo_pretraining import ElmoForPreTraining
+from .modeling_elmo_question_answering import ElmoForQuestionAnswering
 from .modeling_elmo_tagging import ElmoForSemanticRoleLabeling, ElmoForTokenClassification
 from .tokenization_elmo import ElmoTokenizer
 from .vectors_io import read_vectors
@@ -24,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ElmoConfig",
     "ElmoForPreTraining",
+    "ElmoForQuestionAnswering",
     "ElmoForSemanticRoleLabeling",
     "ElmoForSequenceClassification",
     "ElmoForTokenClassification",
@@ -40,6 +43,7 @@ AutoConfig.register("elmo", ElmoConfig, exist_ok=True)
 AutoModel.register(ElmoConfig, ElmoModel, exist_ok=True)
 AutoModelForPreTraining.register(ElmoConfig, ElmoForPreTraining, exist_ok=True)
 AutoModelForSequenceClassification.register(ElmoConfig, ElmoForSequenceClassification, exist_ok=True)
+AutoModelForQuestionAnswering.register(ElmoConfig, ElmoForQuestionAnswering, exist_ok=True)
 # Of several, the library takes the one that `config.architectures` names, or the first.
 AutoModelForTokenClassification.register(
     ElmoConfig, (ElmoForTokenClassification, ElmoForSemanticRoleLabeling), exist_ok=True

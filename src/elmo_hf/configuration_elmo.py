@@ -106,6 +106,7 @@ class ElmoConfig(PreTrainedConfig):
         classifier: how texts are classified: `"bcn"` reads one text, `"esim"` compares two sentences.
         maxout_pieces: the output layers of `"bcn"` are the greatest of so many linear ones; with 0, they are
             ReLU layers, as in the ELMo paper.
+        max_answer_length: words that an answer to a question has at most.
     """
 
     model_type = "elmo"
@@ -152,6 +153,7 @@ class ElmoConfig(PreTrainedConfig):
     predicate_dim: int = 100
     classifier: Literal["bcn", "esim"] = "bcn"
     maxout_pieces: int = 4
+    max_answer_length: int = 17
 
     def __post_init__(self, **kwargs: Any) -> None:
         self._refuse_unknown(kwargs)
@@ -181,6 +183,7 @@ class ElmoConfig(PreTrainedConfig):
         names = ["vocab_size", "max_characters_per_token", "char_embedding_dim"]
         names += ["lstm_dim", "projection_dim", "num_hidden_layers"]
         names += ["task_char_embedding_dim", "task_hidden_size", "task_num_layers", "predicate_dim"]
+        names += ["max_answer_length"]
         for name in names:
             if isinstance(getattr(self, name), bool) or getattr(self, name) < 1:
                 raise ValueError(f"ElmoConfig: {name} must be at least 1, but is {getattr(self, name)}.")

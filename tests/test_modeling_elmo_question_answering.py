@@ -1,0 +1,578 @@
+"""Question answering: the network by plain loops, padding, order, mistakes, exact answers, folders."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding, Trainer, TrainingArguments
+
+from elmo_hf import ElmoConfig, ElmoForQuestionAnswering, ElmoLayerCache, ElmoModel, ElmoTokenizer
+from elmo_hf.answers_elmo import best_spans
+from elmo_hf.metrics_squad import squad_scores
+
+QUESTIONS = ["Who lived in London ?", "What ?", "Where is Paris"]
+CONTEXTS = [
+    "Ada Lovelace lived in London , they say .",
+    "Nothing",
+    "Paris is in France , and so is Nice .",
+]
+PLACES = torch.tensor([[7, 8], [4, 4], [8, 9]])  # in the rows of `pairs`: first and last words
+SMALL = {
+    "lstm_dim": 12,
+    "projection_dim": 8,
+    "char_filters": [[1, 4], [2, 6]],
+    "vocab_size": 3,
+    "task_hidden_size": 5,
+}
+BOTH = {"elmo_at_output": True, "task_num_layers": 1}
+OPTIONS = [BOTH, {"task_word_dim": 3, "mix_l2": 0.0}, {"elmo_at_input": False, "task_char_filters": [[2, 3]]}]
+
+
+def make(**options):
+    torch.manual_seed(0)
+    return ElmoForQuestionAnswering(ElmoConfig(**SMALL | options))
+
+
+def pairs(questions=QUESTIONS, contexts=CONTEXTS, places=None, **options):
+    settings = {"padding": True, "return_token_type_ids": True, "return_tensors": "pt"}
+    batch = ElmoTokenizer()(questions, contexts, **settings | options)
+    if places is not None:
+        batch["start_positions"], batch["end_positions"] = places.T
+    return batch
+
+
+# ---- the network in plain numpy, a row at a time
+
+
+def gru(layer, x, reverse):
+    """torch's own definition of a GRU, for one direction of one sentence (words, dim)."""
+    names = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
+    w, u, b, d = (getattr(layer, name + "_reverse" * reverse).detach().double().numpy() for name in names)
+    h, outputs = np.zeros(u.shape[1]), []
+    for word in x[::-1] if reverse else x:
+        of_word, of_h = np.split(w @ word + b, 3), np.split(u @ h + d, 3)
+        r, z = (1 / (1 + np.exp(-(of_word[i] + of_h[i]))) for i in (0, 1))
+        n = np.tanh(of_word[2] + r * of_h[2])
+        h = (1 - z) * n + z * h
+        outputs.append(h)
+    return np.array(outputs[::-1] if reverse else outputs)
+
+
+def bigru(rnn, x):
+    for layer in rnn.layers:
+        x = np.concatenate([gru(layer, x, False), gru(layer, x, True)], axis=1)
+    return x
+
+
+def dense(linear, x):
+    x = x @ linear.weight.detach().double().numpy().T
+    return x if linear.bias is None else x + linear.bias.detach().double().numpy()
+
+
+def fit(similarity, x, y):
+    a, b, c = similarity.weight.detach().double().numpy()
+    return sum(a[k] * x[k] + b[k] * y[k] + c[k] * x[k] * y[k] for k in range(len(x)))
+
+
+def shares(scores):
+    weights = [np.exp(score - max(scores)) for score in scores]
+    return [weight / sum(weights) for weight in weights]
+
+
+def attend(similarity, h, question):
+    scores = [[fit(similarity, word, other) for other in question] for word in h]
+    q = sum(share * word for share, word in zip(shares([max(row) for row in scores]), h, strict=True))
+    rows = []
+    for word, row in zip(h, scores, strict=True):
+        c = sum(share * other for share, other in zip(shares(row), question, strict=True))
+        rows.append(np.concatenate([word, c, word * c, word * q]))
+    return np.array(rows)
+
+
+def attend_to_itself(attention, h):
+    rows = []
+    for i, word in enumerate(h):
+        others = [other for j, other in enumerate(h) if j != i]
+        scores = [fit(attention.similarity, word, other) for other in others]
+        *of_words, _ = shares([*scores, attention.nothing.item()])
+        c = sum((share * other for share, other in zip(of_words, others, strict=True)), np.zeros_like(word))
+        rows.append(np.concatenate([word, c, word * c]))
+    return np.array(rows)
+
+
+def mixed(mix, layers):
+    weights = shares(mix.weights.detach().double().numpy()[0])
+    return mix.gamma.item() * sum(w * layer for w, layer in zip(weights, layers, strict=True))
+
+
+def plain_scores(model, question, context):
+    """Scores of start and end at each word of the context; both texts are read by the biLM on their own."""
+    read = []
+    for text in (question, context):
+        encoding = ElmoTokenizer()(text, return_tensors="pt")
+        with torch.no_grad():
+            layers = model.elmo(**encoding, output_hidden_states=True).hidden_states
+        layers = [layer[0].double().numpy() for layer in layers]
+        h = bigru(model.rnn, mixed(model.input_mix, layers))
+        read.append(np.concatenate([h, mixed(model.output_mix, layers)], axis=1))
+    h = attend(model.attention.similarity, read[1], read[0])
+    h = np.maximum(dense(model.attention_linear, h), 0)
+    around = attend_to_itself(model.self_attention, bigru(model.self_rnn, h))
+    h = h + np.maximum(dense(model.self_linear, around), 0)
+    at_start = bigru(model.start_rnn, h)
+    at_end = bigru(model.end_rnn, np.concatenate([h, at_start], axis=1))
+    return dense(model.start_classifier, at_start)[:, 0], dense(model.end_classifier, at_end)[:, 0]
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_network_equals_plain_loops(layers):
+    model = make(elmo_at_output=True, task_num_layers=layers).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():  # nothing may hide in a zero or a one
+            if not name.startswith("elmo."):
+                parameter.add_(0.3 * torch.randn(parameter.shape))
+    output = model(**pairs())
+    lowest = torch.finfo(torch.float32).min
+    for row, (question, context) in enumerate(zip(QUESTIONS, CONTEXTS, strict=True)):
+        first, number = len(question.split()) + 2, len(context.split())
+        expected = plain_scores(model, question, context)
+        for logits, scores in zip((output.start_logits, output.end_logits), expected, strict=True):
+            found = logits[row, first : first + number]
+            torch.testing.assert_close(found, torch.tensor(scores).float(), atol=1e-5, rtol=1e-5)
+            assert (logits[row, :first] == lowest).all()
+            assert (logits[row, first + number :] == lowest).all()
+
+
+def test_the_loss_is_the_mean_of_both_cross_entropies():
+    model = make(mix_l2=0.5, **BOTH).eval()
+    with torch.no_grad():
+        model.input_mix.weights.copy_(torch.tensor([[1.0, 2.0, 0.0]]))
+    output = model(**pairs(places=PLACES))
+    logits = torch.stack([output.start_logits, output.end_logits])
+    picked = [
+        logits[side, row].double().log_softmax(0)[PLACES[row, side]] for side in (0, 1) for row in range(3)
+    ]
+    torch.testing.assert_close(output.loss.double(), -sum(picked) / 6 + 0.5 * 5)
+
+
+def test_every_weight_is_trained():
+    model = make(freeze_elmo=False, task_word_dim=3, **BOTH)
+    model(**pairs(places=PLACES)).loss.backward()
+    idle = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert not [name for name in idle if not name.startswith("elmo.")]
+
+
+# ---- spans
+
+
+def plain_best_spans(start, end, length, max_length, number):
+    spans = [
+        (-(start[first] + end[last]), last - first, first)
+        for first in range(length)
+        for last in range(first, min(length, first + max_length))
+    ]
+    return [(first, first + more, -negative) for negative, more, first in sorted(spans)[:number]]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_best_spans_are_those_of_all_spans(seed):
+    generator = torch.Generator().manual_seed(seed)
+    batch, words, max_length, number = (int(torch.randint(1, 9, (), generator=generator)) for _ in "abcd")
+    # Few different numbers, so that many spans are equally good.
+    start, end = torch.randint(-2, 3, (2, batch, words), generator=generator).float()
+    lengths = torch.randint(0, words + 1, (batch,), generator=generator)
+    mask = torch.arange(words) < lengths[:, None]
+    spans, scores = best_spans(start, end, mask, max_length, number)
+    for row, length in enumerate(lengths.tolist()):
+        expected = plain_best_spans(start[row].tolist(), end[row].tolist(), length, max_length, number)
+        found = [
+            (*span, score)
+            for span, score in zip(spans[row].tolist(), scores[row].tolist(), strict=True)
+            if span[0] >= 0
+        ]
+        assert found == expected
+        rest = spans[row, len(expected) :]
+        assert (rest == -100).all()
+        assert scores[row, len(expected) :].isneginf().all()
+
+
+@pytest.mark.parametrize("max_answer_length", [1, 2, 17])
+def test_decoding_finds_the_places_in_the_row(max_answer_length):
+    model = make(max_answer_length=max_answer_length, **BOTH).eval()
+    batch = pairs(padding_side="left")
+    output = model(**batch)
+    for row, span in enumerate(model.decode(**batch).tolist()):
+        is_context = (output.start_logits[row] > torch.finfo(torch.float32).min).nonzero().flatten().tolist()
+        start = output.start_logits[row, is_context].tolist()
+        end = output.end_logits[row, is_context].tolist()
+        ((first, last, _),) = plain_best_spans(start, end, len(start), max_answer_length, 1)
+        assert span == [is_context[first], is_context[last]]
+
+
+# ---- padding, order, parts
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_padding_and_company_change_nothing(options):
+    model = make(**options).eval()
+    batch, width = pairs(places=PLACES), pairs()["input_ids"].shape[1]
+    left = pairs(padding_side="left", pad_to_multiple_of=width + 5)
+    lengths = batch["attention_mask"].sum(dim=1)
+    moved = PLACES + (width + 5 - lengths)[:, None]
+    left["start_positions"], left["end_positions"] = moved.T
+    output, padded = model(**batch), model(**left)
+    torch.testing.assert_close(padded.loss, output.loss)
+    decoded = model.decode(**pairs())
+    assert torch.equal(model.decode(**pairs(padding_side="left")), decoded + (width - lengths)[:, None])
+    losses = []
+    for row, length in enumerate(lengths.tolist()):
+        alone = pairs(QUESTIONS[row : row + 1], CONTEXTS[row : row + 1], PLACES[row : row + 1])
+        single = model(**alone)
+        losses.append(single.loss)
+        for name in ("start_logits", "end_logits"):
+            torch.testing.assert_close(output[name][row, :length], single[name][0])
+            torch.testing.assert_close(padded[name][row, -length:], single[name][0])
+    torch.testing.assert_close(output.loss, sum(losses) / 3)
+
+
+def test_the_order_of_a_batch_changes_nothing():
+    model = make(**BOTH).eval()
+    batch, order = pairs(places=PLACES), torch.tensor([2, 0, 1])
+    found = model(**{name: value[order] for name, value in batch.items()})
+    expected = model(**batch)
+    torch.testing.assert_close(found.loss, expected.loss)
+    torch.testing.assert_close(found.start_logits, expected.start_logits[order])
+    torch.testing.assert_close(found.end_logits, expected.end_logits[order])
+
+
+def test_question_and_context_are_read_apart():
+    """Both texts' layers stand where their words stand in the row; separators have none."""
+    model = make(**BOTH).eval()
+    batch = pairs(padding_side="left")
+    layers = model(**batch, output_hidden_states=True).hidden_states
+    assert len(layers) == 3
+    for row in range(3):
+        read = [
+            model.elmo(**ElmoTokenizer()(text, return_tensors="pt"), output_hidden_states=True).hidden_states
+            for text in (QUESTIONS[row], CONTEXTS[row])
+        ]
+        for layer, question, context in zip(layers, *read, strict=True):
+            expected = torch.cat([question[0], torch.zeros(2, 16), context[0]])
+            torch.testing.assert_close(layer[row, -len(expected) :], expected)
+
+
+def test_a_cache_reads_a_context_once_for_all_its_questions():
+    model, tokenizer = make(**BOTH).eval(), ElmoTokenizer()
+    expected = model.answer(QUESTIONS, CONTEXTS[0], tokenizer)
+    model.elmo_cache = ElmoLayerCache()
+    assert model.answer(QUESTIONS, CONTEXTS[0], tokenizer) == [
+        one | {"score": pytest.approx(one["score"], rel=1e-4)} for one in expected
+    ]
+    assert (model.elmo_cache.encoded, model.elmo_cache.reused) == (4, 2)
+
+
+def test_a_question_of_no_words_still_has_a_context(recwarn):
+    """Not by `answer`, which refuses it, but nothing breaks in a batch."""
+    model = make(**BOTH).eval()
+    batch = pairs(["", "Who ?"], [CONTEXTS[0], ""])
+    output = model(**batch)
+    assert not output.start_logits.isnan().any()
+    assert model.decode(**batch)[1].tolist() == [-100, -100]
+    alone = model(**pairs([""], CONTEXTS[:1]))
+    torch.testing.assert_close(output.start_logits[0], alone.start_logits[0])
+
+
+# ---- learning
+
+
+def random_examples(number):
+    """Texts of made-up words; two questions each, with different answers, so that both must be read."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(high):
+        return int(torch.randint(high, (1,), generator=generator))
+
+    def words(length):
+        return ["".join("abcdefgh"[draw(8)] for _ in range(4)) for _ in range(length)]
+
+    examples = []
+    while len(examples) < number:
+        context = words(6 + draw(7))
+        for _ in range(2):
+            first = draw(len(context))
+            answer = " ".join(context[first : first + 1 + draw(4)])
+            examples.append((" ".join(words(2 + draw(3))), " ".join(context), answer))
+    return examples
+
+
+def answer_places(questions, contexts, answers):
+    starts = [f" {context} ".index(f" {one} ") for context, one in zip(contexts, answers, strict=True)]
+    before = [len(context[:start].split()) for context, start in zip(contexts, starts, strict=True)]
+    first = [len(question.split()) + 2 + n for question, n in zip(questions, before, strict=True)]
+    return torch.tensor(
+        [[start, start + len(one.split()) - 1] for start, one in zip(first, answers, strict=True)]
+    )
+
+
+def test_fifty_examples_are_learnt_by_heart():
+    questions, contexts, answers = zip(*random_examples(50), strict=True)
+    sizes = {"lstm_dim": 32, "projection_dim": 16, "task_hidden_size": 24}
+    model = make(task_dropout=0.0, elmo_dropout=0.0, **BOTH | sizes)
+    batch = pairs(list(questions), list(contexts), answer_places(questions, contexts, answers))
+    optimizer = torch.optim.Adam((one for one in model.parameters() if one.requires_grad), lr=0.01)
+    model.elmo_cache = ElmoLayerCache()
+    references = {str(number): [answer] for number, answer in enumerate(answers)}
+    for step in range(400):
+        optimizer.zero_grad()
+        loss = model(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        if step % 10 == 9 and loss < 0.2:
+            found = model.answer(list(questions), list(contexts), ElmoTokenizer())
+            given = {str(number): one["answer"] for number, one in enumerate(found)}
+            if squad_scores(given, references) == {"exact_match": 100.0, "f1": 100.0}:
+                return
+    pytest.fail("still not learnt after 400 steps")
+
+
+def test_the_trainer_trains_it(tmp_path):
+    model, tokenizer = make(task_dropout=0.0, elmo_dropout=0.0, task_hidden_size=16), ElmoTokenizer()
+    examples = [
+        dict(
+            tokenizer(question, context, return_token_type_ids=True),
+            start_positions=start,
+            end_positions=end,
+        )
+        for question, context, (start, end) in zip(QUESTIONS, CONTEXTS, PLACES.tolist(), strict=True)
+    ]
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        max_steps=80,
+        learning_rate=0.01,
+        per_device_train_batch_size=2,
+        report_to="none",
+        disable_tqdm=True,
+        save_strategy="no",
+        logging_strategy="no",
+        use_cpu=True,
+        dataloader_pin_memory=False,
+    )
+    trainer = Trainer(
+        model,
+        arguments,
+        train_dataset=examples,
+        eval_dataset=examples,
+        data_collator=DataCollatorWithPadding(tokenizer),
+    )
+    before = trainer.evaluate()["eval_loss"]
+    frozen = [parameter.clone() for parameter in model.elmo.parameters()]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < 0.5 * before
+    assert all(torch.equal(old, new) for old, new in zip(frozen, model.elmo.parameters(), strict=True))
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"start_positions": torch.zeros(3, 13)}, r"start_positions must have the shape \(3,\), but has"),
+        ({"end_positions": torch.zeros(2)}, r"end_positions must have the shape \(3,\), but has \(2,\)"),
+        ({"start_positions": None}, "pass both, or neither"),
+        ({"end_positions": None}, "pass both, or neither"),
+        ({"start_positions": PLACES[:, 0] - 9}, "start_positions must be from 0 to 15, but holds -5"),
+        ({"end_positions": PLACES[:, 1] + 7}, "end_positions must be from 0 to 15, but holds 16"),
+        ({"start_positions": torch.tensor([6, 4, 8])}, "start_positions of row 0 is 6, where no word"),
+        ({"end_positions": torch.tensor([8, 5, 9])}, "end_positions of row 1 is 5, where no word"),
+        ({"end_positions": torch.tensor([8, 4, 7])}, "row 2: the answer ends at 7, before it starts at 8"),
+        ({"token_type_ids": None}, "told apart by token_type_ids; make the rows with tokenizer"),
+        ({"token_type_ids": torch.zeros(3, 2)}, r"token_type_ids must have the shape \(3, 16\)"),
+        ({"token_type_ids": torch.full((3, 16), 2)}, "token_type_ids must be from 0 to 1, but holds 2"),
+        ({"token_type_ids": torch.zeros(3, 16)}, "row 0 is no question and context"),
+        ({"attention_mask": torch.ones(3, 2)}, r"attention_mask must have the shape \(3, 16\)"),
+        ({"attention_mask": torch.zeros(3, 16)}, "row 0 is no question and context"),
+        ({"input_ids": torch.zeros(3, 2)}, r"input_ids must have the shape \(3, 16\)"),
+        ({"char_ids": None}, "needs char_ids"),
+    ],
+)
+def test_mistakes_are_said_in_one_sentence(change, message):
+    with pytest.raises(ValueError, match=message) as error:
+        make()(**pairs(places=PLACES) | change)
+    assert "\n" not in str(error.value)
+
+
+def test_a_pair_without_separators_is_refused():
+    batch = pairs(add_special_tokens=False)
+    with pytest.raises(ValueError, match="row 0 is no question and context with '</S> <S>' between them"):
+        make()(**batch)
+
+
+# ---- answers in text
+
+ODD = (
+    "  Zoë\u00a0O’Brien,\tthe  “naïve” \U0001d49c-player —\n\npaid\u2009£3.50\u3000to 李明 (née "
+    "e\u0301toile…) \U0001f469\u200d\U0001f469\u200d\U0001f467.  "
+)
+
+
+@pytest.mark.parametrize("splitter", ["penn", "whitespace"])
+def test_an_answer_is_the_texts_own_letters(splitter):
+    model, tokenizer = make(**BOTH), ElmoTokenizer(word_splitter=splitter)
+    offsets = tokenizer(ODD, return_offsets_mapping=True)["offset_mapping"]
+    every = model.answer("Who paid ?", ODD, tokenizer, top_k=10_000, max_answer_length=5)
+    expected = {(offsets[i][0], offsets[j][1]) for i in range(len(offsets))
+                for j in range(i, min(i + 5, len(offsets)))}  # fmt: skip
+    assert {(one["start"], one["end"]) for one in every} == expected
+    assert len(every) == len(expected)
+    assert all(one["answer"] == ODD[one["start"] : one["end"]] for one in every)
+    assert all(one["answer"] == one["answer"].strip() for one in every)
+    assert model.training  # as before
+    scores = [one["score"] for one in every]
+    assert scores == sorted(scores, reverse=True)
+    assert model.answer("Who paid ?", ODD, tokenizer, max_answer_length=5) == every[0]
+
+
+def test_scores_are_probabilities():
+    model, tokenizer = make(**BOTH).eval(), ElmoTokenizer()
+    every = model.answer(QUESTIONS[0], CONTEXTS[0], tokenizer, top_k=100, max_answer_length=100)
+    with torch.no_grad():
+        output = model(**pairs(QUESTIONS[:1], CONTEXTS[:1]))
+    start, end = output.start_logits[0].softmax(0), output.end_logits[0].softmax(0)
+    assert len(every) == 9 * 10 // 2
+    for one in every:
+        first = 7 + len(CONTEXTS[0][: one["start"]].split())
+        last = first + len(one["answer"].split()) - 1
+        assert one["score"] == pytest.approx(float(start[first] * end[last]), rel=1e-5)
+
+
+def test_many_questions_at_a_time():
+    model, tokenizer = make(**BOTH).eval(), ElmoTokenizer()
+    alone = [model.answer(*pair, tokenizer) for pair in zip(QUESTIONS, CONTEXTS, strict=True)]
+    near = [one | {"score": pytest.approx(one["score"], rel=1e-4)} for one in alone]
+    for batch_size in (1, 2, 32):
+        assert model.answer(QUESTIONS, CONTEXTS, tokenizer, batch_size=batch_size) == near
+    several = model.answer(QUESTIONS, CONTEXTS, tokenizer, top_k=3)
+    assert [len(one) for one in several] == [3, 1, 3]  # "Nothing" has no more
+    assert [one[0] for one in several] == near
+    tokenizer.padding_side = "left"
+    assert model.answer(QUESTIONS, CONTEXTS, tokenizer) == near
+    assert model.answer([], CONTEXTS[0], tokenizer) == []
+    rows = model.decode(**pairs())
+    words = [[None] * (len(q.split()) + 2) + c.split() for q, c in zip(QUESTIONS, CONTEXTS, strict=True)]
+    decoded = [" ".join(row[i : j + 1]) for row, (i, j) in zip(words, rows.tolist(), strict=True)]
+    assert decoded == [one["answer"] for one in alone]
+
+
+@pytest.mark.parametrize(
+    ("question", "context", "options", "message"),
+    [
+        ("Who ?", ["Ada"], {}, "one question has one context, but context is a list"),
+        (["Who ?"], ["Ada", "Bob"], {}, "there are 1 questions, so there must be one context or as many"),
+        (["Who ?", 3], "Ada", {}, "question 1 must be a string, but is 3"),
+        (["Who ?"], [None], {}, "context 0 must be a string, but is None"),
+        ("  ", "Ada", {}, "question 0 has no words"),
+        (["Who ?"] * 3, ["Ada", "Bob", " \n"], {"batch_size": 2}, "context 2 has no words"),
+        ("Who ?", "Ada", {"top_k": 0}, "top_k must be at least 1, but is 0"),
+        ("Who ?", "Ada", {"batch_size": 0}, "batch_size must be at least 1, but is 0"),
+        ("Who ?", "Ada", {"max_answer_length": 0}, "max_answer_length must be at least 1, but is 0"),
+    ],
+)
+def test_what_has_no_answer_is_refused(question, context, options, message):
+    model = make()
+    with pytest.raises(ValueError, match=message) as error:
+        model.answer(question, context, ElmoTokenizer(), **options)
+    assert "\n" not in str(error.value)
+    assert model.training
+
+
+# ---- saved, and loaded elsewhere
+
+
+@pytest.mark.parametrize(
+    "options", [*OPTIONS, {"token_encoder": "words"}, {"elmo_at_input": False, "task_word_dim": 3}]
+)
+def test_saving_and_loading_changes_nothing(options, tmp_path):
+    model = make(**options).eval()
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForQuestionAnswering.from_pretrained(tmp_path)
+    assert type(loaded) is ElmoForQuestionAnswering
+    for weight in loaded.parameters():  # a product's last bits depend on where in memory its weights lie
+        weight.data = weight.data.clone()
+    batch = pairs(places=PLACES)
+    found, expected = loaded(**batch), model(**batch)
+    assert torch.equal(found.loss, expected.loss)
+    assert torch.equal(found.start_logits, expected.start_logits)
+    assert torch.equal(found.end_logits, expected.end_logits)
+    assert torch.equal(loaded.decode(**pairs()), model.decode(**pairs()))
+    for (name, weight), other in zip(model.named_parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(weight, other), name
+        assert weight.requires_grad == other.requires_grad
+
+
+def test_a_new_head_on_a_trained_biLM(tmp_path):
+    torch.manual_seed(1)
+    elmo = ElmoModel(ElmoConfig(**SMALL))
+    elmo.save_pretrained(tmp_path)
+    model = ElmoForQuestionAnswering.from_pretrained(tmp_path, **BOTH)
+    for name, weight in elmo.named_parameters():
+        assert torch.equal(model.elmo.get_parameter(name), weight)
+    assert model.self_attention.nothing.item() == -1
+    assert all(weight.isfinite().all() for weight in model.parameters())
+
+
+REMOTE = """
+    import sys
+    sys.modules["elmo_hf"] = None  # importing it fails, as where it is not installed
+    import json
+    from transformers import AutoModel, AutoModelForQuestionAnswering, AutoTokenizer
+    folder, questions, contexts = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    model = AutoModelForQuestionAnswering.from_pretrained(folder, trust_remote_code=True).eval()
+    found = model.answer(questions, contexts, tokenizer, top_k=2)
+    AutoModel.from_pretrained(folder, trust_remote_code=True)
+    model.save_pretrained(sys.argv[4])
+    tokenizer.save_pretrained(sys.argv[4])
+    assert not any(name == "elmo_hf" and module for name, module in sys.modules.items())
+    print(json.dumps(found))
+"""
+
+
+def run_without_the_package(folder, target, cache):
+    arguments = [str(folder), json.dumps(QUESTIONS), json.dumps(CONTEXTS), str(target)]
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(REMOTE), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"},
+        cwd=cache,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_a_saved_folder_brings_its_code(tmp_path):
+    """Where the package cannot be imported: loaded, asked, saved there, and loaded again."""
+    model, tokenizer = make(**BOTH).eval(), ElmoTokenizer()
+    model.save_pretrained(tmp_path / "first")
+    tokenizer.save_pretrained(tmp_path / "first")
+    auto_map = json.loads((tmp_path / "first" / "config.json").read_text())["auto_map"]
+    assert auto_map["AutoModelForQuestionAnswering"] == (
+        "modeling_elmo_question_answering.ElmoForQuestionAnswering"
+    )
+    (tmp_path / "cache").mkdir()
+    found = run_without_the_package(tmp_path / "first", tmp_path / "second", tmp_path / "cache")
+    expected = model.answer(QUESTIONS, CONTEXTS, tokenizer, top_k=2)
+    assert found == [
+        [one | {"score": pytest.approx(one["score"], rel=1e-4)} for one in row] for row in expected
+    ]
+    again = run_without_the_package(tmp_path / "second", tmp_path / "third", tmp_path / "cache")
+    assert again == found
