@@ -8,16 +8,17 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "elmo_hf"
 LAYERS = [
     ["configuration_elmo", "words_elmo", "layers_elmo", "crf_elmo", "vectors_io", "sampling"],
-    ["plot", "metrics"],
+    ["plot", "metrics", "metrics_coreference"],
     ["kernels.kept", "kernels.products", "kernels.cuda_cell", "kernels.steps", "kernels.memory"],
     ["tokenization_elmo", "checks_elmo", "corpus", "sources", "kernels.training_cpu"],
-    ["kernels.characters", "kernels.inference", "kernels.training", "vocabulary"],
+    ["kernels.characters", "kernels.inference", "kernels.training", "vocabulary", "spans_elmo"],
     ["kernels.graphs", "reading"],
     ["kernels.__init__", "streams"],
     ["modeling_elmo"],
     ["modeling_elmo_pretraining", "embedder", "cache_elmo"],
     ["task_elmo"],
     ["modeling_elmo_tagging", "embed", "word_vectors"],
+    ["modeling_elmo_coreference"],
     ["perplexity"],
     ["convert.hdf5", "__init__"],
     ["convert.files"],
@@ -26,7 +27,12 @@ LAYERS = [
     ["cli"],
 ]
 # What travels to the Hub.
-FLAT = {"configuration", "tokenization", "modeling", "words", "layers", "checks"} | {"crf", "cache", "task"}
+FLAT = {"configuration", "tokenization", "modeling", "words", "layers", "checks"} | {
+    "crf",
+    "cache",
+    "task",
+    "spans",
+}
 
 
 def level(name):

@@ -13,6 +13,7 @@ from .configuration_elmo import ElmoConfig
 from .embed import embed
 from .layers_elmo import ElmoScalarMix
 from .modeling_elmo import ElmoModel, ElmoPreTrainedModel
+from .modeling_elmo_coreference import ElmoForCoreferenceResolution
 from .modeling_elmo_pretraining import ElmoForPreTraining
 from .modeling_elmo_tagging import ElmoForSemanticRoleLabeling, ElmoForTokenClassification
 from .tokenization_elmo import ElmoTokenizer
@@ -21,6 +22,7 @@ from .vectors_io import read_vectors
 __version__ = "0.1.0"
 __all__ = [
     "ElmoConfig",
+    "ElmoForCoreferenceResolution",
     "ElmoForPreTraining",
     "ElmoForSemanticRoleLabeling",
     "ElmoForTokenClassification",
@@ -34,9 +36,9 @@ __all__ = [
 ]
 
 AutoConfig.register("elmo", ElmoConfig, exist_ok=True)
-AutoModel.register(ElmoConfig, ElmoModel, exist_ok=True)
-AutoModelForPreTraining.register(ElmoConfig, ElmoForPreTraining, exist_ok=True)
 # Of several, the library takes the one that `config.architectures` names, or the first.
+AutoModel.register(ElmoConfig, (ElmoModel, ElmoForCoreferenceResolution), exist_ok=True)
+AutoModelForPreTraining.register(ElmoConfig, ElmoForPreTraining, exist_ok=True)
 AutoModelForTokenClassification.register(
     ElmoConfig, (ElmoForTokenClassification, ElmoForSemanticRoleLabeling), exist_ok=True
 )
