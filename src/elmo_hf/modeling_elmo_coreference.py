@@ -286,7 +286,7 @@ def _add_mention(gold: dict[Mention, int], mention: list[int], words: list[int],
 def _by_sentence(spans: Tensor, lengths: Tensor, documents: list[int]) -> Tensor:
     """Spans in the row of all words (spans, 2) -> (spans, 3): sentence in its document, first, last word."""
     ends = lengths.cumsum(dim=0)
-    rows = torch.bucketize(spans[:, 0], ends, right=True)
+    rows = torch.bucketize(spans[:, 0].contiguous(), ends, right=True)
     sentences = torch.cat([torch.arange(count, device=spans.device) for count in documents])
     return torch.cat([sentences[rows, None], spans - (ends - lengths)[rows, None]], dim=1)
 
@@ -304,7 +304,7 @@ def _loss(ranking: ElmoRanking, gold: list[dict[Mention, int]]) -> Tensor:
     is_right = (clusters[later] == clusters[later - step - 1]) & (clusters[later] >= 0)
     right = ranking.candidates.masked_scatter(ranking.candidates, is_right)
     right = torch.cat([~right.any(dim=1, keepdim=True), right], dim=1)
-    logits = ranking.logits.float()
+    logits = ranking.logits.to(torch.promote_types(ranking.logits.dtype, torch.float32))
     losses = logits.logsumexp(dim=1) - logits.masked_fill(~right, NEVER).logsumexp(dim=1)
     return losses.sum() / max(len(losses), 1)
 
