@@ -17,7 +17,13 @@ from unittest import mock
 import pytest
 import torch
 
-from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel
+from elmo_hf import (
+    ElmoConfig,
+    ElmoForPreTraining,
+    ElmoForSemanticRoleLabeling,
+    ElmoForTokenClassification,
+    ElmoModel,
+)
 
 SOURCES = os.environ.get("TRANSFORMERS_TESTS")
 if not SOURCES:
@@ -75,7 +81,7 @@ class SmallElmo:
     def __init__(self, parent):
         self.parent = parent
 
-    def get_config(self):
+    def get_config(self, **options):
         return ElmoConfig(
             vocab_size=30,
             char_embedding_dim=self.char_embedding_dim,
@@ -84,6 +90,7 @@ class SmallElmo:
             projection_dim=8,
             max_characters_per_token=10,
             dropout=0.0,
+            **options,
         )
 
     def prepare_config_and_inputs_for_common(self):
@@ -130,3 +137,44 @@ class ElmoConformanceTest(modeling.ModelTesterMixin, unittest.TestCase):
     def check_training_gradient_checkpointing(self, **kwargs):
         self.all_model_classes = (ElmoForPreTraining,)
         super().check_training_gradient_checkpointing(**kwargs)
+
+
+class SmallHead(SmallElmo):
+    """A biLM that is tuned with the task, as the suite wants a gradient for every weight."""
+
+    num_labels = 4
+
+    def get_config(self):
+        return super().get_config(
+            freeze_elmo=False,
+            elmo_at_output=True,
+            elmo_dropout=0.0,
+            task_dropout=0.0,
+            task_hidden_size=6,
+            predicate_dim=3,
+            num_labels=self.num_labels,
+        )
+
+    def prepare_config_and_inputs_for_common(self):
+        return self.get_config(), super().prepare_config_and_inputs_for_common()[1]
+
+
+class HeadConformanceTest(modeling.ModelTesterMixin, unittest.TestCase):
+    """Of the heads whose labels are one a word."""
+
+    all_model_classes = (ElmoForTokenClassification, ElmoForSemanticRoleLabeling)
+    has_attentions = False
+    is_encoder_decoder = False
+    test_resize_embeddings = False  # refused: characters are fixed
+
+    def setUp(self):
+        self.model_tester = SmallHead(self)
+
+    def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
+        inputs = dict(inputs_dict)
+        words = inputs["attention_mask"].shape
+        if model_class is ElmoForSemanticRoleLabeling:
+            inputs["predicate_mask"] = torch.nn.functional.one_hot(torch.ones(words[0]).long(), words[1])
+        if return_labels:
+            inputs["labels"] = torch.ones(words, dtype=torch.long)
+        return inputs

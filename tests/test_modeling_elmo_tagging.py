@@ -11,7 +11,13 @@ import torch
 from transformers import AutoModelForTokenClassification, Trainer, TrainingArguments, pipeline
 from transformers import DataCollatorForTokenClassification as Collator
 
-from elmo_hf import ElmoConfig, ElmoForSemanticRoleLabeling, ElmoForTokenClassification, ElmoTokenizer
+from elmo_hf import (
+    ElmoConfig,
+    ElmoForSemanticRoleLabeling,
+    ElmoForTokenClassification,
+    ElmoLayerCache,
+    ElmoTokenizer,
+)
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 SENTENCES = [
@@ -114,7 +120,7 @@ def test_decoding_keeps_to_the_scheme_where_the_likeliest_labels_do_not(model_cl
     for row in names:
         for before, label in zip(["O", *row], row, strict=False):
             assert label[:2] != "I-" or before[2:] == label[2:], row
-    assert {label for row in names for label in row} > {"O"} or not use_crf
+    assert any(label != "O" for row in names for label in row)
 
 
 def random_examples(model_class, number):
@@ -127,7 +133,7 @@ def random_examples(model_class, number):
     examples = []
     for _ in range(number):
         words, labels = [], []
-        while len(words) < 4 + draw(4):
+        while len(words) < 2 + draw(4):
             kind, length = draw(3), 1 + draw(2)
             words += ["".join("abcdefgh"[draw(8)] for _ in range(4)).title() for _ in range(length)]
             labels += [[0, 0], [1, 2], [3, 4]][kind][:length]
@@ -154,6 +160,7 @@ def test_fifty_examples_are_learnt_by_heart(model_class, use_crf):
     if "predicate_mask" in batch:
         places = torch.tensor([one["predicate"] for one in examples])
         batch["predicate_mask"] = torch.nn.functional.one_hot(places, batch["labels"].shape[1])
+    model.elmo_cache = ElmoLayerCache()
     optimizer = torch.optim.Adam((one for one in model.parameters() if one.requires_grad), lr=0.02)
     for step in range(400):
         optimizer.zero_grad()
@@ -220,7 +227,9 @@ def test_saving_and_loading_changes_nothing(model_class, options, tmp_path):
     loaded = AutoModelForTokenClassification.from_pretrained(tmp_path)
     assert type(loaded) is model_class
     batch = encode(model)
-    assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
+    # The same to the bit but for where in memory the weights happen to lie, which products depend on.
+    torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits, rtol=1e-6, atol=1e-6)
     assert torch.equal(loaded.decode(**without_labels(batch)), model.decode(**without_labels(batch)))
     frozen = [not parameter.requires_grad for parameter in model.parameters()]
     assert [not parameter.requires_grad for parameter in loaded.parameters()] == frozen
@@ -231,52 +240,54 @@ REMOTE = """
     sys.modules["elmo_hf"] = None  # importing it fails, as where it is not installed
     import json
     from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, AutoTokenizer
-    folder, words = sys.argv[1], json.loads(sys.argv[2])
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-    model = AutoModelForTokenClassification.from_pretrained(folder, trust_remote_code=True).eval()
-    batch = tokenizer(words, is_split_into_words=True, padding=True, return_tensors="pt")
-    if "SemanticRole" in type(model).__name__:
-        batch["predicate_mask"] = (batch["attention_mask"].cumsum(1) == 2).long()
-    found = {"logits": model(**batch).logits.tolist(), "labels": model.decode(**batch).tolist()}
-    if "AutoModel" in config.auto_map:
+    words = json.loads(sys.argv[1])
+
+    def read(folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+        model = AutoModelForTokenClassification.from_pretrained(folder, trust_remote_code=True).eval()
+        batch = tokenizer(words, is_split_into_words=True, padding=True, return_tensors="pt")
+        if "SemanticRole" in type(model).__name__:
+            batch["predicate_mask"] = (batch["attention_mask"].cumsum(1) == 2).long()
         AutoModel.from_pretrained(folder, trust_remote_code=True)
-    model.save_pretrained(sys.argv[3])
-    tokenizer.save_pretrained(sys.argv[3])
+        model.save_pretrained(folder + "-again")
+        tokenizer.save_pretrained(folder + "-again")
+        return {"logits": model(**batch).logits.tolist(), "labels": model.decode(**batch).tolist()}
+
+    found = []
+    for folder in sys.argv[2:]:
+        found.append(read(folder))
+        assert read(folder + "-again") == found[-1]
     assert not any(name == "elmo_hf" and module for name, module in sys.modules.items())
     print(json.dumps(found))
 """
 
 
-def run_without_the_package(folder, target, cache):
-    environment = os.environ | {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
+def test_a_saved_folder_brings_its_code(tmp_path):
+    """Heads with their tokenizer, where the package cannot be imported, saved there, loaded again."""
+    expected, folders = [], []
+    for model_class in CLASSES:
+        model, folder = make(model_class).eval(), tmp_path / model_class.__name__
+        model.save_pretrained(folder)
+        ElmoTokenizer().save_pretrained(folder)
+        folders.append(str(folder))
+        batch = without_labels(encode(model))
+        if "predicate_mask" in batch:
+            batch["predicate_mask"] = (batch["attention_mask"].cumsum(1) == 2).long()
+        expected.append((model(**batch).logits, model.decode(**batch).tolist()))
     result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(REMOTE), str(folder), json.dumps(SENTENCES), str(target)],
+        [sys.executable, "-c", textwrap.dedent(REMOTE), json.dumps(SENTENCES), *folders],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        env=environment,
-        cwd=cache,
+        env=os.environ | {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"},
+        cwd=tmp_path,
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
-
-
-@pytest.mark.parametrize("model_class", CLASSES)
-def test_a_saved_folder_brings_its_code(model_class, tmp_path):
-    """The head's folder, with tokenizer, where the package cannot be imported, saved there, loaded again."""
-    model = make(model_class).eval()
-    model.save_pretrained(tmp_path / "first")
-    ElmoTokenizer().save_pretrained(tmp_path / "first")
-    (tmp_path / "cache").mkdir()
-    batch = without_labels(encode(model))
-    if "predicate_mask" in batch:
-        batch["predicate_mask"] = (batch["attention_mask"].cumsum(1) == 2).long()
-    found = run_without_the_package(tmp_path / "first", tmp_path / "second", tmp_path / "cache")
-    torch.testing.assert_close(torch.tensor(found["logits"]), model(**batch).logits)
-    assert found["labels"] == model.decode(**batch).tolist()
-    assert run_without_the_package(tmp_path / "second", tmp_path / "third", tmp_path / "cache") == found
+    for found, (logits, labels) in zip(json.loads(result.stdout.splitlines()[-1]), expected, strict=True):
+        torch.testing.assert_close(torch.tensor(found["logits"]), logits)
+        assert found["labels"] == labels
 
 
 def test_the_auto_map_names_every_class_of_the_folder(tmp_path):

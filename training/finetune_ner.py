@@ -2,7 +2,7 @@
 
     FILES="--train ner/train.conll --dev ner/dev.conll --test ner/test.conll"
     python training/finetune_ner.py --elmo my-elmo $FILES --output runs/ner --seeds 0 1 2
-    python training/finetune_ner.py --elmo my-elmo --data conll2003 --output runs/ner --vectors glove.6B.50d.txt
+    python training/finetune_ner.py --elmo my-elmo --data conll2003 --output runs/ner --vectors glove.txt
     python training/finetune_ner.py --smoke $FILES --output runs/smoke
 
 A line of a file is a word, and its label as the last of its columns; labels are B- and I- with or without
@@ -11,6 +11,7 @@ every B-. A dataset has the columns `tokens` and `ner_tags` or `labels`. The abl
 """
 
 from pathlib import Path
+from typing import Any
 
 from finetuning import (
     Example,
@@ -30,7 +31,7 @@ from elmo_hf import ElmoForTokenClassification
 from elmo_hf.metrics import span_scores
 
 # Peters et al. (2018), A.4. The paper's second layer has half the cells.
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "task_word_dim": 50,
     "task_char_filters": [[3, 128]],
     "task_char_embedding_dim": 16,

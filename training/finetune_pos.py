@@ -10,6 +10,7 @@ Files are CoNLL-U. A dataset has the columns `tokens` and `upos` (or `xpos`, by 
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from finetuning import (
     Example,
@@ -28,7 +29,7 @@ from transformers import EvalPrediction
 from elmo_hf import ElmoForTokenClassification
 from elmo_hf.metrics import accuracy
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "task_word_dim": 50,
     "task_char_filters": [[3, 128]],
     "task_hidden_size": 200,

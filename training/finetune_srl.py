@@ -13,6 +13,7 @@ CoNLL-2005 scorer.
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from finetuning import (
@@ -34,7 +35,7 @@ from elmo_hf import ElmoForSemanticRoleLabeling
 from elmo_hf.metrics import role_scores
 
 # He et al. (2017), and Peters et al. (2018), A.3.
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "task_word_dim": 100,
     "predicate_dim": 100,
     "task_hidden_size": 300,

@@ -9,6 +9,7 @@ import argparse
 import json
 import lzma
 import platform
+import shutil
 import statistics
 import sys
 import time
@@ -42,7 +43,7 @@ SPLITS = ("train", "dev", "test")
 SMOKE_EXAMPLES = {"train": 300, "dev": 100, "test": 100}
 # The biLM of a smoke run is random and small, and so is what stands on it.
 SMOKE_CONFIG = {"task_hidden_size": 40, "task_num_layers": 2}
-SMOKE_ELMO = {
+SMOKE_ELMO: dict[str, Any] = {
     "lstm_dim": 64,
     "projection_dim": 32,
     "char_filters": [[1, 16], [2, 16], [3, 32]],
@@ -112,7 +113,7 @@ def read_splits(
     for split, examples in data.items():
         if not examples:
             raise ValueError(f"there are no examples in the {split} sentences.")
-        limit = SMOKE_EXAMPLES[split] if flags.smoke else flags.limit
+        limit = flags.limit or (SMOKE_EXAMPLES[split] if flags.smoke else None)
         data[split] = examples[:limit]
     return data
 
@@ -189,31 +190,61 @@ def labels_of(data: dict[str, list[Example]], scheme: str | None = None) -> list
 # ---- what to start from
 
 
-def start(
-    task: Task, flags: argparse.Namespace, data: dict[str, list[Example]], **config: Any
-) -> tuple[ElmoTaskModel, ElmoTokenizer]:
-    """A model with a pretrained biLM, and its tokenizer with the task's own words, if it has any."""
+@dataclass
+class Start:
+    """What every seed starts from, looked at before anything is written."""
+
+    flags: argparse.Namespace
+    model_class: type[ElmoTaskModel]
+    config: dict[str, Any]  # fields of ElmoConfig, without those of the biLM
+    elmo: ElmoConfig
+    tokenizer: ElmoTokenizer
+    words: list[str] | None  # the task's own, if it has vectors of words
+
+    def make(self) -> tuple[ElmoTaskModel, ElmoTokenizer]:
+        """A model with the pretrained biLM, and its tokenizer with the task's own words."""
+        flags, tokenizer, config = self.flags, self.tokenizer, self.config
+        if self.words is not None:
+            path = Path(flags.output) / "vocab.txt"
+            path.write_text("".join(word + "\n" for word in self.words), encoding="utf-8")
+            tokenizer = ElmoTokenizer(path, self.elmo.max_characters_per_token, tokenizer.word_splitter)
+            config = config | {"vocab_size": tokenizer.vocab_size, **special_ids(tokenizer)}
+        if flags.elmo:
+            model = load_biLM(self.model_class, flags.elmo, config)
+        else:
+            model = self.model_class(ElmoConfig(**SMOKE_ELMO | config))
+        if flags.vectors and model.config.task_word_dim:
+            load_word_vectors(model, tokenizer, flags.vectors)
+        if flags.cache != "none" and model.config.reads_elmo and model.config.freeze_elmo:
+            model.elmo_cache = ElmoLayerCache(flags.output if flags.cache == "disk" else None)
+        return model, tokenizer
+
+
+def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]], **config: Any) -> Start:
     smoke = SMOKE_CONFIG if flags.smoke else {}
     config = task.config | smoke | config | dict(parse_setting(text) for text in flags.set)
+    checked = ElmoConfig(**config)  # says what is wrong with it
     if flags.elmo is None and not flags.smoke:
         raise ValueError("say by --elmo which pretrained biLM to read, or try things out with --smoke.")
-    elmo = AutoConfig.from_pretrained(flags.elmo) if flags.elmo else ElmoConfig(**SMOKE_ELMO)
-    tokenizer = AutoTokenizer.from_pretrained(flags.elmo) if flags.elmo else ElmoTokenizer()
-    if config.get("task_word_dim") and elmo.token_encoder == "characters":
-        path = Path(flags.output) / "vocab.txt"
-        words = own_words(flags, data, config["task_word_dim"])
-        path.write_text("".join(word + "\n" for word in words), encoding="utf-8")
-        tokenizer = ElmoTokenizer(path, elmo.max_characters_per_token, tokenizer.word_splitter)
-        config |= {"vocab_size": tokenizer.vocab_size, **special_ids(tokenizer)}
-    if flags.elmo:
-        model = task.model_class.from_pretrained(flags.elmo, **config)
-    else:
-        model = task.model_class(ElmoConfig(**SMOKE_ELMO | config))
-    if flags.vectors and config.get("task_word_dim"):
-        load_word_vectors(model, tokenizer, flags.vectors)
-    if flags.cache != "none" and model.config.reads_elmo and model.config.freeze_elmo:
-        model.elmo_cache = ElmoLayerCache(flags.output if flags.cache == "disk" else None)
-    return model, tokenizer
+    try:
+        elmo = AutoConfig.from_pretrained(flags.elmo) if flags.elmo else ElmoConfig(**SMOKE_ELMO)
+        tokenizer: Any = AutoTokenizer.from_pretrained(flags.elmo) if flags.elmo else ElmoTokenizer()
+    except OSError as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"no ELMo can be loaded from {flags.elmo}: {reason}") from None
+    # A biLM with a word table has words of its own, and the task shares them.
+    has_words = checked.task_word_dim > 0 and elmo.token_encoder == "characters"
+    words = own_words(flags, data, checked.task_word_dim) if has_words else None
+    return Start(flags, task.model_class, config, elmo, tokenizer, words)
+
+
+def load_biLM(model_class: type[ElmoTaskModel], name: str, config: dict[str, Any]) -> ElmoTaskModel:
+    loaded: Any = model_class.from_pretrained(name, output_loading_info=True, **config)
+    model, found = loaded
+    missing = [key for key in found["missing_keys"] if key.startswith("elmo.")]
+    if missing:
+        raise ValueError(f"{name} holds no whole biLM: {missing[0]} is missing.")
+    return model
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -251,23 +282,27 @@ class DecodingTrainer(Trainer):
         labels = {name: value for name, value in inputs.items() if name in self.label_names}
         read = {name: value for name, value in inputs.items() if name not in labels}
         with torch.no_grad():
-            loss = self.compute_loss(model, inputs).detach()
+            loss: Any = self.compute_loss(model, inputs)
             found = self.accelerator.unwrap_model(model).decode(**read)
-        return loss, found, tuple(labels.values()) if len(labels) > 1 else next(iter(labels.values()))
+        return (
+            loss.detach(),
+            found,
+            tuple(labels.values()) if len(labels) > 1 else next(iter(labels.values())),
+        )
 
 
 def finetune(
     task: Task, flags: argparse.Namespace, data: dict[str, list[Example]], **config: Any
 ) -> dict[str, Any]:
     """A run for each seed; returns what stands in results.json."""
-    quieten()
     output = Path(flags.output)
     if (output / "results.json").exists():
         raise ValueError(f"{output} holds the results of a run; name another --output.")
+    start = prepare(task, flags, data, **config)
     output.mkdir(parents=True, exist_ok=True)
     runs: dict[str, Any] = {}
     for seed in flags.seeds:
-        runs[str(seed)], used = run_seed(task, flags, data, seed, config)
+        runs[str(seed)], used = run_seed(task, start, data, seed)
         sizes = {split: len(examples) for split, examples in data.items()}
         results = {"task": task.name, "flags": vars(flags), "examples": sizes, "config": used, "runs": runs}
         results |= {"mean": mean_scores(runs), "versions": versions()}
@@ -277,10 +312,12 @@ def finetune(
 
 
 def run_seed(
-    task: Task, flags: argparse.Namespace, data: dict[str, list[Example]], seed: int, config: dict[str, Any]
+    task: Task, start: Start, data: dict[str, Any], seed: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Scores, and the settings of the model."""
     set_seed(seed)
-    model, tokenizer = start(task, flags, data, **config)
+    flags = start.flags
+    model, tokenizer = start.make()
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     make = task.optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=flags.learning_rate))
     trainer = DecodingTrainer(
@@ -299,7 +336,8 @@ def run_seed(
     seconds = time.perf_counter() - begun
     scores = {split: trimmed(trainer.evaluate(data[split])) for split in ("dev", "test")}
     trainer.save_model(str(Path(flags.output) / f"seed-{seed}"))
-    epochs = sum("eval_loss" in line and "epoch" in line for line in trainer.state.log_history) - 2
+    shutil.rmtree(trainer.args.output_dir)  # the best checkpoint, which has just been saved
+    epochs = round(trainer.state.epoch or 0)
     return {**scores, "epochs": epochs, "seconds": round(seconds, 1)}, model.config.to_diff_dict()
 
 
@@ -361,13 +399,10 @@ def write_json(path: Path, content: Any) -> None:
     unfinished.replace(path)
 
 
-def quieten() -> None:
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-
-
 def run(main: Callable[[], Any]) -> None:
     """A recipe; a mistake in its input ends it with a sentence."""
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         main()
     except ValueError as error:

@@ -39,7 +39,8 @@ def rows(values: list[list[int]], shape: Any, padding: int) -> Tensor:
 
 def decided(evaluation: EvalPrediction, labels: list[str]) -> tuple[list[list[str]], list[list[str]]]:
     """Labels by name, (predicted, gold), without padding."""
-    found, gold = evaluation.predictions, evaluation.label_ids
+    found: Any = evaluation.predictions
+    gold: Any = evaluation.label_ids
     return (
         [[labels[one] for one in row[known]] for row, known in zip(found, gold != -100, strict=True)],
         [[labels[one] for one in row[row != -100]] for row in gold],

@@ -10,6 +10,7 @@ change. For each word of each different sentence it holds all layers' numbers: 1
 
 import hashlib
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ class ElmoLayerCache:
     """See above. `encoded` and `reused` count sentences."""
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self.folder = folder
-        # The file has no name, so that nothing is left behind however the process ends.
-        self._file: Any = tempfile.TemporaryFile(dir=folder) if folder is not None else None  # noqa: SIM115
+        self._file: Any = None
+        if folder is not None:  # a file without a name, so that nothing is left however the process ends
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+            weakref.finalize(self, self._file.close)
         self._kept: dict[bytes, Any] = {}  # a tensor, or its place in the file
         self._weights: list[tuple[int, int]] = []
         self.encoded = self.reused = 0

@@ -53,7 +53,6 @@ class ElmoTaskWords(nn.Module):
         self.size = config.task_word_dim + sum(number for _, number in filters)
         if config.task_word_dim:
             self.word_table = ElmoWordTable(config.vocab_size, config.task_word_dim)
-            self.word_table.weight.requires_grad_(not config.freeze_task_words)
         if filters:
             dim = config.task_char_embedding_dim
             self.char_embedding = nn.Embedding(NUM_CHARACTER_IDS, dim, padding_idx=0)
@@ -113,7 +112,6 @@ class ElmoTaskModel(ElmoPreTrainedModel):
             )
         if config.reads_elmo:
             self.elmo = ElmoModel(config)
-            self.elmo.requires_grad_(not config.freeze_elmo)
         else:
             self.auto_map = {"AutoConfig": AUTO_MAP["AutoConfig"], "AutoTokenizer": AUTO_MAP["AutoTokenizer"]}
         self.task_words = ElmoTaskWords(config)
@@ -121,20 +119,16 @@ class ElmoTaskModel(ElmoPreTrainedModel):
         self.output_mix = self._make_mix() if config.elmo_at_output else None
         self.input_size = self.task_words.size + config.elmo_at_input * config.hidden_size
         self.elmo_output_size = config.elmo_at_output * config.hidden_size
-        self.train()  # the biLM's own mode is set there
+        self.train()  # freezes what is to be frozen
 
     def _make_mix(self) -> ElmoScalarMix:
         config = self.config
-        mix = ElmoScalarMix(
+        return ElmoScalarMix(
             num_layers=config.num_hidden_layers + 1 if config.elmo_layers == "mix" else 1,
             layer_norm=config.mix_layer_norm,
             dropout=config.elmo_dropout,
             l2=config.mix_l2,
         )
-        mix.gamma.requires_grad_(config.mix_gamma)
-        # A single layer's share is 1, whatever its weight.
-        mix.weights.requires_grad_(config.elmo_layers == "mix")
-        return mix
 
     def read(
         self,
@@ -201,10 +195,18 @@ class ElmoTaskModel(ElmoPreTrainedModel):
         check_range("labels", labels[mask & (labels != IGNORED)], number - 1)
 
     def train(self, mode: bool = True) -> "ElmoTaskModel":
-        """A frozen biLM has no dropout."""
+        """The config says what is learnt, again and again, for loading makes every weight learnable."""
         super().train(mode)
-        if self.config.reads_elmo and self.config.freeze_elmo:
-            self.elmo.eval()
+        config = self.config
+        if config.reads_elmo:
+            self.elmo.requires_grad_(not config.freeze_elmo)
+            self.elmo.train(mode and not config.freeze_elmo)  # a frozen biLM has no dropout
+        if config.task_word_dim:
+            self.task_words.word_table.requires_grad_(not config.freeze_task_words)
+        for mix in (self.input_mix, self.output_mix):
+            if mix is not None:
+                mix.gamma.requires_grad_(config.mix_gamma)
+                mix.weights.requires_grad_(config.elmo_layers == "mix")  # a single layer's share is 1
         return self
 
     # ---- as the library asks for it

@@ -13,6 +13,7 @@ pair stand `</S>` and `<S>`, as between any two sentences of the text that an EL
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,8 @@ class ElmoTokenizer(PreTrainedTokenizer):
 
     vocab_files_names = {"vocab_file": "vocab.txt"}  # noqa: RUF012 (the base class's own style)
     model_input_names = ["input_ids", "char_ids", "attention_mask"]  # noqa: RUF012
+    # Where the token classification pipeline asks if tokens may be parts of words. Each is a whole one.
+    _tokenizer = SimpleNamespace(model=SimpleNamespace(continuing_subword_prefix="##"))
 
     def __init__(
         self,
@@ -243,10 +246,8 @@ class ElmoTokenizer(PreTrainedTokenizer):
         if kwargs:
             raise ValueError(f"ElmoTokenizer has no argument '{next(iter(kwargs))}'.")
 
-        def split(sentence: Any) -> Sentence:
-            return (
-                self._take(sentence) if is_split_into_words else self._split(sentence, split_special_tokens)
-            )
+        def split(one: Any) -> Sentence:
+            return self._take(one) if is_split_into_words else self._split(one, split_special_tokens)
 
         limit = None if truncation_strategy == TruncationStrategy.DO_NOT_TRUNCATE else max_length
         examples, is_batch = _as_batch(text, text_pair, is_split_into_words)
@@ -341,9 +342,8 @@ class ElmoTokenizer(PreTrainedTokenizer):
         keep_second = min(len(second), max(room // 2, room - len(first)))
         keep_first = min(len(first), room - keep_second)
         if self.truncation_side == "left":
-            return first.cut(len(first) - keep_first, len(first)), second.cut(
-                len(second) - keep_second, len(second)
-            )
+            starts = len(first) - keep_first, len(second) - keep_second
+            return first.cut(starts[0], len(first)), second.cut(starts[1], len(second))
         return first.cut(0, keep_first), second.cut(0, keep_second)
 
     def _encode(self, pair: Pair, add_special_tokens: bool) -> ElmoEncoding:

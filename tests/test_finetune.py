@@ -1,0 +1,242 @@
+"""The recipes for taggers: what they read, whole runs, and a sentence for each mistake."""
+
+import json
+import lzma
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
+from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+TRAINING = Path(__file__).resolve().parent.parent / "training"
+sys.path.insert(0, str(TRAINING))
+
+import finetune_ner  # noqa: E402
+import finetune_pos  # noqa: E402
+import finetune_srl  # noqa: E402
+from finetuning import labels_of, read_columns, trimmed  # noqa: E402
+from tagging import as_bio  # noqa: E402
+
+NER = (
+    "-DOCSTART-\tO\n\nAda\tNNP\tI-PER\nLovelace\tNNP\tI-PER\nBabbage\tNNP\tB-PER\n\n"
+    "in\tIN\tO\r\nParis\tNNP\tB-LOC\n"
+)
+SRL = """
+s 0 He PRON PRP (TOP - - (ARG0*) *
+s 1 bought VERB VBD * buy buy.01 (V*) *
+s 2 old ADJ JJ * - - (ARG1* (ARG1*)
+s 3 rusted VERB VBN * rust rust.01 * (V*)
+s 4 cars NOUN NNS *) - - *) (ARG2*)
+"""
+UD = "# text = He'll go\n1-2\tHe'll" + 8 * "\t_" + "\n" + "".join(
+    f"{n}\t{word}\t{word}\t{upos}\t{xpos}" + 5 * "\t_" + "\n"
+    for n, word, upos, xpos in [(1, "He", "PRON", "PRP"), (2, "'ll", "AUX", "MD"), (3, "go", "VERB", "VB")]
+)  # fmt: skip
+
+
+def test_names_in_any_scheme_become_bio(tmp_path):
+    path = tmp_path / "ner.conll"
+    path.write_text(NER, encoding="utf-8", newline="")
+    assert finetune_ner.read(path) == [
+        {"tokens": ["Ada", "Lovelace", "Babbage"], "labels": ["B-PER", "I-PER", "B-PER"]},
+        {"tokens": ["in", "Paris"], "labels": ["O", "B-LOC"]},
+    ]
+    assert as_bio(["I-A", "I-A", "I-B", "O", "B-A", "B-A"]) == ["B-A", "I-A", "B-B", "O", "B-A", "B-A"]
+
+
+def test_parts_of_speech_leave_ranges_out(tmp_path):
+    path = tmp_path / "ud.conllu.xz"
+    path.write_bytes(lzma.compress(UD.encode()))
+    tokens = ["He", "'ll", "go"]
+    assert finetune_pos.read(path, column=3) == [{"tokens": tokens, "labels": ["PRON", "AUX", "VERB"]}]
+    assert finetune_pos.read(path, column=4) == [{"tokens": tokens, "labels": ["PRP", "MD", "VB"]}]
+
+
+def test_roles_are_an_example_for_each_predicate(tmp_path):
+    path = tmp_path / "srl.conll"
+    path.write_text(SRL, encoding="utf-8")
+    first, second = finetune_srl.read(path)
+    assert first["labels"] == ["B-ARG0", "B-V", "B-ARG1", "I-ARG1", "I-ARG1"]
+    assert second["labels"] == ["O", "O", "B-ARG1", "B-V", "B-ARG2"]
+    assert (first["predicate_mask"], second["predicate_mask"]) == ([0, 1, 0, 0, 0], [0, 0, 0, 1, 0])
+    assert first["tokens"] == second["tokens"] == ["He", "bought", "old", "rusted", "cars"]
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "message"),
+    [
+        (finetune_ner.read, "Ada S-PER\n", "word 0 has 'S-PER'"),
+        (finetune_srl.read, SRL.replace(" (V*) *\n", " (V*)\n", 1), "sentence 1: not one column of spans"),
+        (finetune_srl.read, SRL.replace("(ARG0*) *", "(ARG0* *"), "column 9: '.V..' is no span of roles"),
+        (finetune_srl.read, SRL.replace("*) - - *)", "*) - - *"), "column 9: the span of ARG1 does not end"),
+        (finetune_srl.read, SRL.replace("(ARG0*) *", "*) *"), r"column 9: '.*' is no span of roles"),
+        (lambda path: finetune_pos.read(path, 3), "1\tHe\n", "sentence 1: a line of CoNLL-U has ten columns"),
+        (read_columns, b"\xff\xfe", "is no text in UTF-8"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path, read, text, message):
+    path = tmp_path / "file.conll"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=message) as error:
+        read(path)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_absent_or_damaged_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"absent\.conll could not be read"):
+        read_columns(tmp_path / "absent.conll")
+    (tmp_path / "cut.xz").write_bytes(lzma.compress(b"some text")[:-5])
+    with pytest.raises(ValueError, match="or is damaged"):
+        read_columns(tmp_path / "cut.xz")
+
+
+def test_every_i_label_has_its_b_label():
+    data = {"train": [{"labels": ["O", "I-X"]}], "dev": [{"labels": ["B-Y"]}], "test": []}
+    assert labels_of(data, scheme="BIO") == ["O", "B-X", "I-X", "B-Y"]
+    assert labels_of(data) == ["O", "I-X", "B-Y"]
+
+
+def test_scores_alone_are_kept():
+    assert trimmed({"eval_f1": 0.5, "eval_loss": 1.0, "eval_runtime": 3.0, "epoch": 2.0}) == {
+        "f1": 0.5,
+        "loss": 1.0,
+    }
+
+
+# ---- whole runs
+
+
+def ner_files(folder):
+    """Made-up sentences in which a capital letter is a name."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(words):
+        return words[int(torch.randint(len(words), (1,), generator=generator))]
+
+    for split, number in (("train", 120), ("dev", 30), ("test", 30)):
+        lines = []
+        for _ in range(number):
+            for kind in (draw(["PER", "LOC"]), None, draw(["PER", "LOC"])):
+                if kind is None:
+                    lines += [f"{draw(['saw', 'left', 'liked'])} O"]
+                else:
+                    first = draw(["Ada", "Max", "Eva"]) if kind == "PER" else draw(["North", "South"])
+                    second = draw(["Lee", "Poe"]) if kind == "PER" else draw(["Bay", "Hill"])
+                    lines += [f"{first} B-{kind}", f"{second} I-{kind}"]
+            lines.append("")
+        (folder / f"{split}.conll").write_text("\n".join(lines), encoding="utf-8")
+    return [
+        part for split in ("train", "dev", "test") for part in (f"--{split}", str(folder / f"{split}.conll"))
+    ]
+
+
+@pytest.fixture
+def call(monkeypatch):
+    """Runs a recipe as a command would, in this process."""
+
+    def run(recipe, *flags):
+        monkeypatch.setattr(sys, "argv", [recipe.__name__, *map(str, flags)])
+        recipe.main()
+
+    return run
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_a_run_learns_writes_its_results_and_a_model_that_loads(tmp_path, call, cache):
+    settings = ["--set", "task_word_dim=8", "elmo_at_output=true", "task_dropout=0.0"]
+    files = ner_files(tmp_path)
+    call(finetune_ner, *files, "--smoke", "--output", tmp_path / "run", "--cache", cache,
+                  "--learning-rate", 0.02, "--batch-size", 8, *settings)  # fmt: skip
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["mean"]["test"]["f1"] > 0.9
+    assert results["runs"]["0"]["test"] == results["mean"]["test"]
+    assert results["config"]["elmo_at_output"] is True
+    assert results["examples"] == {"train": 120, "dev": 30, "test": 30}
+    folder = tmp_path / "run" / "seed-0"
+    model = AutoModelForTokenClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    words = [["Ada", "Lee", "saw", "North", "Bay"]]
+    batch = tokenizer(words, is_split_into_words=True, return_tensors="pt")
+    assert batch["input_ids"].unique().numel() == 5  # each is a word of the task's own vocabulary
+    labels = [model.config.id2label[label] for label in model.decode(**batch)[0].tolist()]
+    assert labels == ["B-PER", "I-PER", "O", "B-LOC", "I-LOC"]
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {"results.json", "seed-0", "vocab.txt"}
+    with pytest.raises(ValueError, match="holds the results of a run"):
+        call(finetune_ner, *files, "--smoke", "--output", tmp_path / "run")
+
+
+def test_a_dataset_with_class_labels_is_read_alike(tmp_path, call):
+    ner_files(tmp_path)
+    names = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    features = Features({"tokens": Sequence(Value("string")), "ner_tags": Sequence(ClassLabel(names=names))})
+    splits = {}
+    for split, name in (("train", "train"), ("dev", "validation"), ("test", "test")):
+        examples = finetune_ner.read(tmp_path / f"{split}.conll")
+        rows = {
+            "tokens": [one["tokens"] for one in examples],
+            "ner_tags": [[names.index(label) for label in one["labels"]] for one in examples],
+        }
+        splits[name] = Dataset.from_dict(rows, features=features)
+    DatasetDict(splits).save_to_disk(tmp_path / "dataset")
+    call(finetune_ner, "--data", tmp_path / "dataset", "--smoke", "--output", tmp_path / "run",
+                  "--limit", 10, "--seeds", 0, 1, "--cache", "none")  # fmt: skip
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert list(results["runs"]) == ["0", "1"]
+    assert set(results["config"]["id2label"].values()) == set(names)
+    assert "f1_deviation" in results["mean"]["test"]
+
+
+def test_parts_of_speech_and_roles_run(tmp_path, call):
+    (tmp_path / "ud.conllu").write_text((UD + "\n") * 20, encoding="utf-8")
+    (tmp_path / "srl.conll").write_text(SRL * 20, encoding="utf-8")
+    runs = (finetune_pos, "ud.conllu", "accuracy"), (finetune_srl, "srl.conll", "f1")
+    for recipe, name, score in runs:
+        files = [part for split in ("train", "dev", "test") for part in (f"--{split}", tmp_path / name)]
+        output = tmp_path / recipe.__name__
+        call(recipe, *files, "--smoke", "--output", output, "--batch-size", 4)
+        results = json.loads((output / "results.json").read_text())
+        assert 0 <= results["mean"]["dev"][score] <= 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "name files by --train, --dev and --test, or a dataset by --data"),
+        (["--train", "x", "--data", "y"], "name files by --train"),
+        (["--train", "x"], "name the files of the dev sentences by --dev"),
+        (["--train", "x", "--dev", "x", "--test", "x"], "x could not be read"),
+    ],
+)
+def test_wrong_flags_are_one_sentence(tmp_path, call, flags, message):
+    with pytest.raises(ValueError, match=message):
+        call(finetune_ner, "--output", tmp_path / "run", *flags)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--smoke", "--set", "task_hiden_size=3"], "did you mean 'task_hidden_size'?"),
+        ([], "say by --elmo which pretrained biLM to read"),
+        (["--elmo", "/absent/elmo"], "no ELMo can be loaded from /absent/elmo"),
+    ],
+)
+def test_a_wrong_start_leaves_nothing_behind(tmp_path, call, flags, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (the message is compared below, word for word)
+        call(finetune_ner, *ner_files(tmp_path), "--output", tmp_path / "run", *flags)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_command_that_fails_says_one_line():
+    command = [sys.executable, str(TRAINING / "finetune_ner.py"), "--output", "run"]
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "finetune_ner.py: name files by --train, --dev and --test, or a dataset by --data.\n"
+    )
