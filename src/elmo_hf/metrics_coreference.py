@@ -172,3 +172,25 @@ def _ratios(name: str, recalled: float, there: float, precise: float, claimed: f
     precision = precise / claimed if claimed else 0.0
     f1 = 2 * recall * precision / (recall + precision) if recall + precision else 0.0
     return {f"{name}_recall": recall, f"{name}_precision": precision, f"{name}_f1": f1}
+
+
+def pronoun_scores(
+    predicted: Sequence[tuple[bool, bool]], gold: Sequence[tuple[bool, bool]]
+) -> dict[str, float]:
+    """Of pronouns that may mean either of two names, or neither (GAP, Webster et al. 2018): the share with
+    both answers right, and precision, recall and F1 of the answers that are yes."""
+    if len(predicted) != len(gold):
+        raise ValueError(f"there are {len(predicted)} predicted pronouns for {len(gold)} that are right.")
+    both = [
+        pair for ours, theirs in zip(predicted, gold, strict=True) for pair in zip(ours, theirs, strict=True)
+    ]
+    right = sum(ours and theirs for ours, theirs in both)
+    claimed, there = sum(ours for ours, _ in both), sum(theirs for _, theirs in both)
+    exact = sum(tuple(ours) == tuple(theirs) for ours, theirs in zip(predicted, gold, strict=True))
+    return {
+        "accuracy": exact / len(gold) if gold else 0.0,
+        "recall": right / there if there else 0.0,
+        "precision": right / claimed if claimed else 0.0,
+        "f1": 2 * right / (claimed + there) if claimed + there else 0.0,
+        "number": len(gold),
+    }
