@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elmo_hf.metrics_coreference import best_pairs, coreference_scores, without_singletons
+from elmo_hf.metrics_coreference import (
+    best_pairs,
+    coreference_scores,
+    pronoun_scores,
+    without_singletons,
+)
 
 METRICS = ("muc", "b_cubed", "ceaf_e", "ceaf_m")
 
@@ -187,3 +192,12 @@ def test_mistakes_are_said_in_one_sentence(predicted, gold, message):
     with pytest.raises(ValueError, match=message) as error:
         coreference_scores(predicted, gold)
     assert "\n" not in str(error.value)
+
+
+def test_pronouns_of_gap():
+    yes_no, no_yes, neither = (True, False), (False, True), (False, False)
+    scores = pronoun_scores([yes_no, yes_no, neither, (True, True)], [yes_no, no_yes, neither, no_yes])
+    assert scores == {"accuracy": 2 / 4, "recall": 2 / 3, "precision": 2 / 4, "f1": 4 / 7, "number": 4}
+    assert pronoun_scores([], [])["f1"] == 0
+    with pytest.raises(ValueError, match="1 predicted pronouns for 0"):
+        pronoun_scores([yes_no], [])
