@@ -24,7 +24,6 @@ from .configuration_elmo import ElmoConfig
 from .crf_elmo import IGNORED
 from .layers_elmo import ElmoBiRNN, ElmoVariationalDropout
 from .spans_elmo import (
-    NEVER,
     ElmoPairScorer,
     ElmoSpanScorer,
     best_spans,
@@ -43,7 +42,7 @@ class ElmoCoreferenceOutput(ModelOutput):
     """
     loss: the mean over all kept spans of minus the log-probability of a right choice, and the mixes' penalty.
     logits: (documents, spans, 1 + antecedents), the scores of each span's choices: 0 for no antecedent, then
-        the span before it, the one before that, and so on; minus infinity where there is none.
+        the span before it, the one before that, and so on; the lowest number there is where there is none.
     spans: (documents, spans, 3), the kept spans in the order of the text: sentence of the document, first
         and last word of the sentence; -100 behind a document's last.
     hidden_states: the biLM's layers, if asked for.
@@ -206,7 +205,7 @@ class ElmoForCoreferenceResolution(ElmoTaskModel):
         g = self.span_scorer(x, h, places, attention, kept)
         mention = scores[kept[:, 0], kept[:, 1] - kept[:, 0]]
         pairs = mention[later] + mention[earlier] + self.pair_scorer(g, later, earlier)
-        logits = mention.new_full(may_be.shape, NEVER).masked_scatter(may_be, pairs)
+        logits = mention.new_full(may_be.shape, torch.finfo(mention.dtype).min).masked_scatter(may_be, pairs)
         logits = torch.cat([mention.new_zeros(len(mention), 1), logits], dim=1)
         return ElmoRanking(_by_sentence(kept, lengths, documents), counts, may_be, logits)
 
@@ -305,7 +304,7 @@ def _loss(ranking: ElmoRanking, gold: list[dict[Mention, int]]) -> Tensor:
     right = ranking.candidates.masked_scatter(ranking.candidates, is_right)
     right = torch.cat([~right.any(dim=1, keepdim=True), right], dim=1)
     logits = ranking.logits.to(torch.promote_types(ranking.logits.dtype, torch.float32))
-    losses = logits.logsumexp(dim=1) - logits.masked_fill(~right, NEVER).logsumexp(dim=1)
+    losses = logits.logsumexp(dim=1) - logits.masked_fill(~right, float("-inf")).logsumexp(dim=1)
     return losses.sum() / max(len(losses), 1)
 
 

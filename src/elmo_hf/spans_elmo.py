@@ -15,7 +15,6 @@ from .configuration_elmo import ElmoConfig
 
 DISTANCES = [1, 2, 3, 4, 7, 15, 31, 63]  # the greatest of each bucket but the last, which has no end
 PAIRS_AT_ONCE = 4096
-NEVER = float("-inf")
 
 
 class ElmoScorer(nn.Module):
@@ -66,7 +65,7 @@ class ElmoSpanScorer(nn.Module):
         scores = self.head(self.head.part(0, h))[places]
         widths = places.shape[1]
         behind = torch.ones(widths, widths, dtype=torch.bool, device=h.device).triu(1)
-        return scores[:, None, :].masked_fill(behind, NEVER).softmax(dim=-1)
+        return scores[:, None, :].masked_fill(behind, float("-inf")).softmax(dim=-1)
 
     def scores(self, x: Tensor, h: Tensor, places: Tensor, attention: Tensor) -> Tensor:
         """Each span's score as a mention, (words, widths)."""
