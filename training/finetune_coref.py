@@ -87,8 +87,8 @@ def from_row(row: Example) -> list[Example]:
 
 
 def score(evaluation: EvalPrediction) -> dict[str, float]:
-    predicted: Any = as_clusters(evaluation.predictions)
-    gold: Any = as_clusters(evaluation.label_ids)  # type: ignore[arg-type]
+    arrays: Any = evaluation.predictions, evaluation.label_ids
+    predicted, gold = map(as_clusters, arrays)
     scores = coreference_scores(predicted, [without_singletons(clusters) for clusters in gold])
     every = coreference_scores(predicted, gold)["conll_f1"]
     return scores | {"conll_f1_with_singletons": every}
