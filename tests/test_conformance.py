@@ -19,6 +19,7 @@ import torch
 
 from elmo_hf import (
     ElmoConfig,
+    ElmoForCoreferenceResolution,
     ElmoForPreTraining,
     ElmoForQuestionAnswering,
     ElmoForSemanticRoleLabeling,
@@ -161,6 +162,44 @@ class SmallHead(SmallElmo):
 
     def prepare_config_and_inputs_for_common(self):
         return self.get_config(), super().prepare_config_and_inputs_for_common()[1]
+
+
+class SmallCoreference(SmallElmo):
+    def get_config(self):
+        return super().get_config(
+            freeze_elmo=False,
+            elmo_at_output=True,
+            elmo_dropout=0.0,
+            task_dropout=0.0,
+            task_hidden_size=6,
+            max_span_width=3,
+            span_hidden_size=5,
+            span_feature_dim=3,
+        )
+
+    def prepare_config_and_inputs_for_common(self):
+        return self.get_config(), super().prepare_config_and_inputs_for_common()[1]
+
+
+class CoreferenceConformanceTest(modeling.ModelTesterMixin, unittest.TestCase):
+    """A row of the suite's batches is a document of one sentence."""
+
+    all_model_classes = (ElmoForCoreferenceResolution,)
+    has_attentions = False
+    is_encoder_decoder = False
+    test_resize_embeddings = False  # refused: characters are fixed
+
+    def setUp(self):
+        self.model_tester = SmallCoreference(self)
+
+    def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
+        inputs = dict(inputs_dict)
+        documents = len(inputs["attention_mask"])
+        inputs["document_ids"] = torch.arange(documents)
+        if return_labels:
+            mentions = torch.tensor([[0, 0, 0, 0], [0, 1, 1, 0], [0, 2, 2, 0], [0, 3, 3, 0]])
+            inputs["labels"] = mentions.repeat(documents, 1, 1)
+        return inputs
 
 
 class HeadConformanceTest(modeling.ModelTesterMixin, unittest.TestCase):

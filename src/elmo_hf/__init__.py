@@ -16,6 +16,7 @@ from .embed import embed
 from .layers_elmo import ElmoScalarMix
 from .modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from .modeling_elmo_classification import ElmoForSequenceClassification
+from .modeling_elmo_coreference import ElmoForCoreferenceResolution
 from .modeling_elmo_pretraining import ElmoForPreTraining
 from .modeling_elmo_question_answering import ElmoForQuestionAnswering
 from .modeling_elmo_tagging import ElmoForSemanticRoleLabeling, ElmoForTokenClassification
@@ -25,6 +26,7 @@ from .vectors_io import read_vectors
 __version__ = "0.1.0"
 __all__ = [
     "ElmoConfig",
+    "ElmoForCoreferenceResolution",
     "ElmoForPreTraining",
     "ElmoForQuestionAnswering",
     "ElmoForSemanticRoleLabeling",
@@ -40,11 +42,11 @@ __all__ = [
 ]
 
 AutoConfig.register("elmo", ElmoConfig, exist_ok=True)
-AutoModel.register(ElmoConfig, ElmoModel, exist_ok=True)
+# Of several, the library takes the one that `config.architectures` names, or the first.
+AutoModel.register(ElmoConfig, (ElmoModel, ElmoForCoreferenceResolution), exist_ok=True)
 AutoModelForPreTraining.register(ElmoConfig, ElmoForPreTraining, exist_ok=True)
 AutoModelForSequenceClassification.register(ElmoConfig, ElmoForSequenceClassification, exist_ok=True)
 AutoModelForQuestionAnswering.register(ElmoConfig, ElmoForQuestionAnswering, exist_ok=True)
-# Of several, the library takes the one that `config.architectures` names, or the first.
 AutoModelForTokenClassification.register(
     ElmoConfig, (ElmoForTokenClassification, ElmoForSemanticRoleLabeling), exist_ok=True
 )

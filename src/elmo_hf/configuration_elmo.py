@@ -107,6 +107,11 @@ class ElmoConfig(PreTrainedConfig):
         maxout_pieces: the output layers of `"bcn"` are the greatest of so many linear ones; with 0, they are
             ReLU layers, as in the ELMo paper.
         max_answer_length: words that an answer to a question has at most.
+        max_span_width: words of the longest mention that coreference considers.
+        spans_per_word: how many spans it keeps for each word of a document, the likeliest mentions.
+        max_antecedents: how many of those before a span may be its antecedent, the nearest.
+        span_hidden_size: of the networks that score spans and pairs of spans, in both of their layers.
+        span_feature_dim: size of the vectors for a span's width and for the distance of two spans.
     """
 
     model_type = "elmo"
@@ -154,6 +159,11 @@ class ElmoConfig(PreTrainedConfig):
     classifier: Literal["bcn", "esim"] = "bcn"
     maxout_pieces: int = 4
     max_answer_length: int = 17
+    max_span_width: int = 10
+    spans_per_word: float | int = 0.4
+    max_antecedents: int = 250
+    span_hidden_size: int = 150
+    span_feature_dim: int = 20
 
     def __post_init__(self, **kwargs: Any) -> None:
         self._refuse_unknown(kwargs)
@@ -184,6 +194,7 @@ class ElmoConfig(PreTrainedConfig):
         names += ["lstm_dim", "projection_dim", "num_hidden_layers"]
         names += ["task_char_embedding_dim", "task_hidden_size", "task_num_layers", "predicate_dim"]
         names += ["max_answer_length"]
+        names += ["max_span_width", "max_antecedents", "span_hidden_size", "span_feature_dim"]
         for name in names:
             if isinstance(getattr(self, name), bool) or getattr(self, name) < 1:
                 raise ValueError(f"ElmoConfig: {name} must be at least 1, but is {getattr(self, name)}.")
@@ -232,6 +243,8 @@ class ElmoConfig(PreTrainedConfig):
                 raise ValueError(f"ElmoConfig: {name} must be at least 0 and below 1, but is {value}.")
         if not 0 <= self.mix_l2 < float("inf"):
             raise ValueError(f"ElmoConfig: mix_l2 must be 0 or more, but is {self.mix_l2}.")
+        if not 0 < self.spans_per_word < float("inf"):
+            raise ValueError(f"ElmoConfig: spans_per_word must be above 0, but is {self.spans_per_word}.")
         if self.use_warm_state and not self.has_warm_state:
             raise ValueError(
                 "ElmoConfig: use_warm_state is True, but the checkpoint stores no warm state; "

@@ -1,0 +1,44 @@
+"""Whom does a pronoun mean? A coreference model judged on GAP (Webster et al. 2018), which it has not learnt.
+
+    python training/evaluate_gap.py --model runs/coref/seed-0 --gap gap-test.tsv --output runs/coref/gap.json
+
+Each text has a pronoun and two names, A and B. The model gets the text, not the names; the pronoun means a
+name if its cluster has a mention with all of the name's words, and not all of the other's. `accuracy` is the
+share of pronouns with both answers right, and F1 is GAP's own: that of the answers "it means this name".
+"""
+
+import argparse
+from pathlib import Path
+
+from coref_data import read_gap, resolved
+from finetuning import run, versions, write_json
+from transformers import AutoTokenizer
+
+from elmo_hf import ElmoForCoreferenceResolution
+from elmo_hf.metrics_coreference import pronoun_scores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="a folder that finetune_coref.py wrote")
+    parser.add_argument("--gap", required=True, help="GAP's file, .tsv or .tsv.xz")
+    parser.add_argument("--output", required=True, help="a JSON file for the scores")
+    parser.add_argument("--limit", type=int, help="read only so many texts")
+    flags = parser.parse_args()
+    try:
+        model = ElmoForCoreferenceResolution.from_pretrained(flags.model)
+        tokenizer = AutoTokenizer.from_pretrained(flags.model)
+    except OSError as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"no model can be loaded from {flags.model}: {reason}") from None
+    examples = read_gap(Path(flags.gap), tokenizer.word_splitter)[: flags.limit]
+    predicted = [resolved(model.predict(one["sentences"], tokenizer), one) for one in examples]
+    scores = pronoun_scores(predicted, [one["right"] for one in examples])
+    write_json(Path(flags.output), {"flags": vars(flags), "scores": scores, "versions": versions()})
+    print(scores)
+
+
+if __name__ == "__main__":
+    run(main)
