@@ -7,9 +7,11 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "elmo_hf"
 LAYERS = [
-    ["configuration_elmo", "words_elmo", "layers_elmo", "vectors_io", "sampling", "plot"],
+    ["configuration_elmo", "words_elmo", "layers_elmo", "vectors_io", "sampling", "plot", "hub_results"],
     ["kernels.kept", "kernels.products", "kernels.cuda_cell", "kernels.steps", "kernels.memory"],
     ["tokenization_elmo", "checks_elmo", "corpus", "sources", "kernels.training_cpu"],
+    ["hub_facts"],
+    ["hub_cards"],
     ["kernels.characters", "kernels.inference", "kernels.training", "vocabulary"],
     ["kernels.graphs", "reading"],
     ["kernels.__init__", "streams"],

@@ -7,6 +7,7 @@ elmo-hf embed corpus.txt vectors/ --model my-elmo/ --layers average
 elmo-hf vocab corpus/*.txt vocab.txt --min-count 3
 elmo-hf perplexity held-out.txt --model my-elmo/
 elmo-hf plot my-run/
+elmo-hf card my-elmo/
 """
 
 import json
@@ -291,6 +292,28 @@ def plot(
         output = output if output is not None else path.with_suffix(".png")
         draw(read_log(path), output, name=path.resolve().parent.name)
         typer.echo(f"Wrote {output}.")
+
+
+@app.command()
+def card(
+    folder: Annotated[Path, typer.Argument(help="A checkpoint's folder, or one of a card only.")],
+    facts: Annotated[Path | None, typer.Option(help="What no command knows; facts.yaml in FOLDER.")] = None,
+    results: Annotated[Path | None, typer.Option(help="JSON that commands wrote; FOLDER/results.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The card; README.md in FOLDER.")] = None,
+    repo: Annotated[str | None, typer.Option(help="Its name on the Hub, if not that of the facts.")] = None,
+    source: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file of the original that was converted; its checksum goes into the results."),
+    ] = None,
+) -> None:
+    """Write a model card from facts.yaml and the results of commands; none with a hole is written."""
+    with _one_sentence_errors():
+        from elmo_hf.hub_cards import write_card
+        from elmo_hf.hub_facts import record_sources
+
+        if source:
+            typer.echo(f"Wrote {record_sources(source, results or folder / 'results')}.")
+        typer.echo(f"Wrote {write_card(folder, facts, results, output, repo)}.")
 
 
 def _load(name: str | None) -> "tuple[ElmoModel, ElmoTokenizer]":
