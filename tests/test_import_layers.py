@@ -12,6 +12,7 @@ LAYERS = [
     ["tokenization_elmo", "checks_elmo", "corpus", "sources", "kernels.training_cpu"],
     ["hub_facts"],
     ["hub_cards"],
+    ["hub"],
     ["kernels.characters", "kernels.inference", "kernels.training", "vocabulary"],
     ["kernels.graphs", "reading"],
     ["kernels.__init__", "streams"],

@@ -8,11 +8,13 @@ elmo-hf vocab corpus/*.txt vocab.txt --min-count 3
 elmo-hf perplexity held-out.txt --model my-elmo/
 elmo-hf plot my-run/
 elmo-hf card my-elmo/
+elmo-hf push my-elmo/ someone/my-elmo
 """
 
 import json
 import logging
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -314,6 +316,53 @@ def card(
         if source:
             typer.echo(f"Wrote {record_sources(source, results or folder / 'results')}.")
         typer.echo(f"Wrote {write_card(folder, facts, results, output, repo)}.")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="A checkpoint's folder.")],
+    repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Its name on the Hub.")],
+    facts: Annotated[Path | None, typer.Option(help="Of the card; facts.yaml in FOLDER.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Of the card; FOLDER/results.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
+    branch: Annotated[str | None, typer.Option(help="Made from main if it is not there; main.")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
+    overwrite_card: Annotated[
+        bool, typer.Option("--overwrite-card", help="Replace another README.md that is on the Hub.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go; send nothing.")] = False,
+) -> None:
+    """Upload a checkpoint with its code, card and results to the Hub, as one commit or not at all."""
+    with _one_sentence_errors():
+        from huggingface_hub.utils import logging as hub_logging
+        from transformers.utils import logging as transformers_logging
+
+        from elmo_hf.hub import prepare
+        from elmo_hf.hub import push as upload
+
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()  # what does not load is said in a sentence of ours
+        hub_logging.set_verbosity_error()
+        if dry_run:
+            plan = prepare(folder, repo, facts, results)
+            for name, size in plan.sizes().items():
+                typer.echo(f"{size:>15,}  {name}")
+            typer.echo(f"{sum(plan.sizes().values()):>15,}  bytes would go to {repo}; nothing was sent.")
+            if plan.stays:
+                typer.echo(f"These stay here: {', '.join(plan.stays)}.")
+            return
+        address = upload(
+            folder,
+            repo,
+            facts=facts,
+            results=results,
+            private=private,
+            branch=branch,
+            create_pr=create_pr,
+            overwrite_card=overwrite_card,
+            ask=typer.confirm if sys.stdin.isatty() else None,
+        )
+        typer.echo(f"Uploaded: {address}")
 
 
 def _load(name: str | None) -> "tuple[ElmoModel, ElmoTokenizer]":
