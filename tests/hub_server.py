@@ -205,7 +205,9 @@ class Handler(BaseHTTPRequestHandler):
         if wanted["organization"] not in names:
             raise Refusal(403, "you don't have the rights to make a repository there")
         if name in self.hub.repositories:
-            raise Refusal(409, "You already created this model repo")
+            return self.json(
+                {"error": "You already created this model repo", "url": f"{self.hub.url}/{name}"}, 409
+            )
         self.hub.repositories[name] = Repository(wanted.get("visibility") == "private")
         self.json({"url": f"{self.hub.url}/{name}", "name": name})
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hub_server import Hub
 from huggingface_hub import constants
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from test_hub_cards import FACTS, RESULTS, RUN, WORDS, write
 from typer.testing import CliRunner
 
@@ -22,6 +23,9 @@ from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
 from elmo_hf.cli import app
 from elmo_hf.hub import prepare, push
 from elmo_hf.hub_facts import describe_model
+
+# huggingface_hub sends a file by an option of its HTTP library that is going away.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 NAME = "someone/elmo-test"
 CODE = ["checks_elmo.py", "configuration_elmo.py", "layers_elmo.py", "modeling_elmo.py"]
@@ -63,8 +67,9 @@ def hub(monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
         monkeypatch.setenv("HF_TOKEN", "secret")
-        monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        disable_progress_bars()
         yield found
+        enable_progress_bars()
 
 
 def refused(folder, repo=NAME, **options):
@@ -245,8 +250,8 @@ def remove(name):
         (spoil_numbers, "gives vectors that are no numbers"),
         (remove("config.json"), "holds no model: it has no config.json"),
         (remove("model.safetensors"), "does not load: "),
-        (remove("vocab.txt"), "does not load: "),
-        (remove("tokenizer_config.json"), "tokenizer_config.json"),
+        (remove("vocab.txt"), "has a model of 9 words, and a tokenizer of 3"),
+        (remove("tokenizer_config.json"), "tokenizer_config.json names no AutoTokenizer"),
         (remove("words_elmo.py"), "lacks words_elmo.py, which its model needs"),
         (remove("modeling_elmo.py"), "lacks modeling_elmo.py, which its model needs"),
         (remove("facts.yaml"), "has no card: write facts.yaml"),
@@ -367,7 +372,7 @@ def test_a_hub_that_is_out_of_order(hub, folder, part):
 
 def test_metadata_that_the_hub_refuses(hub, folder):
     write(folder, FACTS | {"licence": "no-such"}, {})
-    assert "license" in refused(folder)
+    assert refused(folder) == 'Invalid metadata in README.md. - "license" must be known.'
     assert list(hub.files(NAME)) == [".gitattributes"]
 
 

@@ -4,7 +4,8 @@ import copy
 import hashlib
 import json
 import re
-import subprocess
+import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -142,20 +143,28 @@ def test_a_committed_card_is_that_of_its_results(folder):
         assert (folder / link).is_file()
 
 
-def test_all_cards_are_rendered_by_one_command(tmp_path, run):
-    script = (CARDS / "render.py").read_text(encoding="utf-8")
-    (tmp_path / "render.py").write_text(script, encoding="utf-8")
+def test_all_cards_are_rendered_by_one_command(tmp_path, run, monkeypatch, capsys):
+    script = Path(shutil.copy(CARDS / "render.py", tmp_path))
     write(tmp_path / "one", results=RESULTS | {"run": run})
     write(tmp_path / "untrained", results={})
-    command = [sys.executable, str(tmp_path / "render.py")]
-    found = subprocess.run([*command, "--check"], capture_output=True, text=True, check=False)
-    assert found.returncode == 1
-    assert "untrained: no results yet" in found.stdout
-    assert "Out of date: one" in found.stdout
+
+    def render(*options):
+        monkeypatch.setattr(sys, "argv", ["render.py", *options])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(script), run_name="__main__")
+        return end.value.code, capsys.readouterr().out.splitlines()
+
+    untrained = "untrained: no results yet, so it has no card."
+    assert render("--check") == (1, [untrained, "Out of date: one"])
     assert not (tmp_path / "one" / "README.md").exists()
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert render() == (0, [untrained, "Written: one"])
     assert (tmp_path / "one" / "README.md").read_text(encoding="utf-8") == render_card(tmp_path / "one")
     assert not (tmp_path / "untrained" / "README.md").exists()
+    assert render("--check") == (0, [untrained, "Out of date: nothing"])
+    write(tmp_path / "one", facts=FACTS | {"title": "Another"}, results={})
+    assert render("--check") == (1, [untrained, "Out of date: one"])
+    (tmp_path / "one" / "results" / "perplexity.json").unlink()
+    assert "the card lacks results/perplexity.json" in render()[0]
 
 
 # ---- what a card says

@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import shlex
-import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from test_hub_cards import FACTS, RESULTS, write
 sys.path.insert(0, str(TRAINING))
 
 from settings import read_settings
-from summarize_run import hours_worked, summarize
+from summarize_run import hours_worked, main, summarize
 
 from elmo_hf.hub_cards import render_card
 
@@ -122,14 +121,13 @@ def test_before_its_end(run, tmp_path):
     assert found["model"]["files"] != whole["model"]["files"]
 
 
-def test_the_summary_fills_a_card(run, tmp_path):
+def test_the_summary_fills_a_card(run, tmp_path, monkeypatch, capsys):
     folder, _ = run
     card = write(tmp_path / "card", FACTS, RESULTS)
-    command = [sys.executable, str(TRAINING / "summarize_run.py"), str(folder)]
     output = card / "results" / "run.json"
-    found = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    assert re.fullmatch(r".*run\.json: [\d,]+ words in 0\.\d+ hours\.\n", found.stdout)
+    monkeypatch.setattr(sys, "argv", ["summarize_run.py", str(folder), "-o", str(output)])
+    main()
+    assert re.fullmatch(r".*run\.json: [\d,]+ words in 0\.\d+ hours\.\n", capsys.readouterr().out)
     assert json.loads(output.read_text(encoding="utf-8")) == summarize(folder)
     text = render_card(card)
     assert f"{summarize(folder)['words']:,} words, a direction" in text
@@ -145,10 +143,14 @@ def test_the_summary_fills_a_card(run, tmp_path):
         ([{"kind": "start", "settings": {}}], "has no checkpoint yet"),
     ],
 )
-def test_what_is_no_run(tmp_path, lines, message):
+def test_what_is_no_run(tmp_path, lines, message, monkeypatch):
     if lines is not None:
         (tmp_path / "log.jsonl").write_text(
             "".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8"
         )
     with pytest.raises(ValueError, match=message):
         summarize(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["summarize_run.py", str(tmp_path), "-o", str(tmp_path / "run.json")])
+    with pytest.raises(SystemExit, match=f"^summarize_run.py: .*{message}"):
+        main()
+    assert not (tmp_path / "run.json").exists()

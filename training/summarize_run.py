@@ -60,7 +60,7 @@ def summarize(run: Path, machine: str | None = None) -> Entry:
         "words": words,
         "text_words": text_words,
         "epochs": round(words / text_words, 3) if text_words else progress["epoch"],
-        "hours": round(hours, 4),
+        "hours": round(hours, 6),
         "words_per_second": round(words / hours / 3600, 1),
         "resumed": sum(entry["kind"] == "resume" for entry in log),
         "finished": any(entry["kind"] == "end" for entry in log),

@@ -29,6 +29,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
+from safetensors import SafetensorError
 
 from elmo_hf.hub_cards import check_card, render_card
 from elmo_hf.tokenization_elmo import ElmoTokenizer
@@ -164,18 +165,20 @@ def card_of(folder: Path, repo: str, facts: str | Path | None, results: str | Pa
 def check_loads(folder: Path) -> None:
     """The model and its tokenizer, as others will load them, and one sentence read with both."""
     try:
-        model_class, _ = auto_class(folder)
-        model, found = model_class.from_pretrained(folder, output_loading_info=True)
+        model, found = auto_class(folder)[0].from_pretrained(folder, output_loading_info=True)
         tokenizer = ElmoTokenizer.from_pretrained(folder)
         with torch.no_grad():
             vectors = model.base_model.eval()(**tokenizer("A bank .", return_tensors="pt")).last_hidden_state
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder} does not load: {first_line(error)}") from None
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise ValueError(f"{folder} does not load: {first_line(error).rstrip('.')}.") from None
     wrong = sorted([*found["missing_keys"], *found["unexpected_keys"], *map(str, found["mismatched_keys"])])
     if wrong:
         raise ValueError(f"{folder} does not load: its weights do not fit its config, as {wrong[0]}.")
     if not vectors.isfinite().all():
         raise ValueError(f"{folder} gives vectors that are no numbers; its weights are not those of a model.")
+    words, config = tokenizer.vocab_size, model.config
+    if words != config.vocab_size and (hasattr(model, "lm_head") or config.token_encoder == "words"):
+        raise ValueError(f"{folder} has a model of {config.vocab_size} words, and a tokenizer of {words}.")
 
 
 def auto_class(folder: Path) -> tuple[Any, dict[str, str]]:
@@ -197,12 +200,11 @@ def auto_class(folder: Path) -> tuple[Any, dict[str, str]]:
 
 def code_of(folder: Path) -> list[Path]:
     """The Python files that the config and the tokenizer name, and those that they import."""
-    tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("auto_map", {})
-    if "AutoTokenizer" not in tokenizer:
-        raise ValueError(
-            f"{folder}/tokenizer_config.json has no AutoTokenizer; save it with save_pretrained."
-        )
-    references = [*auto_class(folder)[1].values(), tokenizer["AutoTokenizer"][0]]
+    settings = folder / "tokenizer_config.json"
+    tokenizer = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    if "AutoTokenizer" not in tokenizer.get("auto_map", {}):
+        raise ValueError(f"{settings} names no AutoTokenizer; save the tokenizer with save_pretrained.")
+    references = [*auto_class(folder)[1].values(), tokenizer["auto_map"]["AutoTokenizer"][0]]
     waiting, found = sorted({reference.split(".")[0] for reference in references}), {}
     while waiting:
         name = waiting.pop()
@@ -281,12 +283,14 @@ def one_sentence(place: Place) -> Iterator[None]:
     """What the library raises over several lines, as what happened and what to do."""
     try:
         yield
-    except (HTTPError, RuntimeError, ConnectionError) as error:
-        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-        sentence = explain(cause, place)
-        if place.is_new:
-            sentence += f" The repository {place.repo} was made, and is empty."
-        raise ValueError(sentence) from error
+    except ValueError as error:  # ours have one line; the library's, about a card or an upload, have several
+        raise ValueError(" ".join(str(error).split()).rstrip(".") + ".") from None
+    except (HTTPError, ConnectionError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, RuntimeError) else error  # it wraps what ends an upload
+        if not isinstance(cause, HTTPError | ConnectionError):
+            raise
+        made = f" The repository {place.repo} was made, and is empty." if place.is_new else ""
+        raise ValueError(explain(cause, place) + made) from error
 
 
 def explain(error: BaseException, place: Place) -> str:

@@ -9,6 +9,7 @@ and authors. A card that lacks something is not written: the error names what is
 card_templates/, are base (a pretrained ELMo), task (one with a task's head), converted (a published one).
 """
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -124,8 +125,9 @@ def render_card(
     return content
 
 
-def fill(template: str, values: dict[str, Any], facts: Path) -> str:
-    environment = jinja2.Environment(
+@functools.cache
+def environment() -> jinja2.Environment:
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -133,8 +135,11 @@ def fill(template: str, values: dict[str, Any], facts: Path) -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
+
+
+def fill(template: str, values: dict[str, Any], facts: Path) -> str:
     try:
-        text = environment.get_template(template).render(values)
+        text = environment().get_template(template).render(values)
     except jinja2.UndefinedError as error:
         names = re.findall(r"'(\w+)' is undefined|no attribute '(\w+)'", str(error))
         name = "".join(names[-1]) if names else str(error)

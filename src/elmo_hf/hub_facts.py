@@ -151,8 +151,9 @@ def describe_model(folder: str | Path) -> dict[str, Any]:
     shapes = {name: shape for path in weights for name, shape in tensor_shapes(path).items()}
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     left_out = {"_name_or_path", "transformers_version"}
+    plain = json.loads(json.dumps(config.to_dict()))  # as it will be read again
     return {
-        "config": {name: value for name, value in config.to_dict().items() if name not in left_out},
+        "config": {name: value for name, value in plain.items() if name not in left_out},
         "hidden_size": config.hidden_size,
         "parameters": sum(sizes.values()),
         "softmax_parameters": sum(size for name, size in sizes.items() if name.startswith("lm_head.")),
