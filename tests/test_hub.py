@@ -437,39 +437,86 @@ PUSH_CLASSES = """
     model.push_to_hub(sys.argv[2])
     elmo_hf.ElmoTokenizer.from_pretrained(sys.argv[1]).push_to_hub(sys.argv[2])
 """
+PUSH = "from elmo_hf.cli import app; app()"
+# Imports the library once, which takes seconds, and then runs each code in a process of its own.
+NURSERY = """
+    import json, os, sys, traceback
+    from transformers import AutoModel, AutoModelForPreTraining, AutoTokenizer, pipeline
+    for line in sys.stdin:
+        command = json.loads(line)
+        if os.fork() == 0:
+            written = os.open(command["output"], os.O_WRONLY | os.O_CREAT)
+            os.dup2(written, 1), os.dup2(written, 2)
+            sys.argv, code = ["child", *command["arguments"]], 0
+            try:
+                exec(command["code"], {"__name__": "__main__"})
+            except SystemExit as end:
+                code = end.code
+            except BaseException:
+                traceback.print_exc()
+                code = 1
+            sys.stdout.flush()
+            os._exit(code)
+        print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
 
 
-def child(hub, cache, code, *arguments, **environment):
-    """A process that knows the Hub by HF_ENDPOINT, with an empty cache or that of another one."""
-    found = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code), *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=os.environ
-        | {"HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
-        | {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_TOKEN": "secret"}
-        | environment,
-        check=False,
-    )
-    assert found.returncode == 0, found.stderr
-    return found.stdout
+class Nursery:
+    """Of processes that know a Hub by HF_ENDPOINT, or, offline, only the cache."""
+
+    def __init__(self, hub, cache, **environment):
+        self.output, self.count = cache, 0
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", textwrap.dedent(NURSERY)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ
+            | {"HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "secret"}
+            | {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1"}
+            | environment,
+        )
+
+    def run(self, code, *arguments):
+        """What a new process prints."""
+        self.count += 1
+        output = self.output / f"{self.process.pid}-{self.count}.txt"
+        command = {"code": textwrap.dedent(code), "output": str(output), "arguments": [*map(str, arguments)]}
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        ended = self.process.stdout.readline().strip()
+        printed = output.read_text(encoding="utf-8")
+        assert ended == "0", printed
+        return printed.splitlines()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
 
 
-def load(*arguments, **environment):
-    return json.loads(child(*arguments[:2], LOAD, *arguments[2:], **environment).splitlines()[-1])
+@pytest.fixture(scope="module")
+def one_hub():
+    with Hub({"secret": {"someone"}}) as found:
+        yield found
 
 
-def expected(folder):
+@pytest.fixture(scope="module")
+def nurseries(one_hub, tmp_path_factory):
+    """One with the Hub and one without, on one cache."""
+    cache = tmp_path_factory.mktemp("cache")
+    found = [Nursery(one_hub, cache), Nursery(one_hub, cache, HF_HUB_OFFLINE="1")]
+    yield found
+    for one in found:
+        one.close()
+
+
+def check(printed, folder, code):
+    found = json.loads(printed[-1])
     batch = ElmoTokenizer.from_pretrained(folder)("He sat on the bank .", return_tensors="pt")
     with torch.no_grad():
-        vectors = ElmoModel.from_pretrained(folder).eval()(**batch).last_hidden_state
-        loss = ElmoForPreTraining.from_pretrained(folder).eval()(**batch).loss
-    return vectors[0], loss.item()
-
-
-def check(found, folder, code):
-    vectors, loss = expected(folder)
+        vectors = ElmoModel.from_pretrained(folder).eval()(**batch).last_hidden_state[0]
+        loss = ElmoForPreTraining.from_pretrained(folder).eval()(**batch).loss.item()
     torch.testing.assert_close(torch.tensor(found["vectors"]), vectors)
     torch.testing.assert_close(torch.tensor(found["features"]), vectors)
     assert found["loss"] == pytest.approx(loss)
@@ -477,21 +524,22 @@ def check(found, folder, code):
 
 
 @pytest.mark.parametrize(("package", "code"), [("with", "elmo_hf"), ("without", "transformers_modules")])
-def test_from_one_process_to_another_by_name(hub, folder, tmp_path, package, code):
+def test_from_one_process_to_another_by_name(one_hub, nurseries, folder, package, code):
     """And then once more without the Hub, from the cache."""
-    command = "from elmo_hf.cli import app; app()"
-    told = child(hub, tmp_path / "first", command, "push", folder, NAME, "--private")
-    assert told.startswith("Uploaded: ")
-    hub.cut_downloads = 1  # a download that breaks off goes on
-    check(load(hub, tmp_path / "second", NAME, package), folder, code)
-    asked = len(hub.requests)
-    check(load(hub, tmp_path / "second", NAME, package, HF_HUB_OFFLINE="1"), folder, code)
-    assert len(hub.requests) == asked
-    assert hub.cut_downloads == 0
+    (online, offline), name = nurseries, f"someone/elmo-{package}"
+    assert online.run(PUSH, "push", folder, name, "--private")[-1].startswith("Uploaded: ")
+    assert one_hub.repositories[name].private
+    one_hub.cut_downloads = 1  # a download that breaks off goes on
+    check(online.run(LOAD, name, package), folder, code)
+    assert one_hub.cut_downloads == 0
+    asked = len(one_hub.requests)
+    check(offline.run(LOAD, name, package), folder, code)
+    assert len(one_hub.requests) == asked
 
 
-def test_push_to_hub_of_the_classes(hub, folder, tmp_path):
+def test_push_to_hub_of_the_classes(one_hub, nurseries, folder):
     """The library's own way: two commits, and a card with holes, but it loads."""
-    child(hub, tmp_path / "first", PUSH_CLASSES, folder, NAME)
-    assert set(CODE) < set(hub.files(NAME))
-    check(load(hub, tmp_path / "second", NAME, "without"), folder, "transformers_modules")
+    online, name = nurseries[0], "someone/elmo-classes"
+    online.run(PUSH_CLASSES, folder, name)
+    assert set(CODE) < set(one_hub.files(name))
+    check(online.run(LOAD, name, "without"), folder, "transformers_modules")
