@@ -490,8 +490,9 @@ class Nursery:
         return printed.splitlines()
 
     def close(self):
-        self.process.stdin.close()
+        self.process.kill()  # all that it started has ended
         self.process.wait()
+        self.process.stdin.close()
         self.process.stdout.close()
 
 
