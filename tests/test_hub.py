@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import Hub
+from hub_server import Hub, Repository
 from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from test_hub_cards import FACTS, RESULTS, RUN, WORDS, write
@@ -418,6 +418,7 @@ LOAD = """
     from transformers.utils import logging
     logging.disable_progress_bar()
     name, text = sys.argv[1], "He sat on the bank ."
+    options |= {"revision": sys.argv[3]} if len(sys.argv) > 3 else {}
     tokenizer = AutoTokenizer.from_pretrained(name, **options)
     model = AutoModel.from_pretrained(name, **options).eval()
     language_model = AutoModelForPreTraining.from_pretrained(name, **options).eval()
@@ -477,7 +478,7 @@ class Nursery:
             | environment,
         )
 
-    def run(self, code, *arguments):
+    def run(self, code, *arguments, ends_with="0"):
         """What a new process prints."""
         self.count += 1
         output = self.output / f"{self.process.pid}-{self.count}.txt"
@@ -486,7 +487,7 @@ class Nursery:
         self.process.stdin.flush()
         ended = self.process.stdout.readline().strip()
         printed = output.read_text(encoding="utf-8")
-        assert ended == "0", printed
+        assert ended == ends_with, printed
         return printed.splitlines()
 
     def close(self):
@@ -544,3 +545,29 @@ def test_push_to_hub_of_the_classes(one_hub, nurseries, folder):
     online.run(PUSH_CLASSES, folder, name)
     assert set(CODE) < set(one_hub.files(name))
     check(online.run(LOAD, name, "without"), folder, "transformers_modules")
+
+
+def test_a_revision_and_what_became_of_it(one_hub, nurseries, folder, tmp_path):
+    """Who names a revision keeps its weights; who names none gets the newest, and then offline as well."""
+    (online, offline), name = nurseries, "someone/elmo-revised"
+    first = Path(shutil.copytree(folder, tmp_path / "first"))
+    online.run(PUSH, "push", first, name)
+    revision = one_hub.repositories[name].branches["main"]
+    check(online.run(LOAD, name, "with"), first, "elmo_hf")
+    model = ElmoForPreTraining.from_pretrained(folder)
+    torch.nn.init.normal_(next(model.elmo.layers.parameters()))
+    model.save_pretrained(folder)
+    online.run(PUSH, "push", folder, name, "--overwrite-card")
+    check(online.run(LOAD, name, "with"), folder, "elmo_hf")
+    check(offline.run(LOAD, name, "with"), folder, "elmo_hf")
+    check(offline.run(LOAD, name, "with", revision), first, "elmo_hf")
+
+
+def test_what_is_not_there_by_name(one_hub, nurseries):
+    """A repository, and one that has files but no model."""
+    one_hub.repositories["someone/empty"] = Repository(private=False)
+    for nursery in nurseries:
+        for name in ("someone/nothing", "someone/empty"):
+            printed = nursery.run(PUSH, "vectors", "hello", "--model", name, ends_with="1")
+            assert len(printed) == 1
+            assert printed[0].startswith(f"elmo-hf: no ELMo can be loaded from {name}: ")
