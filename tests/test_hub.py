@@ -214,8 +214,14 @@ def spoil_config(folder):
     edit(folder / "config.json", lstm_dim=32)
 
 
-def spoil_map(folder):
-    edit(folder / "config.json", auto_map={"AutoConfig": "configuration_elmo.ElmoConfig"})
+def without(name, key):
+    """A config that names the code for everything but that."""
+
+    def spoil(folder):
+        found = json.loads((folder / name).read_text(encoding="utf-8"))["auto_map"]
+        edit(folder / name, auto_map={other: value for other, value in found.items() if other != key})
+
+    return spoil
 
 
 def spoil_head(folder):
@@ -244,14 +250,16 @@ def remove(name):
     [
         (spoil_weights, "does not load: "),
         (spoil_config, "does not load: "),
-        (spoil_map, "has no AutoModel in its auto_map; save the model with save_pretrained"),
+        (without("config.json", "AutoModel"), "config.json has no AutoModel in its auto_map; save it with"),
+        (without("config.json", "AutoConfig"), "config.json has no AutoConfig in its auto_map; save it with"),
+        (without("tokenizer_config.json", "AutoTokenizer"), "has no AutoTokenizer in its auto_map; save it"),
         (spoil_head, "names no Auto class for ElmoForPoetry in its auto_map"),
         (spoil_head_weights, "does not load: its weights do not fit its config, as lm_head."),
-        (spoil_numbers, "gives vectors that are no numbers"),
+        (spoil_numbers, "has weights that are no numbers, as elmo.layers.0."),
         (remove("config.json"), "holds no model: it has no config.json"),
         (remove("model.safetensors"), "does not load: "),
         (remove("vocab.txt"), "has a model of 9 words, and a tokenizer of 3"),
-        (remove("tokenizer_config.json"), "tokenizer_config.json names no AutoTokenizer"),
+        (remove("tokenizer_config.json"), "tokenizer_config.json has no AutoTokenizer"),
         (remove("words_elmo.py"), "lacks words_elmo.py, which its model needs"),
         (remove("modeling_elmo.py"), "lacks modeling_elmo.py, which its model needs"),
         (remove("facts.yaml"), "has no card: write facts.yaml"),

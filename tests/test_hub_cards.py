@@ -20,7 +20,7 @@ from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
 from elmo_hf.cli import app
 from elmo_hf.hub_cards import check_card, render_card, write_card
 from elmo_hf.hub_facts import NEEDED, describe_model, read_facts, tensor_shapes
-from elmo_hf.hub_results import number, table
+from elmo_hf.hub_results import number, probe_table, table
 
 CARDS = Path(__file__).resolve().parent.parent / "hub_cards"
 FACTS = {
@@ -445,6 +445,7 @@ def test_a_task_model(checkpoint, tmp_path):
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["auto_map"]["AutoModelForTokenClassification"] = "modeling_elmo_tagging.ElmoForTokenClassification"
+    config["architectures"] = ["ElmoForTokenClassification"]
     config["id2label"] = {"0": "O", "1": "B-PER"}
     config["label2id"] = {"O": 0, "B-PER": 1}
     path.write_text(json.dumps(config), encoding="utf-8")
@@ -453,11 +454,17 @@ def test_a_task_model(checkpoint, tmp_path):
     with pytest.raises(ValueError, match=r"the card lacks results/evaluation\.json"):
         render_card(folder)
     figures = {"dataset": "WNUT 17", "split": "test", "metrics": {"f1": 0.4321}, "command": "evaluate"}
+    recipe = {
+        "mean": {"dev": {"f1": 0.8123, "f1_deviation": 0.0034}, "test": {"f1": 0.7654}},
+        "command": "go",
+    }
     trainer = {"eval_accuracy": 0.9876, "eval_runtime": 3.5, "epoch": 3.0, "command": "train"}
-    write(folder, facts, {"evaluation": figures, "evaluation-EWT": trainer})
+    write(folder, facts, {"evaluation": figures, "evaluation-EWT": trainer, "evaluation-NER": recipe})
     text = render_card(folder)
     assert "| WNUT 17 | test | f1 | 0.4321 |" in text
     assert "| EWT | – | accuracy | 0.9876 |" in text
+    assert "| NER | dev | f1 deviation | 0.0034 |" in text
+    assert "| NER | test | f1 | 0.7654 |" in text
     assert "3.5" not in text
     assert "Labels: `O`, `B-PER`." in text
     assert 'pipeline("token-classification", model="someone/elmo-test", trust_remote_code=True)' in text
@@ -465,7 +472,15 @@ def test_a_task_model(checkpoint, tmp_path):
     assert data.pipeline_tag == "token-classification"
     assert data.base_model == "someone/elmo-tiny"
     found = {(one.dataset_name, one.metric_type): one.metric_value for one in data.eval_results}
-    assert found == {("WNUT 17", "f1"): 0.4321, ("EWT", "accuracy"): 0.9876}
+    assert found.pop(("NER", "f1-deviation")) == 0.0034
+    assert found == {("WNUT 17", "f1"): 0.4321, ("EWT", "accuracy"): 0.9876, ("NER", "f1"): 0.7654}
+    config["architectures"] = [
+        "ElmoForSemanticRoleLabeling"
+    ]  # which token classification does not know to ask
+    path.write_text(json.dumps(config), encoding="utf-8")
+    text = render_card(folder)
+    assert "pipeline(" not in text
+    assert "from transformers import AutoModelForTokenClassification, AutoTokenizer" in text
 
 
 # ---- small things
@@ -500,6 +515,35 @@ def test_numbers(value, text):
 )
 def test_rows_by_any_form(content):
     assert table(content, "shape") == "| shape | words/s |\n| --- | ---: |\n| a | 3 |\n| b | 4 |"
+
+
+def test_what_the_probes_write():
+    """As benchmarks/probes.py does, whose counts and comparisons stay out of the card."""
+    senses = {
+        "first sense": {"senseval2": 63.1, "all": 60.5},
+        "trained, layer 1": {"senseval2": 65.2, "all": 62.0},
+    }
+    tags = {
+        kind: {"trained, layer 1": {"dev": 90.0, "test": value, "epoch": 3}}
+        for kind, value in (("upos", 91.5), ("xpos", 92.25))
+    }
+    probes = {
+        "senses": {"f1": senses, "counts": {"words": 7}, "paper": {"layer 1": 67.4}},
+        "tags": {"accuracy": tags, "counts": {"words": {"test": 7}}},
+        "neighbours": {"bank": ["river"]},
+    }
+    assert probe_table({"probes": probes, "seed": 0, "shape": {"lstm_dim": 7}}).splitlines() == [
+        "| word senses, F1 | senseval2 | all |",
+        "| --- | ---: | ---: |",
+        "| first sense | 63.10 | 60.50 |",
+        "| trained, layer 1 | 65.20 | 62.00 |",
+        "",
+        "| tags, accuracy on test | upos | xpos |",
+        "| --- | ---: | ---: |",
+        "| trained, layer 1 | 91.50 | 92.25 |",
+    ]
+    with pytest.raises(ValueError, match=r"is not as benchmarks/probes\.py writes it"):
+        probe_table({"probes": {"tags": {"accuracy": {"upos": {"x": {"dev": 1}}}}}})
 
 
 def test_a_table_cannot_be_broken_by_its_words():

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 import transformers
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import (
@@ -32,6 +31,7 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
 
 from elmo_hf.hub_cards import check_card, render_card
+from elmo_hf.hub_facts import tensor_shapes
 from elmo_hf.tokenization_elmo import ElmoTokenizer
 
 # What `from_pretrained` reads besides weights and code, and what only people read.
@@ -163,48 +163,53 @@ def card_of(folder: Path, repo: str, facts: str | Path | None, results: str | Pa
 
 
 def check_loads(folder: Path) -> None:
-    """The model and its tokenizer, as others will load them, and one sentence read with both."""
+    """The model and its tokenizer, as others will load them."""
     try:
-        model, found = auto_class(folder)[0].from_pretrained(folder, output_loading_info=True)
+        model, found = auto_class(folder).from_pretrained(folder, output_loading_info=True)
         tokenizer = ElmoTokenizer.from_pretrained(folder)
-        with torch.no_grad():
-            vectors = model.base_model.eval()(**tokenizer("A bank .", return_tensors="pt")).last_hidden_state
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(f"{folder} does not load: {first_line(error).rstrip('.')}.") from None
     wrong = sorted([*found["missing_keys"], *found["unexpected_keys"], *map(str, found["mismatched_keys"])])
     if wrong:
         raise ValueError(f"{folder} does not load: its weights do not fit its config, as {wrong[0]}.")
-    if not vectors.isfinite().all():
-        raise ValueError(f"{folder} gives vectors that are no numbers; its weights are not those of a model.")
+    for name, weight in model.state_dict().items():
+        if not weight.isfinite().all():
+            raise ValueError(f"{folder} has weights that are no numbers, as {name}; nobody could use it.")
     words, config = tokenizer.vocab_size, model.config
     if words != config.vocab_size and (hasattr(model, "lm_head") or config.token_encoder == "words"):
         raise ValueError(f"{folder} has a model of {config.vocab_size} words, and a tokenizer of {words}.")
 
 
-def auto_class(folder: Path) -> tuple[Any, dict[str, str]]:
-    """The Auto class that loads the folder's model with its head, and the map that names all its classes."""
+def auto_map(folder: Path, name: str) -> dict[str, list[str]]:
+    """Which classes load what, as a config or a tokenizer_config says: {"AutoModel": ["file.Class"]}."""
+    path = folder / name
+    found = json.loads(path.read_text(encoding="utf-8")).get("auto_map") if path.is_file() else None
+    return {
+        key: [one for one in (value if isinstance(value, list) else [value]) if one]
+        for key, value in (found or {}).items()
+    }
+
+
+def auto_class(folder: Path) -> Any:
+    """The Auto class that loads the folder's model with its head."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    classes, architectures = config.get("auto_map") or {}, config.get("architectures") or [""]
-    for name in ("AutoConfig", "AutoModel"):
-        if name not in classes:
-            raise ValueError(
-                f"config.json has no {name} in its auto_map; save the model with save_pretrained."
-            )
-    for name, reference in classes.items():
-        if reference.split(".")[-1] == architectures[0] and hasattr(transformers, name):
-            return getattr(transformers, name), classes
-    raise ValueError(
-        f"config.json names no Auto class for {architectures[0] or 'its model'} in its auto_map."
-    )
+    own, classes = (config.get("architectures") or ["its model"])[0], auto_map(folder, "config.json")
+    for name, references in classes.items():
+        if any(one.split(".")[-1] == own for one in references) and hasattr(transformers, name):
+            return getattr(transformers, name)
+    raise ValueError(f"config.json names no Auto class for {own} in its auto_map; use save_pretrained.")
 
 
 def code_of(folder: Path) -> list[Path]:
     """The Python files that the config and the tokenizer name, and those that they import."""
-    settings = folder / "tokenizer_config.json"
-    tokenizer = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-    if "AutoTokenizer" not in tokenizer.get("auto_map", {}):
-        raise ValueError(f"{settings} names no AutoTokenizer; save the tokenizer with save_pretrained.")
-    references = [*auto_class(folder)[1].values(), tokenizer["auto_map"]["AutoTokenizer"][0]]
+    needed = [("config.json", "AutoConfig"), ("tokenizer_config.json", "AutoTokenizer")]
+    if any(name.startswith("elmo.") for path in folder.glob("*.safetensors") for name in tensor_shapes(path)):
+        needed.append(("config.json", "AutoModel"))  # a head without ELMo has none
+    for name, key in needed:
+        if key not in auto_map(folder, name):
+            raise ValueError(f"{folder / name} has no {key} in its auto_map; save it with save_pretrained.")
+    maps = [auto_map(folder, name) for name in ("config.json", "tokenizer_config.json")]
+    references = [one for classes in maps for many in classes.values() for one in many]
     waiting, found = sorted({reference.split(".")[0] for reference in references}), {}
     while waiting:
         name = waiting.pop()

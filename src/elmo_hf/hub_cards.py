@@ -32,6 +32,7 @@ from elmo_hf.hub_results import (
     number,
     perplexity_rows,
     perplexity_table,
+    probe_table,
     read_results,
     remarks,
     table,
@@ -189,7 +190,8 @@ def model_values(model: dict[str, Any], kind: str) -> dict[str, Any]:
         raise ValueError(
             "facts.yaml says kind: task, but the model's config.json names no class with a head."
         )
-    tag = PIPELINES.get(auto_class or "") if kind == "task" else None
+    own = (config.get("architectures") or [""])[0].removeprefix("Elmo")  # semantic roles have no pipeline
+    tag = PIPELINES.get(auto_class or "") if kind == "task" and auto_class == f"AutoModel{own}" else None
     labels = config.get("id2label") or {}
     return {
         "config": config | {"hidden_size": model["hidden_size"]},
@@ -224,7 +226,11 @@ def result_values(results: Results, words: dict[str, Any], facts: Path) -> dict[
     rows, evaluations = perplexity_rows(results), evaluation_rows(results)
     values: dict[str, Any] = {
         "other_results": [
-            {"title": title, "table": table(results[name], first), "words": remarks(results[name])}
+            {
+                "title": title,
+                "table": probe_table(results[name]) if name == "probes" else table(results[name], first),
+                "words": remarks(results[name]),
+            }
             for name, (title, first) in PARTS.items()
             if name in results
         ],

@@ -136,7 +136,7 @@ def perplexity_table(rows: list[PerplexityRow], with_model: bool = True) -> str:
 
 def evaluation_rows(results: Results) -> list[EvaluationRow]:
     """Of `evaluation.json` and `evaluation-DATA.json`: {"dataset": ..., "split": ..., "metrics": {...}}, one
-    or a list of them, or what Trainer writes: {"eval_f1": ...}."""
+    or a list of them; the means of a recipe's results.json; or what Trainer writes: {"eval_f1": ...}."""
     rows: list[EvaluationRow] = []
     for name, content in results.items():
         if name == "evaluation" or name.startswith("evaluation-"):
@@ -155,6 +155,10 @@ def _evaluations(content: Any, data: str) -> Iterator[EvaluationRow]:
         return
     if not isinstance(content, dict) or not isinstance(content.get("metrics", {}), dict):
         return
+    if isinstance(content.get("mean"), dict):
+        for split, metrics in content["mean"].items():
+            yield from _evaluations({"dataset": data, "split": split, "metrics": metrics}, data)
+        return
     metrics, split = content.get("metrics", content), content.get("split")
     for name, value in metrics.items():
         metric = re.sub(r"^(?:eval|test)_", "", name)
@@ -165,6 +169,28 @@ def _evaluations(content: Any, data: str) -> Iterator[EvaluationRow]:
 def evaluation_table(rows: list[EvaluationRow]) -> str:
     lines = [[cell(row.data), cell(row.split), heading(row.metric), cell(row.value)] for row in rows]
     return markdown(["data", "split", "metric", "value"], lines)
+
+
+# ---- what layers know
+
+
+def probe_table(content: Any) -> str:
+    """Of what benchmarks/probes.py writes, F1 of word senses and accuracies of tags; or of any rows."""
+    probes = content.get("probes") if isinstance(content, dict) else None
+    if not isinstance(probes, dict) or not probes.keys() & {"senses", "tags"}:
+        return table(content, "probe")
+    tables = []
+    try:
+        if "senses" in probes:
+            tables.append(table(probes["senses"]["f1"], "word senses, F1"))
+        if "tags" in probes:
+            by_kind = probes["tags"]["accuracy"]
+            names = list(next(iter(by_kind.values())))
+            rows = {name: {kind: found[name]["test"] for kind, found in by_kind.items()} for name in names}
+            tables.append(table(rows, "tags, accuracy on test"))
+    except (KeyError, TypeError, AttributeError, StopIteration):
+        raise ValueError("results/probes.json is not as benchmarks/probes.py writes it.") from None
+    return "\n\n".join(tables)
 
 
 # ---- any other result
