@@ -335,7 +335,7 @@ def test_a_connection_that_stays_cut(hub, folder):
     hub.cut_uploads = 1000
     sentence = refused(folder)
     assert sentence.startswith(f"the connection to {hub.url} failed (")
-    assert sentence.endswith(f" The repository {NAME} was made, and is empty.")
+    assert sentence.endswith(f" The repository {NAME} was made for it.")
     assert list(hub.files(NAME)) == [".gitattributes"]
     assert hub.stored == {}
     hub.cut_uploads = 0
@@ -353,6 +353,21 @@ def test_a_connection_that_stays_cut(hub, folder):
 def test_no_hub_at_all(hub, folder, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert refused(folder).startswith("the connection to http://127.0.0.1:9 failed (")
+
+
+def test_an_upload_that_fails_in_some_other_way(hub, folder, monkeypatch):
+    """As the newer storage's own library tells it."""
+    push(folder, NAME)
+    edit(folder / "results" / "shapes.json", hours_each=7)
+
+    def fail(*_, **__):
+        raise RuntimeError("no room\nfor this")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.preupload_lfs_files", fail)
+    sentence = refused(folder, overwrite_card=True)
+    assert sentence.startswith(
+        f"the upload to {hub.url} failed (no room); a commit is made whole or not at all"
+    )
 
 
 def test_somebody_elses_commit_in_between(hub, folder):

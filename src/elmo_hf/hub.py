@@ -291,17 +291,16 @@ def one_sentence(place: Place) -> Iterator[None]:
     except ValueError as error:  # ours have one line; the library's, about a card or an upload, have several
         raise ValueError(" ".join(str(error).split()).rstrip(".") + ".") from None
     except (HTTPError, ConnectionError, RuntimeError) as error:
-        cause = error.__cause__ if isinstance(error, RuntimeError) else error  # it wraps what ends an upload
-        if not isinstance(cause, HTTPError | ConnectionError):
-            raise
-        made = f" The repository {place.repo} was made, and is empty." if place.is_new else ""
+        cause = error.__cause__ or error if isinstance(error, RuntimeError) else error  # of a broken upload
+        made = f" The repository {place.repo} was made for it." if place.is_new else ""
         raise ValueError(explain(cause, place) + made) from error
 
 
 def explain(error: BaseException, place: Place) -> str:
     if not isinstance(error, HfHubHTTPError):
+        what = "connection" if isinstance(error, HTTPError | ConnectionError) else "upload"
         return (
-            f"the connection to {constants.ENDPOINT} failed ({first_line(error)}); a commit is made whole or "
+            f"the {what} to {constants.ENDPOINT} failed ({first_line(error)}); a commit is made whole or "
             f"not at all, so look at {place.repo}, and try again."
         )
     status = error.response.status_code
