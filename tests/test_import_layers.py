@@ -8,10 +8,13 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "elmo_hf"
 LAYERS = [
     ["configuration_elmo", "words_elmo", "layers_elmo", "crf_elmo", "vectors_io", "sampling"],
-    ["plot", "metrics", "metrics_coreference"],
+    ["plot", "metrics", "metrics_coreference", "hub_results"],
     ["metrics_squad"],
     ["kernels.kept", "kernels.products", "kernels.cuda_cell", "kernels.steps", "kernels.memory"],
     ["tokenization_elmo", "checks_elmo", "corpus", "sources", "kernels.training_cpu"],
+    ["hub_facts"],
+    ["hub_cards"],
+    ["hub"],
     ["kernels.characters", "kernels.inference", "kernels.training", "vocabulary", "spans_elmo"],
     ["kernels.graphs", "reading"],
     ["kernels.__init__", "streams"],

@@ -4,8 +4,8 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForPreTraining,
-    AutoModelForSequenceClassification,
     AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
 )

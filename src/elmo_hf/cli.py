@@ -7,11 +7,14 @@ elmo-hf embed corpus.txt vectors/ --model my-elmo/ --layers average
 elmo-hf vocab corpus/*.txt vocab.txt --min-count 3
 elmo-hf perplexity held-out.txt --model my-elmo/
 elmo-hf plot my-run/
+elmo-hf card my-elmo/
+elmo-hf push my-elmo/ someone/my-elmo
 """
 
 import json
 import logging
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -295,6 +298,75 @@ def plot(
         output = output if output is not None else path.with_suffix(".png")
         draw(read_log(path), output, name=path.resolve().parent.name)
         typer.echo(f"Wrote {output}.")
+
+
+@app.command()
+def card(
+    folder: Annotated[Path, typer.Argument(help="A checkpoint's folder, or one of a card only.")],
+    facts: Annotated[Path | None, typer.Option(help="What no command knows; facts.yaml in FOLDER.")] = None,
+    results: Annotated[Path | None, typer.Option(help="JSON that commands wrote; FOLDER/results.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The card; README.md in FOLDER.")] = None,
+    repo: Annotated[str | None, typer.Option(help="Its name on the Hub, if not that of the facts.")] = None,
+    source: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file of the original that was converted; its checksum goes into the results."),
+    ] = None,
+) -> None:
+    """Write a model card from facts.yaml and the results of commands; none with a hole is written."""
+    with _one_sentence_errors():
+        from elmo_hf.hub_cards import write_card
+        from elmo_hf.hub_facts import record_sources
+
+        if source:
+            typer.echo(f"Wrote {record_sources(source, results or folder / 'results')}.")
+        typer.echo(f"Wrote {write_card(folder, facts, results, output, repo)}.")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="A checkpoint's folder.")],
+    repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Its name on the Hub.")],
+    facts: Annotated[Path | None, typer.Option(help="Of the card; facts.yaml in FOLDER.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Of the card; FOLDER/results.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
+    branch: Annotated[str | None, typer.Option(help="Made from main if it is not there; main.")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
+    overwrite_card: Annotated[
+        bool, typer.Option("--overwrite-card", help="Replace another README.md that is on the Hub.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go; send nothing.")] = False,
+) -> None:
+    """Upload a checkpoint with its code, card and results to the Hub, as one commit or not at all."""
+    with _one_sentence_errors():
+        from huggingface_hub.utils import logging as hub_logging
+        from transformers.utils import logging as transformers_logging
+
+        from elmo_hf.hub import prepare
+        from elmo_hf.hub import push as upload
+
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()  # what does not load is said in a sentence of ours
+        hub_logging.set_verbosity_error()
+        if dry_run:
+            plan = prepare(folder, repo, facts, results)
+            for name, size in plan.sizes().items():
+                typer.echo(f"{size:>15,}  {name}")
+            typer.echo(f"{sum(plan.sizes().values()):>15,}  bytes would go to {repo}; nothing was sent.")
+            if plan.stays:
+                typer.echo(f"These stay here: {', '.join(plan.stays)}.")
+            return
+        address = upload(
+            folder,
+            repo,
+            facts=facts,
+            results=results,
+            private=private,
+            branch=branch,
+            create_pr=create_pr,
+            overwrite_card=overwrite_card,
+            ask=typer.confirm if sys.stdin.isatty() else None,
+        )
+        typer.echo(f"Uploaded: {address}")
 
 
 def _load(name: str | None) -> "tuple[ElmoModel, ElmoTokenizer]":
