@@ -179,7 +179,7 @@ def draw_map(found: dict[str, Any]) -> "Figure":
     figure = new_figure(4.6 * columns + 0.8, 3.9 * len(kinds) + 1.8)
     for axes, panel in zip(figure.subplots(len(kinds), columns, squeeze=False).flat, panels, strict=True):
         draw_panel(axes, panel, found)
-    title = f"“{found['word']}” in {len(found['senses'])} sentences of SemCor"
+    title = f"{len(found['senses'])} occurrences of “{found['word']}” in SemCor, by sense"
     figure.suptitle(title, fontsize=13, fontweight="bold", parse_math=False)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(

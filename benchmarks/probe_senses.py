@@ -216,8 +216,8 @@ def about(found: dict[str, Any]) -> str:
     return (
         f"Averages of {semcor['senses']:,} senses over {semcor['occurrences']:,} occurrences in SemCor, a "
         f"text of {semcor['words']:,} words. {found['not_in_semcor']:,} instances have a lemma that SemCor "
-        f"lacks, and get the inventory's first sense; {found['without_any_answer']:,} of them have none there "
-        f"either, which counts as wrong. {found['with_one_sense_in_semcor']:,} have a lemma with a single "
+        f"lacks, and get the inventory's first sense; {found['without_any_answer']:,} of them have none "
+        f"there, which counts as wrong. {found['with_one_sense_in_semcor']:,} have a lemma with a single "
         f"sense in SemCor. The best of choices would reach {percent(found['highest_possible_f1'])}. The "
         "paper's figures are of five sets, of which SemEval-2015 is not among these data, and of the senses "
         "of WordNet 3.0 in place of Open English WordNet."
