@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from transformers.utils import logging
 
@@ -97,16 +98,20 @@ def cuts(lengths: list[int], most: int) -> Iterator[tuple[int, int]]:
 
 
 def load_reader(folder: str | Path) -> Reader:
-    if not Path(folder).is_dir():
-        raise ValueError(f"there is no folder {folder}; --model names the folder of a pretrained ELMo.")
+    if not (Path(folder) / "config.json").is_file():
+        raise ValueError(f"there is no {folder}/config.json; --model names the folder of a pretrained ELMo.")
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # what a folder lacks is said in a sentence of ours
     try:
-        loaded: Any = ElmoModel.from_pretrained(folder, output_loading_info=True)
+        loaded: Any = ElmoModel.from_pretrained(folder, output_loading_info=True, use_safetensors=True)
         tokenizer = ElmoTokenizer.from_pretrained(folder)
     except OSError as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"no ELMo can be loaded from {folder}: {reason}") from None
+    except SafetensorError as error:
+        raise ValueError(f"the weights in {folder} are damaged: {error}.") from None
+    except RuntimeError:  # sizes differ, which the library tells in a table
+        raise ValueError(f"the weights in {folder} are not of the shape in its config.json.") from None
     model, found = loaded
     if found["missing_keys"]:  # they would be random, and so would the figures
         missing = sorted(found["missing_keys"])

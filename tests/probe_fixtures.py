@@ -1,34 +1,29 @@
-"""What the tests of the probes share: tiny texts, a tiny model, and a reader that is slow and plain.
+"""What the tests of the probes share: the scripts, tiny texts, a tiny model, and a plain reader of it.
 
-A test file takes the fixtures by `pytest_plugins = ["probe_fixtures"]`.
+A test file takes them by `pytest_plugins = ["probe_fixtures"]`.
 """
 
-import math
 import sys
-from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
 import probe_texts
 import pytest
-import torch
+from probe_plain import PlainReader, save_model
 
-from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-SHAPE = {"lstm_dim": 24, "projection_dim": 8, "char_filters": [[1, 8], [2, 8]], "num_highway_layers": 1}
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 MODULES = ("data", "layers", "names", "neighbours", "senses", "tables", "tags", "vectors")
 
 
 @pytest.fixture(scope="session")
 def probes():
     """The scripts are no package, and import each other from their own folder."""
-    sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+    sys.path.insert(0, str(BENCHMARKS))
     import probes as main
 
     found = {name: __import__(f"probe_{name}") for name in MODULES}
     yield SimpleNamespace(main=main, **found)
-    sys.path.remove(str(REPOSITORY / "benchmarks"))
+    sys.path.remove(str(BENCHMARKS))
 
 
 @pytest.fixture(scope="session")
@@ -40,13 +35,6 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("models") / "some-elmo", seed=3)
-
-
-def save_model(folder, seed, **changes):
-    torch.manual_seed(seed)
-    ElmoModel(ElmoConfig(**SHAPE, **changes)).save_pretrained(folder)
-    ElmoTokenizer().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -64,87 +52,6 @@ def task(probes, made, semcor):
     return probes.senses.read_task(made.folder, semcor)
 
 
-def refused(call, *arguments):
-    """The one sentence that something ends in."""
-    with pytest.raises(ValueError, match=r"\S") as caught:
-        call(*arguments)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert said.endswith(".")
-    return said
-
-
-# ---- slow and plain versions
-
-
-def plain_words(sentence):
-    """Words, and for each item with senses its first word, end and senses."""
-    words, marks = [], []
-    for item in sentence:
-        text = item if isinstance(item, str) else item[0]
-        start = len(words)
-        words += text.replace("_", " ").split()
-        if not isinstance(item, str):
-            marks.append((start, len(words), item))
-    return words, marks
-
-
-class PlainReader:
-    """One sentence at a time, through the tokenizer and the model, no cache and no batch."""
-
-    def __init__(self, folder):
-        self.model, self.tokenizer = ElmoModel.from_pretrained(folder).eval(), ElmoTokenizer()
-
-    @torch.no_grad()
-    def __call__(self, words):
-        """A list of layers, each a list of words' vectors."""
-        encoding = self.tokenizer([words], is_split_into_words=True, return_tensors="pt")
-        states = self.model(**encoding, output_hidden_states=True).hidden_states
-        return [layer[0].double().tolist() for layer in states]
-
-
 @pytest.fixture(scope="session")
 def plain(model_folder):
     return PlainReader(model_folder)
-
-
-def mean(vectors):
-    return [sum(numbers) / len(vectors) for numbers in zip(*vectors, strict=True)]
-
-
-def cosine(a, b):
-    norm = math.sqrt(sum(x * x for x in a)) * math.sqrt(sum(y * y for y in b))
-    return sum(x * y for x, y in zip(a, b, strict=True)) / norm
-
-
-def plain_occurrences(plain, semcor, layer):
-    """Senses to the vectors of their occurrences."""
-    found = defaultdict(list)
-    for sentence in semcor:
-        words, marks = plain_words(sentence)
-        vectors = plain(words)[layer]
-        for start, end, (_, _, _, keys) in marks:
-            for key in keys:
-                found[key].append(mean(vectors[start:end]))
-    return found
-
-
-def of_lemma(key, lemma, pos):
-    return key.split("%")[0] == lemma and probe_texts.KINDS[key.split("%")[1][0]] == pos
-
-
-def plain_first(lemma, pos):
-    return next((key for _, _, key in probe_texts.INVENTORY if of_lemma(key, lemma, pos)), None)
-
-
-def plain_scores(tests, choose):
-    """choose(words, start, end, lemma, pos) -> a key; the share that is right, a set and all."""
-    right = {}
-    for name, sentences in tests.items():
-        right[name] = []
-        for sentence in sentences:
-            words, marks = plain_words(sentence)
-            for start, end, (_, lemma, pos, keys) in marks:
-                right[name].append(choose(words, start, end, lemma, pos) in keys)
-    right["all"] = [each for found in right.values() for each in found]
-    return {name: 100 * sum(found) / len(found) for name, found in right.items()}

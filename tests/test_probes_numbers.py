@@ -1,12 +1,13 @@
 """The probes' classifier, look-up, likeness of layers and pictures, held against other ways to the same."""
 
 import math
+import re
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from probe_fixtures import cosine, refused
+from probe_plain import cosine, refused
 from torch import nn
 
 pytest_plugins = ["probe_fixtures"]
@@ -41,7 +42,8 @@ def clouds(rng, count):
     return (5 + centres[ids] + rng.normal(size=(count, 4)) @ shape).astype(np.float32), ids
 
 
-def test_classifier_is_as_good_as_the_best(probes):
+def test_classifier_is_as_good_as_the_best(probes, monkeypatch):
+    monkeypatch.setattr(probes.tags, "LEARNING_RATE", 0.1)  # as these are few rows
     rng = np.random.default_rng(0)
     parts = {part: clouds(rng, count) for part, count in (("train", 6000), ("dev", 1000), ("test", 2000))}
     x, y = parts["train"]
@@ -50,7 +52,7 @@ def test_classifier_is_as_good_as_the_best(probes):
     scores = parts["test"][0] @ inverse @ means.T - 0.5 * np.einsum("cd,de,ce->c", means, inverse, means)
     expected = 100 * np.mean(scores.argmax(axis=1) == parts["test"][1])
 
-    scaled = probes.tags.scale({part: torch.from_numpy(found[0]) for part, found in parts.items()})
+    scaled = probes.tags.whiten({part: torch.from_numpy(found[0]) for part, found in parts.items()})
     labels = probes.tags.Labels(
         list("abc"), {part: torch.from_numpy(found[1]) for part, found in parts.items()}
     )
@@ -60,11 +62,17 @@ def test_classifier_is_as_good_as_the_best(probes):
     assert found == probes.tags.classify(scaled, labels, seed=0)
 
 
-def test_scaling(probes):
-    rows = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
-    found = probes.tags.scale({"train": rows, "test": rows + 1})
-    assert found["train"].tolist() == [[-1, 0], [1, 0]]
-    assert found["test"].tolist() == [[0, 0], [2, 0]]
+def test_whitening(probes):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(500, 3)) @ [[1, 0, 0], [2, 0.01, 0], [0, 0, 10]] + [5, 0, -7]
+    twice = np.concatenate([rows, rows[:, :2]], axis=1).astype(np.float32)  # five numbers, three of them new
+    found = probes.tags.whiten({"train": torch.from_numpy(twice), "test": torch.from_numpy(twice[:7] + 1)})
+    train, test = found["train"].double().numpy(), found["test"].double().numpy()
+    assert train.shape == (500, 3)
+    np.testing.assert_allclose(train.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(np.cov(train.T, bias=True), np.eye(3), atol=1e-3)
+    shifts = test - train[:7]  # the same map for both
+    np.testing.assert_allclose(shifts, shifts[:1].repeat(7, axis=0), atol=1e-2)
 
 
 def test_dev_alone_chooses_the_epoch(probes, monkeypatch):
@@ -152,13 +160,15 @@ def test_some_sentences_follow_the_seed(probes, semcor, monkeypatch):
 
 
 def texts_of(figure):
-    """Every text that is drawn, with its rectangle."""
+    """Every text that is drawn, with its rectangle; but for numbers, as axes have some that are not shown."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    texts = [
+        text for text in figure.findobj(Text) if text.get_visible() and re.search("[a-z]", text.get_text())
+    ]
     return [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in texts]
 
 

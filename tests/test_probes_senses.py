@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from probe_fixtures import (
+from probe_plain import (
     cosine,
     mean,
     of_lemma,

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import probe_texts
 import pytest
-from probe_fixtures import REPOSITORY, plain_words, refused
+from probe_plain import plain_words, refused
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 pytest_plugins = ["probe_fixtures"]
 
 # ---- texts
