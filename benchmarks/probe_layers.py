@@ -144,9 +144,11 @@ def probe_layers(
 def new_figure(width: float, height: float) -> "Figure":
     try:
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError:
         raise ValueError("a picture needs the package matplotlib; `pip install 'elmo-hf[plot]'`.") from None
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.1)
+    return Figure(figsize=(width, height), dpi=150, layout=layout)
 
 
 def draw_likeness(found: dict[str, Any]) -> "Figure":
@@ -207,9 +209,11 @@ def draw_panel(axes: "Axes", panel: dict[str, Any], found: dict[str, Any]) -> No
 def layers_markdown(found: dict[str, Any], names: dict[str, str]) -> str:
     drawn = found["map"]
     most = max(drawn["occurrences"].values()) / len(drawn["senses"])
-    shares = ", ".join(f"{panel['name']} {panel['nearest_has_same_sense']:.0f}%" for panel in drawn["panels"])
+    shares = ", ".join(
+        f"{panel['nearest_has_same_sense']:.0f}% ({panel['name']})" for panel in drawn["panels"]
+    )
     return (
         f"![How alike the layers are]({names['layers']})\n\n![{drawn['word']} by sense]({names['map']})\n\n"
-        f"Occurrences of “{drawn['word']}” whose nearest other occurrence has the same sense: {shares}. "
-        f"The most frequent sense has {most:.0%} of them.\n"
+        f"Occurrences of “{drawn['word']}” whose nearest other one has the same sense: {shares}. The most "
+        f"frequent sense has {most:.0%} of all.\n"
     )

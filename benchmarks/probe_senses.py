@@ -77,13 +77,12 @@ def count_senses(semcor: list[Sentence]) -> Senses:
 
 def average_senses(reader: Reader, semcor: list[Sentence], senses: Senses) -> np.ndarray:
     """(layers, senses, dim): each sense's average over its occurrences."""
+    semcor = [sentence for sentence in semcor if sentence.marks]
     numbers = {key: number for number, key in enumerate(senses.keys)}
     sums = torch.zeros(reader.layers, len(numbers), reader.dim)
     for piece in reader.pieces(words_of(semcor), "SemCor"):
         starts, ends, marks = spans(semcor[piece.first : piece.end])
         rows = [(place, numbers[key]) for place, mark in enumerate(marks) for key in mark.keys]
-        if not rows:
-            continue
         places, ids = np.array(rows).T
         means = torch.from_numpy(span_means(piece.vectors, starts, ends)[:, places])
         sums.index_add_(1, torch.from_numpy(ids), means)
