@@ -31,7 +31,7 @@ Result = dict[str, Any]
 
 def read_results(folder: Path = RESULTS) -> list[Result]:
     results = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(set(folder.glob("*.json")) - set(folder.glob("probes-*"))):  # those are of probes.py
         content = json.loads(path.read_text(encoding="utf-8"))
         results += content if isinstance(content, list) else [content]
     return sorted(results, key=place)
