@@ -14,6 +14,7 @@ import yaml
 from launcher import REPOSITORY, SMOKE, TRAINING, memory_of_run, read_lines, small_run, steps_of, write_corpus
 from typer.testing import CliRunner
 
+from elmo_hf import ElmoTokenizer
 from elmo_hf.cli import app
 from elmo_hf.perplexity import load_language_model
 
@@ -361,6 +362,18 @@ def test_new_text_with_new_words(launcher, tmp_path):
             row = before.lm_head.weight[words.index(word)]
             assert torch.equal(after.lm_head.weight[new], row)
             assert after.lm_head.bias[new] == before.lm_head.bias[words.index(word)]
+    for name, weight in before.elmo.state_dict().items():
+        assert torch.equal(after.elmo.state_dict()[name], weight), name
+
+    before.elmo.save_pretrained(tmp_path / "vectors")  # such as AllenNLP's files: no softmax, no words
+    ElmoTokenizer(max_characters_per_token=12).save_pretrained(tmp_path / "vectors")
+    bare = same | {"start": tmp_path / "vectors"}
+    run = launcher.start(small_run(tmp_path, "refused", vocab=None, **bare))
+    assert run.wait() == [1]
+    assert "has no softmax" in run.err
+    end(launcher, small_run(tmp_path, "bare", vocab=tmp_path / "new.txt", **bare))
+    after, _ = load_language_model(str(tmp_path / "bare" / "final"))
+    assert after.config.vocab_size == len(new_words)
     for name, weight in before.elmo.state_dict().items():
         assert torch.equal(after.elmo.state_dict()[name], weight), name
 

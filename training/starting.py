@@ -18,7 +18,8 @@ def start_model(settings: Settings, checkpoint: Path | None) -> tuple[ElmoForPre
     elif settings.start is None:
         model, tokenizer = fresh_model(settings)
     else:
-        model, tokenizer = load_language_model(settings.start)
+        # With words of its own, a run needs no softmax of the model, which AllenNLP's files lack.
+        model, tokenizer = load_language_model(settings.start, needs_softmax=settings.vocab is None)
         if settings.vocab is not None:
             model, tokenizer = with_vocabulary(model, tokenizer, settings.vocab)
     set_dropout(model, settings.dropout)

@@ -132,8 +132,8 @@ def perplexity(
     return judge.verdict(corpus, text.sentences, states)
 
 
-def load_language_model(name: str) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
-    """From a folder, or by a name on the Hub."""
+def load_language_model(name: str, needs_softmax: bool = True) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
+    """From a folder, or by a name on the Hub. A model without a softmax is refused, or gets a random one."""
     try:
         loaded: Any = ElmoForPreTraining.from_pretrained(name, output_loading_info=True)
         tokenizer = ElmoTokenizer.from_pretrained(name)
@@ -141,7 +141,7 @@ def load_language_model(name: str) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
         reason = str(error).split("\n")[0]
         raise ValueError(f"no ELMo can be loaded from {name}: {reason}") from None
     model, found = loaded
-    if any(key.startswith("lm_head") for key in found["missing_keys"]):
+    if needs_softmax and any(key.startswith("lm_head") for key in found["missing_keys"]):
         raise ValueError(
             f"{name} has no softmax, so it gives vectors but predicts no words; convert it together with its "
             "softmax file, or train one."
