@@ -128,7 +128,7 @@ def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, finetune):
                   "--batch-size", 8, "--set", "task_word_dim=16", "task_dropout=0.0")  # fmt: skip
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["mean"]["test"]["accuracy"] > 0.9
-    assert results["examples"] == {"train": 400, "dev": 40, "test": 40}
+    assert results["examples"] == {"train": 300, "dev": 40, "test": 40}
     assert results["config"]["maxout_pieces"] == 0
     classify = pipeline("text-classification", model=str(tmp_path / "run" / "seed-0"))
     assert [one["label"] for one in classify(["This is superb", "That is awful"])] == [LABELS[4], LABELS[0]]

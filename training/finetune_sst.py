@@ -18,7 +18,17 @@ import re
 from pathlib import Path
 
 from classification import as_words, collate_texts, example, score
-from finetuning import Example, Task, finetune, first_column, make_parser, read_splits, read_text, run
+from finetuning import (
+    SMOKE_EXAMPLES,
+    Example,
+    Task,
+    finetune,
+    first_column,
+    make_parser,
+    read_splits,
+    read_text,
+    run,
+)
 
 from elmo_hf import ElmoForSequenceClassification
 
@@ -48,6 +58,8 @@ def main() -> None:
     flags = parser.parse_args()
     data = read_splits(flags, read, from_row)
     data["train"] = with_phrases(data["train"], flags.phrases)
+    if flags.smoke:
+        data["train"] = data["train"][: SMOKE_EXAMPLES["train"]]
     task = Task("sst", ElmoForSequenceClassification, CONFIG, collate_texts(LABELS), score, best="accuracy")
     names = dict(enumerate(LABELS))
     finetune(task, flags, data, id2label=names, freeze_task_words=flags.vectors is not None)
