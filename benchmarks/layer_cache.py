@@ -74,7 +74,7 @@ def train(batches: list[dict[str, Tensor]], size: str, cache: str, epochs: int) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", choices=list(SIZES), default="small")
-    parser.add_argument("--sentences", type=int, default=320)
+    parser.add_argument("--sentences", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "tasks" / "layer-cache.json")

@@ -155,7 +155,8 @@ def test_fifty_examples_are_learnt_by_heart(model_class, use_crf):
     examples = random_examples(model_class, 50)
     layers = 2 if model_class is ElmoForTokenClassification else 3
     options = {"task_hidden_size": 40, "task_num_layers": layers, "task_dropout": 0.0, "elmo_dropout": 0.0}
-    model = make(model_class, use_crf=use_crf, lstm_dim=32, projection_dim=16, **options)
+    options |= {"lstm_dim": 32, "projection_dim": 16, "task_char_filters": [[4, 40]]}
+    model = make(model_class, use_crf=use_crf, **options)
     batch = encode(model, [one["words"] for one in examples], [one["labels"] for one in examples])
     if "predicate_mask" in batch:
         places = torch.tensor([one["predicate"] for one in examples])

@@ -10,6 +10,8 @@ the sentence, so that the softmax of a pipeline shows them. The best sequence is
 likely labels; `decode` finds it exactly.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
@@ -31,8 +33,9 @@ class ElmoTagger(ElmoTaskModel):
     def _make_head(self, dropout: float) -> None:
         config = self.config
         self.dropout = ElmoVariationalDropout(dropout)
-        self.classifier = nn.Linear(self.rnn.output_size + self.elmo_output_size, config.num_labels)
-        labels = [config.id2label[number] for number in range(config.num_labels)]
+        names: Any = config.id2label
+        labels = [names[number] for number in range(len(names))]
+        self.classifier = nn.Linear(self.rnn.output_size + self.elmo_output_size, len(labels))
         self.crf = ElmoCRF(labels, config.use_crf, config.tag_scheme)
         self.post_init()
 
@@ -43,7 +46,7 @@ class ElmoTagger(ElmoTaskModel):
 
     def _output(self, words: ElmoTaskInput, labels: Tensor | None) -> TokenClassifierOutput:
         if labels is not None:
-            self.check_labels(labels, words.mask, self.config.num_labels)
+            self.check_labels(labels, words.mask, len(self.crf.labels))
         logits, loss = self.crf(self._scores(words), words.mask, labels)
         return TokenClassifierOutput(
             loss=self.with_penalty(loss) if loss is not None else None,
