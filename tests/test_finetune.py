@@ -149,7 +149,7 @@ def test_a_run_learns_writes_its_results_and_a_model_that_loads(tmp_path, call, 
     settings = ["--set", "task_word_dim=8", "elmo_at_output=true", "task_dropout=0.0"]
     files = ner_files(tmp_path)
     call(finetune_ner, *files, "--smoke", "--output", tmp_path / "run", "--cache", cache,
-                  "--learning-rate", 0.02, "--batch-size", 8, *settings)  # fmt: skip
+                  "--learning-rate", 0.02, "--batch-size", 8, "--epochs", 2, *settings)  # fmt: skip
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["mean"]["test"]["f1"] > 0.9
     assert results["runs"]["0"]["test"] == results["mean"]["test"]
@@ -183,7 +183,7 @@ def test_a_dataset_with_class_labels_is_read_alike(tmp_path, call):
         splits[name] = Dataset.from_dict(rows, features=features)
     DatasetDict(splits).save_to_disk(tmp_path / "dataset")
     call(finetune_ner, "--data", tmp_path / "dataset", "--smoke", "--output", tmp_path / "run",
-                  "--limit", 10, "--seeds", 0, 1, "--cache", "none")  # fmt: skip
+                  "--limit", 10, "--seeds", 0, 1, "--cache", "none", "--epochs", 2)  # fmt: skip
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert list(results["runs"]) == ["0", "1"]
     assert set(results["config"]["id2label"].values()) == set(names)
@@ -197,7 +197,7 @@ def test_parts_of_speech_and_roles_run(tmp_path, call):
     for recipe, name, score in runs:
         files = [part for split in ("train", "dev", "test") for part in (f"--{split}", tmp_path / name)]
         output = tmp_path / recipe.__name__
-        call(recipe, *files, "--smoke", "--output", output, "--batch-size", 4)
+        call(recipe, *files, "--smoke", "--output", output, "--epochs", 2)
         results = json.loads((output / "results.json").read_text())
         assert 0 <= results["mean"]["dev"][score] <= 1
 

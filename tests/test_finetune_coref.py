@@ -94,7 +94,7 @@ LINE = "book 0 0 Ada _ "
         ("#begin document (b)\n" + LINE + "-\n", "x: document .b. has no end; is the file cut off"),
         (
             "#begin document (b)\n" + LINE + "(0)|(1)\n#end document\n",
-            "x, line 3: sentence 0 of .b. has a mention in two clusters",
+            r"x, line 3: the document has the mention \(0, 0, 0\) twice, or in two clusters",
         ),
     ],
 )
@@ -233,6 +233,23 @@ def test_rows_of_a_dataset_are_documents(tmp_path, call):
     for split, one in zip(("train", "dev", "test"), documents, strict=True):
         assert found[split][0]["clusters"] == one["clusters"]
         assert found[split][0]["sentences"] == one["sentences"]
+
+
+@pytest.mark.parametrize(
+    ("mention", "message"),
+    [
+        ([0, 1], "is a sentence, a first and a last word, but .0, 1. is none"),
+        ([2, 0, 0], "but .2, 0, 0. is none"),
+        ([-1, 0, 0], "but .-1, 0, 0. is none"),
+        ([1, 0, 1], ".1, 0, 1. is not within the words of its sentence"),
+        ([1, 0, -1], ".1, 0, -1. is not within"),
+        ([0, 0, 1], ".0, 0, 1. twice"),
+    ],
+)
+def test_a_row_with_a_mention_that_is_none_is_refused(mention, message):
+    row = {"sentences": [["Ada", "left"], ["Why"]], "clusters": [[[0, 0, 1]], [mention]]}
+    with pytest.raises(ValueError, match=message):
+        finetune_coref.from_row(row)
 
 
 def test_wrong_flags_are_one_sentence(tmp_path, call):

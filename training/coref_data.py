@@ -8,6 +8,7 @@ onto the disk.
 import lzma
 import re
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -96,11 +97,20 @@ class _Document:
 
     def finished(self) -> Example:
         self.end_sentence()
-        mentions = [mention for cluster in self.clusters.values() for mention in cluster]
-        if len(set(mentions)) < len(mentions):
-            twice = next(one for one in mentions if mentions.count(one) > 1)
-            raise ValueError(f"sentence {twice[0]} of {self.name} has a mention in two clusters, {twice[1:]}")
-        return document(self.name, self.sentences, list(self.clusters.values()))
+        clusters = list(self.clusters.values())
+        check_mentions(self.sentences, clusters)
+        return document(self.name, self.sentences, clusters)
+
+
+def check_mentions(sentences: list[list[str]], clusters: list[list[Mention]]) -> None:
+    mentions = [mention for cluster in clusters for mention in cluster]
+    for mention, times in Counter(mentions).items():
+        if times > 1:
+            raise ValueError(f"the document has the mention {mention} twice, or in two clusters")
+        if len(mention) != 3 or not 0 <= mention[0] < len(sentences):
+            raise ValueError(f"a mention is a sentence, a first and a last word, but {mention} is none")
+        if not 0 <= mention[1] <= mention[2] < len(sentences[mention[0]]):
+            raise ValueError(f"the mention {mention} is not within the words of its sentence")
 
 
 def document(name: str, sentences: list[list[str]], clusters: list[list[Mention]]) -> Example:

@@ -21,6 +21,7 @@ from typing import Any
 
 from coref_data import (
     as_clusters,
+    check_mentions,
     collate_documents,
     document,
     read_archive,
@@ -82,8 +83,10 @@ def read(flags: Any) -> dict[str, list[Example]]:
 
 
 def from_row(row: Example) -> list[Example]:
-    clusters = [[tuple(mention) for mention in cluster] for cluster in first_column(row, ("clusters",))]
-    return [document("a row of the dataset", first_column(row, ("sentences",)), clusters)]
+    sentences, clusters = first_column(row, ("sentences",)), first_column(row, ("clusters",))
+    clusters = [[tuple(mention) for mention in cluster] for cluster in clusters]
+    check_mentions(sentences, clusters)
+    return [document("a row of the dataset", sentences, clusters)]
 
 
 def score(evaluation: EvalPrediction) -> dict[str, float]:

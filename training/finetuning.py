@@ -40,6 +40,7 @@ from elmo_hf.word_vectors import load_word_vectors, read_word_vectors
 
 Example = dict[str, Any]  # `tokens` and what the task wants to know of them
 SPLITS = ("train", "dev", "test")
+SMOKE_EPOCHS = 8
 SMOKE_EXAMPLES = {"train": 300, "dev": 100, "test": 100}
 # The biLM of a smoke run is random and small, and so is what stands on it.
 SMOKE_CONFIG = {"task_hidden_size": 40, "task_num_layers": 2}
@@ -85,7 +86,7 @@ def make_parser(doc: str, **recipe: Any) -> argparse.ArgumentParser:
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="fields of ElmoConfig, "
                         "such as elmo_at_output=true")  # fmt: skip
     parser.add_argument("--limit", type=int, help="read only so many examples of each split")
-    parser.add_argument("--smoke", action="store_true", help="a small random biLM, few examples, two epochs")
+    parser.add_argument("--smoke", action="store_true", help="a small random biLM, few examples, few epochs")
     for name, value in recipe.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"({value})")
     return parser
@@ -345,7 +346,7 @@ def run_seed(
 def arguments(flags: argparse.Namespace, seed: int, best: str) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(Path(flags.output) / f"checkpoints-{seed}"),
-        num_train_epochs=2 if flags.smoke else flags.epochs,
+        num_train_epochs=min(flags.epochs, SMOKE_EPOCHS) if flags.smoke else flags.epochs,
         per_device_train_batch_size=flags.batch_size,
         per_device_eval_batch_size=flags.batch_size,
         max_grad_norm=flags.clip,

@@ -40,7 +40,8 @@ WORDS_AT_ONCE = 2048  # with padding, that the biLM reads at a time
 @dataclass
 class ElmoCoreferenceOutput(ModelOutput):
     """
-    loss: the mean over all kept spans of minus the log-probability of a right choice, and the mixes' penalty.
+    loss: the mean over all kept spans of minus the log-probability of a right choice (the paper has the sum),
+        and the mixes' penalty.
     logits: (documents, spans, 1 + antecedents), the scores of each span's choices: 0 for no antecedent, then
         the span before it, the one before that, and so on; the lowest number there is where there is none.
     spans: (documents, spans, 3), the kept spans in the order of the text: sentence of the document, first
