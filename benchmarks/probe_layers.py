@@ -196,7 +196,7 @@ def draw_panel(axes: "Axes", panel: dict[str, Any], found: dict[str, Any]) -> No
         x, y = points[senses == number].T
         label = f"{sense_name(key)} ({key}), {count}"
         colour, sign = COLOURS[number], SIGNS[number]
-        axes.scatter(x, y, s=46, label=label, color=colour, marker=sign, edgecolors="white", linewidths=0.5)
+        axes.scatter(x, y, s=46, color=colour, marker=sign, edgecolors="white", linewidths=0.5, label=label)
     axes.set_title(
         f"{panel['name']}: nearest has same sense {panel['nearest_has_same_sense']:.0f}%", fontsize=10
     )
