@@ -17,7 +17,7 @@ sys.path.insert(0, str(TRAINING))
 import finetune_ner  # noqa: E402
 import finetune_pos  # noqa: E402
 import finetune_srl  # noqa: E402
-from finetuning import labels_of, read_columns, trimmed  # noqa: E402
+from finetuning import labels_of, read_columns, trimmed, with_names  # noqa: E402
 from tagging import as_bio  # noqa: E402
 
 NER = (
@@ -240,3 +240,14 @@ def test_a_command_that_fails_says_one_line():
     assert result.stderr == (
         "finetune_ner.py: name files by --train, --dev and --test, or a dataset by --data.\n"
     )
+
+
+def test_labels_of_a_dataset_become_names():
+    """One for a row, as SNLI's, where -1 is none; or one for each word."""
+    kind = ClassLabel(names=["yes", "no"])
+    features = Features({"label": kind, "tags": Sequence(kind), "text": Value("string")})
+    rows = {"label": [1, -1], "tags": [[0, 1], []], "text": ["a", "b"]}
+    assert list(with_names(Dataset.from_dict(rows, features=features))) == [
+        {"label": "no", "tags": ["yes", "no"], "text": "a"},
+        {"label": None, "tags": [], "text": "b"},
+    ]

@@ -139,13 +139,20 @@ def read_dataset(name: str, from_row: Callable[[Example], list[Example]]) -> dic
 
 
 def with_names(dataset: Any) -> Any:
-    """Rows with labels as names, where the dataset holds them as numbers of a `ClassLabel`."""
+    """Rows with labels as names, where the dataset holds them as numbers of a `ClassLabel`: one number, or
+    one for each word."""
     kinds = {name: getattr(kind, "feature", kind) for name, kind in dataset.features.items()}
     for row in dataset:
-        yield {
-            name: [kinds[name].names[number] for number in value] if hasattr(kinds[name], "names") else value
-            for name, value in row.items()
-        }
+        yield {name: named(value, getattr(kinds[name], "names", None)) for name, value in row.items()}
+
+
+def named(value: Any, names: Sequence[str] | None) -> Any:
+    """Below zero there is no label, as where SNLI's annotators did not agree."""
+    if names is None or value is None:
+        return value
+    if isinstance(value, int):
+        return names[value] if value >= 0 else None
+    return [named(number, names) for number in value]
 
 
 def first_column(row: Example, names: Sequence[str]) -> Any:
