@@ -18,7 +18,8 @@ TRAINING = Path(__file__).resolve().parent.parent / "training"
 sys.path.insert(0, str(TRAINING))
 
 import finetune_squad  # noqa: E402
-from squad import answers_at, ceiling, collate, cut, from_rows, hold_out, read_squad, words_of  # noqa: E402
+from finetuning import make_parser  # noqa: E402
+from squad import answers_at, ceiling, collate, cut, from_rows, hold_out, read_questions, read_squad, words_of  # noqa: E402
 
 CONTEXT = "In\u00a01815–52, “Ada”  lived; she’s\tknown."
 
@@ -204,11 +205,12 @@ def test_a_run_learns_writes_its_results_and_a_model_that_answers(tmp_path):
     assert result.returncode == 0, result.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["ceiling"] == {split: {"exact_match": 100, "f1": 100} for split in ("dev", "test")}
-    assert results["examples"]["dev"] == 9
-    assert results["examples"]["train"] + results["left_out_of_training"] == 171
+    assert results["examples"]["dev"] == 6
+    assert results["examples"]["train"] + results["left_out_of_training"] == 114
     assert results["left_out_of_training"] > 0
     assert set(results["mean"]["test"]) == {"loss", "exact_match", "f1"}
-    assert results["mean"]["test"]["f1"] >= results["mean"]["test"]["exact_match"] >= 0
+    # It has learnt to answer with a town, if not always with the right one of three.
+    assert results["mean"]["test"]["f1"] >= results["mean"]["test"]["exact_match"] > 25
     folder = tmp_path / "run" / "seed-0"
     model, tokenizer = (
         AutoModelForQuestionAnswering.from_pretrained(folder),
@@ -218,7 +220,7 @@ def test_a_run_learns_writes_its_results_and_a_model_that_answers(tmp_path):
     # The results are those of the saved model's answers.
     questions = [one for article in json.loads((tmp_path / "test.json").read_text())["data"]
                  for paragraph in article["paragraphs"] for one in
-                 [(paragraph["context"], row) for row in paragraph["qas"]]]  # fmt: skip
+                 [(paragraph["context"], row) for row in paragraph["qas"]]][:40]  # fmt: skip
     found = model.answer(
         [row["question"] for _, row in questions], [text for text, _ in questions], tokenizer
     )
@@ -229,8 +231,8 @@ def test_a_run_learns_writes_its_results_and_a_model_that_answers(tmp_path):
     assert scores["exact_match"] == pytest.approx(results["mean"]["test"]["exact_match"], abs=1e-4)
 
 
-def test_a_dataset_runs(tmp_path):
-    squad_files(tmp_path)
+def test_a_dataset_has_the_splits_of_the_files(tmp_path):
+    files = squad_files(tmp_path)
     splits = {}
     for split, name in (("train", "train"), ("test", "validation")):
         articles = json.loads((tmp_path / f"{split}.json").read_text())["data"]
@@ -251,11 +253,12 @@ def test_a_dataset_runs(tmp_path):
             ]
         )
     DatasetDict(splits).save_to_disk(tmp_path / "dataset")
-    result = call("--data", tmp_path / "dataset", "--smoke", "--output", tmp_path / "run",
-                  "--cache", "memory", "--set", "task_word_dim=0")  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert results["examples"] == {"train": 171, "dev": 9, "test": 45}
+    parser = make_parser("")
+    flags = parser.parse_args(["--data", str(tmp_path / "dataset"), "--smoke", "--output", "x"])
+    data = read_questions(flags)
+    assert {split: len(examples) for split, examples in data.items()} == {"train": 114, "dev": 6, "test": 40}
+    flags = parser.parse_args([*map(str, files), "--smoke", "--output", "x"])
+    assert read_questions(flags) == data
 
 
 @pytest.mark.parametrize(
@@ -270,7 +273,8 @@ def test_a_dataset_runs(tmp_path):
         (["--max-context", "0"], "--max-context must be at least 1, but is 0"),
         (["FILES", "--max-context", "2"], "no train question has its answer in the first 2 words"),
         (["FILES"], "say by --elmo which pretrained biLM to read"),
-        (["TWICE"], "question train-0-.* is there 2 times in the train set"),
+        (["TWICE", "--limit", "200"], "question train-0-.* is there 2 times in the train set"),
+        (["FILES", "--limit", "3"], "all train questions are on one text"),
     ],
 )
 def test_wrong_flags_are_one_sentence(tmp_path, flags, message, monkeypatch):

@@ -14,11 +14,12 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from finetuning import SMOKE_EXAMPLES, SPLITS, Example, read_text
+from finetuning import SPLITS, Example, read_text
 from torch import Tensor
 
 from elmo_hf import ElmoTokenizer
@@ -26,6 +27,7 @@ from elmo_hf.metrics_squad import f1, squad_scores
 from elmo_hf.words_elmo import split_text
 
 SPLITTER = "penn"
+SMOKE_EXAMPLES = {"train": 120, "dev": 40, "test": 40}  # few, as their texts are long
 HELD_OUT = 20  # one in so many texts of the train set, the last ones, is for dev where there is no other
 
 
@@ -115,29 +117,34 @@ def words_of(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[
 
 
 def read_questions(flags: argparse.Namespace) -> dict[str, list[Example]]:
-    """Train, dev and test. Without dev it is made of the last texts of the train set, so that the official
-    dev set can be the test set, on which nothing is chosen."""
+    """Train, dev and test. Without dev it is made of the last texts that are read of the train set, so that
+    the official dev set can be the test set, on which nothing is chosen."""
     if (flags.data is None) == (flags.train is None):
         raise ValueError("name files by --train and --test (and --dev), or a dataset by --data.")
     if flags.data is not None:
-        data = {split: list(from_rows(rows)) for split, rows in load(flags.data).items()}
+        found = {split: from_rows(rows) for split, rows in load(flags.data).items()}
     else:
         if not flags.test:
             raise ValueError("name the files to be judged on by --test: of SQuAD, its dev set.")
         named = {split: getattr(flags, split) for split in SPLITS if getattr(flags, split)}
-        data = {
-            split: [one for path in paths for one in read_squad(Path(path))] for split, paths in named.items()
-        }
+        found = {split: chain.from_iterable(map(read_squad, map(Path, named[split]))) for split in named}
+    data = {}
+    for split, examples in found.items():
+        data[split] = list(islice(examples, flags.limit or (SMOKE_EXAMPLES[split] if flags.smoke else None)))
+        check_names(split, data[split])
     if "dev" not in data:
         data["train"], data["dev"] = hold_out(data["train"])
-    for split in SPLITS:
-        if not data[split]:
-            raise ValueError(f"there are no questions in the {split} set.")
-        name, times = Counter(one["id"] for one in data[split]).most_common(1)[0]
-        if times > 1:
-            raise ValueError(f"question {name} is there {times} times in the {split} set.")
-        data[split] = data[split][: SMOKE_EXAMPLES[split] if flags.smoke else flags.limit]
+    if not data["train"]:
+        raise ValueError("all train questions are on one text, so that none could be held out; name --dev.")
     return data
+
+
+def check_names(split: str, examples: list[Example]) -> None:
+    if not examples:
+        raise ValueError(f"there are no questions in the {split} set.")
+    name, times = Counter(one["id"] for one in examples).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"question {name} is there {times} times in the {split} set.")
 
 
 def load(name: str) -> dict[str, Any]:
