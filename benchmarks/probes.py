@@ -27,12 +27,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probe_data import SEMCOR, read_semcor
-from probe_layers import draw_likeness, draw_map, find_occurrences, layers_markdown, new_figure, probe_layers
-from probe_neighbours import neighbours_markdown, probe_neighbours
-from probe_senses import probe_senses, read_task, senses_markdown
-from probe_tags import probe_tags, read_treebank, tags_markdown
-from probe_vectors import Reader, load_reader, random_twin
+from probing.data import SEMCOR, read_semcor
+from probing.layers import (
+    draw_likeness,
+    draw_map,
+    find_occurrences,
+    layers_markdown,
+    new_figure,
+    probe_layers,
+)
+from probing.neighbours import neighbours_markdown, probe_neighbours
+from probing.senses import probe_senses, read_task, senses_markdown
+from probing.tags import probe_tags, read_treebank, tags_markdown
+from probing.vectors import Reader, load_reader, random_twin
 from saving import command, machine
 from worker import peak_memory
 

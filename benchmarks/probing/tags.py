@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from probe_data import PRINTED, TREEBANK, Tagged, read_conllu
-from probe_tables import markdown, percent
-from probe_vectors import Reader
+from probing.data import PRINTED, TREEBANK, Tagged, read_conllu
+from probing.tables import markdown, percent
+from probing.vectors import Reader
 from torch import Tensor, nn
 from torch.nn import functional as F
 
