@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer, kernels
-from elmo_hf.kernels import characters, inference, products
+from elmo_hf.kernels import characters, inference, kept, products
 from elmo_hf.modeling_elmo import lstm
 
 pytestmark = pytest.mark.usefixtures("default_kernels")
@@ -284,3 +285,43 @@ def test_parameters_of_inference_mode_serve_as_well():
         assert model.layers[0].bias.is_inference()
         read(model)
     assert kernels.why_not() == ""
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        partial(torch.optim.AdamW, fused=True),  # counts no version of what it changes; Trainer's default
+        partial(torch.optim.SGD, fused=True),
+        partial(torch.optim.AdamW, foreach=True),
+        torch.optim.Adagrad,
+    ],
+)
+def test_weights_that_an_optimizer_changed_are_read_anew(optimizer):
+    torch.manual_seed(0)
+    config = ElmoConfig(lstm_dim=16, projection_dim=8, char_filters=[[1, 4], [2, 8]], num_highway_layers=1)
+    model = ElmoModel(config).eval()
+    batch = ElmoTokenizer()(["He sat .", "Why ?"], padding=True, return_tensors="pt")
+    steps = optimizer(model.parameters(), lr=0.1)
+    for _ in range(3):
+        with torch.no_grad():
+            model(**batch)  # lays the weights out
+        model(**batch).last_hidden_state.square().sum().backward()
+        steps.step()
+        steps.zero_grad()
+        fresh = ElmoModel(config).eval()
+        fresh.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            found, wanted = (one(**batch).last_hidden_state for one in (model, fresh))
+        torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+
+
+def test_frozen_weights_stay_laid_out_while_others_learn():
+    """What a frozen model has made of its weights lasts through the steps of a task's head."""
+    weight, other = torch.nn.Parameter(torch.ones(2), requires_grad=False), torch.nn.Parameter(torch.ones(2))
+    made = []
+    steps = torch.optim.SGD([other], lr=0.1)
+    for _ in range(3):
+        kept.keep(weight, [weight], None, lambda: made.append(1))
+        other.grad = torch.ones(2)
+        steps.step()
+    assert made == [1]

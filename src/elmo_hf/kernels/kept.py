@@ -4,11 +4,21 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any, TypeVar
 
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
 Made = TypeVar("Made")
 
 _kept: Any = WeakIdKeyDictionary()
+_steps = 0  # of all optimizers: PyTorch's fused ones change weights, and count it as no change
+
+
+def _count_step(*_: object) -> None:
+    global _steps
+    _steps += 1
+
+
+register_optimizer_step_post_hook(_count_step)
 
 
 def keep(owner: object, tensors: Iterable[Tensor], version: Hashable, make: Callable[[], Made]) -> Made:
@@ -23,6 +33,7 @@ def keep(owner: object, tensors: Iterable[Tensor], version: Hashable, make: Call
     return found[1]
 
 
-def _fingerprint(tensor: Tensor) -> tuple[int, int]:
+def _fingerprint(tensor: Tensor) -> tuple[int, int, int]:
     """Another one after every change. Tensors of inference mode count none, and then their place must do."""
-    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+    version = 0 if tensor.is_inference() else tensor._version
+    return tensor.data_ptr(), version, _steps if tensor.requires_grad else 0
