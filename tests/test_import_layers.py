@@ -19,7 +19,7 @@ LAYERS = [
     ["kernels.graphs", "reading"],
     ["kernels.__init__", "streams"],
     ["modeling_elmo", "answers_elmo"],
-    ["modeling_elmo_pretraining", "embedder", "cache_elmo"],
+    ["modeling_elmo_pretraining", "embedder", "cache_elmo", "look"],
     ["task_elmo"],
     ["modeling_elmo_tagging", "modeling_elmo_classification", "embed", "word_vectors"],
     ["modeling_elmo_question_answering", "modeling_elmo_coreference"],

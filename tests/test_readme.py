@@ -68,10 +68,12 @@ def test_the_way_back_that_the_text_names(published_elmo):
     assert Path("back/options.json").read_bytes() == (published_elmo / "options.json").read_bytes()
 
 
-def test_vectors_says_that_random_weights_are_random():
-    result = command('elmo-hf vectors "He sat on the bank." "The bank lent him money."')
-    assert "weights are random" in result.stderr
-    assert re.search(r"bank +sentence 1 and 2 +0: 1\.000 +1: 0\.\d+", result.stdout)
+def test_the_first_command_shows_what_the_readme_says():
+    line = re.search(r"(elmo-hf vectors .*)", BLOCKS[0][1]).group(1)
+    shown = re.search(r"^```text\n(.*?)^```", README, re.MULTILINE | re.DOTALL).group(1)
+    result = command(line)
+    assert result.stderr == ""
+    assert shown.strip("\n") in result.stdout
 
 
 def test_vectors_as_json_lines(published_elmo):

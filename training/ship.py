@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import torch
-from checkpoints import write_folder
+from checkpoints import MANIFEST, write_folder
 from transformers.utils import logging
 
 from elmo_hf.perplexity import load_language_model
@@ -54,6 +54,7 @@ def ship(source: str, target: Path, *, half: bool = False, code: bool = False, s
                 edit(folder / name, auto_map=None)
 
     write_folder(target, write)
+    (target / MANIFEST).unlink()  # it is for runs that are taken up again
 
 
 def check_range(source: str, model: torch.nn.Module) -> None:

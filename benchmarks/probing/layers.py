@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from probing.data import Sentence, words_of
 from probing.names import sense_name
 from probing.vectors import Reader, starts_of, unit

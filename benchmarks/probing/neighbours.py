@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from probing.data import Sentence, words_of
 from probing.names import sense_name
 from probing.tables import markdown, plain

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from probing.data import (
     INVENTORY,
     TESTS,

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from probing.data import PRINTED, TREEBANK, Tagged, read_conllu
 from probing.tables import markdown, percent
 from probing.vectors import Reader
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 PARTS = ("train", "dev", "test")
 KINDS = ("xpos", "upos")

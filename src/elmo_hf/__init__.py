@@ -1,5 +1,7 @@
 """ELMo for Hugging Face Transformers. Importing this package makes the Auto classes know it."""
 
+from pathlib import Path
+
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -24,7 +26,9 @@ from .tokenization_elmo import ElmoTokenizer
 from .vectors_io import read_vectors
 
 __version__ = "0.1.0"
+TINY = Path(__file__).parent / "checkpoints" / "elmo-tiny"  # a small pretrained model, for from_pretrained
 __all__ = [
+    "TINY",
     "ElmoConfig",
     "ElmoForCoreferenceResolution",
     "ElmoForPreTraining",

@@ -1,6 +1,6 @@
 """The `elmo-hf` command.
 
-elmo-hf vectors "He sat on the bank ." "The bank lent him money ."
+elmo-hf vectors "He sat on the bank." "The bank lent him money."
 elmo-hf convert weights.hdf5 options.json my-elmo/
 elmo-hf convert my-elmo/ back/ --to bilm
 elmo-hf embed corpus.txt vectors/ --model my-elmo/ --layers average
@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import sys
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -25,11 +24,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, and `--help` must not
-    from torch import Tensor
-
     from elmo_hf import ElmoModel, ElmoTokenizer
     from elmo_hf.perplexity import Perplexity
 
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="A folder, or a name on the Hub.", show_default="elmo-tiny, which comes with the package"
+    ),
+]
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
 
 
@@ -75,29 +78,26 @@ def convert(
 @app.command()
 def vectors(
     sentences: Annotated[list[str], typer.Argument(help="Sentences of plain text.")],
-    model: Annotated[str | None, typer.Option(help="A folder, or a name on the Hub.")] = None,
+    model: Model = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="All numbers, a JSON line a word, in place of the table.")
     ] = False,
 ) -> None:
     """Print each word's vector in its context: the average of the layers.
 
-    A word that occurs more than once is compared with itself: 1 is "the same vector".
+    A word that occurs more than once is compared with itself.
     """
     with _one_sentence_errors():
-        words, layers = _read(sentences, *_load(model))
-        averages = [sentence.mean(dim=0) for sentence in layers]
-        if as_json:
-            for sentence, vectors_of_sentence in zip(words, averages, strict=True):
-                for word, vector in zip(sentence, vectors_of_sentence.tolist(), strict=True):
-                    typer.echo(json.dumps({"word": word, "vector": vector}, ensure_ascii=False))
+        from elmo_hf import TINY
+        from elmo_hf.look import comparisons, numbers, read
+
+        words, layers = read(sentences, *_load(model or TINY))
+        if not as_json:
+            typer.echo("\n".join([*numbers(words, layers), *comparisons(words, layers)]))
             return
-        for sentence, vectors_of_sentence in zip(words, averages, strict=True):
-            typer.echo()
-            for word, vector in zip(sentence, vectors_of_sentence.tolist(), strict=True):
-                numbers = " ".join(f"{number:+.4f}" for number in vector[:6])
-                typer.echo(f"{word:>16}  {numbers} ... ({len(vector)} numbers)")
-        _compare(words, layers)
+        for sentence, found in zip(words, layers, strict=True):
+            for word, vector in zip(sentence, found.mean(dim=0).tolist(), strict=True):
+                typer.echo(json.dumps({"word": word, "vector": vector}, ensure_ascii=False))
 
 
 @app.command()
@@ -106,7 +106,7 @@ def embed(
         Path, typer.Argument(metavar="INPUT", help="Text (a sentence a line), .jsonl or .parquet; .gz, .xz.")
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The folder to write, or to go on with.")],
-    model: Annotated[str, typer.Option(help="A folder, or a name on the Hub.")],
+    model: Model = None,
     layers: Annotated[str, typer.Option(help="top, average, all, or numbers: 0,1,2.")] = "top",
     pool: Annotated[str | None, typer.Option(help="One vector a sentence: mean or max.")] = None,
     format: Annotated[str, typer.Option(help="safetensors, hdf5 (AllenNLP's) or parquet.")] = "safetensors",
@@ -127,6 +127,7 @@ def embed(
     with _one_sentence_errors():
         from transformers.utils import logging as transformers_logging
 
+        from elmo_hf import TINY
         from elmo_hf import embed as write_vectors
 
         logging.basicConfig(format="%(message)s")
@@ -135,7 +136,7 @@ def embed(
         vectors = write_vectors(
             source,
             output,
-            model,
+            model or TINY,
             layers=layers,
             pool=pool,
             format=format,
@@ -218,7 +219,7 @@ class States(str, Enum):
 @app.command()
 def perplexity(
     text: Annotated[Path, typer.Argument(help="Text (a sentence a line), .jsonl or .parquet; .gz, .xz.")],
-    model: Annotated[str, typer.Option(help="A folder, or a name on the Hub, with the softmax.")],
+    model: Model = None,
     states: Annotated[
         States,
         typer.Option(help="What a sentence starts from: zeros, the stored state, the sentence before."),
@@ -241,12 +242,13 @@ def perplexity(
         import torch
         from transformers.utils import logging as transformers_logging
 
+        from elmo_hf import TINY
         from elmo_hf.perplexity import load_language_model
         from elmo_hf.perplexity import perplexity as judge
 
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()  # what a folder lacks is said in a sentence of ours
-        language_model, tokenizer = load_language_model(model)
+        language_model, tokenizer = load_language_model(model or TINY)
         found = judge(
             language_model.to("cuda" if torch.cuda.is_available() else "cpu"),  # type: ignore[arg-type]
             text,
@@ -369,60 +371,17 @@ def push(
         typer.echo(f"Uploaded: {address}")
 
 
-def _load(name: str | None) -> "tuple[ElmoModel, ElmoTokenizer]":
-    import torch
+def _load(name: "str | Path") -> "tuple[ElmoModel, ElmoTokenizer]":
     from transformers.utils import logging
 
-    from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer
+    from elmo_hf import ElmoModel, ElmoTokenizer
 
     logging.disable_progress_bar()
-    if name is not None:
-        try:
-            return ElmoModel.from_pretrained(name).eval(), ElmoTokenizer.from_pretrained(name)
-        except OSError as error:
-            reason = str(error).split("\n")[0]
-            raise ValueError(f"no ELMo can be loaded from {name}: {reason}") from None
-    typer.echo(
-        "No --model given: these weights are random, drawn with seed 0. The vectors show how a word's vector "
-        "follows its context, but no meaning; `elmo-hf convert` makes a model of trained weights.",
-        err=True,
-    )
-    torch.manual_seed(0)
-    small = [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512]]  # the published "small" shape
-    config = ElmoConfig(lstm_dim=1024, projection_dim=128, num_highway_layers=1, char_filters=small)
-    return ElmoModel(config).eval(), ElmoTokenizer()
-
-
-def _read(
-    sentences: list[str], model: "ElmoModel", tokenizer: "ElmoTokenizer"
-) -> "tuple[list[list[str]], list[Tensor]]":
-    """Each sentence's words, and its layers (layers, words, dim)."""
-    import torch
-
-    encoding = tokenizer(sentences, padding=True, return_tensors="pt")
-    with torch.inference_mode():
-        hidden_states = model(**encoding, output_hidden_states=True).hidden_states
-    words = [tokenizer.tokenize(sentence) for sentence in sentences]
-    stacked = torch.stack(hidden_states, dim=1)
-    return words, [layers[:, : len(sentence)] for layers, sentence in zip(stacked, words, strict=True)]
-
-
-def _compare(words: list[list[str]], layers: "list[Tensor]") -> None:
-    import torch
-
-    places = defaultdict(list)
-    for number, sentence in enumerate(words):
-        for place, word in enumerate(sentence):
-            places[word].append((number, place))
-    repeated = {word: found for word, found in places.items() if len(found) > 1 and word.isalnum()}
-    if repeated:
-        typer.echo("\nThe same word twice, cosine of its vectors by layer (0 is the word without context):")
-    for word, found in repeated.items():
-        (first, i), *others = found
-        for second, j in others:
-            cosines = torch.cosine_similarity(layers[first][:, i], layers[second][:, j], dim=-1).tolist()
-            numbers = "  ".join(f"{layer}: {cosine:.3f}" for layer, cosine in enumerate(cosines))
-            typer.echo(f"{word:>16}  sentence {first + 1} and {second + 1}   {numbers}")
+    try:
+        return ElmoModel.from_pretrained(name).eval(), ElmoTokenizer.from_pretrained(name)
+    except OSError as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"no ELMo can be loaded from {name}: {reason}") from None
 
 
 @contextmanager

@@ -132,7 +132,9 @@ def perplexity(
     return judge.verdict(corpus, text.sentences, states)
 
 
-def load_language_model(name: str, needs_softmax: bool = True) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
+def load_language_model(
+    name: str | Path, needs_softmax: bool = True
+) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
     """From a folder, or by a name on the Hub. A model without a softmax is refused, or gets a random one."""
     try:
         loaded: Any = ElmoForPreTraining.from_pretrained(name, output_loading_info=True)
