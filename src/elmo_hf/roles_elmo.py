@@ -14,7 +14,7 @@ He et al. search for the best path with A*. Here the same path is found by dynam
 some roles X, the state beside a label tells whether X is absent, owed (an R-X waits for it) or there, so the
 best path among those that keep the rules of these X is known. It begins with none, which is Viterbi. If the
 best path breaks the rules of a role, that role is watched, too, and all is done again; a path that breaks no
-rule is the best of all that break none, as it is the best of even more. Mostly one or two roles are enough.
+rule is the best of all that break none, as it is the best of even more. Most rows break none to begin with.
 
 Each watched role makes the work three times as much, so that there are at most `MOST_WATCHED`. A role that
 would be one too many is then left out of the sentence, with its C-X and R-X: what is found is the best of the
