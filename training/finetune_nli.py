@@ -62,9 +62,13 @@ class HalvingTrainer(DecodingTrainer):
         super().__init__(model, args, **others)
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **others: Any
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
-        found: Any = super().compute_loss(model, inputs, return_outputs, **others)
+        found: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if not model.training:
             return found
         classifier: Any = self.accelerator.unwrap_model(model).classifier
