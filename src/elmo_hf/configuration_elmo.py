@@ -261,6 +261,13 @@ class ElmoConfig(PreTrainedConfig):
                 f"{self.maxout_pieces}."
             )
 
+    def validate_role_rules(self) -> None:
+        if self.role_rules and self.tag_scheme == "none":
+            raise ValueError(
+                "ElmoConfig: role_rules counts roles by their B- labels, so tag_scheme must not be 'none'; "
+                "set it to 'BIO'."
+            )
+
     def validate_task_input(self) -> None:
         if not (self.elmo_at_input or self.task_word_dim or self.task_char_filters):
             raise ValueError(
