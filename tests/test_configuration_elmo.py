@@ -78,6 +78,10 @@ def test_integers_serve_for_floats_and_json_round_trips(tmp_path):
         ({"task_hidden_size": 0}, "task_hidden_size must be at least 1"),
         ({"task_num_layers": 0}, "task_num_layers must be at least 1"),
         ({"predicate_dim": 0}, "predicate_dim must be at least 1"),
+        (
+            {"role_rules": True, "tag_scheme": "none"},
+            "role_rules counts roles by their B- labels, so tag_sch",
+        ),
         ({"max_answer_length": 0}, "max_answer_length must be at least 1"),
         ({"max_span_width": 0}, "max_span_width must be at least 1"),
         ({"max_antecedents": 0}, "max_antecedents must be at least 1"),

@@ -7,7 +7,8 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "elmo_hf"
 LAYERS = [
-    ["configuration_elmo", "words_elmo", "layers_elmo", "crf_elmo", "vectors_io", "sampling"],
+    ["configuration_elmo", "words_elmo", "layers_elmo", "roles_elmo", "vectors_io", "sampling"],
+    ["crf_elmo"],
     ["plot", "metrics", "metrics_coreference", "hub_results"],
     ["metrics_squad"],
     ["kernels.kept", "kernels.products", "kernels.cuda_cell", "kernels.steps", "kernels.memory"],
@@ -32,7 +33,7 @@ LAYERS = [
 ]
 # What travels to the Hub.
 FLAT = {"configuration", "tokenization", "modeling", "words", "layers", "checks"}
-FLAT |= {"crf", "cache", "task", "answers", "spans"}
+FLAT |= {"crf", "cache", "task", "answers", "spans", "roles"}
 
 
 def level(name):

@@ -1,92 +1,29 @@
-"""Coreference: it learns, is what the paper says, padding and order change nothing, folders are whole."""
-
-import json
-import os
-import subprocess
-import sys
-import textwrap
+"""Coreference: it is what the paper says, padding and order change nothing, mistakes are sentences."""
 
 import pytest
 import torch
 from slow_coreference import SlowCoreference, bucket, crosses
-from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModel, AutoTokenizer, Trainer, TrainingArguments
+from small_documents import (
+    AT,
+    GOLD,
+    NONE,
+    SENTENCES,
+    SHORT,
+    SHORT_GOLD,
+    encode,
+    label,
+    make,
+    make_choosy,
+    without_labels,
+)
 
 from elmo_hf import (
-    ElmoConfig,
-    ElmoForCoreferenceResolution,
     ElmoLayerCache,
-    ElmoModel,
     ElmoTokenizer,
     modeling_elmo_coreference,
     spans_elmo,
 )
-from elmo_hf.metrics_coreference import coreference_scores
 from elmo_hf.spans_elmo import best_spans, candidates, clusters_of, span_table
-
-SENTENCES = [
-    ["Ada", "met", "the", "old", "man", "'s", "brother", "in", "London", "."],
-    ["He", "gave", "her", "his", "book", "and", "left", "."],
-    ["She", "read", "it", "."],
-]
-GOLD = [[(0, 0, 0), (1, 2, 2), (2, 0, 0)], [(0, 2, 6), (1, 0, 0), (1, 3, 3)], [(1, 3, 4), (2, 2, 2)]]
-SHORT = [["Why", "?"], [], ["He", "asked", "why", "he", "asked", "."]]
-SHORT_GOLD = [[(2, 0, 0), (2, 3, 3)], [(2, 2, 2)]]
-SMALL = {
-    "lstm_dim": 12,
-    "projection_dim": 8,
-    "char_filters": [[1, 4], [2, 6]],
-    "vocab_size": 3,
-    "task_hidden_size": 6,
-    "task_num_layers": 1,
-    "span_hidden_size": 7,
-    "span_feature_dim": 3,
-}
-NONE = torch.finfo(torch.float32).min  # where there is no antecedent
-AT = {
-    "input": {},
-    "output": {"elmo_at_input": False, "elmo_at_output": True, "task_char_filters": [[2, 5]]},
-    "both": {"elmo_at_output": True},
-    "none": {"elmo_at_input": False, "task_char_filters": [[2, 5]]},
-}
-
-
-def make(**options):
-    torch.manual_seed(0)
-    model = ElmoForCoreferenceResolution(ElmoConfig(**SMALL | options))
-    for name, parameter in model.named_parameters():
-        if name.endswith(".bias") and "scorer" in name:
-            torch.nn.init.normal_(parameter)
-    return model.eval()
-
-
-def make_choosy(**options):
-    """Whose pairs score above zero now and then."""
-    model = make(mix_layer_norm=True, **options)
-    with torch.no_grad():
-        scores = model(**encode([SENTENCES], [GOLD])).logits[:, :, 1:]
-        model.pair_scorer.network.last.bias -= scores[scores > NONE].quantile(0.8)
-    return model
-
-
-def label(clusters):
-    """Clusters of (sentence, first, last) -> (mentions, 4)"""
-    mentions = [(*mention, number) for number, cluster in enumerate(clusters) for mention in cluster]
-    return torch.tensor(sorted(mentions), dtype=torch.long).view(-1, 4)
-
-
-def encode(documents, golds, **options):
-    """Documents of sentences as one batch."""
-    sentences = [sentence for document in documents for sentence in document]
-    batch = ElmoTokenizer()(sentences, is_split_into_words=True, padding=True, return_tensors="pt", **options)
-    numbers = [number for number, document in enumerate(documents) for _ in document]
-    labels = pad_sequence([label(gold) for gold in golds], batch_first=True, padding_value=-100)
-    return {**batch, "document_ids": torch.tensor(numbers), "labels": labels}
-
-
-def without_labels(batch):
-    return {name: value for name, value in batch.items() if name != "labels"}
-
 
 # ---- what the paper says, slowly
 
@@ -295,107 +232,6 @@ def test_a_long_document_fits_into_little_memory():
     assert sum(pairs) > 40 * spans_elmo.PAIRS_AT_ONCE
 
 
-# ---- it learns
-
-
-def story(number):
-    """A short story whose clusters follow from its words: names, and pronouns for whoever of their sex was
-    named last."""
-    generator = torch.Generator().manual_seed(number)
-
-    def pick(*choices):
-        return choices[int(torch.randint(len(choices), (1,), generator=generator))]
-
-    sentences, clusters, last = [], {}, {}
-    while len(sentences) < 17:
-        words, sentence = [], len(sentences)
-
-        def mention(who, *parts, words=words, sentence=sentence):
-            clusters.setdefault(who, []).append((sentence, len(words), len(words) + len(parts) - 1))
-            words.extend(parts)
-
-        sex, name = pick(("f", "Ada"), ("f", "Mary"), ("m", "Tom"), ("m", "John"))
-        if sex in last and pick(True, False):
-            mention(last[sex], {"f": "She", "m": "He"}[sex])
-        else:
-            mention(name, name, *pick((), ({"f": "Smith", "m": "Jones"}[sex],)))
-            last[sex] = name
-        words += pick(["saw"], ["spoke", "to"], ["never", "liked"])
-        if pick(True, False):
-            mention(last[sex], {"f": "her", "m": "his"}[sex])
-            words += pick(["mother"], ["dog"])
-        else:
-            words += pick(["the", "house"], ["a", "long", "letter"])
-        sentences.append([*words, "."])
-    return sentences, [cluster for cluster in clusters.values() if len(cluster) > 1]
-
-
-def test_stories_are_learnt_by_heart():
-    """Three of them, of fifty sentences together. What looks no more like a mention than other spans is
-    never kept, and not learnt; so here are places for most of the short spans."""
-    stories = [story(number) for number in range(3)]
-    assert sum(len(sentences) for sentences, _ in stories) > 50
-    options = {"task_hidden_size": 40, "task_dropout": 0.0, "elmo_dropout": 0.0, "span_hidden_size": 40}
-    options |= {"task_char_filters": [[3, 30]], "spans_per_word": 0.8, "max_span_width": 3}
-    model = make(lstm_dim=32, projection_dim=16, **options).train()
-    model.elmo_cache = ElmoLayerCache()
-    batches = [encode([sentences], [gold]) for sentences, gold in stories]
-    optimizer = torch.optim.Adam((one for one in model.parameters() if one.requires_grad), lr=0.01)
-    gold = [clusters for _, clusters in stories]
-    for _ in range(60):
-        losses = []
-        for batch in batches:
-            loss = model(**batch).loss
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        if max(losses) < 0.005:
-            break
-    model.eval()
-    found = [model.predict(sentences, ElmoTokenizer()) for sentences, _ in stories]
-    assert coreference_scores(found, gold)["conll_f1"] == 1
-
-
-def test_the_trainer_trains_it(tmp_path):
-    """Two documents a batch, and the last of them alone."""
-    model = make(task_dropout=0.0, elmo_dropout=0.0, task_char_filters=[[3, 10]])
-    documents = [(SENTENCES, GOLD), (SHORT, SHORT_GOLD), story(0)]
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path),
-        max_steps=30,
-        learning_rate=0.01,
-        per_device_train_batch_size=2,
-        per_device_eval_batch_size=2,
-        report_to="none",
-        disable_tqdm=True,
-        save_strategy="no",
-        logging_strategy="no",
-        use_cpu=True,
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-    )
-    trainer = Trainer(
-        model,
-        arguments,
-        train_dataset=documents,
-        eval_dataset=documents,
-        data_collator=lambda pairs: encode([one for one, _ in pairs], [gold for _, gold in pairs]),
-    )
-    before = trainer.evaluate()["eval_loss"]
-    frozen = [parameter.clone() for parameter in model.elmo.parameters()]
-    trainer.train()
-    assert trainer.evaluate()["eval_loss"] < 0.7 * before
-    assert all(torch.equal(old, new) for old, new in zip(frozen, model.elmo.parameters(), strict=True))
-
-
-@pytest.mark.parametrize("where", AT)
-def test_every_parameter_has_a_gradient(where):
-    model = make(freeze_elmo=False, **AT[where]).train()
-    model(**encode([SENTENCES], [GOLD])).loss.backward()
-    assert not [name for name, one in model.named_parameters() if one.requires_grad and one.grad is None]
-
-
 # ---- what is refused
 
 
@@ -447,81 +283,3 @@ def test_a_document_is_sentences_of_words(document, message):
     with pytest.raises(ValueError, match=message) as error:
         make().predict(document, ElmoTokenizer())
     assert "\n" not in str(error.value)
-
-
-# ---- saved, and loaded elsewhere
-
-
-@pytest.mark.parametrize("where", AT)
-def test_saving_and_loading_changes_nothing(where, tmp_path):
-    model = make(**AT[where])
-    model.save_pretrained(tmp_path)
-    loaded = AutoModel.from_pretrained(tmp_path)
-    assert type(loaded) is ElmoForCoreferenceResolution
-    weights = model.state_dict()
-    assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
-    batch = encode([SENTENCES], [GOLD])
-    # Where a weight lies in memory decides which product is used, and so the last bit.
-    torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits, rtol=1e-5, atol=1e-6)
-    assert loaded.predict(SENTENCES, ElmoTokenizer()) == model.predict(SENTENCES, ElmoTokenizer())
-    if model.config.reads_elmo:
-        assert torch.equal(ElmoModel.from_pretrained(tmp_path).layers[0].bias, model.elmo.layers[0].bias)
-
-
-def test_a_backbones_folder_is_taken_over_and_the_rest_is_new(tmp_path):
-    source = make()
-    source.elmo.save_pretrained(tmp_path)
-    assert type(AutoModel.from_pretrained(tmp_path)) is ElmoModel
-    model = ElmoForCoreferenceResolution.from_pretrained(tmp_path)
-    assert torch.equal(model.elmo.layers[0].bias, source.elmo.layers[0].bias)
-    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
-    assert model(**encode([SENTENCES], [GOLD])).loss.isfinite()
-
-
-REMOTE = """
-    import sys
-    sys.modules["elmo_hf"] = None  # importing it fails, as where it is not installed
-    import json
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
-    folder, sentences = sys.argv[1], json.loads(sys.argv[2])
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-    model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
-    batch = tokenizer(sentences, is_split_into_words=True, padding=True, return_tensors="pt")
-    logits, clusters = model(**batch).logits[0, :, :2], model.predict(sentences, tokenizer)
-    found = {"logits": logits.tolist(), "clusters": clusters}
-    model.save_pretrained(sys.argv[3])
-    tokenizer.save_pretrained(sys.argv[3])
-    assert not any(name == "elmo_hf" and module for name, module in sys.modules.items())
-    print(json.dumps(found))
-"""
-
-
-def run_without_the_package(folder, target, cache):
-    environment = os.environ | {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(REMOTE), str(folder), json.dumps(SENTENCES), str(target)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=cache,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
-
-
-def test_a_saved_folder_brings_its_code(tmp_path):
-    """With tokenizer, where the package cannot be imported; saved there, and loaded again."""
-    model = make_choosy()
-    model.save_pretrained(tmp_path / "first")
-    ElmoTokenizer().save_pretrained(tmp_path / "first")
-    (tmp_path / "cache").mkdir()
-    found = run_without_the_package(tmp_path / "first", tmp_path / "second", tmp_path / "cache")
-    logits = model(**encode([SENTENCES], [GOLD])).logits[0, :, :2]
-    torch.testing.assert_close(torch.tensor(found["logits"]), logits)
-    clusters = [[tuple(mention) for mention in cluster] for cluster in found["clusters"]]
-    assert clusters == model.predict(SENTENCES, ElmoTokenizer())
-    again = AutoModel.from_pretrained(tmp_path / "second")
-    assert again.predict(SENTENCES, AutoTokenizer.from_pretrained(tmp_path / "second")) == clusters

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from reference import options, random_softmax, random_weights, write_hdf5
 
+import elmo_hf
+
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
@@ -101,3 +103,24 @@ def test_mistakes_on_the_command_line(line, message, tmp_path, monkeypatch):
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "call"), re.findall(r"^\| `(Elmo\w+)` \|.*?`(model\.\w+\(.*?\))`", README, re.MULTILINE)
+)
+def test_the_calls_in_the_table_of_tasks_run(name, call):
+    shape = {"lstm_dim": 12, "projection_dim": 8, "char_filters": [[1, 4]], "vocab_size": 3}
+    model = getattr(elmo_hf, name)(elmo_hf.ElmoConfig(**shape, task_hidden_size=5)).eval()
+    found = eval(call, {"model": model, "tokenizer": elmo_hf.ElmoTokenizer()})
+    if name == "ElmoForQuestionAnswering":
+        assert found["answer"] == "At last, Ada paid."[found["start"] : found["end"]]
+        assert 0 < found["score"] < 1
+    else:
+        assert all(len(mention) == 3 for cluster in found for mention in cluster)
+
+
+def test_the_table_of_tasks_names_every_head_with_its_call():
+    heads = {name for name in elmo_hf.__all__ if name.startswith("ElmoFor")} - {"ElmoForPreTraining"}
+    assert set(re.findall(r"^\| `(Elmo\w+)` \|", README, re.MULTILINE)) == heads
+    assert "`model.answer(" in README
+    assert "`model.predict(" in README

@@ -30,7 +30,9 @@ from transformers import EvalPrediction
 from elmo_hf import ElmoForTokenClassification
 from elmo_hf.metrics import span_scores
 
-# Peters et al. (2018), A.4. The paper's second layer has half the cells.
+# Peters et al. (2018), A.7. The paper's second layer has half the cells and its word vectors are Senna's;
+# AllenNLP's published configuration (tagging/ner_elmo.jsonnet) has 200 in both layers, GloVe, BIOUL in
+# place of BIO labels, batches of 64 and a patience of 25.
 CONFIG: dict[str, Any] = {
     "task_word_dim": 50,
     "task_char_filters": [[3, 128]],

@@ -103,6 +103,8 @@ class ElmoConfig(PreTrainedConfig):
         tag_scheme: `"BIO"` allows only sequences of labels in which an `I-X` follows a `B-X` or `I-X`;
             `"none"` allows all. Left out, it is BIO exactly when every label is `O`, `B-...` or `I-...`.
         predicate_dim: size of the vector that tells a role labeller which word is the predicate.
+        role_rules: a role labeller's best sequence keeps the rules of roles: a core role is there at most
+            once, `C-X` stands behind an `X`, and `R-X` needs an `X`.
         classifier: how texts are classified: `"bcn"` reads one text, `"esim"` compares two sentences.
         maxout_pieces: the output layers of `"bcn"` are the greatest of so many linear ones; with 0, they are
             ReLU layers, as in the ELMo paper.
@@ -156,6 +158,7 @@ class ElmoConfig(PreTrainedConfig):
     use_crf: bool = True
     tag_scheme: Literal["BIO", "none"] | None = None
     predicate_dim: int = 100
+    role_rules: bool = False
     classifier: Literal["bcn", "esim"] = "bcn"
     maxout_pieces: int = 4
     max_answer_length: int = 17
@@ -256,6 +259,13 @@ class ElmoConfig(PreTrainedConfig):
             raise ValueError(
                 "ElmoConfig: maxout_pieces must be at least 2, or 0 for ReLU layers instead, but is "
                 f"{self.maxout_pieces}."
+            )
+
+    def validate_role_rules(self) -> None:
+        if self.role_rules and self.tag_scheme == "none":
+            raise ValueError(
+                "ElmoConfig: role_rules counts roles by their B- labels, so tag_scheme must not be 'none'; "
+                "set it to 'BIO'."
             )
 
     def validate_task_input(self) -> None:

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .roles_elmo import ElmoRoles
+
 IGNORED = -100  # a label that is not known, as everywhere in Transformers
 # Score of what is not allowed. Not minus infinity, of which a gradient would be NaN; its exponential is zero.
 FORBIDDEN = -10_000.0
@@ -157,12 +159,18 @@ class ElmoCRF(nn.Module):
         return start.to(scores.dtype), transitions.to(scores.dtype), end.to(scores.dtype)
 
     @torch.no_grad()
-    def decode(self, scores: Tensor, mask: Tensor) -> Tensor:
-        """scores (batch, words, labels) -> the best allowed path, (batch, words), `IGNORED` at padding"""
+    def decode(self, scores: Tensor, mask: Tensor, roles: ElmoRoles | None = None) -> Tensor:
+        """scores (batch, words, labels) -> the best allowed path, (batch, words), `IGNORED` at padding.
+
+        With `roles`, the best that keeps their rules."""
+        if mask.shape[1] == 0:
+            return mask.long()
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         if not self.learned:
             scores = scores.log_softmax(dim=-1)
-        return best_paths(scores, mask, *self._chain(scores)) if mask.shape[1] else mask.long()
+        chain = self._chain(scores)
+        paths = best_paths(scores, mask, *chain)
+        return paths if roles is None else roles.mend(paths, scores, mask, *chain)
 
     def _check(self, gold: Tensor, mask: Tensor) -> None:
         """A sentence that the rules forbid has no probability that could be learnt."""

@@ -22,6 +22,7 @@ from .checks_elmo import check_range, check_shape
 from .configuration_elmo import ElmoConfig
 from .crf_elmo import ElmoCRF
 from .layers_elmo import ElmoBiRNN, ElmoInterleavedRNN, ElmoVariationalDropout
+from .roles_elmo import ElmoRoles
 from .task_elmo import ElmoTaskInput, ElmoTaskModel
 
 
@@ -108,7 +109,8 @@ class ElmoForSemanticRoleLabeling(ElmoTagger):
 
     The RNN is the deep one of He et al. (2017): layers with highways that read in turn from the left and from
     the right. The paper has task_hidden_size=300, task_num_layers=8, task_dropout=0.1 and use_crf=False: each
-    word has its own softmax, and the best sequence that the BIO scheme allows is found afterwards.
+    word has its own softmax, and the best sequence that the BIO scheme allows is found afterwards. With
+    role_rules=True it is the best that keeps the rules of roles, too, as in their constrained decoding.
     """
 
     def __init__(self, config: ElmoConfig) -> None:
@@ -117,6 +119,7 @@ class ElmoForSemanticRoleLabeling(ElmoTagger):
         size, layers, dropout = config.task_hidden_size, config.task_num_layers, config.task_dropout
         self.rnn = ElmoInterleavedRNN(self.input_size + config.predicate_dim, size, layers, dropout)
         self._make_head(dropout=0.0)  # each layer's output has had it
+        self.roles = ElmoRoles(self.crf.labels) if config.role_rules else None
 
     @can_return_tuple
     def forward(
@@ -149,9 +152,11 @@ class ElmoForSemanticRoleLabeling(ElmoTagger):
         predicate_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
-        """The best sequence of labels that the scheme allows, (batch, words), with -100 at padding."""
+        """The best sequence of labels that the scheme allows, and the rules of roles where the config says
+        so, (batch, words), with -100 at padding."""
         words = self.read(input_ids, char_ids, attention_mask, inputs_embeds)
-        return self.crf.decode(self._scores(self._with_predicate(words, predicate_mask)), words.mask)
+        scores = self._scores(self._with_predicate(words, predicate_mask))
+        return self.crf.decode(scores, words.mask, self.roles)
 
     def _with_predicate(self, words: ElmoTaskInput, predicate_mask: Tensor | None) -> ElmoTaskInput:
         if predicate_mask is None:
