@@ -7,10 +7,10 @@
     python benchmarks/tables.py --data DATA --smoke                      # tiny sizes, a random biLM
 
 What is run is in tables_plan.py. Each run is a recipe of training/ in a process of its own with one thread,
-in `runs/tables/<run>/`; its scores go to `results/tables/runs/<run>.json`, and its model is taken away. Killed
-at any time, the same command goes on: runs that are done are not done again, and one that was cut off begins
-anew. At the end the tables (`results/table1.json` ...), their pictures and README.md are written from the runs
-there are, with an empty cell for what is missing.
+in `runs/tables/<run>/`; its scores go to `results/tables/runs/<run>.json`, and its model is taken away.
+Killed at any time, the same command goes on: runs that are done are not done again, and one that was cut off
+begins anew. At the end the tables (`results/table1.json` ...), their pictures and README.md are written from
+the runs there are, with an empty cell for what is missing.
 """
 
 import argparse

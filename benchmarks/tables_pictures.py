@@ -6,13 +6,12 @@ draw_tables(tables, Path("benchmarks/results"))     # table1.png, figure1.png; n
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elmo_hf.plot import BLUE, ORANGE
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Rows = list[dict[str, Any]]
-COLUMNS = {"baseline": (ORANGE, "without ELMo"), "elmo": (BLUE, "with ELMo")}
+# The colours of elmo_hf/plot.py, which brings PyTorch with it.
+COLUMNS = {"baseline": ("#D55E00", "without ELMo"), "elmo": ("#0072B2", "with ELMo")}
 
 
 def draw_tables(tables: dict[str, Any], folder: Path) -> None:

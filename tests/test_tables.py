@@ -1,0 +1,578 @@
+"""The paper's tables: their arithmetic by hand, their plan, going on after a kill, and a whole small one."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import tables_collect  # noqa: E402
+import tables_inputs  # noqa: E402
+import tables_pictures  # noqa: E402
+import tables_runs  # noqa: E402
+import tables_work  # noqa: E402
+from tables_plan import (  # noqa: E402
+    TABLES,
+    TASKS,
+    baseline_of,
+    epochs,
+    planned,
+    recipe_flags,
+    run_of,
+    smoke_plan,
+)
+from tables_runs import Places  # noqa: E402
+
+SEEDS = [0, 1, 2]
+
+
+# ---- arithmetic
+
+
+def test_means_and_deviations_by_hand():
+    assert tables_collect.cell({0: 60.0, 1: 62.0, 2: 64.0}) == {
+        "mean": 62.0,
+        "std": 2.0,
+        "seeds": [0, 1, 2],
+        "scores": [60.0, 62.0, 64.0],
+    }
+    assert tables_collect.cell({4: 60.0}) == {"mean": 60.0, "std": None, "seeds": [4], "scores": [60.0]}
+    assert tables_collect.cell({}) is None
+
+
+def test_the_papers_error_reductions_come_out():
+    """As they stand in its Table 1; the one of names is given there as 21."""
+    wanted = {"squad": 24.9, "nli": 5.8, "srl": 17.2, "coref": 9.8, "ner-wnut": 21.0, "sst": 6.8}
+    for name, reduction in wanted.items():
+        assert tables_collect.paper_of(TASKS[name])["relative_error_reduction"] == reduction
+    assert tables_collect.error_reduction(50.0, 45.0) == -10.0
+    assert tables_collect.error_reduction(100.0, 100.0) is None
+
+
+@pytest.mark.parametrize(
+    ("baseline", "elmo", "wanted"),
+    [
+        ([50, 52], [49, 51], "no"),
+        ([50, 52], [50, 52], "no"),
+        ([50, 52], [51, 53], "within the deviations"),
+        ([50, 52], [60, 62], "yes"),
+        ([50], [60], "one seed"),
+    ],
+)
+def test_whether_it_helps(baseline, elmo, wanted):
+    cells = [tables_collect.cell(dict(enumerate(map(float, scores)))) for scores in (baseline, elmo)]
+    assert tables_collect.verdict(*cells) == wanted
+
+
+def result(run, score, plan=TASKS, **more):
+    """What `record` keeps of a run, as far as it is collected."""
+    scores = {split: {plan[run.task].metric: score} for split in ("dev", "test")}
+    return vars(run) | {"scores": scores, "flags": recipe_flags(run, plan), "seconds": 60.0} | more
+
+
+def results_of(task, scores, baselines, change=None, **more):
+    found = {}
+    for seed, score in scores.items():
+        run = run_of(TASKS, task, change or {}, seed)
+        found[run.name("tiny")] = result(run, score, **more)
+    for seed, score in baselines.items():
+        run = baseline_of(run_of(TASKS, task, change or {}, seed))
+        found[run.name("tiny")] = result(run, score, **more)
+    return found
+
+
+def row_of(tables, name, task, variant="ELMo"):
+    rows = [row for row in tables[name]["rows"] if (row["task"], row["variant"]) == (task, variant)]
+    assert len(rows) == 1
+    return rows[0]
+
+
+def test_a_row_by_hand():
+    found = results_of("sst", {0: 0.42, 1: 0.44, 2: 0.46}, {0: 0.40, 1: 0.40, 2: 0.40})
+    tables = tables_collect.collect(found, TASKS, "tiny", SEEDS)
+    row = row_of(tables, "table1", "Sentiment, SST-5")
+    assert row["baseline"]["mean"] == 40.0
+    assert row["elmo"] == {"mean": 44.0, "std": 2.0, "seeds": SEEDS, "scores": [42.0, 44.0, 46.0]}
+    assert row["relative_error_reduction"] == 6.7  # 4 of 60
+    assert row["helps"] == "yes"
+    assert row["metric"] == "accuracy"
+    assert row["train_size"] == 8544
+    assert row["missing"] == []
+    assert row["command"].endswith("--elmo tiny --only table1 --tasks sst --seeds 0 1 2")
+    assert row["paper"] == {
+        "task": "SST-5",
+        "baseline": 51.4,
+        "elmo": 54.7,
+        "relative_error_reduction": 6.8,
+    }
+    line = next(
+        line for line in tables_collect.markdown_of("table1", tables["table1"]).split("\n") if "SST" in line
+    )
+    assert line == (
+        "| Sentiment, SST-5 | accuracy | 8,544 | 40.0 ± 0.0 | 44.0 ± 2.0 | 6.7 % | yes "
+        "| SST-5: 51.4 → 54.7 | 6.8 % |"
+    )
+
+
+def test_squads_scores_are_percentages_already():
+    found = results_of("squad", {0: 45.5}, {0: 40.0})
+    row = row_of(tables_collect.collect(found, TASKS, "tiny", [0]), "table1", "Questions, SQuAD 1.1")
+    assert row["elmo"]["mean"] == 45.5
+    assert row["relative_error_reduction"] == 9.2  # 5.5 of 60
+    assert row["helps"] == "one seed"
+
+
+def test_pronouns_are_judged_by_the_models_of_coreference():
+    found = results_of("coref", {0: 0.3}, {0: 0.2}, gap={"f1": 0.5})
+    rows = tables_collect.collect(found, TASKS, "tiny", [0])["table1"]["rows"]
+    check = next(row for row in rows if row["task"].startswith("GAP"))
+    assert check["elmo"]["mean"] == check["baseline"]["mean"] == 50.0
+    assert check["helps"] == "no"
+    assert check["paper"] is None
+
+
+def test_what_is_missing_is_empty_and_named():
+    found = results_of("sst", {0: 0.42}, {0: 0.40, 1: 0.40})
+    tables = tables_collect.collect(found, TASKS, "tiny", [0, 1])
+    row = row_of(tables, "table1", "Sentiment, SST-5")
+    assert row["elmo"]["seeds"] == [0]
+    assert row["relative_error_reduction"] is None
+    assert row["helps"] is None
+    assert row["missing"] == ["tiny.sst.both.mix.l2-0.001.frozen.n8544.seed-1"]
+    other = row_of(tables, "table1", "SRL, PropBank EWT")
+    assert (other["baseline"], other["elmo"], len(other["missing"])) == (None, None, 4)
+    text = tables_collect.markdown_of("table1", tables["table1"])
+    assert "| SRL, PropBank EWT | f1 | 10,000 | not run | not run | – | – |" in text
+    assert "| 42.0 (one seed) | – | – |" in text
+    assert "Nothing of this is measured yet." in tables_collect.markdown_of("figure1", tables["figure1"])
+
+
+def test_results_of_other_settings_do_not_count():
+    longer = {name: replace(task, epochs=task.epochs + 1) for name, task in TASKS.items()}
+    found = results_of("sst", {0: 0.42}, {0: 0.40})
+    row = row_of(tables_collect.collect(found, longer, "tiny", [0]), "table1", "Sentiment, SST-5")
+    assert row["baseline"] is row["elmo"] is None
+
+
+def test_variants_stand_side_by_side():
+    changes = TABLES["table2"].variants
+    found = {}
+    for number, change in enumerate(changes.values()):
+        found |= results_of("sst", {0: 0.42 + number / 100}, {0: 0.40}, change)
+    tables = tables_collect.collect(found, TASKS, "tiny", [0])
+    lines = tables_collect.markdown_of("table2", tables["table2"]).split("\n")
+    assert "| task | without ELMo | top layer | all layers, lambda 1 | all layers, lambda 0.001 |" in lines
+    one = " (one seed)"
+    assert lines[-1] == (
+        f"| Sentiment, SST-5 | 40.0{one} | 42.0{one} (3.3 %) | 43.0{one} (5.0 %) | 44.0{one} (6.7 %) |"
+    )
+
+
+def test_shares_of_the_train_set_have_baselines_of_their_own():
+    found = {}
+    for share in (0.01, 1.0):
+        found |= results_of("srl", {0: 0.4 + share / 10}, {0: 0.3 + share / 10}, {"share": share})
+    tables = tables_collect.collect(found, TASKS, "tiny", [0])
+    row = row_of(tables, "figure1", "SRL, PropBank EWT", "1 %")
+    assert (row["train_size"], row["baseline"]["mean"], row["elmo"]["mean"]) == (100, 30.1, 40.1)
+    lines = tables_collect.markdown_of("figure1", tables["figure1"]).split("\n")
+    assert "| task | 1 % | 2 % | 5 % | 10 % | 20 % | 50 % | 100 % |" in lines
+    without = next(line for line in lines if line.startswith("| SRL, PropBank EWT, without"))
+    assert without.startswith("| SRL, PropBank EWT, without | 30.1 (one seed) | not run |")
+    assert without.endswith("| 40.0 (one seed) |")
+
+
+def test_pictures_of_what_is_there(tmp_path):
+    found = results_of("sst", {0: 0.42, 1: 0.44}, {0: 0.40})
+    found |= results_of("srl", {0: 0.4}, {}, {"share": 0.01})
+    tables = tables_collect.collect(found, TASKS, "tiny", [0, 1])
+    tables_pictures.draw_tables(tables, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"table1.png", "figure1.png"}
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    tables_pictures.draw_tables(tables_collect.collect({}, TASKS, "tiny", SEEDS), empty)
+    assert not list(empty.iterdir())
+
+
+def test_the_readme_shows_what_the_json_says():
+    readme = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    results = BENCHMARKS / "results"
+    paths = {name: results / f"{name}.json" for name in TABLES}
+    if not all(path.is_file() for path in paths.values()):
+        pytest.skip("the tables are not stored")
+    tables = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items()}
+    assert tables_collect.filled(readme, tables, TASKS) == readme, "run python benchmarks/tables.py --collect"
+    for name in (*TABLES, "budget"):
+        assert f"<!-- tables: {name} -->" in readme
+
+
+# ---- the plan
+
+
+def test_the_plan_has_what_the_paper_has():
+    assert set(TABLES["table1"].tasks) == set(TASKS)
+    recipes = {task.recipe for task in TASKS.values()}
+    assert recipes == {f"finetune_{name}.py" for name in ("srl", "ner", "sst", "nli", "squad", "coref")}
+    assert all((BENCHMARKS.parent / "training" / recipe).is_file() for recipe in recipes)
+    assert list(TABLES["figure1"].variants) == ["1 %", "2 %", "5 %", "10 %", "20 %", "50 %", "100 %"]
+    layers = [run_of(TASKS, "srl", change, 0) for change in TABLES["table2"].variants.values()]
+    assert [(run.layers, run.mix_l2) for run in layers] == [("top", 0.001), ("mix", 1.0), ("mix", 0.001)]
+    places = [run_of(TASKS, "srl", change, 0).place for change in TABLES["table3"].variants.values()]
+    assert places == ["input", "both", "output"]
+    assert run_of(TASKS, "srl", TABLES["tuned"].variants["tuned"], 0).biLM == "tuned"
+    for name in TABLES["adapted"].tasks:
+        assert TASKS[name].domain is not None
+
+
+def test_table_1_of_all_tasks_comes_first_and_nothing_twice():
+    runs = planned(TASKS, list(TABLES), list(TASKS), SEEDS)
+    assert len(set(runs)) == len(runs)
+    first = runs[: 2 * len(TASKS)]
+    assert {run.task for run in first} == set(TASKS)
+    assert {run.seed for run in first} == {0}
+    assert [run.place == "none" for run in first] == [True, False] * len(TASKS)
+    table1 = planned(TASKS, ["table1"], list(TASKS), SEEDS)
+    assert runs[: len(table1)] == table1
+    assert len(table1) == 2 * len(TASKS) * len(SEEDS)
+    names = [run.name("tiny") for run in runs]
+    assert len(set(names)) == len(names)
+
+
+def test_a_baseline_has_the_same_budget():
+    for run in planned(TASKS, list(TABLES), list(TASKS), [0]):
+        flags, other = recipe_flags(run, TASKS), recipe_flags(baseline_of(run), TASKS)
+        cut = flags.index("--set") + 1 + len(TASKS[run.task].settings)
+        assert flags[:cut] == other[:cut]
+        assert other[cut:] == ["elmo_at_input=false", "elmo_at_output=false"]
+    assert baseline_of(run_of(TASKS, "sst", {"mix_l2": 1.0}, 0)) == baseline_of(run_of(TASKS, "sst", {}, 0))
+
+
+def test_few_examples_are_read_more_often():
+    task = TASKS["srl"]
+    sizes = {share: run_of(TASKS, "srl", {"share": share}, 0) for share in (1.0, 0.5, 0.01)}
+    assert epochs(sizes[1.0], task) == (task.epochs, task.patience)
+    assert epochs(sizes[0.5], task) == (2 * task.epochs, 2 * task.patience)
+    assert epochs(sizes[0.01], task) == (3 * task.epochs, 3 * task.patience)
+
+
+def test_recipes_know_these_flags():
+    """Each command of the plan is one that its recipe's parser takes."""
+    sys.path.insert(0, str(BENCHMARKS.parent / "training"))
+    from finetuning import make_parser, parse_setting
+
+    from elmo_hf import ElmoConfig
+
+    for run in planned(TASKS, list(TABLES), list(TASKS), [0]):
+        parser = make_parser("", batch_size=1, learning_rate=1.0, epochs=1, patience=1, clip=1.0)
+        for name in ("--phrases", "--max-context"):
+            parser.add_argument(name)
+        flags = parser.parse_args(["--output", "x", *recipe_flags(run, TASKS)])
+        assert (flags.train_size, flags.seeds) == (run.train_size, [run.seed])
+        config = ElmoConfig(**dict(map(parse_setting, flags.set)))
+        assert config.reads_elmo == (run.place != "none")
+
+
+def test_commands_name_no_place_of_this_machine(tmp_path):
+    places = Places(tmp_path / "data", str(tmp_path / "my-elmo"), tmp_path / "runs", tmp_path, TASKS)
+    for run in planned(TASKS, list(TABLES), list(TASKS), [0]):
+        commands = tables_runs.told(places, run)
+        assert not any(str(tmp_path) in command for command in commands)
+        assert all(command.startswith("python training/") for command in commands)
+        for words in tables_runs.commands_of(places, run):
+            real = tables_runs.resolved(places, words)
+            assert not any(re.match("(DATA|RUNS)/|ELMO$", word) for word in real)
+    adapted = run_of(TASKS, "sst", {"biLM": "adapted"}, 0)
+    first, second = tables_runs.told(places, adapted)
+    assert "--start my-elmo --data runs/tables/data/movies.txt" in first
+    assert "--elmo runs/tables/adapted-my-elmo-movies/final" in second
+
+
+# ---- inputs
+
+
+def test_what_is_missing_of_the_data_is_named(tmp_path):
+    run = run_of(TASKS, "ner-wnut", {}, 0)
+    folder = tmp_path / "ner_wnut17"
+    assert tables_inputs.missing_file([run], TASKS, tmp_path) == folder / "wnut17train.conll"
+    folder.mkdir()
+    for name in ("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"):
+        (folder / name).touch()
+    assert tables_inputs.missing_file([run], TASKS, tmp_path) is None
+    adapted = replace(run, biLM="adapted")
+    assert tables_inputs.missing_file([adapted], TASKS, tmp_path) == tmp_path / "ner_btc" / "a.conll"
+
+
+def test_a_premise_is_for_dev_or_for_test(tmp_path):
+    import lzma
+
+    rows = [f"premise {number // 3}\thypothesis {number}\tneutral\tfiction" for number in range(300)]
+    (tmp_path / "nli_mnli_20k").mkdir()
+    text = "\n".join(["sentence1\tsentence2\tlabel\tgenre", *rows]) + "\n"
+    (tmp_path / tables_inputs.MNLI).write_bytes(lzma.compress(text.encode()))
+    tables_inputs.cut_mnli(tmp_path, tmp_path / "cut")
+    parts = {}
+    for name in ("mnli_dev", "mnli_test"):
+        header, *lines = (tmp_path / "cut" / f"{name}.tsv").read_text(encoding="utf-8").splitlines()
+        assert header == "sentence1\tsentence2\tlabel\tgenre"
+        parts[name] = lines
+    assert sorted(parts["mnli_dev"] + parts["mnli_test"]) == sorted(rows)
+    premises = [{line.split("\t")[0] for line in lines} for lines in parts.values()]
+    assert not premises[0] & premises[1]
+    assert min(map(len, premises)) > 20
+
+
+def test_text_of_a_field(tmp_path, monkeypatch):
+    (tmp_path / "srl.conll").write_text("s 0 He PRON\ns 1 left VERB\n\ns 0 Why ADV\n", encoding="utf-8")
+    monkeypatch.setitem(tables_inputs.DOMAINS, "web", (("DATA/srl.conll",), 2))
+    tables_inputs.make_domain("web", tmp_path, tmp_path)
+    assert (tmp_path / "web.txt").read_text(encoding="utf-8") == "He left\nWhy\n"
+
+
+# ---- processes
+
+# In place of a recipe: it says who it is, and sleeps where it finds a file "wait".
+RECIPE = """
+import json, os, sys, time
+from pathlib import Path
+words = sys.argv[1:]
+output, seed = Path(words[words.index("--output") + 1]), words[words.index("--seeds") + 1]
+data = Path(words[words.index("--train") + 1]).parent
+with (data / "calls").open("a") as file:
+    file.write(output.name + "\\n")
+assert not (output / "half").exists(), "an earlier run has left something"
+(output / "half").touch()
+while (data / "wait").exists() and seed == "1":
+    time.sleep(0.01)
+found = {"dev": {"f1": 0.25}, "test": {"f1": 0.5}, "epochs": 3, "best_epoch": 2}
+found |= {"seconds": 1.5, "processor_seconds": 1.0}
+versions = {"threads": os.environ["OMP_NUM_THREADS"]}
+results = {"runs": {seed: found}, "examples": {"train": 40}, "versions": versions}
+(output / "results.json").write_text(json.dumps(results))
+"""
+DRIVER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv.pop(1))
+import tables, tables_runs
+tables_runs.ROOT = Path(sys.argv.pop(1))
+tables.main()
+"""
+
+
+@pytest.fixture
+def stage(tmp_path):
+    """Made-up data and a made-up recipe. Called, it is the command; `begin` leaves it running."""
+    data = tmp_path / "data" / "ner_wnut17"
+    data.mkdir(parents=True)
+    for name in ("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"):
+        (data / name).touch()
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "finetune_ner.py").write_text(RECIPE, encoding="utf-8")
+
+    class Stage:
+        folder, wait, calls = tmp_path, data / "wait", data / "calls"
+        kept = tmp_path / "results" / "tables" / "runs"
+
+        def begin(self, *flags):
+            command = [sys.executable, "-c", DRIVER, BENCHMARKS, tmp_path, "--smoke", "--only", "table1"]
+            command += ["--tasks", "ner-wnut", "--data", tmp_path / "data", "--runs", tmp_path / "runs"]
+            command += ["--results", tmp_path / "results", *flags]
+            return subprocess.Popen(
+                [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+
+        def __call__(self, *flags):
+            process = self.begin(*flags)
+            out, error = process.communicate()
+            return process.returncode, out, error
+
+        def called(self):
+            return self.calls.read_text().split() if self.calls.exists() else []
+
+        def until(self, number):
+            while len(self.called()) < number:
+                time.sleep(0.01)
+
+    return Stage()
+
+
+def names_of(seeds):
+    plan = smoke_plan()
+    return [run.name("smoke") for run in planned(plan, ["table1"], ["ner-wnut"], seeds)]
+
+
+def test_each_run_is_done_once_and_kept(stage):
+    code, out, error = stage("--seeds", "0", "1", "--jobs", "2")
+    assert (code, error) == (0, "")
+    assert sorted(stage.called()) == sorted(names_of([0, 1]))
+    assert "0 runs left, about 0.0 hours" in out
+    kept = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in stage.kept.iterdir()}
+    assert sorted(kept) == sorted(names_of([0, 1]))
+    for name, one in kept.items():
+        assert one["name"] == name
+        assert one["scores"] == {"dev": {"f1": 0.25}, "test": {"f1": 0.5}}
+        assert one["versions"] == {"threads": "1"}
+        assert str(stage.folder) not in json.dumps(one)
+    assert not [path for path in (stage.folder / "runs").iterdir() if path.is_dir()]  # no model is left
+    [row] = [
+        row
+        for row in json.loads((stage.folder / "results" / "table1.json").read_text())["rows"]
+        if row["elmo"]
+    ]
+    assert row["baseline"]["mean"] == row["elmo"]["mean"] == 50.0
+    assert row["missing"] == []
+    assert (stage.folder / "results" / "table1.png").is_file()
+    assert stage("--seeds", "0", "1")[0] == 0
+    assert len(stage.called()) == 4
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_one_goes_on_at_the_run_that_was_cut_off(stage, sign):
+    stage.wait.touch()
+    process = stage.begin("--seeds", "0", "1")
+    stage.until(3)  # both of seed 0 are done, and the baseline of seed 1 has begun
+    process.send_signal(sign)
+    process.communicate()
+    assert process.returncode == (143 if sign == signal.SIGTERM else -signal.SIGKILL)
+    assert {path.stem for path in stage.kept.iterdir()} == set(names_of([0]))
+    before = {path: path.stat().st_mtime_ns for path in stage.kept.iterdir()}
+    stage.wait.unlink()
+    if sign == signal.SIGKILL:
+        time.sleep(0.5)  # its recipe, which nobody has told to end, ends by itself
+    assert stage("--seeds", "0", "1")[0] == 0
+    done = names_of([0, 1])
+    if sign == signal.SIGTERM:
+        assert stage.called() == [*done[:3], *done[2:]]  # the third was begun again, the others not
+    assert {path.stem for path in stage.kept.iterdir()} == set(done)
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+
+
+def test_sigterm_ends_the_recipe_too(stage):
+    stage.wait.touch()
+    process = stage.begin("--seeds", "1")
+    stage.until(1)
+    process.terminate()
+    process.communicate()  # would wait for whoever still holds its pipes
+    stage.wait.unlink()
+    time.sleep(0.2)
+    assert not list((stage.folder / "runs").glob("*/results.json"))
+
+
+def test_results_that_were_not_recorded_yet_are_not_made_again(stage):
+    places = Places(
+        stage.folder / "data", None, stage.folder / "runs", stage.folder / "results", smoke_plan()
+    )
+    run = planned(places.plan, ["table1"], ["ner-wnut"], [0])[0]
+    tables_runs.begin(places, run)
+    assert not tables_runs.has_learnt(places, run)
+    found = {"dev": {"f1": 0.1}, "test": {"f1": 0.2}, "epochs": 1, "best_epoch": 1}
+    found |= {"seconds": 1.0, "processor_seconds": 1.0}
+    results = {"runs": {"0": found}, "examples": {}, "versions": {}}
+    (places.folder(run) / "results.json").write_text(json.dumps(results))
+    assert stage("--seeds", "0")[0] == 0
+    assert stage.called() == names_of([0])[1:]
+    assert len(list(stage.kept.iterdir())) == 2
+
+
+def test_a_failed_run_is_told_and_the_others_go_on(stage):
+    recipe = stage.folder / "training" / "finetune_ner.py"
+    recipe.write_text("import sys\nif '.none.' in ' '.join(sys.argv): sys.exit('no luck')\n" + RECIPE)
+    code, out, error = stage("--seeds", "0")
+    first, second = names_of([0])
+    assert code == 1
+    assert f"{first}: ended with 1: no luck" in out
+    assert error == f"tables.py: 1 failed, see their logs in {stage.folder / 'runs'}: {first}.\n"
+    assert [path.stem for path in stage.kept.iterdir()] == [second]
+
+
+def test_no_run_is_begun_when_the_minutes_are_over(stage):
+    assert stage("--minutes", "0")[0] == 0
+    assert stage.called() == []
+
+
+def test_a_dry_run_writes_nothing_and_tells_the_time(stage):
+    code, out, _ = stage("--dry-run", "--seeds", "0")
+    assert code == 0
+    assert [line.split()[-1] for line in out.splitlines()[:2]] == names_of([0])
+    assert "2 runs left, about" in out
+    assert not (stage.folder / "runs").exists()
+    assert not (stage.folder / "results").exists()
+
+
+def test_estimates_follow_what_was_measured(tmp_path):
+    places = Places(None, "tiny", tmp_path, tmp_path, TASKS)
+    runs = planned(TASKS, ["table1"], ["sst", "srl"], [0, 1])
+    before = tables_runs.minutes_left(places, runs)
+    run = runs[0]
+    assert run.task == "srl"
+    assert run.place == "none"
+    kept = tmp_path / "tables" / "runs" / f"{run.name('tiny')}.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(json.dumps(result(run, 0.5) | {"seconds": 3 * 60 * before[0]}))
+    after = tables_runs.minutes_left(places, runs)
+    assert after == pytest.approx([3 * minutes for minutes in before])
+
+
+def test_a_job_waits_for_what_another_makes(tmp_path):
+    made = tmp_path / "made"
+    script = "import sys, pathlib; pathlib.Path(sys.argv[1]).mkdir()"
+    jobs = [
+        tables_work.Job("user", [[sys.executable, "-c", "pass"]], tmp_path / "user.log", needs=made),
+        tables_work.Job("maker", [[sys.executable, "-c", script, str(made)]], tmp_path / "maker.log"),
+    ]
+    ended = []
+    tables_work.run_jobs(jobs, 2, None, lambda job: ended.append((job.name, job.fault())))
+    assert ended == [("maker", None), ("user", None)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dry-run"], "name the folder of the data by --data."),
+        (["--data", "/absent"], "tables.py: /absent/ner_wnut17/wnut17train.conll is missing; is /absent the"),
+        (["--data", "x", "--jobs", "0"], "--jobs must be 1 or more."),
+    ],
+)
+def test_a_wrong_call_is_one_sentence(tmp_path, flags, message):
+    command = [sys.executable, str(BENCHMARKS / "tables.py"), "--tasks", "ner-wnut", "--only", "table1"]
+    command += ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+# ---- a whole one
+
+
+def test_a_small_one_with_the_real_recipe(tmp_path):
+    folder = tmp_path / "data" / "ner_wnut17"
+    folder.mkdir(parents=True)
+    text = "Ada\tB-person\nsaw\tO\nthe\tO\nBay\tB-location\n\n" * 60
+    for name in ("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"):
+        (folder / name).write_text(text, encoding="utf-8")
+    command = [sys.executable, str(BENCHMARKS / "tables.py"), "--smoke", "--data", str(tmp_path / "data")]
+    command += ["--only", "table1", "--tasks", "ner-wnut", "--seeds", "0", "--runs", str(tmp_path / "runs")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    rows = json.loads((tmp_path / "runs" / "results" / "table1.json").read_text())["rows"]
+    [row] = [row for row in rows if row["elmo"]]
+    assert 0 <= row["elmo"]["mean"] <= 100
+    assert row["train_size"] == 40
+    [kept] = (tmp_path / "runs" / "results" / "tables" / "runs").glob("smoke.*.json")
+    kept = json.loads(kept.read_text(encoding="utf-8"))
+    assert kept["examples"]["train"] == 40
+    assert kept["best_epoch"] == kept["epochs"] == 1
+    assert kept["seconds"] > 0
