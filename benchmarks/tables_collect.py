@@ -83,7 +83,10 @@ def rows_of(
             row = {"task": title, "variant": variant, "metric": plan[task].metric}
             command = f"python benchmarks/tables.py --data DATA --elmo {model} --only {name} --tasks {task}"
             row |= compared(runs, found, plan, model, score)
-            row |= {"train_size": runs[0].train_size, "paper": paper_of(plan[task])}
+            row |= {
+                "train_size": runs[0].train_size,
+                "paper": paper_of(plan[task]) if name == "table1" else None,
+            }
             rows.append(row | {"command": f"{command} --seeds {' '.join(map(str, seeds))}"})
             if name == "table1" and task == "coref":
                 checked = compared(runs, found, plan, model, gap_score)
