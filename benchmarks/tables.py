@@ -29,7 +29,6 @@ from tables_runs import (
     listing,
     progress,
     record,
-    stored,
     waiting,
 )
 from tables_work import Job, run_jobs
@@ -127,7 +126,7 @@ def work(places: Places, options: argparse.Namespace) -> list[str]:
 
 def write_all(places: Places, options: argparse.Namespace) -> None:
     """Tables, pictures, and the README's part, from what there is."""
-    tables = collect(stored(places), places.plan, places.model, options.seeds)
+    tables = collect(places.measured(options.seeds))
     write_tables(tables, places.results)
     draw_tables(tables, places.results)
     readme = HERE / "README.md"

@@ -1,6 +1,6 @@
 """From the results of single runs to the paper's tables: means, deviations, error reductions, Markdown.
 
-    tables = collect(found, TASKS, "elmo-tiny", seeds=[0, 1, 2])    # found: results by their runs' names
+    tables = collect(Measured(results, TASKS, "elmo-tiny", seeds=[0, 1, 2]))
     tables["table1"]["rows"][0]["relative_error_reduction"]
     markdown_of("table1", tables["table1"])
 
@@ -10,6 +10,7 @@ where baseline and ELMo were not run with the same seeds, they are not compared.
 
 import statistics
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,42 +58,69 @@ def verdict(baseline: Result, elmo: Result) -> str:
 # ---- rows
 
 
-def collect(found: dict[str, Result], plan: dict[str, Task], model: str, seeds: list[int]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Measured:
+    """Results by their runs' names, and what they are to be results of. `weights`: the biLM's fingerprint, if
+    it is known; results of another one do not count."""
+
+    results: dict[str, Result]
+    plan: dict[str, Task]
+    model: str
+    seeds: list[int]
+    weights: str | None = None
+
+    def of(self, run: Run) -> Result | None:
+        """Nothing, too, if it was measured by other settings than the plan's."""
+        found = self.results.get(run.name(self.model))
+        if found is None or found["flags"] != recipe_flags(run, self.plan):
+            return None
+        is_other = run.place != "none" and self.weights not in (None, found["weights"])
+        return None if is_other else found
+
+
+def collect(measured: Measured) -> dict[str, Any]:
     """All tables, each `{"title", "split", "model", "command", "rows"}`."""
     return {
         name: {
             "title": table.title,
             "split": table.split,
-            "model": model,
+            "model": measured.model,
             "command": "python benchmarks/tables.py --collect",
-            "rows": rows_of(name, table, found, plan, model, seeds),
+            "rows": rows_of(name, table, measured),
         }
         for name, table in TABLES.items()
     }
 
 
-def rows_of(
-    name: str, table: Table, found: dict[str, Result], plan: dict[str, Task], model: str, seeds: list[int]
-) -> list[Result]:
+def rows_of(name: str, table: Table, measured: Measured) -> list[Result]:
     rows = []
     for task in table.tasks:
-        for variant, change in table.variants.items():
-            runs = [run_of(plan, task, change, seed) for seed in seeds]
-            score = score_of(plan[task], table.split)
-            title = plan[task].title
-            row = {"task": title, "variant": variant, "metric": plan[task].metric}
-            command = f"python benchmarks/tables.py --data DATA --elmo {model} --only {name} --tasks {task}"
-            row |= compared(runs, found, plan, model, score)
-            row |= {
-                "train_size": runs[0].train_size,
-                "paper": paper_of(plan[task]) if name == "table1" else None,
+        for variant in table.variants:
+            rows.append(row_of(name, task, variant, measured))
+        if name == "table1" and task == "coref":
+            runs = [run_of(measured.plan, task, {}, seed) for seed in measured.seeds]
+            check = {
+                "task": f"GAP, {GAP_TEXTS} texts, by the models of LitBank",
+                "metric": "f1",
+                "paper": None,
             }
-            rows.append(row | {"command": f"{command} --seeds {' '.join(map(str, seeds))}"})
-            if name == "table1" and task == "coref":
-                checked = compared(runs, found, plan, model, gap_score)
-                check = {"task": f"GAP, {GAP_TEXTS} texts, by the models of {title}", "metric": "f1"}
-                rows.append(rows[-1] | check | checked | {"paper": None})
+            rows.append(rows[-1] | check | compared(runs, measured, gap_score))
     return rows
+
+
+def row_of(name: str, task: str, variant: str, measured: Measured) -> Result:
+    plan, table = measured.plan[task], TABLES[name]
+    runs = [run_of(measured.plan, task, table.variants[variant], seed) for seed in measured.seeds]
+    command = f"python benchmarks/tables.py --data DATA --elmo {measured.model} --only {name} --tasks {task}"
+    return {
+        "task": plan.title,
+        "variant": variant,
+        "metric": plan.metric,
+        **compared(runs, measured, score_of(plan, table.split)),
+        "train_size": runs[0].train_size,
+        "paper": paper_of(plan) if name == "table1" else None,
+        "command": f"{command} --seeds {' '.join(map(str, measured.seeds))}",
+    }
 
 
 def score_of(task: Task, split: str) -> Callable[[Result], float]:
@@ -103,34 +131,18 @@ def gap_score(result: Result) -> float:
     return 100 * result["gap"]["f1"]
 
 
-def compared(
-    runs: list[Run],
-    found: dict[str, Result],
-    plan: dict[str, Task],
-    model: str,
-    score: Callable[[Result], float],
-) -> Result:
-    row: Result = {}
-    missing = []
-    for column, wanted in (("baseline", map(baseline_of, runs)), ("elmo", runs)):
-        values = {}
-        for run in wanted:
-            result = valid(found.get(run.name(model)), run, plan)
-            if result is None:
-                missing.append(run.name(model))
-            else:
-                values[run.seed] = score(result)
-        row[column] = cell(values)
-    baseline, elmo = row["baseline"], row["elmo"]
-    comparable = bool(baseline and elmo and baseline["seeds"] == elmo["seeds"])
-    row["relative_error_reduction"] = error_reduction(baseline["mean"], elmo["mean"]) if comparable else None
-    row["helps"] = verdict(baseline, elmo) if comparable else None
+def compared(runs: list[Run], measured: Measured, score: Callable[[Result], float]) -> Result:
+    cells, missing = [], []
+    for wanted in ([baseline_of(run) for run in runs], runs):
+        found = {run: measured.of(run) for run in wanted}
+        missing += [run.name(measured.model) for run, result in found.items() if result is None]
+        cells.append(cell({run.seed: score(one) for run, one in found.items() if one is not None}))
+    baseline, elmo = cells
+    row: Result = {"baseline": baseline, "elmo": elmo, "relative_error_reduction": None, "helps": None}
+    if baseline and elmo and baseline["seeds"] == elmo["seeds"]:
+        row["relative_error_reduction"] = error_reduction(baseline["mean"], elmo["mean"])
+        row["helps"] = verdict(baseline, elmo)
     return row | {"missing": missing}
-
-
-def valid(result: Result | None, run: Run, plan: dict[str, Task]) -> Result | None:
-    """A result of another plan's settings is none."""
-    return result if result is not None and result["flags"] == recipe_flags(run, plan) else None
 
 
 def paper_of(task: Task) -> Result | None:

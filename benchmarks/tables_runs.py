@@ -9,6 +9,7 @@ In commands, `DATA` stands for the folder of the data, `RUNS` for that of the ru
 so that what is recorded names no place on a machine.
 """
 
+import hashlib
 import json
 import shutil
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from speed import machine, write_json
-from tables_collect import Result, valid
+from tables_collect import Measured, Result
 from tables_plan import GAP, GAP_TEXTS, Run, Task, estimate, planned, recipe_flags
 from tables_work import Job
 
@@ -44,12 +45,24 @@ class Places:
         assert self.elmo is not None
         return Path(self.elmo) if Path(self.elmo).exists() else ROOT / self.elmo
 
+    @property
+    def weights(self) -> str | None:
+        """A fingerprint of the biLM's weights, where they are at hand."""
+        path = None if self.elmo is None else self.elmo_folder / "model.safetensors"
+        if path is None or not path.is_file():
+            return None
+        return hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
+
+    def measured(self, seeds: list[int]) -> Measured:
+        return Measured(stored(self), self.plan, self.model, seeds, self.weights)
+
     def folder(self, run: Run) -> Path:
         return self.runs / run.name(self.model)
 
     def adapted(self, run: Run) -> str | None:
         """The folder's name of the biLM that was adapted to the field of this run, if it wants one."""
-        return f"adapted-{self.model}-{self.plan[run.task].domain}" if run.biLM == "adapted" else None
+        parts = ["adapted", self.model, self.weights, self.plan[run.task].domain]
+        return "-".join(part for part in parts if part) if run.biLM == "adapted" else None
 
 
 # ---- what is done
@@ -67,9 +80,8 @@ def stored(places: Places) -> dict[str, Result]:
 
 def waiting(places: Places, tables: list[str], tasks: list[str], seeds: list[int]) -> list[Run]:
     """What is not done, in the plan's order."""
-    found = stored(places)
-    runs = planned(places.plan, tables, tasks, seeds)
-    return [run for run in runs if valid(found.get(run.name(places.model)), run, places.plan) is None]
+    measured = places.measured(seeds)
+    return [run for run in planned(places.plan, tables, tasks, seeds) if measured.of(run) is None]
 
 
 def has_learnt(places: Places, run: Run) -> bool:
@@ -105,6 +117,7 @@ def record(places: Places, run: Run) -> None:
     content |= {key: results[key] for key in ("ceiling", "left_out_of_training") if key in results}
     if run.task == "coref":
         content["gap"] = json.loads((folder / "gap.json").read_text(encoding="utf-8"))["scores"]
+    content["weights"] = None if run.place == "none" else places.weights
     content |= {"flags": recipe_flags(run, places.plan), "commands": told(places, run)}
     content |= {"versions": results["versions"], "machine": machine()}
     write_json(places.results / "tables" / "runs" / f"{name}.json", content)
@@ -198,7 +211,7 @@ def paces(places: Places) -> dict[Any, float]:
     taken: dict[Any, list[float]] = {}
     for result in stored(places).values():
         run = Run(**{name: result[name] for name in Run.__dataclass_fields__})
-        if valid(result, run, places.plan) is not None:
+        if result["flags"] == recipe_flags(run, places.plan):
             for kind in (kind_of(run), None):
                 taken.setdefault(kind, []).append(result["seconds"] / estimate(run, places.plan))
     return {kind: sum(values) / len(values) for kind, values in taken.items()}

@@ -77,7 +77,8 @@ def test_whether_it_helps(baseline, elmo, wanted):
 def result(run, score, plan=TASKS, **more):
     """What `record` keeps of a run, as far as it is collected."""
     scores = {split: {plan[run.task].metric: score} for split in ("dev", "test")}
-    return vars(run) | {"scores": scores, "flags": recipe_flags(run, plan), "seconds": 60.0} | more
+    facts = {"flags": recipe_flags(run, plan), "seconds": 60.0, "weights": "abc"}
+    return vars(run) | {"scores": scores} | facts | more
 
 
 def results_of(task, scores, baselines, change=None, **more):
@@ -91,6 +92,11 @@ def results_of(task, scores, baselines, change=None, **more):
     return found
 
 
+def collected(found, seeds, plan=TASKS, weights=None):
+    measured = tables_collect.Measured(found, plan, "tiny", seeds, weights)
+    return tables_collect.collect(measured)
+
+
 def row_of(tables, name, task, variant="ELMo"):
     rows = [row for row in tables[name]["rows"] if (row["task"], row["variant"]) == (task, variant)]
     assert len(rows) == 1
@@ -99,7 +105,7 @@ def row_of(tables, name, task, variant="ELMo"):
 
 def test_a_row_by_hand():
     found = results_of("sst", {0: 0.42, 1: 0.44, 2: 0.46}, {0: 0.40, 1: 0.40, 2: 0.40})
-    tables = tables_collect.collect(found, TASKS, "tiny", SEEDS)
+    tables = collected(found, SEEDS)
     row = row_of(tables, "table1", "Sentiment, SST-5")
     assert row["baseline"]["mean"] == 40.0
     assert row["elmo"] == {"mean": 44.0, "std": 2.0, "seeds": SEEDS, "scores": [42.0, 44.0, 46.0]}
@@ -126,7 +132,7 @@ def test_a_row_by_hand():
 
 def test_squads_scores_are_percentages_already():
     found = results_of("squad", {0: 45.5}, {0: 40.0})
-    row = row_of(tables_collect.collect(found, TASKS, "tiny", [0]), "table1", "Questions, SQuAD 1.1")
+    row = row_of(collected(found, [0]), "table1", "Questions, SQuAD 1.1")
     assert row["elmo"]["mean"] == 45.5
     assert row["relative_error_reduction"] == 9.2  # 5.5 of 60
     assert row["helps"] == "one seed"
@@ -134,7 +140,7 @@ def test_squads_scores_are_percentages_already():
 
 def test_pronouns_are_judged_by_the_models_of_coreference():
     found = results_of("coref", {0: 0.3}, {0: 0.2}, gap={"f1": 0.5})
-    rows = tables_collect.collect(found, TASKS, "tiny", [0])["table1"]["rows"]
+    rows = collected(found, [0])["table1"]["rows"]
     check = next(row for row in rows if row["task"].startswith("GAP"))
     assert check["elmo"]["mean"] == check["baseline"]["mean"] == 50.0
     assert check["helps"] == "no"
@@ -143,7 +149,7 @@ def test_pronouns_are_judged_by_the_models_of_coreference():
 
 def test_what_is_missing_is_empty_and_named():
     found = results_of("sst", {0: 0.42}, {0: 0.40, 1: 0.40})
-    tables = tables_collect.collect(found, TASKS, "tiny", [0, 1])
+    tables = collected(found, [0, 1])
     row = row_of(tables, "table1", "Sentiment, SST-5")
     assert row["elmo"]["seeds"] == [0]
     assert row["relative_error_reduction"] is None
@@ -160,8 +166,16 @@ def test_what_is_missing_is_empty_and_named():
 def test_results_of_other_settings_do_not_count():
     longer = {name: replace(task, epochs=task.epochs + 1) for name, task in TASKS.items()}
     found = results_of("sst", {0: 0.42}, {0: 0.40})
-    row = row_of(tables_collect.collect(found, longer, "tiny", [0]), "table1", "Sentiment, SST-5")
+    row = row_of(collected(found, [0], longer), "table1", "Sentiment, SST-5")
     assert row["baseline"] is row["elmo"] is None
+
+
+def test_results_of_other_weights_do_not_count():
+    found = results_of("sst", {0: 0.42}, {0: 0.40})
+    for weights, is_there in ((None, True), ("abc", True), ("abd", False)):
+        row = row_of(collected(found, [0], weights=weights), "table1", "Sentiment, SST-5")
+        assert (row["elmo"] is not None) == is_there
+        assert row["baseline"]["mean"] == 40.0  # which has none
 
 
 def test_variants_stand_side_by_side():
@@ -169,7 +183,7 @@ def test_variants_stand_side_by_side():
     found = {}
     for number, change in enumerate(changes.values()):
         found |= results_of("sst", {0: 0.42 + number / 100}, {0: 0.40}, change)
-    tables = tables_collect.collect(found, TASKS, "tiny", [0])
+    tables = collected(found, [0])
     lines = tables_collect.markdown_of("table2", tables["table2"]).split("\n")
     assert "| task | without ELMo | top layer | all layers, lambda 1 | all layers, lambda 0.001 |" in lines
     one = " (one seed)"
@@ -182,7 +196,7 @@ def test_shares_of_the_train_set_have_baselines_of_their_own():
     found = {}
     for share in (0.01, 1.0):
         found |= results_of("ner-btc", {0: 0.4 + share / 10}, {0: 0.3 + share / 10}, {"share": share})
-    tables = tables_collect.collect(found, TASKS, "tiny", [0])
+    tables = collected(found, [0])
     row = row_of(tables, "figure1", "NER, Broad Twitter", "1 %")
     assert (row["train_size"], row["baseline"]["mean"], row["elmo"]["mean"]) == (50, 30.1, 40.1)
     lines = tables_collect.markdown_of("figure1", tables["figure1"]).split("\n")
@@ -195,13 +209,13 @@ def test_shares_of_the_train_set_have_baselines_of_their_own():
 def test_pictures_of_what_is_there(tmp_path):
     found = results_of("sst", {0: 0.42, 1: 0.44}, {0: 0.40})
     found |= results_of("ner-btc", {0: 0.4}, {}, {"share": 0.01})
-    tables = tables_collect.collect(found, TASKS, "tiny", [0, 1])
+    tables = collected(found, [0, 1])
     tables_pictures.draw_tables(tables, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"table1.png", "figure1.png"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
     empty = tmp_path / "empty"
     empty.mkdir()
-    tables_pictures.draw_tables(tables_collect.collect({}, TASKS, "tiny", SEEDS), empty)
+    tables_pictures.draw_tables(collected({}, SEEDS), empty)
     assert not list(empty.iterdir())
 
 
@@ -263,7 +277,7 @@ def test_few_examples_are_read_more_often():
     sizes = {share: run_of(TASKS, "srl", {"share": share}, 0) for share in (1.0, 0.5, 0.01)}
     assert epochs(sizes[1.0], task) == (task.epochs, task.patience)
     assert epochs(sizes[0.5], task) == (2 * task.epochs, 2 * task.patience)
-    assert epochs(sizes[0.01], task) == (5 * task.epochs, 5 * task.patience)
+    assert epochs(sizes[0.01], task) == (4 * task.epochs, 4 * task.patience)
 
 
 def test_recipes_know_these_flags():
