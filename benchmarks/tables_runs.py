@@ -15,6 +15,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,17 @@ def waiting(places: Places, tables: list[str], tasks: list[str], seeds: list[int
 
 
 def has_learnt(places: Places, run: Run) -> bool:
-    """Whether it ended before, by these very commands, and only its results were not kept yet."""
+    """Whether it ended before, by these very commands and weights, and its results were not kept yet."""
     folder = places.folder(run)
     try:
-        commands = json.loads((folder / "commands.json").read_text(encoding="utf-8"))
+        begun = json.loads((folder / "begun.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return commands == told(places, run) and (folder / "results.json").is_file()
+    return begun == identity(places, run) and (folder / "results.json").is_file()
+
+
+def identity(places: Places, run: Run) -> Any:
+    return {"commands": told(places, run), "weights": places.weights}
 
 
 def keep_finished(places: Places, runs: Sequence[Run]) -> None:
@@ -142,7 +147,7 @@ def jobs_of(places: Places, runs: Sequence[Run]) -> list[Job]:
         if has_learnt(places, run):
             job.commands = job.commands[1:]
         else:
-            job.prepare = lambda run=run: begin(places, run)
+            job.prepare = partial(begin, places, run)
         jobs[name] = job
     return list(jobs.values())
 
@@ -152,7 +157,7 @@ def begin(places: Places, run: Run) -> None:
     folder = places.folder(run)
     if folder.exists():
         shutil.rmtree(folder)
-    write_json(folder / "commands.json", told(places, run))
+    write_json(folder / "begun.json", identity(places, run))
 
 
 def commands_of(places: Places, run: Run) -> list[list[str]]:
