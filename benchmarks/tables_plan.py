@@ -214,6 +214,7 @@ class Table:
 
 SHARES = (1, 2, 5, 10, 20, 50, 100)
 MOST_EPOCHS = 4  # times as many, where there are few examples
+FEW, FEW_BATCH = 0.1, 8  # up to this share, batches are small, or there would be two or three steps an epoch
 EVALUATED = 0.1  # the share of an epoch's time that does not shrink with the train examples
 TUNED_TIMES = 4  # as long as with a frozen biLM, whose sentences are encoded once
 TABLES = {
@@ -318,7 +319,10 @@ def recipe_flags(run: Run, plan: dict[str, Task]) -> list[str]:
     for split, size in {"train": run.train_size, **task.sizes}.items():
         flags += [f"--{split}-size", str(size)]
     most, patience = epochs(run, task)
-    flags += ["--epochs", str(most), "--patience", str(patience), *task.flags, "--seeds", str(run.seed)]
+    flags += ["--epochs", str(most), "--patience", str(patience), *task.flags]
+    if run.train_size <= FEW * task.train_size:
+        flags += ["--batch-size", str(FEW_BATCH)]
+    flags += ["--seeds", str(run.seed)]
     return [*flags, "--set", *task.settings, *elmo_settings(run)]
 
 
