@@ -132,7 +132,8 @@ def gap_score(result: Result) -> float:
 
 
 def compared(runs: list[Run], measured: Measured, score: Callable[[Result], float]) -> Result:
-    cells, missing = [], []
+    cells: list[Result | None] = []
+    missing: list[str] = []
     for wanted in ([baseline_of(run) for run in runs], runs):
         found = {run: measured.of(run) for run in wanted}
         missing += [run.name(measured.model) for run, result in found.items() if result is None]

@@ -14,7 +14,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -215,7 +215,7 @@ def paces(places: Places) -> dict[Any, float]:
     """Seconds taken over seconds estimated, of what is done: for each kind of run, and for all by None."""
     taken: dict[Any, list[float]] = {}
     for result in stored(places).values():
-        run = Run(**{name: result[name] for name in Run.__dataclass_fields__})
+        run = Run(**{one.name: result[one.name] for one in fields(Run)})
         if result["flags"] == recipe_flags(run, places.plan):
             for kind in (kind_of(run), None):
                 taken.setdefault(kind, []).append(result["seconds"] / estimate(run, places.plan))

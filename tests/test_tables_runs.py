@@ -1,4 +1,4 @@
-"""The runs of tables.py as processes: each once, going on after a kill, failures told, and a small whole one."""
+"""The runs of tables.py as processes: each once, going on after a kill, and a small whole one."""
 
 import json
 import os

@@ -362,8 +362,9 @@ def run_seed(
     trainer.train()
     scores: dict[str, Any] = {split: trimmed(trainer.evaluate(data[split])) for split in ("dev", "test")}
     seconds, working = time.perf_counter() - begun, time.process_time() - begun_working
-    for part in (model, tokenizer):  # Trainer's own way of saving adds a pickle, training_args.bin
-        part.save_pretrained(Path(flags.output) / f"seed-{seed}")
+    folder = Path(flags.output) / f"seed-{seed}"
+    model.save_pretrained(folder)  # not by Trainer, which would add a pickle, training_args.bin
+    tokenizer.save_pretrained(folder)
     shutil.rmtree(str(trainer.args.output_dir))  # the best checkpoint, which has just been saved
     scores |= {"epochs": round(trainer.state.epoch or 0), "best_epoch": best_epoch(trainer)}
     times = {"seconds": round(seconds, 1), "processor_seconds": round(working, 1)}
