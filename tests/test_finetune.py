@@ -166,8 +166,7 @@ def test_a_run_learns_writes_its_results_and_a_model_that_loads(tmp_path, call, 
     assert labels == ["B-PER", "I-PER", "O", "B-LOC", "I-LOC"]
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left == {"results.json", "seed-0", "vocab.txt"}
-    kinds = {path.suffix for path in folder.iterdir()}
-    assert kinds == {".json", ".safetensors", ".py", ".txt"}  # and no pickle
+    assert not list((tmp_path / "run").rglob("*.bin"))  # no pickle
     one = results["runs"]["0"]
     assert 1 <= one["best_epoch"] <= one["epochs"] <= 2
     assert one["processor_seconds"] > 0
