@@ -234,8 +234,10 @@ def test_a_bar_on_a_terminal_and_none_in_a_file(tmp_path, call, capsys, monkeypa
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
     call(finetune_ner, *files, "--smoke", "--output", tmp_path / "run", "--epochs", 2, "--train-size", 40,
          "--dev-size", 10, "--test-size", 20)  # fmt: skip
-    said = capsys.readouterr().err
-    assert ("it/s" in said or "s/it" in said) == is_terminal
+    said = capsys.readouterr().err.replace("\r", "\n").split("\n")
+    # Those of saving and loading are the library's; a recipe that is run as a command switches them off.
+    bars = [line for line in said if "%|" in line and not line.startswith(("Writing", "Loading"))]
+    assert bool(bars) == is_terminal
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["examples"] == {"train": 40, "dev": 10, "test": 20}
 
