@@ -83,7 +83,8 @@ def adapt(name: str, paths: list[Path], options: argparse.Namespace, folder: Pat
     return row
 
 
-def read_sentences(path: Path) -> Iterator[list[str]]:
+def read_sentences(path: Path, column: int = 0) -> Iterator[list[str]]:
+    """Of a file of columns, the words are in this one."""
     with (
         lzma.open(path, "rt", encoding="utf-8")
         if path.suffix == ".xz"
@@ -95,7 +96,7 @@ def read_sentences(path: Path) -> Iterator[list[str]]:
         words: list[str] = []
         for line in file:
             if line.strip():
-                words.append(line.split()[0])
+                words.append(line.split()[column])
             elif words:
                 yield words
                 words = []

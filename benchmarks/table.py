@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,15 @@ SETTINGS = {
     "corpus": "corpus",
     "train": "training step",
 }
-BLOCK = re.compile(r"(<!-- speed: (\w+) -->\n).*?(<!-- /speed -->)", re.DOTALL)
 Result = dict[str, Any]
 
 
 def read_results(folder: Path = RESULTS) -> list[Result]:
     results = []
-    for path in sorted(set(folder.glob("*.json")) - set(folder.glob("probes-*"))):  # those are of probes.py
+    for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         results += content if isinstance(content, list) else [content]
-    return sorted(results, key=place)
+    return sorted((one for one in results if "contestants" in one), key=place)  # others are of other things
 
 
 def place(result: Result) -> tuple[int, int, int]:
@@ -47,7 +47,13 @@ def fill(text: str, results: list[Result]) -> str:
     tables = {"summary": summary, "details": details}
     if not results:
         return text
-    return BLOCK.sub(lambda block: f"{block[1]}\n{tables[block[2]](results)}\n\n{block[3]}", text)
+    return fill_blocks(text, "speed", lambda name: tables[name](results))
+
+
+def fill_blocks(text: str, kind: str, content: Callable[[str], str]) -> str:
+    """The text with fresh content between its lines `<!-- kind: name -->` and `<!-- /kind -->`."""
+    block = re.compile(rf"(<!-- {kind}: (\w+) -->\n).*?(<!-- /{kind} -->)", re.DOTALL)
+    return block.sub(lambda found: f"{found[1]}\n{content(found[2])}\n\n{found[3]}", text)
 
 
 # ---- one table over everything

@@ -1,5 +1,6 @@
 """The recipes for taggers: what they read, whole runs, and a sentence for each mistake."""
 
+import argparse
 import json
 import lzma
 import subprocess
@@ -17,7 +18,7 @@ sys.path.insert(0, str(TRAINING))
 import finetune_ner  # noqa: E402
 import finetune_pos  # noqa: E402
 import finetune_srl  # noqa: E402
-from finetuning import labels_of, read_columns, trimmed, with_names  # noqa: E402
+from finetuning import drawn, labels_of, read_columns, trimmed, with_names  # noqa: E402
 from tagging import as_bio  # noqa: E402
 
 NER = (
@@ -165,6 +166,10 @@ def test_a_run_learns_writes_its_results_and_a_model_that_loads(tmp_path, call, 
     assert labels == ["B-PER", "I-PER", "O", "B-LOC", "I-LOC"]
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left == {"results.json", "seed-0", "vocab.txt"}
+    assert not list((tmp_path / "run").rglob("*.bin"))  # no pickle
+    one = results["runs"]["0"]
+    assert 1 <= one["best_epoch"] <= one["epochs"] <= 2
+    assert one["processor_seconds"] > 0
     with pytest.raises(ValueError, match="holds the results of a run"):
         call(finetune_ner, *files, "--smoke", "--output", tmp_path / "run")
 
@@ -200,6 +205,41 @@ def test_parts_of_speech_and_roles_run(tmp_path, call):
         call(recipe, *files, "--smoke", "--output", output, "--epochs", 2)
         results = json.loads((output / "results.json").read_text())
         assert 0 <= results["mean"]["dev"][score] <= 1
+
+
+def drawn_of(**sizes):
+    data = {split: [f"{split} {number}" for number in range(50)] for split in ("train", "dev", "test")}
+    return drawn(data, argparse.Namespace(**{f"{split}_size": size for split, size in sizes.items()}))
+
+
+def test_fewer_examples_are_among_the_more_and_keep_their_order():
+    few, more, all_of_it = (drawn_of(train=size, dev=7) for size in (5, 20, None))
+    assert (len(few["train"]), len(more["train"]), len(few["dev"]), len(few["test"])) == (5, 20, 7, 50)
+    assert set(few["train"]) < set(more["train"]) < set(all_of_it["train"])
+    for found in (few, more, all_of_it):
+        assert found["train"] == sorted(found["train"], key=lambda one: int(one.split()[1]))
+    assert few["train"] != all_of_it["train"][:5]  # not the first ones
+    assert few == drawn_of(train=5, dev=7)
+
+
+@pytest.mark.parametrize("size", [0, 51])
+def test_a_size_that_cannot_be_drawn(size):
+    with pytest.raises(ValueError, match=f"--dev-size must be from 1 to 50, but is {size}"):
+        drawn_of(dev=size)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_bar_on_a_terminal_and_none_in_a_file(tmp_path, call, capsys, monkeypatch, is_terminal):
+    files = ner_files(tmp_path)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    call(finetune_ner, *files, "--smoke", "--output", tmp_path / "run", "--epochs", 2, "--train-size", 40,
+         "--dev-size", 10, "--test-size", 20)  # fmt: skip
+    said = capsys.readouterr().err.replace("\r", "\n").split("\n")
+    # Those of saving and loading are the library's; a recipe that is run as a command switches them off.
+    bars = [line for line in said if "%|" in line and not line.startswith(("Writing", "Loading"))]
+    assert bool(bars) == is_terminal
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["examples"] == {"train": 40, "dev": 10, "test": 20}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from averaging import AveragingTrainer
-from finetuning import Task, finetune, make_parser, run, write_json
+from finetuning import Task, drawn, finetune, make_parser, run, write_json
 from squad import SPLITTER, answers_at, ceiling, collate, cut, read_questions, right_answers
 from torch import nn
 from transformers import AutoTokenizer, EvalPrediction
@@ -82,6 +82,8 @@ def main() -> None:
     data["train"] = cut(data["train"], flags.max_context)
     if not data["train"]:
         raise ValueError(f"no train question has its answer in the first {flags.max_context} words.")
+    left_out = asked - len(data["train"])
+    data = drawn(data, flags)  # here already, for the ceiling is that of the questions which are asked
 
     def optimizer(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.Adadelta(parameters, lr=flags.learning_rate, rho=0.95, eps=1e-8)
@@ -90,7 +92,7 @@ def main() -> None:
     results = finetune(task, flags, data, freeze_task_words=flags.vectors is not None)
     longest = results["config"].get("max_answer_length", CONFIG["max_answer_length"])
     results["ceiling"] = {split: ceiling(data[split], longest) for split in ("dev", "test")}
-    results["left_out_of_training"] = asked - len(data["train"])
+    results["left_out_of_training"] = left_out
     write_json(Path(flags.output) / "results.json", results)
     for (
         seed

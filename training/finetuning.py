@@ -9,6 +9,7 @@ import argparse
 import json
 import lzma
 import platform
+import random
 import shutil
 import statistics
 import sys
@@ -86,6 +87,9 @@ def make_parser(doc: str, **recipe: Any) -> argparse.ArgumentParser:
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="fields of ElmoConfig, "
                         "such as elmo_at_output=true")  # fmt: skip
     parser.add_argument("--limit", type=int, help="read only so many examples of each split")
+    for split in SPLITS:
+        help = f"only N of the {split} examples, drawn at random, the same for all seeds"
+        parser.add_argument(f"--{split}-size", type=int, metavar="N", help=help)
     parser.add_argument("--smoke", action="store_true", help="a small random biLM, few examples, few epochs")
     for name, value in recipe.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"({value})")
@@ -185,6 +189,19 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path} could not be read ({error.strerror}).") from None
     except (UnicodeDecodeError, lzma.LZMAError):
         raise ValueError(f"{path} is no text in UTF-8, or is damaged.") from None
+
+
+def drawn(data: dict[str, list[Example]], flags: argparse.Namespace) -> dict[str, list[Example]]:
+    """As many examples as `--train-size` and its like say, in their order. They are the same for all runs,
+    and those of a smaller size are among those of a larger one."""
+    kept = {}
+    for split, examples in data.items():
+        size = getattr(flags, f"{split}_size", None)
+        if size is not None and not 1 <= size <= len(examples):
+            raise ValueError(f"--{split}-size must be from 1 to {len(examples)}, but is {size}.")
+        shuffled = random.Random(0).sample(range(len(examples)), len(examples))
+        kept[split] = [examples[place] for place in sorted(shuffled[:size])]
+    return kept
 
 
 def labels_of(data: dict[str, list[Example]], scheme: str | None = None) -> list[str]:
@@ -307,6 +324,7 @@ def finetune(
     output = Path(flags.output)
     if (output / "results.json").exists():
         raise ValueError(f"{output} holds the results of a run; name another --output.")
+    data = drawn(data, flags)
     start = prepare(task, flags, data, **config)
     output.mkdir(parents=True, exist_ok=True)
     runs: dict[str, Any] = {}
@@ -340,14 +358,23 @@ def run_seed(
         optimizers=(make(learnt), None),
         callbacks=[EarlyStoppingCallback(flags.patience)],
     )
-    begun = time.perf_counter()
+    begun, begun_working = time.perf_counter(), time.process_time()
     trainer.train()
-    seconds = time.perf_counter() - begun
-    scores = {split: trimmed(trainer.evaluate(data[split])) for split in ("dev", "test")}
-    trainer.save_model(str(Path(flags.output) / f"seed-{seed}"))
+    scores: dict[str, Any] = {split: trimmed(trainer.evaluate(data[split])) for split in ("dev", "test")}
+    seconds, working = time.perf_counter() - begun, time.process_time() - begun_working
+    folder = Path(flags.output) / f"seed-{seed}"
+    model.save_pretrained(folder)  # not by Trainer, which would add a pickle, training_args.bin
+    tokenizer.save_pretrained(folder)
     shutil.rmtree(str(trainer.args.output_dir))  # the best checkpoint, which has just been saved
-    epochs = round(trainer.state.epoch or 0)
-    return {**scores, "epochs": epochs, "seconds": round(seconds, 1)}, model.config.to_diff_dict()
+    scores |= {"epochs": round(trainer.state.epoch or 0), "best_epoch": best_epoch(trainer)}
+    times = {"seconds": round(seconds, 1), "processor_seconds": round(working, 1)}
+    return scores | times, model.config.to_diff_dict()
+
+
+def best_epoch(trainer: Trainer) -> int:
+    """The one that the model went back to."""
+    steps_an_epoch = trainer.state.max_steps / trainer.args.num_train_epochs
+    return round((trainer.state.best_global_step or 0) / steps_an_epoch)
 
 
 def arguments(flags: argparse.Namespace, seed: int, best: str) -> TrainingArguments:
@@ -369,7 +396,7 @@ def arguments(flags: argparse.Namespace, seed: int, best: str) -> TrainingArgume
         label_names=["labels"],
         remove_unused_columns=False,
         report_to="none",
-        disable_tqdm=True,
+        disable_tqdm=not sys.stderr.isatty(),  # a file would hold a line for every step
         dataloader_pin_memory=torch.cuda.is_available(),
         seed=seed,
     )
