@@ -13,9 +13,9 @@ from elmo_hf.demo.reading import Text
 
 # Colours that also those see apart who see fewer: Okabe and Ito's, darker where white must be read on them.
 COLOURS = ("#0072B2", "#C04A00", "#007A58", "#A8467F", "#6F5B00")
-AROUND = 9  # words on each side of the one in question
-WIDTH, HEIGHT, RADIUS = 420, 340, 11
-FRAME = (18.0, 18.0, WIDTH - 18.0, HEIGHT - 46.0)  # of the circles' centres; below it stands a line of text
+AROUND = 14  # words on each side of the one in question
+WIDTH, HEIGHT, RADIUS = 340, 250, 11
+FRAME = (18.0, 18.0, WIDTH - 18.0, HEIGHT - 18.0)  # of the circles' centres
 
 STYLE = """
 .elmo p, .elmo table { font-size: 15px; line-height: 1.55; margin: 0 0 6px; }
@@ -27,16 +27,18 @@ STYLE = """
 .elmo button.picked { color: #111; background: #FFC21A; font-weight: 600; }
 .elmo .number { display: inline-block; min-width: 22px; padding: 0 4px; border-radius: 11px;
   text-align: center; font-size: 12px; line-height: 22px; font-weight: 600; color: #fff; background: #555; }
-.elmo .sentence { display: flex; gap: 8px; align-items: baseline; }
+.elmo .sentence { display: flex; gap: 8px; align-items: baseline; font-size: 15px; line-height: 1.6; }
 .elmo .sentence > span:last-child { min-width: 0; overflow-wrap: anywhere; }
 .elmo table { border-collapse: collapse; width: 100%; }
+.elmo table, .elmo thead, .elmo tbody, .elmo tr { border: 0 !important; }
 .elmo th { text-align: left; font-weight: 600; font-size: 13px; opacity: .8; }
 .elmo th, .elmo td { padding: 4px 8px 4px 0; border: 0; border-bottom: 1px solid rgba(128, 128, 128, .35);
   vertical-align: baseline; }
 .elmo td:last-child { overflow-wrap: anywhere; width: 100%; padding-right: 0; }
 .elmo td.cosine { font-variant-numeric: tabular-nums; }
-.elmo svg { display: block; width: 100%; max-width: 620px; height: auto; margin: 0 auto; }
-.elmo .warning { border-left: 4px solid #C04A00; padding-left: 8px; }
+.elmo svg { display: block; width: 100%; max-width: 540px; height: auto; margin: 0 auto; }
+.elmo p.caption { text-align: center; font-size: 14px; margin-top: 8px; }
+#word input, #occurrence input { padding-right: 28px; text-overflow: ellipsis; }
 """
 
 
@@ -132,10 +134,10 @@ def map_html(
     word = escape(text.words[occurrences[0]].form)
     return _box(
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Map of the occurrences of {word}">'
-        f'<rect x="1" y="1" width="{WIDTH - 2}" height="{HEIGHT - 30}" rx="6" fill="none" stroke="#888" '
-        f'stroke-opacity=".5"/>{"".join(lines)}{"".join(circles)}'
-        f'<text x="{WIDTH / 2}" y="{HEIGHT - 9}" fill="currentColor" font-size="12" text-anchor="middle">'
-        f"across and up: {percent} of how they differ</text></svg>"
+        f'<rect x="1" y="1" width="{WIDTH - 2}" height="{HEIGHT - 2}" rx="6" fill="none" stroke="#888" '
+        f'stroke-opacity=".5"/>{"".join(lines)}{"".join(circles)}</svg>'
+        '<p class="caption">Numbers are sentences, colours are groups. '
+        f"Across and up: {percent} of how the vectors differ.</p>"
     )
 
 

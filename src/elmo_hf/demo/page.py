@@ -58,19 +58,20 @@ class _Page:
     def lay_out(self) -> None:
         gr.Markdown(INTRODUCTION)
         if self.reader.is_random:
-            gr.Markdown(RANDOM, elem_classes="warning")
+            gr.Markdown(RANDOM)
         self.read_text = gr.State("")  # the box may have been typed in since
         with gr.Row():
             with gr.Column(min_width=320):
                 self._lay_out_text()
                 self._lay_out_word()
+                self._lay_out_map()
             with gr.Column(min_width=320):
                 self._lay_out_results()
 
     def _lay_out_text(self) -> None:
         first = next(iter(EXAMPLES.values()))
         self.box = gr.Textbox(
-            first, lines=8, max_lines=14, label="Sentences, one or more a line", elem_id="text"
+            first, lines=8, max_lines=24, label="Sentences, one or more a line", elem_id="text"
         )
         self.button = gr.Button("Read", variant="primary", elem_id="read")
         with gr.Row():
@@ -91,18 +92,20 @@ class _Page:
             ]
         self.shares = gr.Markdown(elem_id="shares")
 
+    def _lay_out_map(self) -> None:
+        gr.Markdown("### A map of its senses")
+        self.groups = gr.Slider(1, MOST_GROUPS, 2, step=1, label="Groups, by likeness", elem_id="groups")
+        self.map = gr.HTML(elem_id="map")
+
     def _lay_out_results(self) -> None:
         gr.Markdown("### The text\nClick on a word.")
         self.words = gr.HTML(elem_id="words", js_on_load=CLICKED)
         gr.Markdown("### Nearest")
         self.among = gr.Radio([SAME_WORD, ALL_WORDS], value=SAME_WORD, label="Among", elem_id="among")
         self.table = gr.HTML(elem_id="nearest")
-        gr.Markdown("### A map of its senses")
-        self.groups = gr.Slider(1, MOST_GROUPS, 2, step=1, label="Groups, by likeness", elem_id="groups")
-        self.map = gr.HTML(elem_id="map")
         if self.reader.tagger is not None:
             gr.Markdown("### Labels of the task model")
-            self.tags = gr.HighlightedText(show_label=False, show_legend=True, elem_id="tags")
+            self.tags = gr.HighlightedText(show_label=False, elem_id="tags")
 
     def _layer_choices(self) -> list[tuple[str, str]]:
         top = self.reader.num_layers - 1
@@ -211,7 +214,7 @@ class _Page:
 
     def _shares(self, weights: Sequence[float]) -> str:
         shares = zip(self.reader.mixable, shares_of(weights), strict=True)
-        return " + ".join(f"{share:.2f} × layer {number}" for number, share in shares)
+        return " + ".join(f"{share:.2f} × layer\u00a0{number}" for number, share in shares)
 
 
 def _example(word: str) -> Callable[[], tuple[str, Any]]:

@@ -52,7 +52,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Text:
-    """Sentences as words; the words of all of them in a row; their layers from the bottom up, (words, dim)."""
+    """Sentences as words; the words of all of them in a row; the layers, bottom up, (words, dim)."""
 
     sentences: list[list[str]]
     words: list[Word]
