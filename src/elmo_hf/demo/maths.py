@@ -100,24 +100,26 @@ def fit(points: np.ndarray, frame: tuple[float, float, float, float]) -> np.ndar
     return centre + points * scale * [1, -1]
 
 
-def spread(
-    points: np.ndarray, radius: float, frame: tuple[float, float, float, float], rounds: int = 1000
-) -> np.ndarray:
-    """Circles near their points, (circles, 2), moved apart until none covers another, within the frame.
+def spread(points: np.ndarray, radius: float, frame: tuple[float, float, float, float]) -> np.ndarray:
+    """A place for a circle at each point, (circles, 2): one after the other takes the nearest free one.
 
-    The frame is that of the centres. Where there is no room for all of them, they still overlap a little.
+    The frame is that of the centres. A circle for which there is no room stays at its point.
     """
-    turns = 2.4 * np.arange(len(points))  # points that are one leave in different directions
-    places = points + 0.01 * np.stack([np.cos(turns), np.sin(turns)], axis=1)
     low, high = np.array(frame[:2]), np.array(frame[2:])
-    for _ in range(rounds):
-        places = places.clip(low, high)
-        apart = places[:, None] - places[None]
-        distance = np.linalg.norm(apart, axis=-1)
-        np.fill_diagonal(distance, np.inf)
-        missing = np.maximum(2 * radius - distance, 0)
-        if missing.max(initial=0) < 0.5:
-            break
-        push = apart / np.maximum(distance, 1e-9)[..., None] * missing[..., None]
-        places = places + 0.4 * push.sum(axis=1)
-    return places.clip(low, high)
+    steps = _steps(radius / 2, float(np.linalg.norm(high - low)))
+    places = np.zeros((0, 2))
+    for point in points.clip(low, high):
+        spots = point + steps
+        inside = ((spots >= low) & (spots <= high)).all(axis=1)
+        distance = np.linalg.norm(spots[:, None] - places[None], axis=-1)
+        free = inside & (distance >= 2 * radius).all(axis=1)
+        places = np.concatenate([places, spots[[free.argmax()]]])  # the first, which is the point, if none is
+    return places
+
+
+def _steps(width: float, furthest: float) -> np.ndarray:
+    """(spots, 2): zero, and rings around it, the narrowest first."""
+    rings = width * np.arange(1, int(furthest / width) + 1)
+    turns = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    around = rings[:, None, None] * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+    return np.concatenate([np.zeros((1, 2)), around.reshape(-1, 2)])

@@ -27,7 +27,7 @@ from elmo_hf.modeling_elmo_tagging import ElmoForTokenClassification
 from elmo_hf.tokenization_elmo import ElmoTokenizer
 from elmo_hf.words_elmo import split_sentences
 
-MOST_LETTERS, MOST_WORDS = 10_000, 1_000  # of a text; both are read in about a second
+MOST_LETTERS, MOST_WORDS = 10_000, 1_000  # of a text
 BATCH_WORDS = 4096
 KEPT_TEXTS = 8
 Model = TypeVar("Model", bound=ElmoPreTrainedModel)
