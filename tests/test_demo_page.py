@@ -58,12 +58,23 @@ class Site:
         self.folder, self.log = save_models(folder), folder / "asked.txt"
         self.address = f"http://127.0.0.1:{(port := free_port())}/"
         models = ["--model", str(folder / "model"), "--tagger", str(folder / "tagger")]
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", RUNNER, self.log, "demo", *models, "--port", str(port), "--no-browser"],
-            stdout=subprocess.PIPE,
-            stderr=(folder / "stderr.txt").open("w"),
-            text=True,
-        )
+        with (folder / "stderr.txt").open("w") as errors:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    RUNNER,
+                    self.log,
+                    "demo",
+                    *models,
+                    "--port",
+                    str(port),
+                    "--no-browser",
+                ],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
         assert self.process.stdout is not None
         self.said = self.process.stdout.readline()
 
