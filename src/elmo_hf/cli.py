@@ -9,6 +9,7 @@ elmo-hf perplexity held-out.txt --model my-elmo/
 elmo-hf plot my-run/
 elmo-hf card my-elmo/
 elmo-hf push my-elmo/ someone/my-elmo
+elmo-hf demo --model my-elmo/
 """
 
 import json
@@ -369,6 +370,26 @@ def push(
             ask=typer.confirm if sys.stdin.isatty() else None,
         )
         typer.echo(f"Uploaded: {address}")
+
+
+@app.command()
+def demo(
+    model: Model = None,
+    tagger: Annotated[
+        str | None, typer.Option(help="A folder or name of a model that labels words; its labels are shown.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Of the page; the first free one from 7860.")
+    ] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+) -> None:
+    """Open a page on this machine: type sentences, pick a word, see where it is used in the same way."""
+    with _one_sentence_errors():
+        from elmo_hf import TINY
+        from elmo_hf.demo import free_port, load, serve
+
+        port = free_port(port=port)  # before the models are read
+        serve(load(model or TINY, tagger), port=port, browser=browser, tell=typer.echo)
 
 
 def _load(name: "str | Path") -> "tuple[ElmoModel, ElmoTokenizer]":
