@@ -23,10 +23,10 @@ LAYERS = [
     ["task_elmo"],
     ["modeling_elmo_tagging", "modeling_elmo_classification", "embed", "word_vectors"],
     ["modeling_elmo_question_answering", "modeling_elmo_coreference"],
-    ["perplexity"],
+    ["perplexity", "onnx_graph"],
     ["convert.hdf5", "__init__"],
     ["convert.files"],
-    ["convert.bilm"],
+    ["convert.bilm", "export"],
     ["convert.__init__"],
     ["cli"],
 ]
