@@ -295,7 +295,7 @@ def export(
         bool, typer.Option("--int8", help="The LSTMs' weights with eight bits; the error is told.")
     ] = False,
 ) -> None:
-    """Write a model as an ONNX file with its tokenizer, once onnxruntime gave the vectors that torch gives."""
+    """Write a model as ONNX, with its tokenizer, once onnxruntime gave the vectors that torch gives."""
     with _one_sentence_errors():
         from transformers.utils import logging as transformers_logging
 
