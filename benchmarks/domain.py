@@ -20,18 +20,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from speed import machine, write_json
+from saving import command, machine, write_json
 
 PRETRAIN = Path(__file__).resolve().parent.parent / "training" / "pretrain.py"
 HELD_OUT = 20  # one sentence in so many
+WINDOW = 20  # words of a row in a step
+RECIPE = ["--optimizer", "adamw", "--loss-scale", "1", "--clip", "1", "--samples", "2048"]
+RECIPE += ["--restart-rows", "0.05", "--shared-reading"]
 
 
 def main() -> None:
     options = read_options()
     with tempfile.TemporaryDirectory() as folder:
         rows = [adapt(name, paths, options, Path(folder)) for name, paths in options.domains]
-    command = " ".join(["python", "benchmarks/domain.py", *sys.argv[1:]])
-    write_json(options.output, {"command": command, "machine": machine(), "rows": rows})
+    told = command("domain.py", sys.argv[1:])
+    write_json(options.output, {"command": told, "machine": machine(), "rows": rows})
     print(f"Wrote {options.output}.")
 
 
@@ -40,7 +43,9 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--model", required=True, help="the folder of a language model")
     parser.add_argument("--domains", nargs="+", required=True, type=domain, metavar="NAME=FILE,FILE")
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--learning-rate", type=float, default=0.1, help="of Adagrad (0.1)")
+    parser.add_argument(
+        "--learning-rate", type=float, default=0.001, help="of AdamW, falling to zero (0.001)"
+    )
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, required=True)
@@ -62,7 +67,9 @@ def adapt(name: str, paths: list[Path], options: argparse.Namespace, folder: Pat
     train, heldout = folder / f"{name}.train.txt", folder / f"{name}.txt"
     train.write_text("\n".join(map(" ".join, sentences[:end])) + "\n", encoding="utf-8")
     heldout.write_text("\n".join(map(" ".join, sentences[end:])) + "\n", encoding="utf-8")
-    before, *_, after = judged(train, heldout, folder / name, options)
+    places = sum(len(words) + 1 for words in sentences[:end])  # for words, and the sentences' bounds
+    steps = options.epochs * places // (options.rows * WINDOW)
+    before, *_, after = judged(train, heldout, folder / name, steps, options)
     row = {
         "domain": name,
         "train_sentences": end,
@@ -96,18 +103,16 @@ def read_sentences(path: Path) -> Iterator[list[str]]:
             yield words
 
 
-def judged(train: Path, heldout: Path, run: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The evaluations of a run: before it, and after each epoch"""
-    command = [sys.executable, str(PRETRAIN), "--start", options.model, "--data", str(train)]
-    command += ["--heldout", str(heldout), "--output", str(run), "--evaluation-states", "zero"]
-    for name in ("epochs", "learning_rate", "rows", "seed"):
-        command += [f"--{name}", str(vars(options)[name])]
-    done = subprocess.run(
-        [*command, "--samples", "2048", "--restart-rows", "0.05"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+def judged(
+    train: Path, heldout: Path, run: Path, steps: int, options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """The evaluations of a run: before it, and at its end"""
+    arguments = [sys.executable, str(PRETRAIN), "--start", options.model, "--data", str(train)]
+    arguments += ["--heldout", str(heldout), "--output", str(run), "--evaluation-states", "zero"]
+    for name in ("learning_rate", "rows", "seed"):
+        arguments += [f"--{name}", str(vars(options)[name])]
+    arguments += ["--max-steps", str(steps), "--schedule", "linear", *RECIPE]
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.exit("domain.py: the training failed, see above.")
     lines = map(json.loads, (run / "log.jsonl").read_text(encoding="utf-8").splitlines())

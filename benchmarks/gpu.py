@@ -32,7 +32,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed import HERE, machine, spread, write_json
+from saving import machine, write_json
+from speed import HERE, spread
 from torch import Tensor, nn
 from torch.nn import functional as F
 from workloads import SIZES, cyclic, made_up_sentences, read_sentences

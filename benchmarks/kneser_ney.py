@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from speed import machine, write_json
+from saving import command, machine, write_json
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from elmo_hf.perplexity import Perplexity
@@ -50,7 +50,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.temporary) as folder:
         found = compare(text, heldout, words, Path(folder), options.memory)
     result = {
-        "command": " ".join(["python", "benchmarks/kneser_ney.py", *sys.argv[1:]]),
+        "command": command("kneser_ney.py", sys.argv[1:]),
         "tool": f"KenLM {VERSION}, lmplz --order {ORDER}, modified Kneser-Ney, interpolated, not pruned",
         "order": ORDER,
         "machine": machine(),

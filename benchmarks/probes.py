@@ -17,7 +17,6 @@ figure depends on the model, the data and the seed alone, up to the arithmetic o
 
 import argparse
 import platform
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,13 +27,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probe_data import SEMCOR, read_semcor
-from probe_layers import draw_likeness, draw_map, find_occurrences, layers_markdown, new_figure, probe_layers
-from probe_neighbours import neighbours_markdown, probe_neighbours
-from probe_senses import probe_senses, read_task, senses_markdown
-from probe_tags import probe_tags, read_treebank, tags_markdown
-from probe_vectors import Reader, load_reader, random_twin
-from speed import machine
+from probing.data import SEMCOR, read_semcor
+from probing.layers import (
+    draw_likeness,
+    draw_map,
+    find_occurrences,
+    layers_markdown,
+    new_figure,
+    probe_layers,
+)
+from probing.neighbours import neighbours_markdown, probe_neighbours
+from probing.senses import probe_senses, read_task, senses_markdown
+from probing.tags import probe_tags, read_treebank, tags_markdown
+from probing.vectors import Reader, load_reader, random_twin
+from saving import command, machine
 from worker import peak_memory
 
 from elmo_hf.vectors_io import write_json, written_whole
@@ -134,7 +140,7 @@ def facts(options: argparse.Namespace, arguments: list[str], reader: Reader) -> 
         "model": "/".join(options.model.resolve().parts[-2:]),
         "shape": reader.describe(),
         "date": date.today().isoformat(),
-        "command": shlex.join(["python", "benchmarks/probes.py", *arguments]),
+        "command": command("probes.py", arguments),
         "seed": options.seed,
         "versions": versions,
         "seconds": {},

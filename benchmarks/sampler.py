@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from speed import machine
+from saving import machine
 
 from elmo_hf.sampling import log_uniform_sample
 

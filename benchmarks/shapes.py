@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from speed import machine, write_json
+from saving import command, machine, write_json
 from transformers.utils import logging
 
 from elmo_hf import ElmoForPreTraining
@@ -29,15 +29,27 @@ FILTERS = {  # numbers of filters by width: a quarter, a half and the whole of t
     "small": [[1, 16], [2, 32], [3, 64], [4, 128], [5, 256]],
     "full": [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512]],
 }
-ADAMW = {"optimizer": "adamw", "learning_rate": 0.003, "schedule": "linear", "loss_scale": 1, "clip": 1}
+ADAMW = {"optimizer": "adamw", "learning_rate": 0.005, "schedule": "linear", "loss_scale": 1, "clip": 1}
+ADAGRAD = {"optimizer": "adagrad", "learning_rate": 0.2, "schedule": "constant"}
+COMMON: dict[str, Any] = {
+    "filters": "small",
+    "rows": 64,
+    "samples": 2048,
+    "dropout": 0.0,
+    "num_highway_layers": 1,
+    "restart_rows": 0.02,
+    "shared_reading": True,
+    **ADAMW,
+}
 CANDIDATES: dict[str, dict[str, Any]] = {
-    "256/128": {"lstm_dim": 256, "projection_dim": 128, "filters": "tiny", "rows": 64},
-    "512/64": {"lstm_dim": 512, "projection_dim": 64, "filters": "tiny", "rows": 64},
-    "512/128": {"lstm_dim": 512, "projection_dim": 128, "filters": "small", "rows": 64},
-    "768/128": {"lstm_dim": 768, "projection_dim": 128, "filters": "small", "rows": 64},
-    "1024/128": {"lstm_dim": 1024, "projection_dim": 128, "filters": "full", "rows": 64},
-    "512/128, 32 rows": {"lstm_dim": 512, "projection_dim": 128, "filters": "small", "rows": 32},
-    "512/128, adamw": {"lstm_dim": 512, "projection_dim": 128, "filters": "small", "rows": 64, **ADAMW},
+    "256/128": {"lstm_dim": 256, "projection_dim": 128, "filters": "tiny"},
+    "512/64": {"lstm_dim": 512, "projection_dim": 64, "filters": "tiny"},
+    "512/128": {"lstm_dim": 512, "projection_dim": 128},
+    "768/128": {"lstm_dim": 768, "projection_dim": 128},
+    "1024/128": {"lstm_dim": 1024, "projection_dim": 128, "filters": "full"},
+    "512/128, 32 rows": {"lstm_dim": 512, "projection_dim": 128, "rows": 32},
+    "512/128, 128 rows": {"lstm_dim": 512, "projection_dim": 128, "rows": 128},
+    "512/128, adagrad": {"lstm_dim": 512, "projection_dim": 128, "loss_scale": 20, "clip": 10, **ADAGRAD},
 }
 
 
@@ -48,7 +60,7 @@ def main() -> None:
         speeds = measure_speeds(options, Path(folder))
         rows = [train(options, Path(folder), name, speeds[name]) for name in options.candidates]
     result = {
-        "command": " ".join(["python", "benchmarks/shapes.py", *sys.argv[1:]]),
+        "command": command("shapes.py", sys.argv[1:]),
         "machine": machine(),
         "minutes": options.minutes,
         "rows": rows,
@@ -85,7 +97,7 @@ def measure_speeds(options: argparse.Namespace, folder: Path) -> dict[str, float
 
 def train(options: argparse.Namespace, folder: Path, name: str, speed: float) -> dict[str, Any]:
     candidate = CANDIDATES[name]
-    words_a_step = candidate["rows"] * 20
+    words_a_step = flags_of(candidate)["rows"] * 20
     steps = round(options.minutes * 60 * speed / words_a_step)
     log = pretrain(options, folder / "whole", name, max_steps=steps, heldout=options.heldout)
     judged = [line for line in log if line["kind"] == "evaluation"][-1]
@@ -105,7 +117,7 @@ def train(options: argparse.Namespace, folder: Path, name: str, speed: float) ->
 
 
 def flags_of(candidate: dict[str, Any]) -> dict[str, Any]:
-    settings = {"samples": 2048, "num_highway_layers": 1, "restart_rows": 0.02} | candidate
+    settings = COMMON | candidate
     filters = FILTERS[settings.pop("filters")]
     return settings | {"char_filters": json.dumps(filters).replace(" ", "")}
 
@@ -115,20 +127,26 @@ def pretrain(options: argparse.Namespace, run: Path, name: str, **more: Any) -> 
     settings = flags_of(CANDIDATES[name]) | {
         "vocab": options.vocab,
         "output": str(run),
+        "raw": options.raw,
+        "split_sentences": options.split_sentences,
         "seed": options.seed,
         "evaluation_states": "zero",
         "save_every": 1_000_000,
         "epochs": 100,
         **more,
     }
-    command = [sys.executable, str(PRETRAIN), "--data", *options.data]
-    command += [part for key, value in settings.items() for part in (f"--{key}", str(value))]
-    command += [flag for flag in ("--raw", "--split-sentences") if vars(options)[flag[2:].replace("-", "_")]]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    arguments = [sys.executable, str(PRETRAIN), "--data", *options.data, *arguments_of(settings)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{name} failed:\n{done.stderr[-2000:]}")
     lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+def arguments_of(settings: dict[str, Any]) -> list[str]:
+    switches = [f"--{name}" for name, value in settings.items() if value is True]
+    others = {name: str(value) for name, value in settings.items() if not isinstance(value, bool)}
+    return [*switches, *(part for name, value in others.items() for part in (f"--{name}", value))]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from speed import machine
+from saving import machine
 from torch import Tensor, nn
 
 from elmo_hf.sampling import draw_samples, sampled_loss, wanted_rows

@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -27,6 +26,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from saving import machine, write_json
 from setup_peers import PEERS, python_of
 from workloads import LSTM_PRODUCTS, SETTINGS, SIZES, fingerprint, made_up_sentences, read_sentences
 
@@ -380,35 +380,6 @@ def spread(values: list[float]) -> dict[str, float]:
     return {name: float(f"{value:.4g}") for name, value in found.items()}
 
 
-def machine() -> dict[str, Any]:
-    cpu, memory = platform.processor() or platform.machine(), None
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        cpu = next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), cpu)
-        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return {
-        "cpu": cpu,
-        "instructions": instructions(),
-        "cores": os.cpu_count(),
-        "memory_gb": memory,
-        "system": f"{platform.system()} {platform.machine()}",
-        "load_at_the_end": load,
-    }
-
-
-def instructions() -> list[str]:
-    """Of the processor's abilities those that decide how fast products are."""
-    names = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve", "bf16")
-    with contextlib.suppress(OSError):
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        flags = next(
-            (line.split() for line in text.splitlines() if line.startswith(("flags", "Features"))), []
-        )
-        return [name for name in names if name in flags]
-    return []
-
-
 def report(result: dict[str, Any]) -> None:
     print(
         f"  {'':20} {'words/s':>9} {'ratio':>7} {'min':>7} {'max':>7} {'MB':>6} {'of peak':>8} {'of roof':>8}"
@@ -451,13 +422,6 @@ def read_saved(path: Path) -> list[dict[str, Any]]:
         return list(saved)
     except (ValueError, KeyError, TypeError, OSError):
         sys.exit(f"{path} holds something else than tables of this benchmark; name another --output.")
-
-
-def write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")  # a run that is stopped leaves the file of before
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 if __name__ == "__main__":

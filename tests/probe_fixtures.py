@@ -4,6 +4,7 @@ A test file takes them by `pytest_plugins = ["probe_fixtures"]`.
 """
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +22,7 @@ def probes():
     sys.path.insert(0, str(BENCHMARKS))
     import probes as main
 
-    found = {name: __import__(f"probe_{name}") for name in MODULES}
+    found = {name: import_module(f"probing.{name}") for name in MODULES}
     yield SimpleNamespace(main=main, **found)
     sys.path.remove(str(BENCHMARKS))
 

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import domain
 import kneser_ney
+import saving
 import shapes
 
 SENTENCES = [["the", "cat", "sat"], [], ["Zürich", "sat"]]
@@ -59,11 +60,22 @@ def test_candidates_are_settings_of_pretraining():
     from settings import make_parser, with_type
 
     for candidate in shapes.CANDIDATES.values():
-        flags = [
-            part for key, value in shapes.flags_of(candidate).items() for part in (f"--{key}", str(value))
-        ]
-        found = vars(make_parser().parse_args(flags))
-        for name, value in candidate.items():
-            if name != "filters":
+        flags = shapes.flags_of(candidate)
+        found = vars(make_parser().parse_args(shapes.arguments_of(flags | {"raw": False})))
+        for name, value in flags.items():
+            if name != "char_filters":
                 assert found[name] == with_type(name, value)
-        assert found["char_filters"] == json.loads(shapes.flags_of(candidate)["char_filters"])
+        assert found["char_filters"] == json.loads(flags["char_filters"])
+        assert "raw" not in found or not found["raw"]
+
+
+def test_a_saved_command_tells_no_folders_from_elsewhere(tmp_path):
+    (tmp_path / "a.txt").touch()
+    (tmp_path / "b.txt").touch()
+    files = [f"{tmp_path}/a.txt", f"news={tmp_path}/a.txt,{tmp_path}/b.txt"]
+    own = ["--model", "runs/x", "--output", "benchmarks/results/domain.json", "--seed", "1"]
+    told = saving.command("domain.py", ["--data", *files, *own])
+    assert told == (
+        "python benchmarks/domain.py --data a.txt news=a.txt,b.txt --model runs/x "
+        "--output benchmarks/results/domain.json --seed 1"
+    )

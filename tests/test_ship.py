@@ -1,4 +1,4 @@
-"""training/ship.py: half the bytes, the same model but for the rounding, and nothing that the package has."""
+"""training/ship.py: half the bytes, the same but for the rounding; or the same model in shards."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ def trained(tmp_path):
 
 def test_weights_are_halves_and_are_read_as_float32(trained, tmp_path):
     model, tokenizer, folder = trained
-    ship(str(folder), tmp_path / "shipped")
+    ship(str(folder), tmp_path / "shipped", half=True)
     stored = load_file(tmp_path / "shipped" / "model.safetensors")
     assert {weight.dtype for weight in stored.values()} == {torch.float16}
     loaded = ElmoForPreTraining.from_pretrained(tmp_path / "shipped")
@@ -53,5 +53,21 @@ def test_what_halves_cannot_hold_is_refused(trained, tmp_path):
         model.lm_head.weight[0, 0] = 1e5
     model.save_pretrained(folder)
     with pytest.raises(ValueError, match=r"has a weight of 100000, which half precision cannot hold"):
-        ship(str(folder), tmp_path / "shipped")
+        ship(str(folder), tmp_path / "shipped", half=True)
     assert not (tmp_path / "shipped").exists()
+
+
+def test_shards_with_code_are_the_same_model(trained, tmp_path):
+    model, _, folder = trained
+    ship(str(folder), tmp_path / "shipped", code=True, shards="1KB")
+    assert len(list((tmp_path / "shipped").glob("model-*.safetensors"))) > 1
+    assert (tmp_path / "shipped" / "modeling_elmo.py").exists()
+    assert json.loads((tmp_path / "shipped" / "config.json").read_text())["auto_map"]["AutoModel"]
+    loaded = ElmoForPreTraining.from_pretrained(tmp_path / "shipped")
+    for name, weight in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight), name
+
+
+def test_a_size_that_is_none(trained, tmp_path):
+    with pytest.raises(ValueError, match="--shards must be a size such as 50MB, not 'small'"):
+        ship(str(trained[2]), tmp_path / "shipped", shards="small")

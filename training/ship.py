@@ -1,12 +1,15 @@
-"""Makes a trained language model small enough to be sent about: its weights are written in half precision.
+"""Writes a trained language model as it is published: in half precision, in shards, with its code.
 
-    python training/ship.py runs/elmo-tiny/final src/elmo_hf/checkpoints/elmo-tiny
+    python training/ship.py runs/elmo-tiny/final src/elmo_hf/checkpoints/elmo-tiny --half
+    python training/ship.py runs/elmo-small/final published/elmo-small --code --shards 50MB
 
-They are read in float32 again, as the config says. What the rounding costs is told by `elmo-hf perplexity`.
+Half-precision weights are read in float32 again, as the config says. What the rounding costs is told by
+`elmo-hf perplexity`. The code goes along with --code, for the Hub; the package needs none.
 """
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -21,29 +24,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("source", help="the folder of a trained model")
     parser.add_argument("target", type=Path, help="the folder to write; what it holds is replaced")
+    parser.add_argument("--half", action="store_true", help="weights in half precision")
+    parser.add_argument("--code", action="store_true", help="the model's code beside its weights")
+    parser.add_argument("--shards", metavar="SIZE", default="5GB", help="the greatest of a file (5GB)")
     given = parser.parse_args()
     logging.disable_progress_bar()
     try:
-        ship(given.source, given.target)
+        ship(given.source, given.target, half=given.half, code=given.code, shards=given.shards)
     except ValueError as error:
         sys.exit(f"ship.py: {error}")
 
 
-def ship(source: str, target: Path) -> None:
+def ship(source: str, target: Path, *, half: bool = False, code: bool = False, shards: str = "5GB") -> None:
+    if not re.fullmatch(r"[1-9][0-9]*[KMG]B", shards):
+        raise ValueError(f"--shards must be a size such as 50MB, not {shards!r}.")
     model, tokenizer = load_language_model(source)
+    if half:
+        check_range(source, model)
+        model.half()
+
+    def write(folder: Path) -> None:
+        model.save_pretrained(folder, max_shard_size=shards)
+        tokenizer.save_pretrained(folder)
+        edit(folder / "config.json", dtype="float32")
+        if not code:
+            for path in folder.glob("*.py"):
+                path.unlink()
+            for name in ("config.json", "tokenizer_config.json"):
+                edit(folder / name, auto_map=None)
+
+    write_folder(target, write)
+
+
+def check_range(source: str, model: torch.nn.Module) -> None:
     largest = max(float(weight.detach().abs().max()) for weight in model.parameters())
     if not largest < torch.finfo(torch.float16).max:
         raise ValueError(f"{source} has a weight of {largest:g}, which half precision cannot hold.")
-
-    def write(folder: Path) -> None:
-        model.half().save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        for path in folder.glob("*.py"):  # the package has the code
-            path.unlink()
-        edit(folder / "config.json", auto_map=None, dtype="float32")
-        edit(folder / "tokenizer_config.json", auto_map=None)
-
-    write_folder(target, write)
 
 
 def edit(path: Path, **entries: str | None) -> None:

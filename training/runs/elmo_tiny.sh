@@ -6,15 +6,14 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 data=${1:?the folder of the data}
 run=runs/elmo-tiny
-results=hub_cards/elmo-tiny/results
 model=src/elmo_hf/checkpoints/elmo-tiny
-text=(--raw --split-sentences)
-heldout=("$data"/lm_pretrain/valid.books.txt.xz "$data"/lm_pretrain/valid.wiki.txt.xz)
+text=("$data"/lm_pretrain/train.books-*.txt.xz)
 
-mkdir -p "$run" "$results"
+mkdir -p "$run"
 [ -f "$run/vocab.txt" ] ||
-    elmo-hf vocab "$data"/lm_pretrain/train.books-*.txt.xz "$run/vocab.txt" "${text[@]}" --max-words 25000
+    elmo-hf vocab "${text[@]}" "$run/vocab.txt" --raw --split-sentences --max-words 25000
 accelerate launch --cpu training/pretrain.py --config training/runs/elmo_tiny.yaml --resume auto \
-    --data "$data"/lm_pretrain/train.books-*.txt.xz --vocab "$run/vocab.txt" --heldout "${heldout[@]}" \
-    --output "$run"
-python training/ship.py "$run/final" "$model"
+    --data "${text[@]}" --vocab "$run/vocab.txt" --output "$run" \
+    --heldout "$data"/lm_pretrain/valid.books.txt.xz "$data"/lm_pretrain/valid.wiki.txt.xz
+python training/ship.py "$run/final" "$model" --half
+bash training/runs/judge.sh elmo-tiny "$run" "$model" "$data" "${text[@]}"

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from probe_data import Sentence, words_of
-from probe_names import sense_name
-from probe_tables import markdown, plain
-from probe_vectors import Reader, starts_of, unit
+from probing.data import Sentence, words_of
+from probing.names import sense_name
+from probing.tables import markdown, plain
+from probing.vectors import Reader, starts_of, unit
 
 # Parts of sentences of SemCor; a star is before the word. The first two are the paper's, each with the
 # neighbour that it shows.

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from probe_data import Sentence, words_of
-from probe_names import sense_name
-from probe_vectors import Reader, starts_of, unit
+from probing.data import Sentence, words_of
+from probing.names import sense_name
+from probing.vectors import Reader, starts_of, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from probe_data import PRINTED, TREEBANK, Tagged, read_conllu
-from probe_tables import markdown, percent
-from probe_vectors import Reader
+from probing.data import PRINTED, TREEBANK, Tagged, read_conllu
+from probing.tables import markdown, percent
+from probing.vectors import Reader
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -154,14 +154,24 @@ def probe_tags(readers: Sequence[Reader], treebank: dict[str, list[Tagged]], see
     labels = {kind: make_labels(treebank, kind) for kind in KINDS}
     found: dict[str, Any] = {kind: {"look-up": {"test": look_up(treebank, kind)}} for kind in KINDS}
     for reader in readers:
-        vectors = {part: reader.vectors(printed_words(treebank[part]), part) for part in PARTS}
-        for layer in range(reader.layers):
-            scaled = whiten({part: torch.from_numpy(vectors[part][layer]) for part in PARTS})
-            for kind in KINDS:
-                found[kind][f"{reader.name}, layer {layer}"] = classify(scaled, labels[kind], seed)
+        for kind, accuracies in classify_layers(reader, treebank, labels, seed).items():
+            found[kind] |= accuracies
     sizes = {part: sum(len(sentence.words) for sentence in treebank[part]) for part in PARTS}
     tags = {kind: len(labels[kind].names) for kind in KINDS}
     return {"accuracy": found, "counts": {"words": sizes, "tags": tags}, "paper": PAPER}
+
+
+def classify_layers(
+    reader: Reader, treebank: dict[str, list[Tagged]], labels: dict[str, Labels], seed: int
+) -> dict[str, Any]:
+    """Of each kind of tags, the accuracies by layer. All vectors of one reader are in memory here."""
+    vectors = {part: reader.vectors(printed_words(treebank[part]), part) for part in PARTS}
+    found: dict[str, Any] = {kind: {} for kind in KINDS}
+    for layer in range(reader.layers):
+        whitened = whiten({part: torch.from_numpy(vectors[part][layer]) for part in PARTS})
+        for kind in KINDS:
+            found[kind][f"{reader.name}, layer {layer}"] = classify(whitened, labels[kind], seed)
+    return found
 
 
 def tags_markdown(found: dict[str, Any]) -> str:

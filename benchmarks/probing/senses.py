@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from probe_data import (
+from probing.data import (
     INVENTORY,
     TESTS,
     Mark,
@@ -28,8 +28,8 @@ from probe_data import (
     read_test,
     words_of,
 )
-from probe_tables import markdown, percent
-from probe_vectors import Reader, span_means, starts_of, unit
+from probing.tables import markdown, percent
+from probing.vectors import Reader, span_means, starts_of, unit
 
 SETS = ("senseval2", "senseval3", "semeval2007", "semeval2013")
 # Table 5, F1 on Raganato's five sets together, with WordNet 3.0's first sense for what is not in SemCor.

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Everything that a model's card tells, measured: its run, perplexities, what it knows of words, other fields.
+# What has been measured already is not measured again; to do so, delete its file.
+#
+#   bash training/runs/judge.sh NAME RUN MODEL DATA [TEXT ...]     # TEXT: what a 5-gram to compare with learns from
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+name=${1:?the folder in hub_cards} run=${2:?the folder of the run} model=${3:?the folder of the model}
+data=${4:?the folder of the data}
+shift 4
+results=hub_cards/$name/results
+form=(--raw --split-sentences)
+heldout=("$data"/lm_pretrain/valid.books.txt.xz "$data"/lm_pretrain/valid.wiki.txt.xz)
+
+mkdir -p "$results"
+# The log is there as long as the run's folder; the results stay.
+[ ! -d "$run" ] || python training/summarize_run.py "$run" -o "$results/run.json"
+[ ! -d "$run" ] || elmo-hf plot "$run" "$results/log.png"
+for text in "${heldout[@]}"; do
+    saved=$results/perplexity-$(basename "$text" .txt.xz).json
+    [ -f "$saved" ] && continue
+    elmo-hf perplexity "$text" --model "$model" "${form[@]}" --json > "$saved.unfinished"
+    mv "$saved.unfinished" "$saved"
+done
+[ $# = 0 ] || [ -f "$results/kneser_ney.json" ] ||
+    python benchmarks/kneser_ney.py --data "$@" --vocab "$run/vocab.txt" --heldout "${heldout[@]}" "${form[@]}" \
+        --output "$results/kneser_ney.json"
+[ -f "$results/probes.json" ] ||
+    python benchmarks/probes.py --model "$model" --data "$data" --output "$results/probes.json"
+[ -f "$results/domain.json" ] ||
+    python benchmarks/domain.py --model "$model" --output "$results/domain.json" --domains \
+        movies="$data"/domain_movie/movie_reviews.txt.xz \
+        tweets="$(printf '%s,' "$data"/ner_btc/?.conll | sed 's/,$//')"
+python hub_cards/render.py
