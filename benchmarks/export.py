@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/export.py                     # random weights of the "small" shape
     OMP_NUM_THREADS=1 python benchmarks/export.py --model my-elmo     # what eight bits do to a trained model
+    python benchmarks/export.py --table                               # the table of benchmarks/README.md
 
 From ready character ids to the top layer, made-up sentences, in batches of 32 and one at a time. Contestants
 take turns; a ratio is taken within a round, the median is told. One thread; times are of the processor.
@@ -11,16 +12,18 @@ import argparse
 import copy
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
-from speed import machine
+from saving import command, machine, write_json
 from workloads import SIZES, calls_of_round, made_up_sentences, number_of_words
 
 from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer, kernels
@@ -86,20 +89,44 @@ def load(folder: str | None, size: str, place: Path) -> tuple[str, ElmoModel, El
     return folder, ElmoModel.from_pretrained(folder).eval(), ElmoTokenizer.from_pretrained(folder)
 
 
+def table(content: dict[str, Any]) -> str:
+    """Of the JSON that a run has written, as Markdown."""
+    lines = [
+        f"{content['machine']['cpu']}, 1 thread, {content['weights']} weights, onnxruntime "
+        f"{content['onnxruntime']}, torch {content['torch']}: `{content['command']}`",
+        "",
+        f"| words/s (ratio to {BASELINE}) | batch of 32 | one at a time | MB | largest difference | rms |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name in content["settings"]["ready"]:
+        found = [content["settings"][setting][name] for setting in ("ready", "single")]
+        cells = [f"{one['words_per_second']:,.0f} ({one['ratio']:.2f})" for one in found]
+        export = content["exports"].get(name)
+        if export is not None:
+            difference = export["differences"]["vector"]
+            cells.append(f"{export['bytes'] / 1e6:.1f}")
+            cells += [f"{difference['largest']:.1e}", f"{difference['rms']:.1e}"]
+        lines.append("| " + " | ".join([name, *cells, *["–"] * (5 - len(cells))]) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", choices=list(SIZES), default="small")
     parser.add_argument("--model", help="a folder, in place of random weights")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "export.json")
+    parser.add_argument("--table", action="store_true", help="print the table of the output that is there")
     options = parser.parse_args()
+    if options.table:
+        print(table(json.loads(options.output.read_text(encoding="utf-8"))))
+        return
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         folder, model, tokenizer = load(options.model, options.size, place)
         exports = {
             name: asdict(export_onnx(folder, place / name, int8=name == "onnx-int8"))
-            | {"model": options.model}
             for name in ("onnx", "onnx-int8")
         }
         readers = {f"torch-{choice}": by_torch(model, choice) for choice in ("readable", "auto", "int8")}
@@ -108,16 +135,16 @@ def main() -> None:
             setting: measure(readers, tokenizer, setting, options.rounds) for setting in ("ready", "single")
         }
     content = {
+        "command": command("export.py", sys.argv[1:]),
         "machine": machine(),
         "torch": torch.__version__,
         "onnxruntime": onnxruntime.__version__,
-        "weights": options.model or f"random, {options.size}",
+        "weights": "trained" if options.model else "random",
         "rounds": options.rounds,
         "settings": settings,
         "exports": exports,
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(options.output, content)
     print(json.dumps(content, indent=1))
 
 

@@ -49,6 +49,7 @@ def test_it_runs_and_all_contestants_read_the_same(tmp_path, monkeypatch, capsys
     benchmark.main()
     content = json.loads(output.read_text(encoding="utf-8"))
     assert json.loads(capsys.readouterr().out) == content
+    assert benchmark.table(content).count("\n") == 8
     names = ["torch-readable", "torch-auto", "torch-int8", "onnx", "onnx-int8"]
     for found in content["settings"].values():
         assert list(found) == names
@@ -62,3 +63,10 @@ def test_it_runs_and_all_contestants_read_the_same(tmp_path, monkeypatch, capsys
     assert content["exports"]["onnx"]["bytes"] > content["exports"]["onnx-int8"]["bytes"]
     assert content["torch"] == torch.__version__
     assert content["onnxruntime"] == onnxruntime.__version__
+
+
+def test_the_table_is_that_of_the_json():
+    benchmark = load_benchmark()
+    content = json.loads((benchmark.HERE / "results" / "export.json").read_text(encoding="utf-8"))
+    readme = (benchmark.HERE / "README.md").read_text(encoding="utf-8")
+    assert f"<!-- export -->\n\n{benchmark.table(content)}\n\n<!-- /export -->" in readme

@@ -1,16 +1,20 @@
 """The exported file, run by onnxruntime, gives the vectors of the model and of the plain reference."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from reference import Elmo, options, random_options, random_softmax, random_weights, write_hdf5
+from typer.testing import CliRunner
 
 from elmo_hf import ElmoConfig, ElmoForTokenClassification, ElmoModel, ElmoTokenizer
+from elmo_hf.cli import app
 from elmo_hf.convert.bilm import convert_from_bilm
 
 onnx = pytest.importorskip("onnx", reason="the export needs onnx; `pip install 'elmo-hf[export]'`")
@@ -18,6 +22,8 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="the export needs `elmo-
 
 from elmo_hf import export  # noqa: E402
 
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+LINES = re.findall(r"^elmo-hf (export .*?) +#.*$", README, re.MULTILINE)
 COMMAND = [sys.executable, "-c", "from elmo_hf.cli import app; app(prog_name='elmo-hf')"]
 WORDS = ["<S>", "</S>", "<UNK>", "the", "bank", "of", "Zürich", "漢字"]
 
@@ -225,26 +231,47 @@ def test_differences_are_what_they_say():
 # ---- the folder
 
 
-def test_the_readme_of_the_folder_runs_where_nothing_else_is(tmp_path):
-    save(tmp_path / "elmo")
+def test_the_readmes_lines_and_those_of_the_readme_that_they_write(tmp_path):
+    save(tmp_path / "my-elmo")
     done = subprocess.run(
-        [*COMMAND, "export", "elmo", "onnx"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [*COMMAND, *LINES[0].split()], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    folder = tmp_path / "onnx"
+    folder = tmp_path / "my-elmo-onnx"
     kept = json.loads((folder / "export.json").read_text(encoding="utf-8"))
     assert f"{kept['bytes']:,} bytes" in done.stdout
     assert (folder / "model.onnx").stat().st_size == kept["bytes"]
     assert f"{kept['differences']['vector']['largest']:.1e}" in done.stdout
     text = (folder / "README.md").read_text(encoding="utf-8")
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    alone = "import sys; sys.modules['torch'] = sys.modules['elmo_hf'] = None\n"  # neither can be imported
+    environment = os.environ | {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
     ran = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-c", alone + code],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip() == "(2, 6, 16)"
     assert not list(folder.glob("modeling*"))  # no weights for torch, and no code for them
+
+
+def test_the_readmes_line_for_eight_bits(tmp_path, monkeypatch):
+    save(tmp_path / "my-elmo")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, LINES[1].split())
+    assert done.exit_code == 0
+    kept = json.loads((tmp_path / "my-elmo-int8" / "export.json").read_text(encoding="utf-8"))
+    assert kept["int8"] is True
+    assert kept["model"] == "my-elmo"
+    assert "largest difference from the model in torch" in done.stdout
+    again = CliRunner().invoke(app, LINES[1].split())
+    assert again.exit_code == 1
+    assert again.stderr.startswith("elmo-hf: my-elmo-int8 exists and is not an empty folder")
 
 
 def test_a_head_gives_its_bilm(tmp_path):

@@ -107,7 +107,7 @@ def export_onnx(
         check_size(elmo, int8)
         with torch.inference_mode(), readable():
             write_graph(elmo, chosen, int8, folder / "model.onnx")
-            found = compare(elmo, tokenizer, chosen, str(model), int8, folder / "model.onnx")
+            found = compare(elmo, tokenizer, chosen, title(model), int8, folder / "model.onnx")
         elmo.config.auto_map = {"AutoConfig": "configuration_elmo.ElmoConfig"}
         elmo.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -157,6 +157,11 @@ def load(name: str | Path) -> tuple[ElmoModel, ElmoTokenizer]:
         )
     check_tokenizer(model, tokenizer, name)
     return model.eval(), tokenizer
+
+
+def title(name: str | Path) -> str:
+    """A name on the Hub as it is; of a folder only the last part, which others may read."""
+    return Path(name).resolve().name if Path(name).is_dir() else str(name)
 
 
 def check_tokenizer(model: ElmoModel, tokenizer: ElmoTokenizer, name: str | Path) -> None:
@@ -260,7 +265,7 @@ def readme(found: Export, layers: Layers, model: ElmoModel) -> str:
         meaning = ", ".join(f"layer {number}" for number in layers.numbers)
     meaning += f" of 0 to {model.config.num_hidden_layers}, 0 being the word without its context"
     return README.format(
-        title=Path(found.model).name,
+        title=found.model,
         ids="char_ids" if model.config.token_encoder == "characters" else "input_ids",
         outputs="`, `".join(found.outputs),
         meaning=meaning,
