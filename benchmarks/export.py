@@ -58,11 +58,14 @@ def by_file(path: Path) -> Reader:
 def measure(
     readers: dict[str, Reader], tokenizer: ElmoTokenizer, setting: str, rounds: int
 ) -> dict[str, dict[str, float]]:
-    sentences, seconds, speeds = made_up_sentences(2000), {}, []
+    sentences = made_up_sentences(2000)
+    seconds: dict[str, float] = {}
+    speeds: list[dict[str, float]] = []
     for number in range(rounds + 1):  # the first does not count
         calls = calls_of_round(setting, sentences, number)
         batches = [
-            tokenizer(call, is_split_into_words=True, padding=True, return_tensors="pt") for call in calls
+            dict(tokenizer(call, is_split_into_words=True, padding=True, return_tensors="pt"))
+            for call in calls
         ]
         for name, read in readers.items():
             begun = time.process_time()

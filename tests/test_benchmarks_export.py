@@ -67,6 +67,9 @@ def test_it_runs_and_all_contestants_read_the_same(tmp_path, monkeypatch, capsys
 
 def test_the_table_is_that_of_the_json():
     benchmark = load_benchmark()
-    content = json.loads((benchmark.HERE / "results" / "export.json").read_text(encoding="utf-8"))
+    path = benchmark.HERE / "results" / "export.json"
+    if not path.exists():
+        pytest.skip(f"no {path.name} yet; benchmarks/export.py writes it")
+    content = json.loads(path.read_text(encoding="utf-8"))
     readme = (benchmark.HERE / "README.md").read_text(encoding="utf-8")
     assert f"<!-- export -->\n\n{benchmark.table(content)}\n\n<!-- /export -->" in readme

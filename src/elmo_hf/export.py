@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from transformers import BatchEncoding
+from torch import Tensor
 
 from elmo_hf import kernels
 from elmo_hf.convert.files import new_folder
@@ -226,14 +226,14 @@ def compare(
     return Export(name, layers.name, int8, list(wanted), size, int(is_word.sum()), differences)
 
 
-def check_batch(tokenizer: ElmoTokenizer) -> BatchEncoding:
+def check_batch(tokenizer: ElmoTokenizer) -> dict[str, Tensor]:
     words = list(tokenizer.get_vocab())
     some = words[:: max(1, len(words) // VOCABULARY_WORDS)][:VOCABULARY_WORDS]
     sentences = [sentence.split() for sentence in CHECK_SENTENCES]
-    return tokenizer([*sentences, some], is_split_into_words=True, padding=True, return_tensors="pt")
+    return dict(tokenizer([*sentences, some], is_split_into_words=True, padding=True, return_tensors="pt"))
 
 
-def run(path: Path, batch: BatchEncoding) -> dict[str, np.ndarray]:
+def run(path: Path, batch: dict[str, Tensor]) -> dict[str, np.ndarray]:
     """All outputs of a file, by name."""
     import onnxruntime
 
@@ -243,7 +243,7 @@ def run(path: Path, batch: BatchEncoding) -> dict[str, np.ndarray]:
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def torch_layers(model: ElmoModel, batch: BatchEncoding, layers: Layers) -> dict[str, np.ndarray]:
+def torch_layers(model: ElmoModel, batch: dict[str, Tensor], layers: Layers) -> dict[str, np.ndarray]:
     hidden = model(**batch, output_hidden_states=True, return_dict=True).hidden_states
     chosen = [hidden[number] for number in layers.numbers]
     if layers.is_average:

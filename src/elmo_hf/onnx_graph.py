@@ -25,6 +25,7 @@ from elmo_hf.words_elmo import WORD_PAD
 OPSET = 18
 IR_VERSION = 9  # the format's version that goes with it
 DIRECTIONS = 2
+ZERO, ONE = np.zeros(1, dtype=np.float32), np.ones(1, dtype=np.float32)
 
 Array = np.ndarray
 
@@ -81,7 +82,7 @@ def build(
     ids = "char_ids" if config.token_encoder == "characters" else "input_ids"
     encode = character_words if config.token_encoder == "characters" else table_words
     mask = nodes("Unsqueeze", nodes("Cast", "attention_mask", to=TensorProto.BOOL), integers(2))
-    words = nodes("Where", mask, encode(nodes, config, weights), np.float32([0]))
+    words = nodes("Where", mask, encode(nodes, config, weights), ZERO)
     x, mask = nodes("Transpose", words, perm=[1, 0, 2]), nodes("Transpose", mask, perm=[1, 0, 2])
     found = read(nodes, config, weights, first_states, x, mask, int8)
     chosen = [nodes("Transpose", found[number], perm=[1, 0, 2]) for number in layers]
@@ -165,7 +166,7 @@ def convolve(nodes: Nodes, config: ElmoConfig, weights: Mapping[str, Array], let
 def highway(nodes: Nodes, weights: Mapping[str, Array], name: str, x: str) -> str:
     gate = nodes("Sigmoid", linear(nodes, weights, f"{name}.carry", x))
     new = nodes("Relu", linear(nodes, weights, f"{name}.transform", x))
-    kept = nodes("Mul", nodes("Sub", np.float32([1]), gate), x)
+    kept = nodes("Mul", nodes("Sub", ONE, gate), x)
     return nodes("Add", nodes("Mul", gate, new), kept)
 
 
@@ -229,7 +230,7 @@ def scan(
     cells = len(bias) // 4
     bias[2 * cells : 3 * cells] += 1  # the forget gate's
     from_input = nodes("Add", product(nodes, x, own["input_weight"], int8), bias)
-    settings = {"body": step, "num_scan_inputs": 2, "scan_input_directions": [direction] * 2}
+    settings: dict[str, Any] = {"body": step, "num_scan_inputs": 2, "scan_input_directions": [direction] * 2}
     inputs = [*states, from_input, mask]
     return nodes.several(3, "Scan", *inputs, scan_output_directions=[direction], **settings)[2]
 
@@ -251,7 +252,7 @@ def one_step(config: ElmoConfig, own: Mapping[str, Array], prefix: str, int8: bo
             new_h = nodes("Clip", new_h, *limits(config.proj_clip))
     nodes.named(f"{prefix}next_h", nodes("Where", is_word, new_h, h))
     nodes.named(f"{prefix}next_c", nodes("Where", is_word, new_c, c))
-    nodes.named(f"{prefix}output", nodes("Where", is_word, new_h, np.float32([0])))
+    nodes.named(f"{prefix}output", nodes("Where", is_word, new_h, ZERO))
     sizes: dict[str, int] = {"h": config.output_dim, "c": config.lstm_dim, "from_input": 4 * config.lstm_dim}
     inputs = [value(prefix + name, size) for name, size in sizes.items()]
     inputs.append(value(is_word, 1, TensorProto.BOOL))
