@@ -5,6 +5,7 @@ SentenceTransformer("my-sentences", trust_remote_code=True)    # this file lies 
 """
 
 import argparse
+import importlib
 import shutil
 from typing import Any
 
@@ -58,7 +59,5 @@ def main() -> None:
     print(model.similarity(vectors, vectors))
 
 
-if __name__ == "__main__":
-    import sentence_transformers_module  # this file by its name, under which the folder is loaded again
-
-    sentence_transformers_module.main()
+if __name__ == "__main__":  # by its name, which is written into the folder, and not as "__main__"
+    importlib.import_module("sentence_transformers_module").main()

@@ -93,7 +93,7 @@ def test_spacy(place):
     spacy = pytest.importorskip("spacy", reason="needs `elmo-hf[spacy]`")
     printed = start(place, "spacy_component.py")
     assert printed.split()[0] == "He"
-    assert len(printed.splitlines()) == 13
+    assert len(printed.splitlines()) == 14
     again = (
         f"import json, sys; sys.path.append({str(EXAMPLES)!r}); import spacy, spacy_component\n"
         "docs = spacy.load('my-pipeline').pipe(json.loads(sys.argv[1]))\n"
