@@ -1,7 +1,7 @@
 """The demo as a Space: the same page as `elmo-hf demo`, for everyone.
 
-ELMO_MODEL and ELMO_TAGGER, variables of the Space, name folders in it or models on the Hub. Without the first it is
-elmo-tiny, without the second there are no labels.
+ELMO_MODEL and ELMO_TAGGER, variables of the Space, name folders in it or models on the Hub. Without the first
+it is elmo-tiny, without the second there are no labels.
 """
 
 import os

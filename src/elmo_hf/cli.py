@@ -6,6 +6,7 @@ elmo-hf convert my-elmo/ back/ --to bilm
 elmo-hf embed corpus.txt vectors/ --model my-elmo/ --layers average
 elmo-hf vocab corpus/*.txt vocab.txt --min-count 3
 elmo-hf perplexity held-out.txt --model my-elmo/
+elmo-hf export my-elmo/ my-elmo-onnx/
 elmo-hf plot my-run/
 elmo-hf card my-elmo/
 elmo-hf push my-elmo/ someone/my-elmo
@@ -284,6 +285,31 @@ def _print_perplexity(found: "Perplexity", vocab_size: int) -> None:
     ):
         typer.echo(f"{name:>16}  {figure:>12,.3f}  {loss:>12.4f}")
     typer.echo(f"{'arithmetic mean':>16}  {found.arithmetic_mean:>12,.3f}")
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A folder, or a name on the Hub.")],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The folder to write; it must not exist, or be empty.")
+    ],
+    layers: Annotated[str, typer.Option(help="top, average, all, or numbers: 0,1,2.")] = "top",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="The LSTMs' weights with eight bits; the error is told.")
+    ] = False,
+) -> None:
+    """Write a model as ONNX, with its tokenizer, once onnxruntime gave the vectors that torch gives."""
+    with _one_sentence_errors():
+        from transformers.utils import logging as transformers_logging
+
+        from elmo_hf.export import export_onnx
+
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()  # what does not load is said in a sentence of ours
+        found = export_onnx(model, output, layers=layers, int8=int8)
+        typer.echo(
+            f"{found}\nWrote {output}: model.onnx has {found.bytes:,} bytes, README.md says how to run it."
+        )
 
 
 @app.command()

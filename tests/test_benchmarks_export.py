@@ -1,0 +1,75 @@
+"""benchmarks/export.py runs, and its numbers are of what it says."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="the export needs `elmo-hf[export]`")
+pytest.importorskip("onnx", reason="the export needs `elmo-hf[export]`")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+
+def load_benchmark():
+    """By its path: `export` is also the name of a module of the package that tests import."""
+    from importlib import util
+
+    spec = util.spec_from_file_location(
+        "benchmark_of_export", Path(__file__).resolve().parent.parent / "benchmarks" / "export.py"
+    )
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_it_runs_and_all_contestants_read_the_same(tmp_path, monkeypatch, capsys, default_kernels):
+    benchmark, vectors = load_benchmark(), {}
+
+    def remember(name, read):
+        def reading(batch):
+            found = read(batch)
+            vectors.setdefault(name, []).append(found)
+            return found
+
+        return reading
+
+    measure = benchmark.measure
+    monkeypatch.setattr(
+        benchmark,
+        "measure",
+        lambda readers, *rest: measure({n: remember(n, r) for n, r in readers.items()}, *rest),
+    )
+    output = tmp_path / "new" / "export.json"
+    monkeypatch.setattr(
+        sys, "argv", ["export.py", "--size", "tiny", "--rounds", "1", "--output", str(output)]
+    )
+    benchmark.main()
+    content = json.loads(output.read_text(encoding="utf-8"))
+    assert json.loads(capsys.readouterr().out) == content
+    assert benchmark.table(content).count("\n") == 8
+    names = ["torch-readable", "torch-auto", "torch-int8", "onnx", "onnx-int8"]
+    for found in content["settings"].values():
+        assert list(found) == names
+        assert found["torch-readable"]["ratio"] == 1
+        assert all(one["words_per_second"] > 0 for one in found.values())
+    assert list(vectors) == names
+    for name in names:
+        for found, wanted in zip(vectors[name], vectors["torch-readable"], strict=True):
+            limit = 0.1 if "int8" in name else 1e-5
+            np.testing.assert_allclose(found, wanted, atol=limit, rtol=0)
+    assert content["exports"]["onnx"]["bytes"] > content["exports"]["onnx-int8"]["bytes"]
+    assert content["torch"] == torch.__version__
+    assert content["onnxruntime"] == onnxruntime.__version__
+
+
+def test_the_table_is_that_of_the_json():
+    benchmark = load_benchmark()
+    path = benchmark.HERE / "results" / "export.json"
+    if not path.exists():
+        pytest.skip(f"no {path.name} yet; benchmarks/export.py writes it")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    readme = (benchmark.HERE / "README.md").read_text(encoding="utf-8")
+    assert f"<!-- export -->\n\n{benchmark.table(content)}\n\n<!-- /export -->" in readme
