@@ -66,10 +66,15 @@ class AveragingTrainer(DecodingTrainer):
         self.average = WeightAverage()
         self.add_callback(self.average)
 
+    @property
+    def network(self) -> nn.Module:
+        assert isinstance(self.model, nn.Module)
+        return self.model
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        with self.average.in_place(self.model):
+        with self.average.in_place(self.network):
             return super().evaluate(*args, **kwargs)
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
-        with self.average.in_place(self.model):
+        with self.average.in_place(self.network):
             super().save_model(*args, **kwargs)

@@ -122,7 +122,7 @@ class _Page:
             *self.weights,
         ]
         results = [self.words, self.table, self.map, self.shares]
-        known = {"show_progress": "hidden", "api_visibility": "private"}
+        known: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
         def then_show(event: Any) -> None:
             event.then(self.show, settings, results, **known)
@@ -144,7 +144,8 @@ class _Page:
         self.layer.input(
             lambda layer: gr.update(visible=layer == MIX), self.layer, self.weights_group, **known
         )
-        for part in (self.occurrence, self.layer, self.among, self.groups, *self.weights):
+        parts: list[Any] = [self.occurrence, self.layer, self.among, self.groups, *self.weights]
+        for part in parts:
             part.input(self.show, settings, results, trigger_mode="always_last", **known)
 
     def take(self, box: str, word: str | None) -> list[Any]:
