@@ -49,7 +49,7 @@ SENTENCES = [
     "The children play in the garden .",
     "She wrote a play about a play in Rome .",
     "Play it again , said Ann .",
-    "He likes to play chess with <b> Tom & Jerry </b> .",
+    "He likes to play chess with < b > Tom & Jerry < / b > .",
 ]
 
 

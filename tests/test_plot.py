@@ -274,3 +274,17 @@ def test_the_command(log_file, tmp_path):
         result.stderr
         == f"elmo-hf: there is no log {tmp_path}/nowhere; name the folder of a pretraining run.\n"
     )
+
+
+def test_each_held_out_text_has_its_own_lines(tmp_path):
+    path = tmp_path / "log.jsonl"
+    entry = {"kind": "evaluation", "forward": 90.0, "backward": 110.0, "mean": 100.0}
+    lines = [entry | {"step": step, "text": text} for step in (1, 2) for text in ("books.txt", "wiki.txt.xz")]
+    step = {"kind": "step", "step": 2, "words": 2, "loss": 1.0, "words_per_second": 5.0}
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, step]), encoding="utf-8")
+    panel = make_figure(read_log(path)).axes[1]
+    assert [line.get_xydata().tolist() for line in panel.lines[::3]] == [[[1.0, 100.0], [2.0, 100.0]]] * 2
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == [
+        "books, mean 100.00",
+        "wiki, mean 100.00",
+    ]

@@ -271,7 +271,9 @@ def test_few_examples_are_read_more_often():
     sizes = {share: run_of(TASKS, "srl", {"share": share}, 0) for share in (1.0, 0.5, 0.01)}
     assert epochs(sizes[1.0], task) == (task.epochs, task.patience)
     assert epochs(sizes[0.5], task) == (2 * task.epochs, 2 * task.patience)
-    batches = {share: recipe_flags(run, TASKS).count("8") for share, run in sizes.items()}
+    batches = {
+        share: " ".join(recipe_flags(run, TASKS)).count("--batch-size 8 ") for share, run in sizes.items()
+    }
     assert batches == {1.0: 0, 0.5: 0, 0.01: 1}
     assert epochs(sizes[0.01], task) == (4 * task.epochs, 4 * task.patience)
 

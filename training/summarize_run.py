@@ -129,7 +129,8 @@ def bare(name: str, value: Any) -> Any:
         return value
     if isinstance(value, list):
         return [bare(name, one) for one in value]
-    return Path(value).name if Path(value).is_absolute() else value
+    path = Path(value)
+    return path.name if path.is_absolute() or ".." in path.parts else value
 
 
 def this_machine(device: str) -> Entry:

@@ -9,6 +9,7 @@ run that was killed may have left a part of a line at the end, and steps that it
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,7 @@ def _without_steps_made_again(entries: list[Entry]) -> list[Entry]:
 
 def _key(entry: Entry, number: int) -> tuple[Any, ...]:
     """What there can be only one of; the later line counts."""
-    return (entry["kind"], entry["step"]) if "step" in entry else (number,)
+    return (entry["kind"], entry["step"], entry.get("text")) if "step" in entry else (number,)
 
 
 # ---- the picture
@@ -199,10 +200,17 @@ def _draw_perplexity(panel: "Axes", evaluations: list[Entry]) -> None:
         panel.set_yticks([])
         return
     panel.set_yscale("log")
-    for name, colour, style in (("mean", BLACK, "-"), ("forward", BLUE, "--"), ("backward", ORANGE, ":")):
-        x, y = _numbers(evaluations, "step"), _numbers(evaluations, name)
-        panel.plot(x, y, style, color=colour, linewidth=1 if name == "mean" else 1.7, marker=_marker(y))
-        panel.lines[-1].set_label(f"{name} {y[-1]:,.{2 if y[-1] < 1000 else 0}f}")
+    texts = list(dict.fromkeys(entry.get("text") for entry in evaluations))
+    for text, colours in zip(texts, cycle(((BLACK, BLUE, ORANGE), (GREEN, GREEN, GREEN))), strict=False):
+        of_text = [entry for entry in evaluations if entry.get("text") == text]
+        short = f"{str(text).split('.txt')[0]}, " if len(texts) > 1 else ""
+        for name, colour, style in zip(
+            ("mean", "forward", "backward"), colours, ("-", "--", ":"), strict=True
+        ):
+            x, y = _numbers(of_text, "step"), _numbers(of_text, name)
+            panel.plot(x, y, style, color=colour, linewidth=1 if name == "mean" else 1.7, marker=_marker(y))
+            if name == "mean" or len(texts) == 1:
+                panel.lines[-1].set_label(f"{short}{name} {y[-1]:,.{2 if y[-1] < 1000 else 0}f}")
     _plain_numbers(panel)
     _legend(panel)
 

@@ -259,5 +259,5 @@ def _map(text: Text, vectors: Any, on_map: list[int], found: list[int], picked: 
     if len(on_map) > 1 and not shares.any():
         drawn += html.message_html("All occurrences have one and the same vector here.")
     if total > len(on_map):
-        drawn += html.message_html(f"The map has {len(on_map)} of {total} occurrences.")
+        drawn += html.message_html(f"The map has {len(on_map)} of {total:,} occurrences.")
     return drawn
