@@ -325,3 +325,15 @@ def test_frozen_weights_stay_laid_out_while_others_learn():
         other.grad = torch.ones(2)
         steps.step()
     assert made == [1]
+
+
+def test_weights_that_changed_between_two_times_of_being_frozen_are_laid_out_anew():
+    weight, made = torch.nn.Parameter(torch.ones(2), requires_grad=False), []
+    steps = torch.optim.AdamW([weight], lr=0.1, fused=True)
+    for count in (1, 2):
+        kept.keep(weight, [weight], None, lambda: made.append(1))
+        assert len(made) == count
+        weight.requires_grad_(True)
+        weight.grad = torch.ones(2)
+        steps.step()
+        weight.requires_grad_(False)

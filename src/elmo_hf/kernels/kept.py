@@ -4,21 +4,22 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any, TypeVar
 
 from torch import Tensor
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.autograd.graph import increment_version
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
 Made = TypeVar("Made")
 
 _kept: Any = WeakIdKeyDictionary()
-_steps = 0  # of all optimizers: PyTorch's fused ones change weights, and count it as no change
 
 
-def _count_step(*_: object) -> None:
-    global _steps
-    _steps += 1
+def _count_change(optimizer: Optimizer, *_: object) -> None:
+    """PyTorch's fused optimizers change weights, and count it as no change. Here it is counted."""
+    every = [weight for group in optimizer.param_groups for weight in group["params"]]
+    increment_version([weight for weight in every if weight.grad is not None and not weight.is_inference()])
 
 
-register_optimizer_step_post_hook(_count_step)
+register_optimizer_step_post_hook(_count_change)
 
 
 def keep(owner: object, tensors: Iterable[Tensor], version: Hashable, make: Callable[[], Made]) -> Made:
@@ -33,7 +34,6 @@ def keep(owner: object, tensors: Iterable[Tensor], version: Hashable, make: Call
     return found[1]
 
 
-def _fingerprint(tensor: Tensor) -> tuple[int, int, int]:
+def _fingerprint(tensor: Tensor) -> tuple[int, int]:
     """Another one after every change. Tensors of inference mode count none, and then their place must do."""
-    version = 0 if tensor.is_inference() else tensor._version
-    return tensor.data_ptr(), version, _steps if tensor.requires_grad else 0
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
