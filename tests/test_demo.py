@@ -383,45 +383,14 @@ def test_examples_have_their_word_in_every_sentence(reader):
 
 
 def test_what_cannot_be_loaded_is_told_in_a_sentence(folders, tmp_path):
-    def broken(name, change):
-        folder = tmp_path / name
-        folder.mkdir()
-        for path in (folders / "model").iterdir():
-            (folder / path.name).write_bytes(path.read_bytes())
-        change(folder)
-        return folder
-
-    def other_type(folder):
-        (folder / "config.json").write_text('{"model_type": "bert"}')
-
-    def damaged(folder):
-        (folder / "model.safetensors").write_bytes(b"nothing")
-
-    def other_shape(folder):
-        ElmoConfig(**SHAPE | {"lstm_dim": 24}).save_pretrained(folder)
-
     for folder, tagger, message in (
         (tmp_path / "nowhere", None, "no ELMo can be loaded from .*nowhere"),
-        (broken("type", other_type), None, "holds a model of type 'bert', and no ELMo"),
-        (broken("damaged", damaged), None, "the weights in .* are damaged"),
-        (broken("shape", other_shape), None, "not of the shape in its config.json"),
+        (folders / "model", tmp_path / "nowhere", "no ELMo can be loaded from .*nowhere"),
         (folders / "model", folders / "model", "holds no ElmoForTokenClassification; --tagger takes"),
     ):
         with pytest.raises(ValueError, match=message) as caught:
             load(folder, tagger)
         assert "\n" not in str(caught.value)
-
-
-def test_weights_that_are_missing_are_not_drawn_by_chance(folders, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    for path in (folders / "model").iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    weights = load_file(tmp_path / "model.safetensors")
-    weights.pop(sorted(weights)[0])
-    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match="lacks 1 of the model's weights, such as"):
-        load(tmp_path)
 
 
 def test_a_port_that_is_taken(folders):

@@ -322,7 +322,7 @@ def mistakes(tmp_path):
     [
         ("nowhere/at-all", "onnx", {}, "no ELMo can be loaded from nowhere/at-all: "),
         ("empty", "onnx", {}, "no ELMo can be loaded from empty: "),
-        ("broken", "onnx", {}, "no ELMo can be loaded from broken: "),
+        ("broken", "onnx", {}, "the weights in broken are damaged: "),
         ("lacking", "onnx", {}, "lacking"),
         ("pair", "onnx", {}, "pair has a model with max_characters_per_token 50 and a tokenizer with 20"),
         ("elmo", "full", {}, "full exists and is not an empty folder"),

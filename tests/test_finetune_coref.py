@@ -264,7 +264,7 @@ def test_wrong_flags_are_one_sentence(tmp_path, call):
             call(finetune_coref, "--smoke", "--output", tmp_path / "run", *flags)
         assert "\n" not in str(error.value)
         assert not (tmp_path / "run").exists()
-    with pytest.raises(ValueError, match="no model can be loaded from /absent"):
+    with pytest.raises(ValueError, match="no ELMo can be loaded from /absent"):
         call(evaluate_gap, "--model", "/absent", "--gap", "x", "--output", tmp_path / "gap.json")
 
 

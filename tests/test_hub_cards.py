@@ -383,7 +383,7 @@ def test_a_result_needs_its_command(card):
     write(card, facts=FACTS | {"commands": {"perplexity": "elmo-hf perplexity --json"}}, results={})
     text = render_card(card)
     assert "\nelmo-hf perplexity --json\n" in text
-    assert "| valid.txt | this model | zero | 97.50 |" in text
+    assert "| valid | this model | zero | 97.50 |" in text
 
 
 def test_a_run_of_another_model(checkpoint, tmp_path, run):

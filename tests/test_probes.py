@@ -95,7 +95,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(probes, made, model_fo
         assert not output.parent.exists()
         return caught.value.code
 
-    assert "config.json; --model names" in said(model=tmp_path / "nothing")
+    assert "there is no such folder" in said(model=tmp_path / "nothing")
     assert "there is no folder" in said(data=SimpleNamespace(folder=tmp_path / "nothing"))
     assert "there is no file" in said(data=SimpleNamespace(folder=tmp_path))
     assert "should end in .json" in said("--output", str(output.with_suffix(".txt")))

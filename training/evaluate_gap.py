@@ -12,9 +12,9 @@ from pathlib import Path
 
 from coref_data import read_gap, resolved
 from finetuning import run, versions, write_json
-from transformers import AutoTokenizer
 
 from elmo_hf import ElmoForCoreferenceResolution
+from elmo_hf.loading import load
 from elmo_hf.metrics_coreference import pronoun_scores
 
 
@@ -27,12 +27,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="a JSON file for the scores")
     parser.add_argument("--limit", type=int, help="read only so many texts")
     flags = parser.parse_args()
-    try:
-        model = ElmoForCoreferenceResolution.from_pretrained(flags.model)
-        tokenizer = AutoTokenizer.from_pretrained(flags.model)
-    except OSError as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"no model can be loaded from {flags.model}: {reason}") from None
+    model, tokenizer = load(flags.model, ElmoForCoreferenceResolution)
     examples = read_gap(Path(flags.gap), tokenizer.word_splitter)[: flags.limit]
     predicted = [resolved(model.predict(one["sentences"], tokenizer), one) for one in examples]
     scores = pronoun_scores(predicted, [one["right"] for one in examples])

@@ -25,8 +25,6 @@ import transformers
 from starting import special_ids
 from torch import nn
 from transformers import (
-    AutoConfig,
-    AutoTokenizer,
     EarlyStoppingCallback,
     EvalPrediction,
     Trainer,
@@ -36,6 +34,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from elmo_hf import ElmoConfig, ElmoLayerCache, ElmoTokenizer
+from elmo_hf.loading import load_config, load_model, load_tokenizer
 from elmo_hf.task_elmo import ElmoTaskModel
 from elmo_hf.word_vectors import load_word_vectors, read_word_vectors
 
@@ -236,7 +235,7 @@ class Start:
             tokenizer = ElmoTokenizer(path, self.elmo.max_characters_per_token, tokenizer.word_splitter)
             config = config | {"vocab_size": tokenizer.vocab_size, **special_ids(tokenizer)}
         if flags.elmo:
-            model = load_biLM(self.model_class, flags.elmo, config)
+            model, _ = load_model(flags.elmo, self.model_class, needs="elmo.", **config)
         else:
             model = self.model_class(ElmoConfig(**SMOKE_ELMO | config))
         if flags.vectors and model.config.task_word_dim:
@@ -252,25 +251,12 @@ def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]
     checked = ElmoConfig(**config)  # says what is wrong with it
     if flags.elmo is None and not flags.smoke:
         raise ValueError("say by --elmo which pretrained biLM to read, or try things out with --smoke.")
-    try:
-        elmo = AutoConfig.from_pretrained(flags.elmo) if flags.elmo else ElmoConfig(**SMOKE_ELMO)
-        tokenizer: Any = AutoTokenizer.from_pretrained(flags.elmo) if flags.elmo else ElmoTokenizer()
-    except OSError as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"no ELMo can be loaded from {flags.elmo}: {reason}") from None
+    elmo = load_config(flags.elmo) if flags.elmo else ElmoConfig(**SMOKE_ELMO)
+    tokenizer = load_tokenizer(flags.elmo) if flags.elmo else ElmoTokenizer()
     # A biLM with a word table has words of its own, and the task shares them.
     has_words = checked.task_word_dim > 0 and elmo.token_encoder == "characters"
     words = own_words(flags, data, checked.task_word_dim) if has_words else None
     return Start(flags, task.model_class, config, elmo, tokenizer, words)
-
-
-def load_biLM(model_class: type[ElmoTaskModel], name: str, config: dict[str, Any]) -> ElmoTaskModel:
-    loaded: Any = model_class.from_pretrained(name, output_loading_info=True, **config)
-    model, found = loaded
-    missing = [key for key in found["missing_keys"] if key.startswith("elmo.")]
-    if missing:
-        raise ValueError(f"{name} holds no whole biLM: {missing[0]} is missing.")
-    return model
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

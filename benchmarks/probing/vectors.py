@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
-from transformers.utils import logging
 
 from elmo_hf import ElmoModel, ElmoTokenizer
 from elmo_hf.embed import fingerprint
 from elmo_hf.embedder import Embedder, Options, parse_layers
+from elmo_hf.loading import load
 
 BATCH_WORDS, CACHE_WORDS = 4096, 50_000
 PIECE_NUMBERS = 50_000_000  # of float32 that are held at a time: 200 MB
@@ -98,24 +97,7 @@ def cuts(lengths: list[int], most: int) -> Iterator[tuple[int, int]]:
 
 
 def load_reader(folder: str | Path) -> Reader:
-    if not (Path(folder) / "config.json").is_file():
-        raise ValueError(f"there is no {folder}/config.json; --model names the folder of a pretrained ELMo.")
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # what a folder lacks is said in a sentence of ours
-    try:
-        loaded: Any = ElmoModel.from_pretrained(folder, output_loading_info=True, use_safetensors=True)
-        tokenizer = ElmoTokenizer.from_pretrained(folder)
-    except OSError as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"no ELMo can be loaded from {folder}: {reason}") from None
-    except SafetensorError as error:
-        raise ValueError(f"the weights in {folder} are damaged: {error}.") from None
-    except RuntimeError:  # sizes differ, which the library tells in a table
-        raise ValueError(f"the weights in {folder} are not of the shape in its config.json.") from None
-    model, found = loaded
-    if found["missing_keys"]:  # they would be random, and so would the figures
-        missing = sorted(found["missing_keys"])
-        raise ValueError(f"{folder} lacks {len(missing)} of an ELMo's weights, such as {missing[0]}.")
+    model, tokenizer = load(folder, ElmoModel)
     device: Any = "cuda" if torch.cuda.is_available() else "cpu"
     return Reader("trained", model.to(device), tokenizer)
 

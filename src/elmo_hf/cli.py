@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, and `--help` must not
-    from elmo_hf import ElmoModel, ElmoTokenizer
     from elmo_hf.perplexity import Perplexity
 
 Model = Annotated[
@@ -90,10 +89,11 @@ def vectors(
     A word that occurs more than once is compared with itself.
     """
     with _one_sentence_errors():
-        from elmo_hf import TINY
+        from elmo_hf import TINY, ElmoModel
+        from elmo_hf.loading import load
         from elmo_hf.look import comparisons, numbers, read
 
-        words, layers = read(sentences, *_load(model or TINY))
+        words, layers = read(sentences, *load(model or TINY, ElmoModel))
         if not as_json:
             typer.echo("\n".join([*numbers(words, layers), *comparisons(words, layers)]))
             return
@@ -416,19 +416,6 @@ def demo(
 
         port = free_port(port=port)  # before the models are read
         serve(load(model or TINY, tagger), port=port, browser=browser, tell=typer.echo)
-
-
-def _load(name: "str | Path") -> "tuple[ElmoModel, ElmoTokenizer]":
-    from transformers.utils import logging
-
-    from elmo_hf import ElmoModel, ElmoTokenizer
-
-    logging.disable_progress_bar()
-    try:
-        return ElmoModel.from_pretrained(name).eval(), ElmoTokenizer.from_pretrained(name)
-    except OSError as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"no ELMo can be loaded from {name}: {reason}") from None
 
 
 @contextmanager

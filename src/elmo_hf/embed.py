@@ -32,6 +32,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from elmo_hf.configuration_elmo import ElmoConfig
 from elmo_hf.corpus import Corpus, Piece
 from elmo_hf.embedder import Embedder, Options, parse_layers
+from elmo_hf.loading import load, load_model
 from elmo_hf.modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from elmo_hf.tokenization_elmo import ElmoTokenizer
 from elmo_hf.vectors_io import (
@@ -124,12 +125,9 @@ def _load(
     model: str | Path | ElmoPreTrainedModel, tokenizer: ElmoTokenizer | None
 ) -> tuple[ElmoModel, ElmoTokenizer]:
     if isinstance(model, str | Path):
-        try:
-            loaded: Any = ElmoModel.from_pretrained(model)
-            return loaded, tokenizer or ElmoTokenizer.from_pretrained(model)
-        except OSError as error:
-            reason = str(error).split("\n")[0]
-            raise ValueError(f"no ELMo can be loaded from {model}: {reason}") from None
+        if tokenizer is None:
+            return load(model, ElmoModel)
+        return load_model(model, ElmoModel)[0], tokenizer
     elmo = model.base_model
     if not isinstance(elmo, ElmoModel):
         raise ValueError(f"embed needs an ELMo, its folder or its name, but got {type(model).__name__}.")

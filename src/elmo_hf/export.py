@@ -14,16 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from elmo_hf import kernels
 from elmo_hf.convert.files import new_folder
 from elmo_hf.embedder import Layers, parse_layers
+from elmo_hf.loading import load
 from elmo_hf.modeling_elmo import ElmoModel
 from elmo_hf.tokenization_elmo import ElmoTokenizer
 
@@ -102,7 +101,7 @@ def export_onnx(
     """
     need_onnx()
     with new_folder(Path(output)) as folder:
-        elmo, tokenizer = load(model)
+        elmo, tokenizer = load(model, ElmoModel, dtype=torch.float32)
         chosen = parse_layers(layers, elmo.config)
         check_size(elmo, int8)
         with torch.inference_mode(), readable():
@@ -141,42 +140,9 @@ def readable() -> Iterator[None]:
 # ---- what goes in
 
 
-def load(name: str | Path) -> tuple[ElmoModel, ElmoTokenizer]:
-    try:
-        loaded: Any = ElmoModel.from_pretrained(name, output_loading_info=True, dtype=torch.float32)
-        tokenizer = ElmoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = (lines or [type(error).__name__])[0].rstrip(".:")
-        raise ValueError(f"no ELMo can be loaded from {name}: {reason}.") from None
-    model, found = loaded
-    missing = sorted([*found["missing_keys"], *map(str, found["mismatched_keys"])])
-    if missing:
-        raise ValueError(
-            f"{name} lacks weights of an ELMo ({missing[0]}), so there is nothing to export; name another."
-        )
-    check_tokenizer(model, tokenizer, name)
-    return model.eval(), tokenizer
-
-
 def title(name: str | Path) -> str:
     """A name on the Hub as it is; of a folder only the last part, which others may read."""
     return Path(name).resolve().name if Path(name).is_dir() else str(name)
-
-
-def check_tokenizer(model: ElmoModel, tokenizer: ElmoTokenizer, name: str | Path) -> None:
-    if model.config.token_encoder == "characters":
-        setting, wanted, found = (
-            "max_characters_per_token",
-            model.config.max_characters_per_token,
-            tokenizer.max_characters_per_token,
-        )
-    else:
-        setting, wanted, found = "vocab_size", model.config.vocab_size, tokenizer.vocab_size
-    if wanted != found:
-        raise ValueError(
-            f"{name} has a model with {setting} {wanted} and a tokenizer with {found}; save them as one."
-        )
 
 
 def check_size(model: ElmoModel, int8: bool) -> None:

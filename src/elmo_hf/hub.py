@@ -28,10 +28,10 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
-from safetensors import SafetensorError
 
 from elmo_hf.hub_cards import check_card, render_card
 from elmo_hf.hub_facts import tensor_shapes
+from elmo_hf.loading import FAULTS, first_line
 from elmo_hf.tokenization_elmo import ElmoTokenizer
 
 # What `from_pretrained` reads besides weights and code, and what only people read.
@@ -132,7 +132,8 @@ def prepare(
     if facts is not None:
         files["facts.yaml"] = Path(facts)
     of_results = Path(results) if results is not None else folder / "results"
-    files |= {f"results/{path.name}": path for path in sorted(of_results.glob("*.json"))}
+    kept = (".json", ".md", ".png")  # what was measured, and what the card shows of it
+    files |= {f"results/{path.name}": path for path in sorted(of_results.glob("*")) if path.suffix in kept}
     files["README.md"] = card_of(folder, repo, facts, results).encode("utf-8")
     every = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
     return Upload(files, [name for name in every if name not in files and "__pycache__" not in name])
@@ -167,7 +168,7 @@ def check_loads(folder: Path) -> None:
     try:
         model, found = auto_class(folder).from_pretrained(folder, output_loading_info=True)
         tokenizer = ElmoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+    except FAULTS as error:
         raise ValueError(f"{folder} does not load: {first_line(error).rstrip('.')}.") from None
     wrong = sorted([*found["missing_keys"], *found["unexpected_keys"], *map(str, found["mismatched_keys"])])
     if wrong:
@@ -316,8 +317,3 @@ def explain(error: BaseException, place: Place) -> str:
         )
     reason = cast(Any, error).server_message or error.response.reason_phrase
     return f"the Hub answered {status} ({first_line(ValueError(reason))}); {place.repo} is as it was."
-
-
-def first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -32,10 +32,12 @@ from elmo_hf.hub_results import (
     number,
     perplexity_rows,
     perplexity_table,
+    probe_findings,
     probe_table,
     read_results,
     remarks,
     table,
+    text_name,
 )
 
 TEMPLATES = Path(__file__).parent / "card_templates"
@@ -45,6 +47,12 @@ PARTS = {
     "shapes": ("Other shapes, in equal time", "shape"),
     "probes": ("What the layers know", "probe"),
     "domain": ("Going on with other text: perplexity, mean of both directions", "domain"),
+}
+# What stands beside a result, by the end of its name, and what it shows.
+PICTURES = {
+    "log": "Loss, perplexity and speed in training",
+    "probes-layers": "How alike the layers are",
+    "probes-map": "One word's occurrences by their senses",
 }
 PIPELINES = {
     "AutoModelForTokenClassification": "token-classification",
@@ -120,6 +128,7 @@ def render_card(
     values = words | {"repo": repo or words.get("repo", words["name"]), "mark": MARK, "run": found.get("run")}
     values |= model_values(find_model(folder, found), words["kind"])
     values |= result_values(found, words, facts_file)
+    values["pictures"] = pictures(results_folder)
     values["metadata"] = metadata(values, found)
     content = fill(f"{words['kind']}.md", {k: v for k, v in values.items() if v is not None}, facts_file)
     check_card(content, str(folder))
@@ -227,9 +236,10 @@ def result_values(results: Results, words: dict[str, Any], facts: Path) -> dict[
     values: dict[str, Any] = {
         "other_results": [
             {
+                "name": name,
                 "title": title,
                 "table": probe_table(results[name]) if name == "probes" else table(results[name], first),
-                "words": remarks(results[name]),
+                "words": probe_findings(results[name]) if name == "probes" else remarks(results[name]),
             }
             for name, (title, first) in PARTS.items()
             if name in results
@@ -243,6 +253,19 @@ def result_values(results: Results, words: dict[str, Any], facts: Path) -> dict[
         values["perplexity_table"] = values["perplexity_table"] or ""  # it may have no softmax
         values |= source_values(results.get("source"))
     return values | run_values(results["run"]) if "run" in results else values
+
+
+def pictures(results: Path) -> dict[str, str]:
+    """Lines that show what is there, by the name of their result."""
+    lines: dict[str, list[str]] = {name: [] for name in ("log", *PARTS)}
+    for name, shows in PICTURES.items():
+        if (results / f"{name}.png").is_file():
+            lines[name.partition("-")[0]].append(f"![{shows}](results/{name}.png)")
+    if (results / "probes.md").is_file():
+        lines["probes"].append(
+            "[probes.md](results/probes.md) has the nearest neighbours of words in their context, too."
+        )
+    return {name: "\n\n".join(found) for name, found in lines.items()}
 
 
 def commands_of(results: Results, known: dict[str, str], facts: Path) -> str:
@@ -278,7 +301,9 @@ def run_values(run: Any) -> dict[str, Any]:
     recipe = [
         [label, setting(settings[name])] for name, label in RECIPE.items() if settings.get(name) is not None
     ]
-    heldout = [PerplexityRow(text, "", entry["best"]) for text, entry in run.get("heldout", {}).items()]
+    heldout = [
+        PerplexityRow(text_name(text), "", entry["best"]) for text, entry in run.get("heldout", {}).items()
+    ]
     return {
         "recipe_table": markdown(["", ""], recipe),
         "heldout_table": perplexity_table(heldout, with_model=False) if heldout else "",

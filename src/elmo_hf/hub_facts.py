@@ -15,14 +15,14 @@ from typing import Any
 
 import yaml
 
-from elmo_hf.configuration_elmo import ElmoConfig
 from elmo_hf.hub_results import Results
+from elmo_hf.loading import load_config
 
 KINDS = ("base", "task", "converted")
 MAX_HEADER = 100_000_000
 # Each fact's kind; those of NEEDED every card must have, and a template may need others.
 TEXTS = ["kind", "name", "repo", "title", "summary", "licence", "licence_name", "licence_link"]
-TEXTS += ["licence_note", "usage", "reproduce", "citation", "base_model", "example"]
+TEXTS += ["licence_note", "training_note", "usage", "reproduce", "citation", "base_model", "example"]
 LISTS = ["languages", "limits", "authors", "tags", "datasets"]
 NEEDED = [
     "kind",
@@ -141,10 +141,7 @@ def find_model(folder: Path, results: Results) -> dict[str, Any]:
 def describe_model(folder: str | Path) -> dict[str, Any]:
     """A checkpoint's config, sizes and checksums, from its files; no weight is loaded."""
     folder = Path(folder)
-    try:
-        config = ElmoConfig.from_pretrained(folder)
-    except OSError as error:
-        raise ValueError(f"no ELMo can be loaded from {folder}: {str(error).split(chr(10))[0]}") from None
+    config = load_config(folder)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise ValueError(f"{folder} has no weights (*.safetensors).")

@@ -100,7 +100,12 @@ def _perplexities(name: str, content: Any, text: str, model: str) -> Iterator[tu
     for path, entry in found:
         words = [part for part in path if part not in ("texts", "results", "heldout", entry.get("states"))]
         own = entry.get("text") or entry.get("name") or " ".join(words) or text
-        yield str(own), model, entry
+        yield text_name(str(own)), model, entry
+
+
+def text_name(path: str) -> str:
+    """One text has one name, however it was packed and wherever it lay."""
+    return re.sub(r"(?:\.(?:txt|xz|gz|bz2|zst))+$", "", Path(path).name)
 
 
 def _find_perplexities(content: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -191,6 +196,33 @@ def probe_table(content: Any) -> str:
     except (KeyError, TypeError, AttributeError, StopIteration):
         raise ValueError("results/probes.json is not as benchmarks/probes.py writes it.") from None
     return "\n\n".join(tables)
+
+
+def probe_findings(content: Any) -> str:
+    """Whether the layers know what the paper's did, in sentences; nothing where a figure lacks for that."""
+    try:
+        senses = {name: found["all"] for name, found in content["probes"]["senses"]["f1"].items()}
+        tags = {name: found["test"] for name, found in content["probes"]["tags"]["accuracy"]["xpos"].items()}
+        first = senses["first sense"]
+    except (KeyError, TypeError, AttributeError):
+        return ""
+    (sense_layer, by_senses), (tag_layer, by_tags) = _best(senses, "trained, "), _best(tags, "trained, ")
+    is_above = sense_layer > tag_layer
+    by_chance = [cell(_best(found, "random weights, ")[1]) for found in (senses, tags)]
+    return (
+        f"Senses are known best by {sense_layer} ({cell(by_senses)} over all sets), tags (XPOS) by "
+        f"{tag_layer} ({cell(by_tags)}): "
+        + ("senses above tags, as in the paper." if is_above else "not senses above tags, as in the paper.")
+        + f" The best layers of random weights have {by_chance[0]} and {by_chance[1]}. Senses are "
+        f"{'above' if by_senses > first else 'below'} the inventory's first sense ({cell(first)}), which the "
+        "paper's were above."
+    )
+
+
+def _best(found: dict[str, float], kind: str) -> tuple[str, float]:
+    """The best layer of a kind, and its figure"""
+    layers = {name.removeprefix(kind): value for name, value in found.items() if name.startswith(kind)}
+    return max(layers.items(), key=lambda one: one[1], default=("no layer", math.nan))
 
 
 # ---- any other result

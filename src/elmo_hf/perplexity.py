@@ -32,6 +32,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from elmo_hf.corpus import Corpus
 from elmo_hf.embed import evaluating
 from elmo_hf.embedder import batches
+from elmo_hf.loading import load_model, load_tokenizer
 from elmo_hf.modeling_elmo import States
 from elmo_hf.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.tokenization_elmo import ElmoTokenizer
@@ -136,19 +137,13 @@ def load_language_model(
     name: str | Path, needs_softmax: bool = True
 ) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
     """From a folder, or by a name on the Hub. A model without a softmax is refused, or gets a random one."""
-    try:
-        loaded: Any = ElmoForPreTraining.from_pretrained(name, output_loading_info=True)
-        tokenizer = ElmoTokenizer.from_pretrained(name)
-    except OSError as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"no ELMo can be loaded from {name}: {reason}") from None
-    model, found = loaded
-    if needs_softmax and any(key.startswith("lm_head") for key in found["missing_keys"]):
+    model, missing = load_model(name, ElmoForPreTraining, needs="elmo.")
+    if needs_softmax and missing:
         raise ValueError(
             f"{name} has no softmax, so it gives vectors but predicts no words; convert it together with its "
             "softmax file, or train one."
         )
-    return model.eval(), tokenizer
+    return model, load_tokenizer(name)
 
 
 def _check(model: Any, tokenizer: Any, states: str, numbers: dict[str, Any]) -> None:

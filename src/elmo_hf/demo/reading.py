@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from transformers.utils import logging
 
-from elmo_hf.configuration_elmo import ElmoConfig
 from elmo_hf.embedder import batches
+from elmo_hf.loading import load as load_checked
+from elmo_hf.loading import load_config
 from elmo_hf.metrics import spans
-from elmo_hf.modeling_elmo import ElmoModel, ElmoPreTrainedModel
+from elmo_hf.modeling_elmo import ElmoModel
 from elmo_hf.modeling_elmo_tagging import ElmoForTokenClassification
 from elmo_hf.tokenization_elmo import ElmoTokenizer
 from elmo_hf.words_elmo import split_sentences
@@ -30,7 +29,6 @@ from elmo_hf.words_elmo import split_sentences
 MOST_LETTERS, MOST_WORDS = 10_000, 1_000  # of a text
 BATCH_WORDS = 4096
 KEPT_TEXTS = 8
-Model = TypeVar("Model", bound=ElmoPreTrainedModel)
 
 
 @dataclass(frozen=True)
@@ -179,37 +177,14 @@ def pieces(words: list[str], labels: list[str]) -> list[tuple[str, str | None]]:
 
 def load(model: str | Path, tagger: str | Path | None = None) -> Reader:
     """From folders, or by names on the Hub."""
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # what a folder lacks is said in a sentence of ours
-    with_labels = _load(ElmoForTokenClassification, tagger) if tagger is not None else ()
-    return Reader(Path(model).name, *_load(ElmoModel, model), *with_labels)
+    with_labels = load_tagger(tagger) if tagger is not None else ()
+    return Reader(Path(model).name, *load_checked(model, ElmoModel), *with_labels)
 
 
-def _load(kind: type[Model], name: str | Path) -> tuple[Model, ElmoTokenizer]:
-    try:
-        _check_kind(kind, name)
-        loaded: Any = kind.from_pretrained(name, output_loading_info=True, use_safetensors=True)
-        tokenizer = ElmoTokenizer.from_pretrained(name)
-    except OSError as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"no ELMo can be loaded from {name}: {reason}") from None
-    except SafetensorError as error:
-        raise ValueError(f"the weights in {name} are damaged: {error}.") from None
-    except RuntimeError:  # sizes differ, which the library tells in a table
-        raise ValueError(f"the weights in {name} are not of the shape in its config.json.") from None
-    model, found = loaded
-    if found["missing_keys"]:  # they would be random
-        missing = sorted(found["missing_keys"])
-        raise ValueError(f"{name} lacks {len(missing)} of the model's weights, such as {missing[0]}.")
-    return model, tokenizer
-
-
-def _check_kind(kind: type[Model], name: str | Path) -> None:
-    settings, _ = ElmoConfig.get_config_dict(name)
-    if settings.get("model_type") != "elmo":
-        raise ValueError(f"{name} holds a model of type {settings.get('model_type')!r:.40}, and no ELMo.")
-    if kind is ElmoForTokenClassification and kind.__name__ not in (settings.get("architectures") or []):
+def load_tagger(name: str | Path) -> tuple[ElmoForTokenClassification, ElmoTokenizer]:
+    if ElmoForTokenClassification.__name__ not in (load_config(name).architectures or []):
         raise ValueError(
             f"{name} holds no ElmoForTokenClassification; --tagger takes a model that labels words, such as "
             "training/finetune_ner.py makes."
         )
+    return load_checked(name, ElmoForTokenClassification)
