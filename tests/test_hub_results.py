@@ -34,9 +34,9 @@ PROBES = {
 
 def test_what_the_probes_found_is_said_as_it_is():
     assert probe_findings(PROBES) == (
-        "Senses are known best by layer 2 (62.50 over all sets), tags (XPOS) by layer 1 (91.50): senses above "
-        "tags, as in the paper. The best layers of random weights have 52.25 and 73.50. Senses are above the "
-        "inventory's first sense (61.00), which the paper's were above."
+        "Senses are known best by layer 2 (62.50 over all sets), tags (XPOS) by layer 1 (91.50): senses "
+        "above tags, as in the paper. The best layers of random weights have 52.25 and 73.50. Senses are "
+        "above the inventory's first sense (61.00), which the paper's were above."
     )
     other = copy.deepcopy(PROBES)
     other["probes"]["senses"]["f1"]["trained, layer 1"] = {"all": 62.75}

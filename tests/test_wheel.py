@@ -65,6 +65,7 @@ def test_the_wheel_has_all_and_is_as_small_as_it_should_be(wheel):
         tiny = [entry for entry in archive.infolist() if "/checkpoints/elmo-tiny/" in entry.filename]
     assert {"config.json", "model.safetensors", "vocab.txt"} <= {Path(one.filename).name for one in tiny}
     assert sum(one.file_size for one in tiny) <= 16_000_000
+    assert f"(a wheel of {round(wheel.stat().st_size / 1e6)} MB)" in README
     assert "elmo_hf/py.typed" in names
     assert any(name.startswith("elmo_hf/card_templates/") for name in names)
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
