@@ -56,9 +56,8 @@ CANDIDATES: dict[str, dict[str, Any]] = {
 def main() -> None:
     options = read_options()
     logging.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as folder:
-        speeds = measure_speeds(options, Path(folder))
-        rows = [train(options, Path(folder), name, speeds[name]) for name in options.candidates]
+    speeds = measure_speeds(options)
+    rows = [train(options, name, speeds[name]) for name in options.candidates]
     result = {
         "command": command("shapes.py", sys.argv[1:]),
         "machine": machine(),
@@ -84,29 +83,33 @@ def read_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure_speeds(options: argparse.Namespace, folder: Path) -> dict[str, float]:
+def measure_speeds(options: argparse.Namespace) -> dict[str, float]:
     """Words a second of each candidate: the median over all turns."""
     found: dict[str, list[float]] = {name: [] for name in options.candidates}
-    for turn in range(options.turns):
+    for _ in range(options.turns):
         for name in options.candidates:
-            log = pretrain(options, folder / f"{turn}", name, max_steps=30, log_every=5, schedule="constant")
+            with tempfile.TemporaryDirectory() as folder:
+                run = Path(folder) / "run"
+                log = pretrain(options, run, name, max_steps=30, log_every=5, schedule="constant")
             speeds = [line["words_per_second"] for line in log if line["kind"] == "step"]
             found[name] += speeds[2:]  # the first steps make tables and fill caches
     return {name: statistics.median(speeds) for name, speeds in found.items()}
 
 
-def train(options: argparse.Namespace, folder: Path, name: str, speed: float) -> dict[str, Any]:
+def train(options: argparse.Namespace, name: str, speed: float) -> dict[str, Any]:
     candidate = CANDIDATES[name]
     words_a_step = flags_of(candidate)["rows"] * 20
     steps = round(options.minutes * 60 * speed / words_a_step)
-    log = pretrain(options, folder / "whole", name, max_steps=steps, heldout=options.heldout)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        log = pretrain(options, run, name, max_steps=steps, heldout=options.heldout)
+        parameters = ElmoForPreTraining.from_pretrained(run / "final").num_parameters()
     judged = [line for line in log if line["kind"] == "evaluation"][-1]
-    model = ElmoForPreTraining.from_pretrained(folder / "whole" / "final")
     figures = ("forward", "backward", "mean", "tokens", "unknown")
     row = {
         "name": name,
         "settings": flags_of(candidate),
-        "parameters": model.num_parameters(),
+        "parameters": parameters,
         "words_per_second": round(speed, 1),
         "steps": steps,
         "words": steps * words_a_step,

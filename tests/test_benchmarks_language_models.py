@@ -79,3 +79,27 @@ def test_a_saved_command_tells_no_folders_from_elsewhere(tmp_path):
         "python benchmarks/domain.py --data a.txt news=a.txt,b.txt --model runs/x "
         "--output benchmarks/results/domain.json --seed 1"
     )
+
+
+def test_shapes_are_timed_and_judged(tmp_path, monkeypatch):
+    smoke = Path(shapes.PRETRAIN).parent / "runs" / "smoke.txt"
+    words = sorted({word for line in smoke.read_text(encoding="utf-8").splitlines() for word in line.split()})
+    vocab, heldout, output = (tmp_path / name for name in ("vocab.txt", "heldout.txt", "shapes.json"))
+    vocab.write_text("\n".join(["<S>", "</S>", "<UNK>", *words]) + "\n", encoding="utf-8")
+    heldout.write_text(
+        "\n".join(smoke.read_text(encoding="utf-8").splitlines()[:20]) + "\n", encoding="utf-8"
+    )
+    tiny = {"projection_dim": 4, "filters": "one", "rows": 2, "samples": 8}
+    monkeypatch.setitem(shapes.FILTERS, "one", [[1, 4]])
+    monkeypatch.setattr(shapes, "CANDIDATES", {f"{size}/4": {"lstm_dim": size, **tiny} for size in (6, 8)})
+    arguments = ["--data", smoke, "--vocab", vocab, "--heldout", heldout, "--minutes", "0.001"]
+    arguments += ["--turns", "1", "--output", output]
+    monkeypatch.setattr("sys.argv", ["shapes.py", *map(str, arguments)])
+    shapes.main()
+    found = json.loads(output.read_text(encoding="utf-8"))
+    assert [row["name"] for row in found["rows"]] == ["6/4", "8/4"]
+    assert [row["settings"]["lstm_dim"] for row in found["rows"]] == [6, 8]
+    for row in found["rows"]:
+        assert row["steps"] >= 1
+        assert row["words"] == row["steps"] * 40
+        assert 1 < row["perplexity"]["mean"] < 2 * len(words)
