@@ -40,10 +40,10 @@ from probing.neighbours import neighbours_markdown, probe_neighbours
 from probing.senses import probe_senses, read_task, senses_markdown
 from probing.tags import probe_tags, read_treebank, tags_markdown
 from probing.vectors import Reader, load_reader, random_twin
-from saving import command, machine
+from saving import command, machine, write_json
 from worker import peak_memory
 
-from elmo_hf.vectors_io import write_json, written_whole
+from elmo_hf.vectors_io import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

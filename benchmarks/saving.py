@@ -1,13 +1,16 @@
 """What every benchmark saves beside its numbers: the command that gives them again, and the machine."""
 
 import contextlib
-import json
 import os
 import platform
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from elmo_hf.vectors_io import write_json
+
+__all__ = ["command", "machine", "write_json"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,10 +58,3 @@ def instructions() -> list[str]:
         )
         return [name for name in names if name in flags]
     return []
-
-
-def write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")  # a run that is stopped leaves the file of before
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)

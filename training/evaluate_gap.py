@@ -11,11 +11,12 @@ import argparse
 from pathlib import Path
 
 from coref_data import read_gap, resolved
-from finetuning import run, versions, write_json
+from finetuning import run, versions
 
 from elmo_hf import ElmoForCoreferenceResolution
 from elmo_hf.loading import load
 from elmo_hf.metrics_coreference import pronoun_scores
+from elmo_hf.vectors_io import write_json
 
 
 def main() -> None:

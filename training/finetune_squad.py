@@ -21,13 +21,14 @@ from typing import Any
 
 import torch
 from averaging import AveragingTrainer
-from finetuning import Task, drawn, finetune, make_parser, run, write_json
+from finetuning import Task, drawn, finetune, make_parser, run
 from squad import SPLITTER, answers_at, ceiling, collate, cut, read_questions, right_answers
 from torch import nn
 from transformers import AutoTokenizer, EvalPrediction
 
 from elmo_hf import ElmoForQuestionAnswering
 from elmo_hf.metrics_squad import squad_scores
+from elmo_hf.vectors_io import write_json
 
 # Peters et al. (2018), A.4, and their code (allenai/document-qa, docqa/elmo/ablate_elmo_model.py). The word
 # vectors are not tuned, if there are any (`--vectors`). Theirs differs in this: it stops after 24 epochs

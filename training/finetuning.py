@@ -36,6 +36,7 @@ from transformers.utils import logging as transformers_logging
 from elmo_hf import ElmoConfig, ElmoLayerCache, ElmoTokenizer
 from elmo_hf.loading import load_config, load_model, load_tokenizer
 from elmo_hf.task_elmo import ElmoTaskModel
+from elmo_hf.vectors_io import write_json
 from elmo_hf.word_vectors import load_word_vectors, read_word_vectors
 
 Example = dict[str, Any]  # `tokens` and what the task wants to know of them
@@ -413,12 +414,6 @@ def mean_scores(runs: dict[str, Any]) -> dict[str, dict[str, float]]:
 def versions() -> dict[str, str]:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
     return {"torch": torch.__version__, "transformers": transformers.__version__, "device": device}
-
-
-def write_json(path: Path, content: Any) -> None:
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)
 
 
 def run(main: Callable[[], Any]) -> None:

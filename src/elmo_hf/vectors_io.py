@@ -80,6 +80,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
