@@ -7,7 +7,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "elmo_hf"
 LAYERS = [
-    ["configuration_elmo", "words_elmo", "layers_elmo", "roles_elmo", "vectors_io", "sampling"],
+    ["configuration_elmo", "words_elmo", "layers_elmo", "roles_elmo", "vectors_io", "sampling", "zstd"],
     ["crf_elmo"],
     ["plot", "metrics", "metrics_coreference", "hub_results"],
     ["metrics_squad"],

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from elmo_hf.words_elmo import split_sentences, split_text
+from elmo_hf.zstd import check_whole
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {  # what `datasets` calls a kind of file, and its options
     ".jsonl": ("json", {}),
@@ -86,6 +87,8 @@ class Source:
         if not isinstance(data, list | tuple) or not data:
             raise _Refused(f"a corpus is a file, files, a folder or a data set, but got {data!r:.60}.")
         self.files = [file for item in data for file in _files(item)]
+        for file in self.files:
+            _check_packed(file)
         kind, options = _kind(self.files)
         return datasets.load_dataset(kind, data_files=self.files, split="train", streaming=True, **options)
 
@@ -241,6 +244,15 @@ def _files(item: Any) -> list[str]:
     if not found:
         raise _Refused(f"there is no file {name}.")
     return found
+
+
+def _check_packed(file: str) -> None:
+    """Of all that packs, only zstd's reader does not notice that a file was cut off."""
+    if Path(file).suffix == ".zst" and Path(file).is_file():
+        try:
+            check_whole(file)
+        except ValueError as error:
+            raise _Refused(str(error)) from None
 
 
 def _kind(files: list[str]) -> tuple[str, dict[str, Any]]:
