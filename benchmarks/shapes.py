@@ -2,7 +2,7 @@
 
     elmo-hf vocab train.txt vocab.txt --max-words 20000
     python benchmarks/shapes.py --data train.txt --vocab vocab.txt --heldout heldout.txt --minutes 5 \
-        --output benchmarks/results/training/shapes.json
+        --output hub_cards/elmo-tiny/results/shapes.json
 
 First the speed of each candidate is measured, in turns and a few steps at a time, so that a busy moment hits
 all alike. Then each is trained for as many steps as it would do in the given minutes, and judged by the full
