@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from elmo_hf.hub_cards import pictures
+from elmo_hf.hub_cards import pictures, words_of
 from elmo_hf.hub_results import perplexity_rows, probe_findings, text_name
 
 PROBES = {
@@ -76,3 +76,9 @@ def test_pictures_are_shown_where_they_are(tmp_path):
         "![One word's occurrences by their senses](results/probes-map.png)\n\n["
     )
     assert found["shapes"] == ""
+
+
+def test_the_papers_figures_stand_beside_ours():
+    rows = {"rows": [{"domain": "law", "before": 2.0, "after": 1.0}], "note": "One epoch."}
+    assert words_of("domain", rows) == "One epoch. The paper's factors are between 1.7 and 4.3 (its Table 7)."
+    assert words_of("shapes", {"minutes": 2.0, **rows}) == "Minutes: 2.000. One epoch."

@@ -48,6 +48,8 @@ PARTS = {
     "probes": ("What the layers know", "probe"),
     "domain": ("Going on with other text: perplexity, mean of both directions", "domain"),
 }
+# What the paper has to compare with.
+PAPER = {"domain": "The paper's factors are between 1.7 and 4.3 (its Table 7)."}
 # What stands beside a result, by the end of its name, and what it shows.
 PICTURES = {
     "log": "Loss, perplexity and speed in training",
@@ -239,7 +241,7 @@ def result_values(results: Results, words: dict[str, Any], facts: Path) -> dict[
                 "name": name,
                 "title": title,
                 "table": probe_table(results[name]) if name == "probes" else table(results[name], first),
-                "words": probe_findings(results[name]) if name == "probes" else remarks(results[name]),
+                "words": words_of(name, results[name]),
             }
             for name, (title, first) in PARTS.items()
             if name in results
@@ -253,6 +255,12 @@ def result_values(results: Results, words: dict[str, Any], facts: Path) -> dict[
         values["perplexity_table"] = values["perplexity_table"] or ""  # it may have no softmax
         values |= source_values(results.get("source"))
     return values | run_values(results["run"]) if "run" in results else values
+
+
+def words_of(name: str, content: Any) -> str:
+    if name == "probes":
+        return probe_findings(content)
+    return " ".join(filter(None, [remarks(content), PAPER.get(name)]))
 
 
 def pictures(results: Path) -> dict[str, str]:
