@@ -253,7 +253,7 @@ def budget(plan: dict[str, Task]) -> str:
     rows = []
     for task in plan.values():
         sizes = ", ".join(f"{split} {size:,}" for split, size in task.sizes.items()) or "all"
-        settings = " ".join([*task.flags, *task.settings]) or NOTHING
+        settings = " ".join(filter(None, [task.flags, *task.settings])) or NOTHING
         cells = [task.title, f"{task.train_size:,}", sizes, f"{task.epochs} ({task.patience})"]
         rows.append([*cells, f"`{settings}`" if settings != NOTHING else NOTHING])
     head = ["task", "train examples", "others", "epochs (patience)", "other than in the recipe"]

@@ -30,7 +30,7 @@ class Task:
     mix_l2: float
     seconds: tuple[float, float]
     settings: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
+    flags: str = ""  # of the recipe
     paper: tuple[str, float, float] | None = None  # its task, its baseline, with ELMo
     percent: float = 100.0  # what the recipe's score is multiplied with
     domain: str | None = None  # of what a biLM may be adapted to
@@ -41,6 +41,7 @@ def under(folder: str, **names: str) -> dict[str, tuple[str, ...]]:
 
 
 NER = ("NER, CoNLL-2003", 90.15, 92.22)
+NER_FLAGS = "--batch-size 8 --learning-rate 0.002"  # few epochs, so more steps of one
 SMALL_VECTORS = "task_word_dim=100"
 TASKS = {
     "srl": Task(
@@ -61,7 +62,7 @@ TASKS = {
         mix_l2=0.001,
         seconds=(64, 84),
         settings=("task_hidden_size=128", "task_num_layers=4"),
-        flags=("--batch-size", "40"),
+        flags="--batch-size 40 --optimizer adam --learning-rate 0.002",
         paper=("SRL, OntoNotes", 81.4, 84.6),
         domain="web",
     ),
@@ -76,12 +77,13 @@ TASKS = {
         ),
         sizes={},
         train_size=3394,
-        epochs=15,
-        patience=5,
+        epochs=12,
+        patience=4,
         metric="f1",
         place="input",
         mix_l2=0.1,
         seconds=(27, 33),
+        flags=NER_FLAGS,
         paper=NER,
         domain="tweets",
     ),
@@ -91,12 +93,13 @@ TASKS = {
         under("ner_btc", train="a.conll b.conll e.conll g.conll", dev="h.conll", test="f.conll"),
         sizes={"dev": 1000},
         train_size=5000,
-        epochs=10,
+        epochs=8,
         patience=4,
         metric="f1",
         place="input",
         mix_l2=0.1,
         seconds=(37, 42),
+        flags=NER_FLAGS,
         paper=NER,
         domain="tweets",
     ),
@@ -113,7 +116,7 @@ TASKS = {
         mix_l2=0.001,
         seconds=(34, 47),
         settings=(SMALL_VECTORS, "task_hidden_size=100"),
-        flags=("--phrases", "0", "--learning-rate", "0.001"),
+        flags="--phrases 0 --learning-rate 0.001",
         paper=("SST-5", 51.4, 54.7),
         domain="movies",
     ),
@@ -149,7 +152,7 @@ TASKS = {
         mix_l2=0.0,
         seconds=(178, 211),
         settings=(SMALL_VECTORS,),
-        flags=("--batch-size", "16", "--max-context", "200"),
+        flags="--batch-size 16 --max-context 200 --optimizer adam --learning-rate 0.001",
         paper=("SQuAD", 81.1, 85.8),
         percent=1.0,
     ),
@@ -319,7 +322,7 @@ def recipe_flags(run: Run, plan: dict[str, Task]) -> list[str]:
     for split, size in {"train": run.train_size, **task.sizes}.items():
         flags += [f"--{split}-size", str(size)]
     most, patience = epochs(run, task)
-    flags += ["--epochs", str(most), "--patience", str(patience), *task.flags]
+    flags += ["--epochs", str(most), "--patience", str(patience), *task.flags.split()]
     if run.train_size <= FEW * task.train_size:
         flags += ["--batch-size", str(FEW_BATCH)]
     flags += ["--seeds", str(run.seed)]

@@ -263,6 +263,7 @@ def test_wrong_flags_are_one_sentence(tmp_path, call, flags, message):
         (["--smoke", "--set", "task_hiden_size=3"], "did you mean 'task_hidden_size'?"),
         ([], "say by --elmo which pretrained biLM to read"),
         (["--elmo", "/absent/elmo"], "no ELMo can be loaded from /absent/elmo"),
+        (["--smoke", "--optimizer", "sgd"], "--optimizer must be one of adam, but is 'sgd'."),
     ],
 )
 def test_a_wrong_start_leaves_nothing_behind(tmp_path, call, flags, message):

@@ -16,6 +16,7 @@ whole words, and in no more than `max_answer_length`. As in the paper, it is an 
 the steps that is judged and saved (averaging.py).
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ import torch
 from averaging import AveragingTrainer
 from finetuning import Task, drawn, finetune, make_parser, run
 from squad import SPLITTER, answers_at, ceiling, collate, cut, read_questions, right_answers
-from torch import nn
 from transformers import AutoTokenizer, EvalPrediction
 
 from elmo_hf import ElmoForQuestionAnswering
@@ -72,7 +72,8 @@ def score(evaluation: EvalPrediction) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = make_parser(__doc__, batch_size=45, learning_rate=1.0, epochs=24, patience=5, clip=0.0)
+    recipe = {"batch_size": 45, "learning_rate": 1.0, "epochs": 24, "patience": 5, "clip": 0.0}
+    parser = make_parser(__doc__, **recipe, optimizer="adadelta")
     parser.add_argument("--max-context", type=int, default=400, help="words of a text in training (400)")
     parser.set_defaults(cache="disk")  # the layers of a hundred thousand questions are many
     flags = parser.parse_args()
@@ -86,10 +87,8 @@ def main() -> None:
     left_out = asked - len(data["train"])
     data = drawn(data, flags)  # here already, for the ceiling is that of the questions which are asked
 
-    def optimizer(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adadelta(parameters, lr=flags.learning_rate, rho=0.95, eps=1e-8)
-
-    task = Task("squad", ElmoForQuestionAnswering, CONFIG, collate, score, "f1", optimizer, AnsweringTrainer)
+    optimizers = {"adadelta": partial(torch.optim.Adadelta, rho=0.95, eps=1e-8)}
+    task = Task("squad", ElmoForQuestionAnswering, CONFIG, collate, score, "f1", optimizers, AnsweringTrainer)
     results = finetune(task, flags, data, freeze_task_words=flags.vectors is not None)
     longest = results["config"].get("max_answer_length", CONFIG["max_answer_length"])
     results["ceiling"] = {split: ceiling(data[split], longest) for split in ("dev", "test")}

@@ -12,6 +12,7 @@ CoNLL-2005 scorer.
 """
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from finetuning import (
     run,
 )
 from tagging import as_bio, collate_words, decided, example
-from torch import nn
 from transformers import EvalPrediction
 
 from elmo_hf import ElmoForSemanticRoleLabeling
@@ -53,7 +53,8 @@ WORD, ROLESET, FIRST_SPANS = 2, 7, 8
 
 
 def main() -> None:
-    parser = make_parser(__doc__, batch_size=80, learning_rate=1.0, epochs=500, patience=20, clip=1.0)
+    recipe = {"batch_size": 80, "learning_rate": 1.0, "epochs": 500, "patience": 20, "clip": 1.0}
+    parser = make_parser(__doc__, **recipe, optimizer="adadelta")
     flags = parser.parse_args()
     data = read_splits(flags, read, from_row)
     labels = labels_of(data, scheme="BIO")
@@ -62,11 +63,9 @@ def main() -> None:
         found = role_scores(*decided(evaluation, labels))
         return {name: found[name] for name in ("f1", "precision", "recall")}
 
-    def optimizer(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adadelta(parameters, lr=flags.learning_rate, rho=0.95)
-
+    optimizers = {"adadelta": partial(torch.optim.Adadelta, rho=0.95)}
     collate = collate_words(labels)
-    task = Task("srl", ElmoForSemanticRoleLabeling, CONFIG, collate, score, best="f1", optimizer=optimizer)
+    task = Task("srl", ElmoForSemanticRoleLabeling, CONFIG, collate, score, "f1", optimizers)
     finetune(task, flags, data, id2label=dict(enumerate(labels)))
 
 

@@ -15,8 +15,8 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import torch
 import transformers
 from starting import special_ids
 from torch import nn
+from torch.utils.data import Sampler
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
@@ -31,6 +32,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging as transformers_logging
 
 from elmo_hf import ElmoConfig, ElmoLayerCache, ElmoTokenizer
@@ -63,12 +65,15 @@ class Task:
     collate: Callable[[ElmoTokenizer, list[Example]], dict[str, torch.Tensor]]
     score: Callable[[EvalPrediction], dict[str, float]]  # of what `model.decode` gave
     best: str  # the score that decides when to stop
-    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None  # Adam, if left out
+    optimizers: Mapping[str, Callable[..., torch.optim.Optimizer]] = field(
+        default_factory=dict
+    )  # besides Adam
     trainer: Callable[..., Trainer] | None = None  # DecodingTrainer, if left out
 
 
 def make_parser(doc: str, **recipe: Any) -> argparse.ArgumentParser:
-    """Flags of all recipes; `recipe`: this one's batch_size, learning_rate, epochs, patience and clip."""
+    """Flags of all recipes; `recipe`: this one's batch_size, learning_rate, epochs, patience, clip, and its
+    optimizer where that is not Adam."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     for split in SPLITS:
         parser.add_argument(f"--{split}", nargs="+", metavar="FILE", help=f"files of the {split} sentences")
@@ -91,7 +96,7 @@ def make_parser(doc: str, **recipe: Any) -> argparse.ArgumentParser:
         help = f"only N of the {split} examples, drawn at random, the same for all seeds"
         parser.add_argument(f"--{split}-size", type=int, metavar="N", help=help)
     parser.add_argument("--smoke", action="store_true", help="a small random biLM, few examples, few epochs")
-    for name, value in recipe.items():
+    for name, value in ({"optimizer": "adam"} | recipe).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"({value})")
     return parser
 
@@ -247,6 +252,9 @@ class Start:
 
 
 def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]], **config: Any) -> Start:
+    if flags.optimizer not in optimizers_of(task):
+        known = ", ".join(optimizers_of(task))
+        raise ValueError(f"--optimizer must be one of {known}, but is {flags.optimizer!r}.")
     smoke = SMOKE_CONFIG if flags.smoke else {}
     config = task.config | smoke | config | dict(parse_setting(text) for text in flags.set)
     checked = ElmoConfig(**config)  # says what is wrong with it
@@ -286,7 +294,13 @@ def own_words(flags: argparse.Namespace, data: dict[str, list[Example]], dim: in
 
 
 class DecodingTrainer(Trainer):
-    """Is judged by what the model decides, `decode`, and not by its logits."""
+    """Is judged by what the model decides, `decode`, and not by its logits. In training, examples of like
+    length share a batch, as with AllenNLP: less padding is read."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        examples: Any = self.train_dataset if train_dataset is None else train_dataset
+        lengths = [len(one["tokens"]) for one in examples]
+        return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths)
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
@@ -333,7 +347,6 @@ def run_seed(
     flags = start.flags
     model, tokenizer = start.make()
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    make = task.optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=flags.learning_rate))
     trainer = (task.trainer or DecodingTrainer)(
         model,
         arguments(flags, seed, task.best),
@@ -342,7 +355,7 @@ def run_seed(
         eval_dataset=data["dev"],
         processing_class=tokenizer,
         compute_metrics=task.score,
-        optimizers=(make(learnt), None),
+        optimizers=(optimizers_of(task)[flags.optimizer](learnt, lr=flags.learning_rate), None),
         callbacks=[EarlyStoppingCallback(flags.patience)],
     )
     begun, begun_working = time.perf_counter(), time.process_time()
@@ -356,6 +369,10 @@ def run_seed(
     scores |= {"epochs": round(trainer.state.epoch or 0), "best_epoch": best_epoch(trainer)}
     times = {"seconds": round(seconds, 1), "processor_seconds": round(working, 1)}
     return scores | times, model.config.to_diff_dict()
+
+
+def optimizers_of(task: Task) -> dict[str, Callable[..., torch.optim.Optimizer]]:
+    return {"adam": torch.optim.Adam, **task.optimizers}
 
 
 def best_epoch(trainer: Trainer) -> int:
