@@ -33,13 +33,13 @@ def directly(model, words):
         return torch.stack(model(**encoding, output_hidden_states=True).hidden_states)[:, 0].numpy()
 
 
-def expected(model, words, layers, pool):
-    every = directly(model, words)
+def expected(every, layers, pool):
+    """What `embed` must give, of all layers of a sentence."""
     chosen = {"top": every[-1], "average": every.mean(0), "all": every, "1": every[1], "2,0": every[[2, 0]]}
     found = chosen[layers]
     if pool is None:
         return found
-    if not words:
+    if not found.shape[-2]:
         return np.zeros_like(found, shape=(*found.shape[:-2], found.shape[-1]))
     return found.mean(axis=-2) if pool == "mean" else found.max(axis=-2)
 

@@ -223,15 +223,15 @@ def work(folder, command, rank, group):
     import pretrain
 
     sys.argv = ["pretrain.py", *command["arguments"]]
-    exec(command["hook"], {"pretrain": pretrain, "rank": rank})
     code = 1
     try:
+        exec(command["hook"], {"pretrain": pretrain, "rank": rank})
         pretrain.main()
         code = 0
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
-        code = end.code if isinstance(end.code, int) else 1
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         import traceback
 

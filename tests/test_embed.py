@@ -37,12 +37,13 @@ def corpus(tmp_path):
 def test_vectors_are_those_of_a_direct_call(model, corpus, tmp_path, layers):
     lines = corpus.read_text(encoding="utf-8").split("\n")[:-1]
     words = [ElmoTokenizer().tokenize(line) for line in lines]
+    called = [directly(model, sentence) for sentence in words]
     for pool, format in product((None, "mean", "max"), FORMATS):
         output = tmp_path / f"{pool}-{format}"
         found = elmo_hf.embed(corpus, output, model, layers=layers, pool=pool, format=format, **SMALL)
         assert [sentence.words for sentence in found] == words
-        for sentence in found:
-            wanted = expected(model, sentence.words, layers, pool)
+        for sentence, every in zip(found, called, strict=True):
+            wanted = expected(every, layers, pool)
             assert sentence.vectors.shape == wanted.shape
             assert sentence.vectors.dtype == np.float32
             np.testing.assert_allclose(sentence.vectors, wanted, atol=2e-6)

@@ -51,7 +51,7 @@ def test_readers_of_allennlp_files_read_ours(model, tmp_path, layers, shape):
         assert file["0"].shape == shape
         assert file["0"].dtype == np.float32
         assert file["1"].shape == (*shape[:-2], 2, 16)
-        wanted = expected(model, ["Ice", "is", "cold", "."], layers, None)
+        wanted = expected(directly(model, ["Ice", "is", "cold", "."]), layers, None)
         np.testing.assert_allclose(file["0"][()], wanted, atol=2e-6)
         first = file["0"][()]
     # The file by itself is read as AllenNLP's own; of equal sentences it knows the last one's words.

@@ -62,6 +62,9 @@ def run(context, function, arguments, kill_after=None, **options):
     return time.perf_counter() - start
 
 
+KILLS = 12  # a third for each format, at moments spread over the whole job
+
+
 def test_a_killed_job_goes_on_and_ends_in_the_same_bytes(server, folder, tmp_path):
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")
@@ -75,17 +78,17 @@ def test_a_killed_job_goes_on_and_ends_in_the_same_bytes(server, folder, tmp_pat
         seconds[format] = run(server, elmo_hf.embed, (corpus, output, folder), format=format, **options)
         whole[format] = contents(output)
     landed = []
-    for number in range(20):
+    for number in range(KILLS):
         format = FORMATS[number % 3]
         output = tmp_path / f"killed-{number}"
-        moment = seconds[format] * (number + draw.random()) / 20
+        moment = seconds[format] * (number + draw.random()) / KILLS
         run(server, elmo_hf.embed, (corpus, output, folder), kill_after=moment, format=format, **options)
         names = [path.name for path in output.iterdir()] if output.exists() else []
         landed.append("done" if "index.json" in names else len(names))
         run(server, elmo_hf.embed, (corpus, output, folder), format=format, **options)
         assert contents(output) == whole[format], f"seed {seed}, run {number}, killed with {names}"
     print(f"files at the kill: {landed}")
-    assert sum(isinstance(files, int) and files > 1 for files in landed) >= 5, landed
+    assert sum(isinstance(files, int) and files > 1 for files in landed) >= KILLS // 4, landed
 
 
 class Died(Exception):
@@ -208,10 +211,10 @@ def test_the_bar_shows_speed_and_time_left(folder, corpus, tmp_path, capsys):
     elmo_hf.embed(corpus, tmp_path / "out", folder, **(SMALL | {"progress": True}))
     last = capsys.readouterr().err.split("\r")[-1]
     assert "100%" in last
-    assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, .*k words/s\]", last)
+    assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, +[\d.]+[kM]? words/s\]", last)
     # What was made before is not counted as this run's speed.
     (tmp_path / "out" / "index.json").unlink()
     elmo_hf.embed(corpus, tmp_path / "out", folder, **(SMALL | {"progress": True}))
     last = capsys.readouterr().err.split("\r")[-1]
     assert "100%" in last
-    assert "k words/s" not in last
+    assert not re.search(r"[\d.]+[kM]? words/s", last)
