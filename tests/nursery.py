@@ -52,7 +52,7 @@ class Nursery:
     def __init__(self, imports, environment):
         self.folder, self.count = tempfile.TemporaryDirectory(), 0
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", SERVE.format(imports=imports)],
+            [sys.executable, "-c", SERVE.format(imports=imports)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -5,15 +5,13 @@ and without the Hub.
 import json
 import os
 import shutil
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 import torch
 from hub_folders import CODE, save_with_card
 from hub_server import Hub, Repository
+from nursery import Nursery
 
 from elmo_hf import ElmoForPreTraining, ElmoModel, ElmoTokenizer
 
@@ -64,62 +62,21 @@ PUSH_CLASSES = """
     elmo_hf.ElmoTokenizer.from_pretrained(sys.argv[1]).push_to_hub(sys.argv[2])
 """
 PUSH = "from elmo_hf.cli import app; app()"
-# Imports the library once, which takes seconds, and then runs each code in a process of its own.
-NURSERY = """
-    import json, os, sys, traceback
-    from transformers import AutoModel, AutoModelForPreTraining, AutoTokenizer, pipeline
-    for line in sys.stdin:
-        command = json.loads(line)
-        if os.fork() == 0:
-            written = os.open(command["output"], os.O_WRONLY | os.O_CREAT)
-            os.dup2(written, 1), os.dup2(written, 2)
-            sys.argv, code = ["child", *command["arguments"]], 0
-            try:
-                exec(command["code"], {"__name__": "__main__"})
-            except SystemExit as end:
-                code = end.code
-            except BaseException:
-                traceback.print_exc()
-                code = 1
-            sys.stdout.flush()
-            os._exit(code)
-        print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
-"""
+IMPORTS = "from transformers import AutoModel, AutoModelForPreTraining, AutoTokenizer, pipeline"
 
 
-class Nursery:
+def nursery_of(hub, cache, **environment):
     """Of processes that know a Hub by HF_ENDPOINT, or, offline, only the cache."""
+    known = {"HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "secret"}
+    known |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1"}
+    return Nursery(IMPORTS, os.environ | known | environment)
 
-    def __init__(self, hub, cache, **environment):
-        self.output, self.count = cache, 0
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", textwrap.dedent(NURSERY)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ
-            | {"HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "secret"}
-            | {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1"}
-            | environment,
-        )
 
-    def run(self, code, *arguments, ends_with="0"):
-        """What a new process prints."""
-        self.count += 1
-        output = self.output / f"{self.process.pid}-{self.count}.txt"
-        command = {"code": textwrap.dedent(code), "output": str(output), "arguments": [*map(str, arguments)]}
-        self.process.stdin.write(json.dumps(command) + "\n")
-        self.process.stdin.flush()
-        ended = self.process.stdout.readline().strip()
-        printed = output.read_text(encoding="utf-8")
-        assert ended == ends_with, printed
-        return printed.splitlines()
-
-    def close(self):
-        self.process.kill()  # all that it started has ended
-        self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
+def lines_of(nursery, program, *arguments):
+    """What a program prints that ends well."""
+    done = nursery.run(program, *arguments)
+    assert done.code == 0, done.err
+    return done.out.splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +89,7 @@ def one_hub():
 def nurseries(one_hub, tmp_path_factory):
     """One with the Hub and one without, on one cache."""
     cache = tmp_path_factory.mktemp("cache")
-    found = [Nursery(one_hub, cache), Nursery(one_hub, cache, HF_HUB_OFFLINE="1")]
+    found = [nursery_of(one_hub, cache), nursery_of(one_hub, cache, HF_HUB_OFFLINE="1")]
     yield found
     for one in found:
         one.close()
@@ -154,38 +111,38 @@ def check(printed, folder, code):
 def test_from_one_process_to_another_by_name(one_hub, nurseries, folder, package, code):
     """And then once more without the Hub, from the cache."""
     (online, offline), name = nurseries, f"someone/elmo-{package}"
-    assert online.run(PUSH, "push", folder, name, "--private")[-1].startswith("Uploaded: ")
+    assert lines_of(online, PUSH, "push", folder, name, "--private")[-1].startswith("Uploaded: ")
     assert one_hub.repositories[name].private
     one_hub.cut_downloads = 1  # a download that breaks off goes on
-    check(online.run(LOAD, name, package), folder, code)
+    check(lines_of(online, LOAD, name, package), folder, code)
     assert one_hub.cut_downloads == 0
     asked = len(one_hub.requests)
-    check(offline.run(LOAD, name, package), folder, code)
+    check(lines_of(offline, LOAD, name, package), folder, code)
     assert len(one_hub.requests) == asked
 
 
 def test_push_to_hub_of_the_classes(one_hub, nurseries, folder):
     """The library's own way: two commits, and a card with holes, but it loads."""
     online, name = nurseries[0], "someone/elmo-classes"
-    online.run(PUSH_CLASSES, folder, name)
+    lines_of(online, PUSH_CLASSES, folder, name)
     assert set(CODE) < set(one_hub.files(name))
-    check(online.run(LOAD, name, "without"), folder, "transformers_modules")
+    check(lines_of(online, LOAD, name, "without"), folder, "transformers_modules")
 
 
 def test_a_revision_and_what_became_of_it(one_hub, nurseries, folder, tmp_path):
     """Who names a revision keeps its weights; who names none gets the newest, and then offline as well."""
     (online, offline), name = nurseries, "someone/elmo-revised"
     first = Path(shutil.copytree(folder, tmp_path / "first"))
-    online.run(PUSH, "push", first, name)
+    lines_of(online, PUSH, "push", first, name)
     revision = one_hub.repositories[name].branches["main"]
-    check(online.run(LOAD, name, "with"), first, "elmo_hf")
+    check(lines_of(online, LOAD, name, "with"), first, "elmo_hf")
     model = ElmoForPreTraining.from_pretrained(folder)
     torch.nn.init.normal_(next(model.elmo.layers.parameters()))
     model.save_pretrained(folder)
-    online.run(PUSH, "push", folder, name, "--overwrite-card")
-    check(online.run(LOAD, name, "with"), folder, "elmo_hf")
-    check(offline.run(LOAD, name, "with"), folder, "elmo_hf")
-    check(offline.run(LOAD, name, "with", revision), first, "elmo_hf")
+    lines_of(online, PUSH, "push", folder, name, "--overwrite-card")
+    check(lines_of(online, LOAD, name, "with"), folder, "elmo_hf")
+    check(lines_of(offline, LOAD, name, "with"), folder, "elmo_hf")
+    check(lines_of(offline, LOAD, name, "with", revision), first, "elmo_hf")
 
 
 def test_what_is_not_there_by_name(one_hub, nurseries):
@@ -193,6 +150,7 @@ def test_what_is_not_there_by_name(one_hub, nurseries):
     one_hub.repositories["someone/empty"] = Repository(private=False)
     for nursery in nurseries:
         for name in ("someone/nothing", "someone/empty"):
-            printed = nursery.run(PUSH, "vectors", "hello", "--model", name, ends_with="1")
-            assert len(printed) == 1
-            assert printed[0].startswith(f"elmo-hf: no ELMo can be loaded from {name}: ")
+            done = nursery.run(PUSH, "vectors", "hello", "--model", name)
+            assert (done.code, done.out) == (1, "")
+            assert len(done.err.splitlines()) == 1
+            assert done.err.startswith(f"elmo-hf: no ELMo can be loaded from {name}: ")
