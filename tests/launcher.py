@@ -20,6 +20,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TRAINING = REPOSITORY / "training"
+PATIENCE = 900  # seconds; a slow machine is no failure, and what hangs must not do so for ever
 
 
 class Run:
@@ -35,7 +36,7 @@ class Run:
     def has_ended(self):
         return (self.folder / "codes").exists()
 
-    def wait(self, seconds=90):
+    def wait(self, seconds=PATIENCE):
         return json.loads(_wait_for(self.folder / "codes", seconds))
 
     @property
@@ -82,7 +83,7 @@ class Launcher:
         return Run(folder)
 
 
-def _wait_for(path, seconds=60):
+def _wait_for(path, seconds=PATIENCE):
     end = time.monotonic() + seconds
     while not path.exists():
         if time.monotonic() > end:
