@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from launcher import Launcher
+from nursery import Nursery
 
 from elmo_hf import kernels
 
@@ -34,6 +35,16 @@ def launcher() -> Iterator[Launcher]:
     """Starts training/pretrain.py, in one or several processes."""
     with Launcher() as one:
         yield one
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory) -> Iterator[Nursery]:
+    """Starts programs that have Transformers loaded but not the package, and that ask no Hub."""
+    offline = {"HF_HOME": str(tmp_path_factory.mktemp("cache")), "HF_HUB_OFFLINE": "1"}
+    imports = "import torch\nfrom transformers import AutoModel, AutoTokenizer, PreTrainedModel"
+    one = Nursery(imports, os.environ | offline | {"HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1"})
+    yield one
+    one.close()
 
 
 @pytest.fixture

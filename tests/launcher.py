@@ -20,6 +20,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TRAINING = REPOSITORY / "training"
+PATIENCE = 900  # seconds; a slow machine is no failure, and what hangs must not do so for ever
 
 
 class Run:
@@ -35,7 +36,7 @@ class Run:
     def has_ended(self):
         return (self.folder / "codes").exists()
 
-    def wait(self, seconds=90):
+    def wait(self, seconds=PATIENCE):
         return json.loads(_wait_for(self.folder / "codes", seconds))
 
     @property
@@ -82,7 +83,7 @@ class Launcher:
         return Run(folder)
 
 
-def _wait_for(path, seconds=60):
+def _wait_for(path, seconds=PATIENCE):
     end = time.monotonic() + seconds
     while not path.exists():
         if time.monotonic() > end:
@@ -223,15 +224,15 @@ def work(folder, command, rank, group):
     import pretrain
 
     sys.argv = ["pretrain.py", *command["arguments"]]
-    exec(command["hook"], {"pretrain": pretrain, "rank": rank})
     code = 1
     try:
+        exec(command["hook"], {"pretrain": pretrain, "rank": rank})
         pretrain.main()
         code = 0
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
-        code = end.code if isinstance(end.code, int) else 1
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         import traceback
 

@@ -1,10 +1,7 @@
 """The examples, started as their README says, give the model's vectors, and load again what they wrote."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,25 +29,36 @@ def place(tmp_path_factory):
     return place
 
 
-def python(place, *words):
-    """A process of its own, with a cache of its own and no network."""
-    offline = {"HF_HOME": str(place / "cache"), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, *words],
-        cwd=place,
-        env=os.environ | offline,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+SCRIPT = """
+import runpy, sys
+from pathlib import Path
+sys.argv = sys.argv[1:]
+sys.path.insert(0, str(Path(sys.argv[0]).parent))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
-def start(place, name):
-    """The README's line for this example."""
-    (arguments,) = [arguments for file, arguments in LINES if file == name]
-    return python(place, str(EXAMPLES / name), *arguments.split())
+@pytest.fixture
+def python(nursery, place):
+    """What a program prints that stands where the README's reader does."""
+
+    def run(program, *arguments):
+        done = nursery.run(program, *arguments, cwd=place)
+        assert done.code == 0, done.err
+        return done.out
+
+    return run
+
+
+@pytest.fixture
+def start(python):
+    """Runs the README's line for an example."""
+
+    def run(name):
+        (arguments,) = [arguments for file, arguments in LINES if file == name]
+        return python(SCRIPT, EXAMPLES / name, *arguments.split())
+
+    return run
 
 
 def averages(place, sentences):
@@ -75,23 +83,23 @@ def test_every_example_has_its_line():
         assert f"\npython examples/{name} {arguments}\n" in (EXAMPLES / name).read_text(encoding="utf-8")
 
 
-def test_sentence_transformers(place):
+def test_sentence_transformers(place, python, start):
     pytest.importorskip("sentence_transformers", reason="needs `elmo-hf[sentence-transformers]`")
-    printed = start(place, "sentence_transformers_module.py")
+    printed = start("sentence_transformers_module.py")
     assert printed.count("1.0000") == 3  # a sentence beside itself
     again = (
         "import json, sys; from sentence_transformers import SentenceTransformer\n"
         "model = SentenceTransformer('my-sentences', trust_remote_code=True, device='cpu')\n"
         "print(json.dumps(model.encode(json.loads(sys.argv[1])).tolist()))\n"
     )
-    found = json.loads(python(place, "-c", again, json.dumps([*TEXTS, ""])))
+    found = json.loads(python(again, json.dumps([*TEXTS, ""])))
     wanted = [words.mean(axis=0) for words in averages(place, split(TEXTS))]
     np.testing.assert_allclose(found, [*wanted, np.zeros(16)], atol=1e-5, rtol=0)
 
 
-def test_spacy(place):
+def test_spacy(place, python, start):
     spacy = pytest.importorskip("spacy", reason="needs `elmo-hf[spacy]`")
-    printed = start(place, "spacy_component.py")
+    printed = start("spacy_component.py")
     assert printed.split()[0] == "He"
     assert len(printed.splitlines()) == 14
     again = (
@@ -100,7 +108,7 @@ def test_spacy(place):
         "print(json.dumps([doc.tensor.tolist() for doc in docs]))\n"
     )
     texts = ["He didn't sit on the bank. Why?", "Zürich lent\n\nhim 漢字.", ""]
-    found = json.loads(python(place, "-c", again, json.dumps(texts)))
+    found = json.loads(python(again, json.dumps(texts)))
     sentences = [["He", "did", "n't", "sit", "on", "the", "bank", "."], ["Why", "?"]]
     sentences.append([token.text for token in spacy.blank("en")(texts[1]) if not token.is_space])
     wanted = averages(place, sentences)
@@ -110,9 +118,9 @@ def test_spacy(place):
     assert found[2] == []
 
 
-def test_datasets(place):
+def test_datasets(place, start):
     datasets = pytest.importorskip("datasets", reason="needs `elmo-hf[corpus]`")
-    start(place, "datasets_map.py")
+    start("datasets_map.py")
     rows = datasets.load_from_disk(str(place / "my-vectors"))
     assert rows["text"][:] == TEXTS
     for found, wanted in zip(rows["vectors"], averages(place, split(TEXTS)), strict=True):

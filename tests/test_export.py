@@ -24,7 +24,7 @@ from elmo_hf import export  # noqa: E402
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 LINES = re.findall(r"^elmo-hf (export .*?) +#.*$", README, re.MULTILINE)
-COMMAND = [sys.executable, "-c", "from elmo_hf.cli import app; app(prog_name='elmo-hf')"]
+COMMAND = "from elmo_hf.cli import app; app(prog_name='elmo-hf')"
 WORDS = ["<S>", "</S>", "<UNK>", "the", "bank", "of", "Zürich", "漢字"]
 
 
@@ -231,18 +231,15 @@ def test_differences_are_what_they_say():
 # ---- the folder
 
 
-def test_the_readmes_lines_and_those_of_the_readme_that_they_write(tmp_path):
+def test_the_readmes_lines_and_those_of_the_readme_that_they_write(nursery, tmp_path):
     save(tmp_path / "my-elmo")
-    done = subprocess.run(
-        [*COMMAND, *LINES[0].split()], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    done = nursery.run(COMMAND, *LINES[0].split(), cwd=tmp_path)
+    assert (done.code, done.err) == (0, "")
     folder = tmp_path / "my-elmo-onnx"
     kept = json.loads((folder / "export.json").read_text(encoding="utf-8"))
-    assert f"{kept['bytes']:,} bytes" in done.stdout
+    assert f"{kept['bytes']:,} bytes" in done.out
     assert (folder / "model.onnx").stat().st_size == kept["bytes"]
-    assert f"{kept['differences']['vector']['largest']:.1e}" in done.stdout
+    assert f"{kept['differences']['vector']['largest']:.1e}" in done.out
     text = (folder / "README.md").read_text(encoding="utf-8")
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
     alone = "import sys; sys.modules['torch'] = sys.modules['elmo_hf'] = None\n"  # neither can be imported
@@ -336,7 +333,7 @@ def mistakes(tmp_path):
 )
 def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path, monkeypatch, model, output, options, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the environment was read before
     mistakes(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match=re.escape(message)) as error:

@@ -3,7 +3,6 @@
 import json
 import lzma
 import random
-import subprocess
 import sys
 from pathlib import Path
 
@@ -188,21 +187,21 @@ def squad_files(folder):
     return [part for split, path in paths.items() for part in (f"--{split}", path)]
 
 
-def call(*flags):
-    return subprocess.run(
-        [sys.executable, str(TRAINING / "finetune_squad.py"), *map(str, flags)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture
+def call(monkeypatch):
+    """Runs the recipe as a command would, in this process."""
+
+    def run(*flags):
+        monkeypatch.setattr(sys, "argv", ["finetune_squad.py", *map(str, flags)])
+        finetune_squad.main()
+
+    return run
 
 
-def test_a_run_learns_writes_its_results_and_a_model_that_answers(tmp_path):
+def test_a_run_learns_writes_its_results_and_a_model_that_answers(call, tmp_path):
     settings = ["--set", "task_word_dim=20", "task_dropout=0.0", "elmo_dropout=0.0"]
-    result = call(*squad_files(tmp_path), "--smoke", "--output", tmp_path / "run", "--batch-size", 6,
-                  "--max-context", 16, *settings)  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    call(*squad_files(tmp_path), "--smoke", "--output", tmp_path / "run", "--batch-size", 6,
+         "--max-context", 16, *settings)  # fmt: skip
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["ceiling"] == {split: {"exact_match": 100, "f1": 100} for split in ("dev", "test")}
     assert results["examples"]["dev"] == 6

@@ -9,8 +9,8 @@ import time
 from dataclasses import asdict
 
 import pytest
+from card_folders import FACTS, RESULTS, write
 from launcher import TRAINING, read_lines, small_run
-from test_hub_cards import FACTS, RESULTS, write
 
 sys.path.insert(0, str(TRAINING))
 

@@ -1,10 +1,6 @@
 """ELMo inside Transformers: Auto classes, remote code, dtypes, shards, device maps, Trainer, pipeline."""
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
@@ -92,27 +88,17 @@ REMOTE = """
 """
 
 
-def run_without_the_package(folder, target, cache):
-    environment = os.environ | {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(REMOTE), str(folder), json.dumps(TEXTS), str(target)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=cache,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
+def run_without_the_package(nursery, folder, target):
+    done = nursery.run(REMOTE, folder, json.dumps(TEXTS), target)
+    assert done.code == 0, done.err
+    return json.loads(done.out.splitlines()[-1])
 
 
-def test_a_saved_folder_brings_its_code(folder, tmp_path):
+def test_a_saved_folder_brings_its_code(folder, nursery, tmp_path):
     """Loaded where the package cannot be imported, saved there, and loaded so once more."""
-    (tmp_path / "cache").mkdir()
     encoding = encode(folder)
-    found = run_without_the_package(folder, tmp_path / "second", tmp_path / "cache")
-    again = run_without_the_package(tmp_path / "second", tmp_path / "third", tmp_path / "cache")
+    found = run_without_the_package(nursery, folder, tmp_path / "second")
+    again = run_without_the_package(nursery, tmp_path / "second", tmp_path / "third")
     assert found == again
     assert found["type"] == "elmo"
     expected = read(ElmoModel.from_pretrained(folder), encoding)

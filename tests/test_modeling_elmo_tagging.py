@@ -1,10 +1,6 @@
 """The taggers: they learn, padding and order change nothing, mistakes are sentences, folders are whole."""
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
@@ -264,7 +260,7 @@ REMOTE = """
 """
 
 
-def test_a_saved_folder_brings_its_code(tmp_path):
+def test_a_saved_folder_brings_its_code(nursery, tmp_path):
     """Heads with their tokenizer, where the package cannot be imported, saved there, loaded again."""
     expected, folders = [], []
     for model_class in CLASSES:
@@ -276,17 +272,9 @@ def test_a_saved_folder_brings_its_code(tmp_path):
         if "predicate_mask" in batch:
             batch["predicate_mask"] = (batch["attention_mask"].cumsum(1) == 2).long()
         expected.append((model(**batch).logits, model.decode(**batch).tolist()))
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(REMOTE), json.dumps(SENTENCES), *folders],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"},
-        cwd=tmp_path,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    for found, (logits, labels) in zip(json.loads(result.stdout.splitlines()[-1]), expected, strict=True):
+    done = nursery.run(REMOTE, json.dumps(SENTENCES), *folders)
+    assert done.code == 0, done.err
+    for found, (logits, labels) in zip(json.loads(done.out.splitlines()[-1]), expected, strict=True):
         torch.testing.assert_close(torch.tensor(found["logits"]), logits)
         assert found["labels"] == labels
 

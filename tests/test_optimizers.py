@@ -1,7 +1,6 @@
 """The optimizers of pretraining, held to loops in numpy and float64, and across two real processes."""
 
 import importlib.util
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -354,7 +353,6 @@ CHILD = """
     import sys
     import torch
     from accelerate import Accelerator
-    sys.path.insert(0, sys.argv[1])
     from optimizers import *
 
     accelerator = Accelerator(cpu=True)
@@ -371,18 +369,16 @@ CHILD = """
     optimizer = make_optimizer({"dense": dense}, table, table_bias, OptimizerSettings(clip=0.5))
     dense.grad = torch.ones(2)
     norm = optimizer.step(mean)
-    torch.save([[ids, weight, bias], gathered, table, table_bias, norm], f"{sys.argv[2]}/{rank}.pt")
+    torch.save([[ids, weight, bias], gathered, table, table_bias, norm], f"{sys.argv[1]}/{rank}.pt")
     accelerator.end_training()
+    sys.exit()  # in place of the pretraining that would follow
 """
 
 
-def test_two_processes_take_the_step_of_one(code, tmp_path):
+def test_two_processes_take_the_step_of_one(code, launcher, tmp_path):
     """Each has rows of its own; both end with the weights that one process gets from the mean of both."""
-    (tmp_path / "child.py").write_text(textwrap.dedent(CHILD))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += [tmp_path / "child.py", TRAINING, tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run = launcher.start([tmp_path], processes=2, hook=textwrap.dedent(CHILD))
+    assert run.wait() == [0, 0], run.err
     (one, *first), (other, *second) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     for mine, theirs in zip(first[1:], second[1:], strict=True):
         assert mine.equal(theirs)

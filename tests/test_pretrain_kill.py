@@ -63,18 +63,31 @@ def end(launcher, arguments, processes):
     return run
 
 
+@pytest.fixture(scope="module")
+def whole(launcher, tmp_path_factory):
+    """The folder of an undisturbed run of so many processes, which is made when it is first asked for."""
+    folder, made = tmp_path_factory.mktemp("whole"), {}
+
+    def run(processes):
+        if processes not in made:
+            made[processes] = folder / str(processes)
+            end(launcher, small_run(folder, made[processes].name), processes)
+        return made[processes]
+
+    return run
+
+
 @pytest.mark.parametrize(("processes", "kills"), [(1, 4), (2, 3), (3, 1)])
-def test_killed_runs_end_as_undisturbed_ones(launcher, tmp_path, processes, kills):
-    end(launcher, small_run(tmp_path, "whole"), processes)
+def test_killed_runs_end_as_undisturbed_ones(launcher, whole, tmp_path, processes, kills):
     generator = random.Random(processes)
     arguments, output = small_run(tmp_path, "killed", audit=True), tmp_path / "killed"
-    last = steps_of(tmp_path / "whole")[-1]["step"]
+    last = steps_of(whole(processes))[-1]["step"]
     assert last > 150
     targets = sorted(generator.sample(range(1, last), kills))
     killed = [kill_at(launcher.start(arguments, processes), output, target) for target in targets]
     end(launcher, arguments, processes)
     assert all(killed)
-    assert_same_end(output, tmp_path / "whole")
+    assert_same_end(output, whole(processes))
     assert_every_sentence_once(output, (150, 20, 60), epochs=2)
 
 
@@ -90,7 +103,7 @@ def wait_for_step(run, output, step):
 @pytest.mark.parametrize(
     ("processes", "told"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (1, signal.SIGINT)]
 )
-def test_a_signal_to_everything_saves(launcher, tmp_path, processes, told):
+def test_a_signal_to_everything_saves(launcher, whole, tmp_path, processes, told):
     """Workers included, as a batch system or a terminal (Ctrl-C) tells all processes."""
     output = tmp_path / "run"
     arguments = small_run(tmp_path, save_every=10_000)
@@ -105,8 +118,7 @@ def test_a_signal_to_everything_saves(launcher, tmp_path, processes, told):
     assert not (output / "final").exists()
     run = end(launcher, arguments, processes)
     assert run.out.startswith(f"Going on after step {step}.\n")
-    end(launcher, small_run(tmp_path, "whole", save_every=10_000), processes)
-    assert_same_end(output, tmp_path / "whole")
+    assert_same_end(output, whole(processes))
 
 
 def test_other_processes_and_rows_lose_no_sentence(launcher, tmp_path):

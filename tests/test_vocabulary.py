@@ -4,8 +4,6 @@ import json
 import lzma
 import pickle
 import re
-import subprocess
-import sys
 from collections import Counter
 from itertools import pairwise
 
@@ -201,12 +199,12 @@ def test_the_commands_sentences_for_what_is_wrong(corpus, tmp_path):
     assert not (tmp_path / "v.txt").exists()
 
 
-def test_without_the_package_datasets(corpus, tmp_path):
-    code = (
+def test_without_the_package_datasets(corpus, nursery, tmp_path):
+    program = (
         "import sys; sys.modules['datasets'] = None\n"
         "from elmo_hf.cli import app\n"
         f"app(['vocab', {str(corpus)!r}, {str(tmp_path / 'v.txt')!r}], prog_name='elmo-hf')"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert found.returncode == 1
-    assert found.stderr.splitlines()[-1].startswith("elmo-hf: a corpus is read by the package datasets")
+    found = nursery.run(program)
+    assert found.code == 1
+    assert found.err.splitlines()[-1].startswith("elmo-hf: a corpus is read by the package datasets")

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from nursery import Nursery
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -50,13 +51,14 @@ def installed(wheel):
     return folder
 
 
-def python(installed, *arguments):
+@pytest.fixture(scope="module")
+def programs(installed):
+    """Starts programs that find nothing but the wheel and what it needs."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment |= {"PYTHONPATH": str(installed), "HF_HOME": str(installed / "empty")}
-    command = [sys.executable, *arguments]
-    return subprocess.run(
-        command, cwd=installed.parent, env=environment, capture_output=True, text=True, check=False
-    )
+    nursery = Nursery("import h5py, torch\nfrom transformers import PreTrainedModel", environment)
+    yield nursery
+    nursery.close()
 
 
 def test_the_wheel_has_all_and_is_as_small_as_it_should_be(wheel):
@@ -71,31 +73,31 @@ def test_the_wheel_has_all_and_is_as_small_as_it_should_be(wheel):
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
 
 
-def test_the_first_command_of_the_readme(installed):
+def test_the_first_command_of_the_readme(programs):
     line = re.search(r"&& (elmo-hf vectors .*)", README).group(1)
     shown = re.search(r"^```text\n(.*?)^```", README, re.MULTILINE | re.DOTALL).group(1)
-    result = python(installed, "-c", RUN, *shlex.split(line)[1:])
-    assert result.stderr == ""
-    assert shown.strip("\n") in result.stdout
+    result = programs.run(RUN, *shlex.split(line)[1:])
+    assert result.err == ""
+    assert shown.strip("\n") in result.out
 
 
-def test_it_is_the_wheels_code_that_ran(installed):
-    result = python(installed, "-c", "import elmo_hf; print(elmo_hf.__file__, elmo_hf.TINY)")
-    assert all(path.startswith(str(installed)) for path in result.stdout.split())
+def test_it_is_the_wheels_code_that_ran(installed, programs):
+    result = programs.run("import elmo_hf; print(elmo_hf.__file__, elmo_hf.TINY)")
+    assert all(path.startswith(str(installed)) for path in result.out.split())
 
 
-def test_the_language_model_is_in_it(installed):
-    text = installed.parent / "text.txt"
+def test_the_language_model_is_in_it(programs, tmp_path):
+    text = tmp_path / "text.txt"
     text.write_text("The old man sat by the fire and told them a story .\n", encoding="utf-8")
-    result = python(installed, "-c", RUN, "perplexity", str(text), "--json", "--no-progress")
-    assert result.returncode == 0, result.stderr
-    assert 1 < json.loads(result.stdout)["forward"] < 500
+    result = programs.run(RUN, "perplexity", str(text), "--json", "--no-progress")
+    assert result.code == 0, result.err
+    assert 1 < json.loads(result.out)["forward"] < 500
 
 
-def test_a_corpus_without_naming_a_model(installed):
-    text = installed.parent / "corpus.txt"
+def test_a_corpus_without_naming_a_model(programs, tmp_path):
+    text = tmp_path / "corpus.txt"
     text.write_text("The bank lent him money .\n", encoding="utf-8")
-    result = python(installed, "-c", RUN, "embed", str(text), "vectors", "--no-progress")
-    assert result.returncode == 0, result.stderr
+    result = programs.run(RUN, "embed", str(text), "vectors", "--no-progress", cwd=tmp_path)
+    assert result.code == 0, result.err
     read = "import elmo_hf; print([vectors.shape for _, vectors in elmo_hf.read_vectors('vectors')])"
-    assert python(installed, "-c", read).stdout == "[(6, 256)]\n"
+    assert programs.run(read, cwd=tmp_path).out == "[(6, 256)]\n"
