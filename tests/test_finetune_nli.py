@@ -90,6 +90,20 @@ def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, finetune):
     assert [one["label"] for one in found] == ["entailment", "contradiction"]
 
 
+def test_endless_pairs_are_left_out_of_training(tmp_path, finetune):
+    files = write_pairs(tmp_path)
+    endless = "\n".join(["", f"made-up\t{'The dog runs . ' * 200}\tThe dog moves .\tentailment"])
+    for split in ("train", "test"):
+        with (tmp_path / f"{split}.tsv").open("a", encoding="utf-8") as file:
+            file.write(endless)
+    finetune(*files, "--output", tmp_path / "run", "--train-size", 16, "--max-words", 50)
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["left_out_of_training"] == 1
+    assert results["examples"] == {"train": 16, "dev": 40, "test": 41}
+    with pytest.raises(ValueError, match="no train pair has 3 words or fewer; set --max-words higher"):
+        finetune(*files, "--output", tmp_path / "other", "--max-words", 3)
+
+
 def test_a_dataset_is_read_alike(tmp_path, finetune):
     rows = {
         "premise": ["It's a dog.", "Why?", "Why?"] * 5,

@@ -7,7 +7,9 @@
 
 A file's first line names its columns, with tabs between them; those read are `sentence1`, `sentence2` (words
 with blanks between them) and `label`. A dataset has them, or `premise`, `hypothesis` and `label`. Pairs on
-whose label the annotators did not agree (`-`) are left out.
+whose label the annotators did not agree (`-`) are left out, and from training those of more than
+`--max-words` words: every word of one sentence is compared with every word of the other, and there are copies
+of MultiNLI with a "sentence" of thirty thousand words, which a stray quotation mark has made.
 """
 
 from collections.abc import Callable
@@ -32,6 +34,7 @@ from torch import Tensor, nn
 from transformers import SchedulerType, TrainingArguments
 
 from elmo_hf import ElmoForSequenceClassification
+from elmo_hf.vectors_io import write_json
 
 LABELS = ["entailment", "neutral", "contradiction"]
 # Peters et al. (2018), A.3, with `--l2 0` for a baseline without ELMo, as there. AllenNLP's published
@@ -86,14 +89,21 @@ def main() -> None:
     parser = make_parser(__doc__, batch_size=32, learning_rate=4e-4, epochs=75, patience=5, clip=5.0)
     help = "that much of the sum of the weight matrices' squares is added to the loss (0.0001)"
     parser.add_argument("--l2", type=float, default=1e-4, help=help)
+    parser.add_argument("--max-words", type=int, default=400, help="of a pair in training (400)")
     flags = parser.parse_args()
     if not 0 <= flags.l2 < float("inf"):
         raise ValueError(f"--l2 must be 0 or more, but is {flags.l2}.")
     data = read_splits(flags, read, from_row)
+    short = [one for one in data["train"] if len(one["tokens"]) <= flags.max_words]
+    if not short:
+        raise ValueError(f"no train pair has {flags.max_words} words or fewer; set --max-words higher.")
+    left_out, data["train"] = len(data["train"]) - len(short), short
     task = Task("nli", ElmoForSequenceClassification, CONFIG, collate_texts(LABELS), score, best="accuracy")
     task.trainer = partial(HalvingTrainer, l2=flags.l2)
     names = dict(enumerate(LABELS))
-    finetune(task, flags, data, id2label=names, freeze_task_words=flags.vectors is not None)
+    results = finetune(task, flags, data, id2label=names, freeze_task_words=flags.vectors is not None)
+    results["left_out_of_training"] = left_out
+    write_json(Path(flags.output) / "results.json", results)
 
 
 def read(path: Path) -> list[Example]:
