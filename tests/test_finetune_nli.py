@@ -92,14 +92,15 @@ def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, finetune):
 
 def test_endless_pairs_are_left_out_of_training(tmp_path, finetune):
     files = write_pairs(tmp_path)
-    endless = "\n".join(["", f"made-up\t{'The dog runs . ' * 200}\tThe dog moves .\tentailment"])
+    endless = f"made-up\t{'The dog runs . ' * 200}\tThe dog moves .\tentailment"
     for split in ("train", "test"):
-        with (tmp_path / f"{split}.tsv").open("a", encoding="utf-8") as file:
-            file.write(endless)
+        path = tmp_path / f"{split}.tsv"
+        header, *lines = path.read_text(encoding="utf-8").split("\n")
+        path.write_text("\n".join([header, endless, *lines[:39]]), encoding="utf-8")
     finetune(*files, "--output", tmp_path / "run", "--train-size", 16, "--max-words", 50)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["left_out_of_training"] == 1
-    assert results["examples"] == {"train": 16, "dev": 40, "test": 41}
+    assert results["examples"] == {"train": 16, "dev": 40, "test": 40}
     with pytest.raises(ValueError, match="no train pair has 3 words or fewer; set --max-words higher"):
         finetune(*files, "--output", tmp_path / "other", "--max-words", 3)
 

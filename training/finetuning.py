@@ -294,11 +294,14 @@ def own_words(flags: argparse.Namespace, data: dict[str, list[Example]], dim: in
 
 
 class DecodingTrainer(Trainer):
-    """Is judged by what the model decides, `decode`, and not by its logits. In training, examples of like
-    length share a batch, as with AllenNLP: less padding is read."""
+    """Is judged by what the model decides, `decode`, and not by its logits."""
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        """Sentences of like length share a batch, so that less padding is read. But where a text has one
+        label it may go with its length, and batches of one label teach badly."""
         examples: Any = self.train_dataset if train_dataset is None else train_dataset
+        if "label" in examples[0]:
+            return super()._get_train_sampler(train_dataset)
         lengths = [len(one["tokens"]) for one in examples]
         return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths)
 
