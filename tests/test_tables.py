@@ -301,14 +301,21 @@ def test_commands_name_no_place_of_this_machine(tmp_path):
     for run in planned(TASKS, list(TABLES), list(TASKS), [0]):
         commands = tables_runs.told(places, run)
         assert not any(str(tmp_path) in command for command in commands)
-        assert all(command.startswith("python training/") for command in commands)
+        assert all(
+            command.startswith(("python training/", "python benchmarks/domain.py")) for command in commands
+        )
         for words in tables_runs.commands_of(places, run):
             real = tables_runs.resolved(places, words)
-            assert not any(re.match("(DATA|RUNS)/|ELMO$", word) for word in real)
+            assert not any(re.match("(.*=)?(DATA|RUNS)/|ELMO$", word) for word in real)
     adapted = run_of(TASKS, "sst", {"biLM": "adapted"}, 0)
     first, second = tables_runs.told(places, adapted)
-    assert "--start my-elmo --data runs/tables/data/movies.txt" in first
-    assert "--elmo runs/tables/adapted-my-elmo-movies/final" in second
+    assert first == (
+        "python benchmarks/domain.py --model my-elmo --domains movies=runs/tables/data/movies.txt "
+        "--keep runs/tables/adapted-my-elmo --output runs/tables/adapted-my-elmo/movies.json"
+    )
+    assert "--elmo runs/tables/adapted-my-elmo/movies/final" in second
+    [adapting, _] = tables_runs.jobs_of(places, [adapted])
+    assert adapting.commands[0][5] == f"movies={tmp_path / 'runs' / 'data' / 'movies.txt'}"
 
 
 # ---- inputs
