@@ -8,6 +8,9 @@ A field's text is a file of words between blanks, a sentence a line, or of colum
 first one is the word; plain, or packed by xz. Its last twentieth is held out, and the rest is read once by
 `pretrain.py --start MODEL`. The vocabulary stays the model's, so both figures are of the same words, and each
 sentence is judged from zero states by the full softmax.
+
+With `--keep FOLDER` the tuned model stays, in FOLDER/NAME/final, and what was cut off goes on after its
+newest checkpoint; tables.py makes its adapted biLMs so.
 """
 
 import argparse
@@ -32,7 +35,8 @@ RECIPE += ["--restart-rows", "0.05", "--shared-reading"]
 def main() -> None:
     options = read_options()
     with tempfile.TemporaryDirectory() as folder:
-        rows = [adapt(name, paths, options, Path(folder)) for name, paths in options.domains]
+        kept = options.keep or Path(folder)
+        rows = [adapt(name, paths, options, kept) for name, paths in options.domains]
     told = command("domain.py", sys.argv[1:])
     write_json(options.output, {"command": told, "machine": machine(), "rows": rows})
     print(f"Wrote {options.output}.")
@@ -48,6 +52,7 @@ def read_options() -> argparse.Namespace:
     )
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the tuned models stay (nowhere)")
     parser.add_argument("--output", type=Path, required=True)
     return parser.parse_args()
 
@@ -64,6 +69,7 @@ def domain(text: str) -> tuple[str, list[Path]]:
 def adapt(name: str, paths: list[Path], options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     sentences = [words for path in paths for words in read_sentences(path)]
     end = len(sentences) - len(sentences) // HELD_OUT
+    folder.mkdir(parents=True, exist_ok=True)
     train, heldout = folder / f"{name}.train.txt", folder / f"{name}.txt"
     train.write_text("\n".join(map(" ".join, sentences[:end])) + "\n", encoding="utf-8")
     heldout.write_text("\n".join(map(" ".join, sentences[end:])) + "\n", encoding="utf-8")
@@ -112,7 +118,7 @@ def judged(
     arguments += ["--heldout", str(heldout), "--output", str(run), "--evaluation-states", "zero"]
     for name in ("learning_rate", "rows", "seed"):
         arguments += [f"--{name}", str(vars(options)[name])]
-    arguments += ["--max-steps", str(steps), "--schedule", "linear", *RECIPE]
+    arguments += ["--max-steps", str(steps), "--schedule", "linear", "--resume", "auto", *RECIPE]
     done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.exit("domain.py: the training failed, see above.")

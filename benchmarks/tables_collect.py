@@ -17,6 +17,7 @@ from typing import Any
 from speed import write_json
 from table import fill_blocks, markdown
 from tables_plan import GAP_TEXTS, TABLES, Run, Table, Task, baseline_of, recipe_flags, run_of
+from tables_published import GAP, PUBLISHED
 
 Result = dict[str, Any]
 NOTHING = "–"
@@ -105,6 +106,7 @@ def rows_of(name: str, table: Table, measured: Measured) -> list[Result]:
                 "paper": None,
             }
             rows.append(rows[-1] | check | compared(runs, measured, gap_score))
+            rows[-1]["published"] = published(GAP, "f1", rows[-1]["baseline"])
     return rows
 
 
@@ -112,19 +114,31 @@ def row_of(name: str, task: str, variant: str, measured: Measured) -> Result:
     plan, table = measured.plan[task], TABLES[name]
     runs = [run_of(measured.plan, task, table.variants[variant], seed) for seed in measured.seeds]
     command = f"python benchmarks/tables.py --data DATA --elmo {measured.model} --only {name} --tasks {task}"
-    return {
+    row = {
         "task": plan.title,
         "variant": variant,
         "metric": plan.metric,
-        **compared(runs, measured, score_of(plan, table.split)),
+        **compared(runs, measured, score_of(plan, table.split, plan.metric)),
         "train_size": runs[0].train_size,
         "paper": paper_of(plan) if name == "table1" else None,
         "command": f"{command} --seeds {' '.join(map(str, measured.seeds))}",
     }
+    if name == "table1":
+        metric = PUBLISHED[task].metric or plan.metric
+        counted_so = compared(runs, measured, score_of(plan, table.split, metric))
+        row["published"] = published(task, metric, counted_so["baseline"])
+    return row
 
 
-def score_of(task: Task, split: str) -> Callable[[Result], float]:
-    return lambda result: task.percent * result["scores"][split][task.metric]
+def published(task: str, metric: str, baseline: Result | None) -> Result:
+    """Figures of others, and our baseline by the score that they are told in."""
+    found = PUBLISHED[task]
+    figures = [vars(figure) for figure in found.figures]
+    return {"metric": metric, "baseline": baseline, "figures": figures, "why": found.why}
+
+
+def score_of(task: Task, split: str, metric: str) -> Callable[[Result], float]:
+    return lambda result: task.percent * result["scores"][split][metric]
 
 
 def gap_score(result: Result) -> float:
@@ -192,6 +206,22 @@ def paper_row(row: Result) -> list[str]:
     ]
 
 
+def beside_others(table: Result) -> str:
+    """Our baselines beside what is published of their data, a line for each figure; then why they differ."""
+    lines = []
+    for row in table["rows"]:
+        found = row["published"]
+        ours = [row["task"], found["metric"], shown(found["baseline"])]
+        for figure in found["figures"]:
+            link = f"[{figure['source']}]({figure['url']})"
+            lines.append([*ours, f"{figure['score']:.1f}", figure["system"], link])
+        if not found["figures"]:
+            lines.append([*ours, NOTHING, NOTHING, NOTHING])
+    reasons = "\n".join(f"- {row['task']}: {row['published']['why']}" for row in table["rows"])
+    head = ["task", "score", "our baseline", "published", "system", "source"]
+    return f"**Our baselines beside published ones.**\n\n{markdown(head, lines)}\n\n{reasons}"
+
+
 def by_variant(rows: list[Result]) -> str:
     """A line for each task; where the variants have baselines of their own, these are a line above it."""
     variants = list(dict.fromkeys(row["variant"] for row in rows))
@@ -241,11 +271,13 @@ def write_tables(tables: dict[str, Any], folder: Path) -> None:
 
 def filled(text: str, tables: dict[str, Any], plan: dict[str, Task]) -> str:
     """A README with the tables between its markers `<!-- tables: table1 -->` and `<!-- /tables -->`."""
-    return fill_blocks(
-        text,
-        "tables",
-        lambda name: budget(plan) if name == "budget" else markdown_of(name, tables[name]),
-    )
+
+    def content(name: str) -> str:
+        if name == "published":
+            return beside_others(tables["table1"])
+        return budget(plan) if name == "budget" else markdown_of(name, tables[name])
+
+    return fill_blocks(text, "tables", content)
 
 
 def budget(plan: dict[str, Task]) -> str:

@@ -63,6 +63,9 @@ def draw_curves(rows: Rows, path: Path, title: str) -> None:
                 capsize=3,
             )
         axes.set_xscale("log")
+        axes.minorticks_off()
+        sizes = sorted({row["train_size"] for row in rows if row["task"] == task})
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=7)
         axes.set_xlabel("train examples", fontsize=8)
         axes.set_title(task, fontsize=9)
     finish(panels[0], title, figure, path)

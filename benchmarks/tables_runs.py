@@ -61,9 +61,10 @@ class Places:
         return self.runs / run.name(self.model)
 
     def adapted(self, run: Run) -> str | None:
-        """The folder's name of the biLM that was adapted to the field of this run, if it wants one."""
-        parts = ["adapted", self.model, self.weights, self.plan[run.task].domain]
-        return "-".join(part for part in parts if part) if run.biLM == "adapted" else None
+        """The folder of the biLM that was adapted to the field of this run, if it wants one."""
+        parts = ["adapted", self.model, self.weights]
+        folder = "-".join(part for part in parts if part)
+        return f"{folder}/{self.plan[run.task].domain}" if run.biLM == "adapted" else None
 
 
 # ---- what is done
@@ -139,7 +140,7 @@ def jobs_of(places: Places, runs: Sequence[Run]) -> list[Job]:
         adapted = places.adapted(run)
         needs = places.runs / adapted / "final" if adapted else None
         if adapted and needs and not needs.is_dir():
-            commands = [resolved(places, adapting(adapted, run, places))]
+            commands = [resolved(places, adapting(adapted))]
             jobs.setdefault(adapted, Job(adapted, commands, places.runs / f"{adapted}.log"))
         name = run.name(places.model)
         commands = [resolved(places, words) for words in commands_of(places, run)]
@@ -173,12 +174,11 @@ def commands_of(places: Places, run: Run) -> list[list[str]]:
     return commands
 
 
-def adapting(name: str, run: Run, places: Places) -> list[str]:
-    """Once through the field's text, as benchmarks/domain.py does it."""
-    text = f"RUNS/data/{places.plan[run.task].domain}.txt"
-    flags = ["--start", "ELMO", "--data", text, "--output", f"RUNS/{name}", "--resume", "auto"]
-    flags += ["--epochs", "1", "--learning_rate", "0.1", "--rows", "32", "--seed", "1"]
-    return ["training/pretrain.py", *flags, "--samples", "2048", "--restart_rows", "0.05"]
+def adapting(name: str) -> list[str]:
+    """Once through the field's text, by the recipe of benchmarks/domain.py."""
+    folder, field = name.split("/")
+    told = ["--model", "ELMO", "--domains", f"{field}=RUNS/data/{field}.txt", "--keep", f"RUNS/{folder}"]
+    return ["benchmarks/domain.py", *told, "--output", f"RUNS/{name}.json"]
 
 
 def resolved(places: Places, words: list[str]) -> list[str]:
@@ -186,10 +186,11 @@ def resolved(places: Places, words: list[str]) -> list[str]:
     folders = {"DATA": places.data, "RUNS": places.runs}
     command = [sys.executable, str(ROOT / words[0])]
     for word in words[1:]:
-        head, slash, rest = word.partition("/")
+        name, is_named, path = word.rpartition("=")
+        head, slash, rest = path.partition("/")
         folder = folders.get(head) if slash else None
         if folder is not None:
-            word = str(folder.resolve() / rest)
+            word = f"{name}{is_named}{folder.resolve() / rest}"
         command.append(str(places.elmo_folder.resolve()) if word == "ELMO" else word)
     return command
 
@@ -199,7 +200,7 @@ def told(places: Places, run: Run) -> list[str]:
     commands = commands_of(places, run)
     adapted = places.adapted(run)
     if adapted is not None:
-        commands.insert(0, adapting(adapted, run, places))
+        commands.insert(0, adapting(adapted))
     relative = places.elmo is not None and not Path(places.elmo).is_absolute()
     names = {"ELMO": str(places.elmo) if relative else places.model}
     return [

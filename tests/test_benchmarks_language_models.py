@@ -14,6 +14,9 @@ import domain
 import kneser_ney
 import saving
 import shapes
+import torch
+
+from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoTokenizer
 
 SENTENCES = [["the", "cat", "sat"], [], ["Zürich", "sat"]]
 
@@ -45,6 +48,31 @@ def test_text_of_a_field_by_line_or_by_column(tmp_path):
     columns.write_text("the\tO\ncat\tB\nsat\tO\n\n\nZürich\tB\nsat\tO", encoding="utf-8")
     wanted = [["the", "cat", "sat"], ["Zürich", "sat"]]
     assert list(domain.read_sentences(packed)) == list(domain.read_sentences(columns)) == wanted
+
+
+def test_a_model_reads_a_field_and_is_kept(tmp_path, monkeypatch):
+    """As tables.py asks for it: judged before and after, what was read is not what it was judged on."""
+    words = [f"word{number}" for number in range(9)]
+    sentences = [" ".join(words[: 2 + number % 8]) for number in range(200)]
+    text, kept = tmp_path / "news.txt", tmp_path / "kept"
+    text.write_text("\n".join(sentences), encoding="utf-8")
+    (tmp_path / "vocab.txt").write_text("\n".join(["<S>", "</S>", "<UNK>", *words]), encoding="utf-8")
+    tokenizer = ElmoTokenizer(tmp_path / "vocab.txt")
+    sizes = {"lstm_dim": 8, "projection_dim": 4, "char_filters": [[1, 4], [2, 4]]}
+    source = ElmoForPreTraining(ElmoConfig(vocab_size=tokenizer.vocab_size, **sizes))
+    for part in (source, tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    told = ["--model", tmp_path / "model", "--domains", f"news={text}", "--keep", kept, "--rows", "4"]
+    told += ["--learning-rate", "0.01", "--output", tmp_path / "news.json"]
+    monkeypatch.setattr(sys, "argv", ["domain.py", *map(str, told)])
+    domain.main()
+    [row] = json.loads((tmp_path / "news.json").read_text(encoding="utf-8"))["rows"]
+    assert row["domain"] == "news"
+    assert row["train_sentences"] == 190
+    assert row["factor"] == row["before"]["mean"] / row["after"]["mean"] > 1
+    assert (kept / "news.txt").read_text(encoding="utf-8").split("\n")[:-1] == sentences[190:]
+    tuned = ElmoForPreTraining.from_pretrained(kept / "news" / "final")
+    assert not torch.equal(tuned.elmo.layers[0].bias, source.elmo.layers[0].bias)
 
 
 def test_a_field_needs_a_name_and_files(tmp_path):

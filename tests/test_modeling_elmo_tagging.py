@@ -84,14 +84,17 @@ def test_padding_changes_nothing(model_class, use_crf):
 
 
 @pytest.mark.parametrize("model_class", CLASSES)
-def test_the_order_of_a_batch_changes_nothing(model_class):
-    model = make(model_class).eval()
+@pytest.mark.parametrize("use_crf", [True, False])
+def test_the_order_of_a_batch_changes_nothing(model_class, use_crf):
+    model = make(model_class, use_crf=use_crf).eval()
     batch = encode(model)
     order = torch.tensor([2, 0, 1])
     found = model(**{name: value[order] for name, value in batch.items()})
     expected = model(**batch)
     torch.testing.assert_close(found.logits, expected.logits[order])
     torch.testing.assert_close(found.loss, expected.loss)
+    turned = {name: value[order] for name, value in without_labels(batch).items()}
+    assert torch.equal(model.decode(**turned), model.decode(**without_labels(batch))[order])
 
 
 @pytest.mark.parametrize("model_class", CLASSES)
@@ -298,16 +301,36 @@ def test_the_auto_map_names_every_class_of_the_folder(tmp_path):
 # ---- Trainer and pipeline
 
 
-def test_the_trainer_trains_the_tagger(tmp_path):
-    model, tokenizer = make(ElmoForTokenClassification, task_dropout=0.0), ElmoTokenizer()
-    examples = [
-        dict(tokenizer(words, is_split_into_words=True), labels=labels)
-        for words, labels in zip(SENTENCES, GOLD, strict=True)
-    ]
+def as_batch(tokenizer):
+    """What gathers rows of tokens, labels, and predicates where there are any."""
+    pad = Collator(tokenizer)
+
+    def collate(rows):
+        places = [row.pop("predicate_mask", None) for row in map(dict, rows)]
+        batch = pad([{name: row[name] for name in row if name != "predicate_mask"} for row in rows])
+        if places[0] is not None:
+            batch["predicate_mask"] = torch.zeros_like(batch["input_ids"])
+            for row, place in zip(batch["predicate_mask"], places, strict=True):
+                row[: len(place)] = torch.tensor(place)
+        return batch
+
+    return collate
+
+
+@pytest.mark.parametrize("model_class", CLASSES)
+@pytest.mark.parametrize("use_crf", [True, False])
+def test_the_trainer_trains_the_tagger(model_class, use_crf, tmp_path):
+    model, tokenizer = make(model_class, task_dropout=0.0, use_crf=use_crf), ElmoTokenizer()
+    examples = []
+    for words, labels in zip(SENTENCES, GOLD, strict=True):
+        row = dict(tokenizer(words, is_split_into_words=True), labels=labels)
+        if model_class is ElmoForSemanticRoleLabeling:
+            row["predicate_mask"] = [int(place == 1) for place in range(len(words))]
+        examples.append(row)
     arguments = TrainingArguments(
         output_dir=str(tmp_path),
         max_steps=40,
-        learning_rate=0.02,
+        learning_rate=0.05,
         per_device_train_batch_size=2,
         report_to="none",
         disable_tqdm=True,
@@ -317,13 +340,29 @@ def test_the_trainer_trains_the_tagger(tmp_path):
         dataloader_pin_memory=False,
     )
     trainer = Trainer(
-        model, arguments, train_dataset=examples, eval_dataset=examples, data_collator=Collator(tokenizer)
+        model,
+        arguments,
+        train_dataset=examples,
+        eval_dataset=examples,
+        data_collator=as_batch(tokenizer),
     )
     before = trainer.evaluate()["eval_loss"]
     frozen = [parameter.clone() for parameter in model.elmo.parameters()]
     trainer.train()
     assert trainer.evaluate()["eval_loss"] < 0.5 * before
     assert all(torch.equal(old, new) for old, new in zip(frozen, model.elmo.parameters(), strict=True))
+
+
+def groups(words, probabilities):
+    """Neighbours of one type, but for a B- that begins another: their type, their words, their mean score."""
+    found = []
+    for word, row in zip(words, probabilities, strict=True):
+        label = LABELS[row.argmax()]
+        if not found or found[-1][0] != label[2:] or label[:2] == "B-":
+            found.append((label[2:], [], []))
+        found[-1][1].append(word)
+        found[-1][2].append(row.max().item())
+    return [(kind or "O", " ".join(some), sum(scores) / len(scores)) for kind, some, scores in found]
 
 
 @pytest.mark.parametrize("strategy", ["none", "simple", "first", "average", "max"])
@@ -344,6 +383,9 @@ def test_the_pipeline_shows_true_probabilities(strategy, batch_size, tmp_path):
             scores = [one["score"] for one in found]
             assert scores == pytest.approx(probabilities.amax(dim=-1).tolist(), abs=1e-5)
         else:
-            assert " ".join(one["word"] for one in found) == text
-            assert all(0 < one["score"] <= 1 for one in found)
+            expected = [
+                (kind, some, pytest.approx(score, abs=1e-5))
+                for kind, some, score in groups(words, probabilities)
+            ]
+            assert [(one["entity_group"], one["word"], one["score"]) for one in found] == expected
         assert all(text[one["start"] : one["end"]] == one["word"] for one in found)

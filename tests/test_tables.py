@@ -25,6 +25,7 @@ from tables_plan import (  # noqa: E402
     recipe_flags,
     run_of,
 )
+from tables_published import GAP, PUBLISHED  # noqa: E402
 from tables_runs import Places  # noqa: E402
 
 SEEDS = [0, 1, 2]
@@ -70,7 +71,8 @@ def test_whether_it_helps(baseline, elmo, wanted):
 
 def result(run, score, plan=TASKS, **more):
     """What `record` keeps of a run, as far as it is collected."""
-    scores = {split: {plan[run.task].metric: score} for split in ("dev", "test")}
+    metrics = {plan[run.task].metric, PUBLISHED[run.task].metric or plan[run.task].metric}
+    scores = {split: dict.fromkeys(metrics, score) for split in ("dev", "test")}
     facts = {"flags": recipe_flags(run, plan), "seconds": 60.0, "weights": "abc"}
     return vars(run) | {"scores": scores} | facts | more
 
@@ -172,6 +174,42 @@ def test_results_of_other_weights_do_not_count():
         assert row["baseline"]["mean"] == 40.0  # which has none
 
 
+def test_each_baseline_stands_beside_a_published_figure_or_a_reason():
+    assert set(PUBLISHED) == {*TASKS, GAP}
+    for name, found in PUBLISHED.items():
+        assert found.why.endswith("."), name
+        assert ("We know of no figure" in found.why) == (not found.figures), name
+        for figure in found.figures:
+            assert 0 < figure.score < 100
+            assert figure.url.startswith("https://")
+            assert re.search(r" (19|20)\d\d\b", figure.source), figure.source
+    paper = {name: TASKS[name].paper[1] for name in ("sst", "squad")}
+    for name, score in paper.items():
+        assert score in [figure.score for figure in PUBLISHED[name].figures]
+
+
+def test_published_figures_are_shown_with_our_baseline_by_the_same_score():
+    found = results_of("coref", {0: 0.4}, {0: 0.3}, gap={"f1": 0.5})
+    for one in found.values():
+        one["scores"]["test"]["conll_f1_with_singletons"] = 0.2
+    tables = collected(found, [0])
+    row = row_of(tables, "table1", "Coreference, LitBank")
+    assert row["baseline"]["mean"] == 30.0
+    assert row["published"]["baseline"]["mean"] == 20.0
+    text = tables_collect.beside_others(tables["table1"])
+    figure = PUBLISHED["coref"].figures[0]
+    assert (
+        f"| Coreference, LitBank | conll_f1_with_singletons | 20.0 (one seed) | {figure.score} "
+        f"| {figure.system} | [{figure.source}]({figure.url}) |"
+    ) in text
+    assert "| f1 | 50.0 (one seed) | 66.9 |" in text  # GAP
+    assert "| SRL, PropBank EWT | f1 | not run | – | – | – |" in text
+    assert text.count("| Sentiment, SST-5 |") == len(PUBLISHED["sst"].figures)
+    for one in PUBLISHED.values():
+        assert f": {one.why}" in text
+    json.dumps(tables)
+
+
 def test_variants_stand_side_by_side():
     changes = TABLES["table2"].variants
     found = {}
@@ -221,7 +259,7 @@ def test_the_readme_shows_what_the_json_says():
         pytest.skip("the tables are not stored")
     tables = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items()}
     assert tables_collect.filled(readme, tables, TASKS) == readme, "run python benchmarks/tables.py --collect"
-    for name in (*TABLES, "budget"):
+    for name in (*TABLES, "budget", "published"):
         assert f"<!-- tables: {name} -->" in readme
 
 
@@ -301,14 +339,21 @@ def test_commands_name_no_place_of_this_machine(tmp_path):
     for run in planned(TASKS, list(TABLES), list(TASKS), [0]):
         commands = tables_runs.told(places, run)
         assert not any(str(tmp_path) in command for command in commands)
-        assert all(command.startswith("python training/") for command in commands)
+        assert all(
+            command.startswith(("python training/", "python benchmarks/domain.py")) for command in commands
+        )
         for words in tables_runs.commands_of(places, run):
             real = tables_runs.resolved(places, words)
-            assert not any(re.match("(DATA|RUNS)/|ELMO$", word) for word in real)
+            assert not any(re.match("(.*=)?(DATA|RUNS)/|ELMO$", word) for word in real)
     adapted = run_of(TASKS, "sst", {"biLM": "adapted"}, 0)
     first, second = tables_runs.told(places, adapted)
-    assert "--start my-elmo --data runs/tables/data/movies.txt" in first
-    assert "--elmo runs/tables/adapted-my-elmo-movies/final" in second
+    assert first == (
+        "python benchmarks/domain.py --model my-elmo --domains movies=runs/tables/data/movies.txt "
+        "--keep runs/tables/adapted-my-elmo --output runs/tables/adapted-my-elmo/movies.json"
+    )
+    assert "--elmo runs/tables/adapted-my-elmo/movies/final" in second
+    [adapting, _] = tables_runs.jobs_of(places, [adapted])
+    assert adapting.commands[0][5] == f"movies={tmp_path / 'runs' / 'data' / 'movies.txt'}"
 
 
 # ---- inputs
