@@ -6,6 +6,7 @@ import lzma
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ sys.path.insert(0, str(TRAINING))
 import finetune_ner  # noqa: E402
 import finetune_pos  # noqa: E402
 import finetune_srl  # noqa: E402
+import finetuning  # noqa: E402
 from finetuning import drawn, labels_of, read_columns, trimmed, with_names  # noqa: E402
 from tagging import as_bio  # noqa: E402
 
@@ -240,6 +242,23 @@ def test_a_bar_on_a_terminal_and_none_in_a_file(tmp_path, call, capsys, monkeypa
     assert bool(bars) == is_terminal
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["examples"] == {"train": 40, "dev": 10, "test": 20}
+
+
+def test_sentences_of_like_length_share_a_batch_unless_they_have_one_label():
+    trainer = finetuning.DecodingTrainer.__new__(finetuning.DecodingTrainer)
+    trainer.args = SimpleNamespace(train_batch_size=4, train_sampling_strategy="random")
+    torch.manual_seed(0)
+    lengths = torch.randint(1, 50, (400,)).tolist()
+
+    def padding(**more):
+        examples = [{"tokens": ["a"] * length, **more} for length in lengths]
+        order = list(trainer._get_train_sampler(examples))
+        assert sorted(order) == list(range(400))
+        batches = [[lengths[i] for i in order[start : start + 4]] for start in range(0, 400, 4)]
+        return sum(4 * max(batch) - sum(batch) for batch in batches) / sum(lengths)
+
+    assert padding(labels=["O"]) < 0.1
+    assert padding(label="positive") > 0.3
 
 
 @pytest.mark.parametrize(
