@@ -9,7 +9,6 @@ import os
 import random
 import re
 import resource
-import shlex
 import subprocess
 import sys
 import time
@@ -33,7 +32,6 @@ from elmo_hf.embedder import WordCache, batches
 
 FORMATS = ("safetensors", "hdf5", "parquet")
 SOURCE = Path(elmo_hf.__file__).parent
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 # What makes a run quick here, and has several shards and batches.
 SMALL = {"progress": False, "device": "cpu", "shard_words": 40, "batch_words": 24}
 
@@ -655,20 +653,3 @@ def test_what_is_not_always_installed_or_slow_is_imported_when_it_is_needed():
         text = " ".join(map(ast.unparse, top))
         assert "import" in text
         assert not re.search("h5py|pyarrow |pyarrow[.]|datasets|accelerate", text)
-
-
-# ---- the README
-
-
-def test_the_readme_on_a_corpus(folder, corpus, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my-elmo").symlink_to(folder)
-    section = README.split("## A corpus")[1].split("\n## ")[0]
-    (line,) = re.findall(r"^```shell\n(.*?)\n```", section, re.MULTILINE | re.DOTALL)
-    (code,) = re.findall(r"^```py\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    words = shlex.split(line)
-    assert words[0] == "elmo-hf"
-    assert CliRunner().invoke(app, words[1:]).exit_code == 0
-    names: dict = {}
-    exec(compile(code, "README.md", "exec"), names)
-    assert names["vectors"].shape == (len(names["words"]), 16)
