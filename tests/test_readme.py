@@ -68,7 +68,8 @@ def test_every_block_of_the_readme_runs(published_elmo, tmp_path, launcher, hub)
     assert desk.names["output"].last_hidden_state.shape == (2, 8, 256)
     assert desk.names["vectors"].shape == (2, 4, 256)
     assert 0 < desk.names["loss"].item() < 20
-    assert "runs/ner/seed-0" in (tmp_path / "runs/ner/seed-0/README.md").read_text(encoding="utf-8")
+    card = (tmp_path / "runs/ner/seed-0/README.md").read_text(encoding="utf-8")
+    assert "\npython training/finetune_ner.py --elmo my-elmo --train train.conll " in card
     assert {"README.md", "model.safetensors", "results/evaluation-ner.json"} <= {
         *hub.files("someone/my-tagger")
     }
