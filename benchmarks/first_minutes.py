@@ -3,15 +3,18 @@
     python benchmarks/first_minutes.py                    # on a clean clone, in an environment of its own
     python benchmarks/first_minutes.py --published published-elmo/ --tagged wnut17train.conll
     python benchmarks/first_minutes.py --here --epochs 1  # without clone and installation: what is here
+    python benchmarks/first_minutes.py --table            # its JSON, as the table of README.md
 
 Clone, install, see vectors, convert a published ELMo, teach a tagger 200 sentences, write its card, push it
-to a Hub (one on this machine), load it there by its name. Commands are taken from the README. Each is typed once:
-the path ends with a message where one fails, or where a warning stands on the screen. Without `--published`
-the package's own model is written in the originals' files first; without `--tagged` names are labelled by a rule.
-The JSON has each step's seconds, by the clock and of the processor, and what it wrote to stderr, without bars.
+to a Hub (one on this machine), load it there by its name. Commands are taken from the README, and each is
+typed once: the path ends with a message where one fails, or where a warning stands on the screen. Without
+`--published` the package's own model is written in the originals' files first; without `--tagged` names are
+labelled by a rule. The JSON has each step's seconds, by the clock and of the processor, and what it wrote to
+stderr, but for bars and for what pip says of this machine's own configuration.
 """
 
 import argparse
+import json
 import os
 import re
 import resource
@@ -26,12 +29,16 @@ from pathlib import Path
 from typing import Any
 
 from saving import ROOT, command, machine, write_json
+from table import fill_blocks, markdown
 
 sys.path.insert(0, str(ROOT / "tests"))
 from hub_server import Hub  # the Hub of the tests
 
+PAGE = ROOT / "benchmarks" / "README.md"
 RESULT = ROOT / "benchmarks" / "results" / "first-minutes.json"
 WARNING = re.compile(r"\bwarn|deprecat|traceback", re.IGNORECASE)
+# What pip says of folders that the machine's own configuration names; they are counted, and left out.
+OF_THE_MACHINE = re.compile(r"^WARNING: Location '.*' is ignored: it is neither a file nor a directory\.$")
 TINY = "src/elmo_hf/checkpoints/elmo-tiny"
 SIZES = {"train": 200, "dev": 50, "test": 50}
 NO_NAMES = {"The", "When", "An", "A"}  # of the words with a capital in training/runs/smoke.txt
@@ -73,9 +80,11 @@ class Reader:
             "seconds": round(time.perf_counter() - begun, 1),
             "processor_seconds": round(seconds_worked() - worked, 1),
         }
+        complained, left_out = without_the_machine(complained)
         warnings = find_warnings(said + complained)
         entry = {"step": step, "commands": [*map(shortened, lines)]} | times
-        self.steps.append(entry | {"stderr": self.lines_of(complained), "warnings": warnings})
+        entry |= {"stderr": self.lines_of(complained), "warnings": warnings}
+        self.steps.append(entry | ({"of_the_machine": left_out} if left_out else {}))
         if warnings:
             sys.exit(f"first_minutes.py: {step} warns:\n" + "\n".join(warnings))
         return said
@@ -90,6 +99,13 @@ def seconds_worked() -> float:
     """Of the processor, by all that was started here and has ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def without_the_machine(text: str) -> tuple[str, int]:
+    """And how many lines were of the machine."""
+    lines = text.splitlines()
+    kept = [line for line in lines if not OF_THE_MACHINE.search(line)]
+    return "\n".join(kept), len(lines) - len(kept)
 
 
 def find_warnings(text: str) -> list[str]:
@@ -217,6 +233,29 @@ def prepare(reader: Reader, options: argparse.Namespace) -> None:
         reader.steps.pop()
 
 
+# ---- what came of it
+
+
+def filled(text: str, result: dict[str, Any]) -> str:
+    return fill_blocks(text, "minutes", lambda _: table(result))
+
+
+def table(result: dict[str, Any]) -> str:
+    found = result["machine"]
+    rows = [[step["step"], *map(seconds, times(step))] for step in result["steps"]]
+    rows.append(["**in all**", *map(seconds, times(result))])
+    head = f"{found['cpu']}, {found['cores']} cores, other work on them. `{result['command']}`"
+    return f"{head}\n\n" + markdown(["", "seconds", "seconds of the processor"], rows)
+
+
+def times(step: dict[str, Any]) -> tuple[float, float]:
+    return step["seconds"], step["processor_seconds"]
+
+
+def seconds(number: float) -> str:
+    return f"{number:,.0f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--published", type=Path, metavar="FOLDER", help="a published ELMo, to be converted")
@@ -224,7 +263,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="of the tagger, in place of the recipe's own")
     parser.add_argument("--here", action="store_true", help="this environment; no clone, no installation")
     parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--table", action="store_true", help="write the table of README.md, and that is all")
     options = parser.parse_args()
+    if options.table:
+        result = json.loads(options.output.read_text(encoding="utf-8"))
+        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), result), encoding="utf-8")
+        return
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         reader = place_here(place) if options.here else clean_place(place)

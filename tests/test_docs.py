@@ -1,5 +1,7 @@
 """The documentation: its code, its commands and its notebook run, and it becomes pages without a warning."""
 
+import inspect
+import pkgutil
 import re
 import runpy
 import shlex
@@ -185,6 +187,19 @@ def test_the_notebook_runs(desk, monkeypatch):
 def kinds(output):
     """Text and pictures, as they were saved."""
     return output["output_type"], sorted(output.get("data", {}))
+
+
+def test_everything_in_the_reference_says_what_it_is():
+    """In a sentence, before its arguments, that is to be understood without the source."""
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    names = re.findall(r"^.. auto(?:class|function):: elmo_hf\.([\w.]+)$", page, re.MULTILINE)
+    assert len(names) > 20
+    for name in names:
+        one = pkgutil.resolve_name(f"elmo_hf.{name}")
+        text = inspect.getdoc(one) or ""
+        assert re.match(r"[A-Z`1-9(]|[a-z_]+: ", text), name
+        assert not text.startswith("Args"), name
+        assert not re.search("first lines|[Ss]ee above", text), name
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
