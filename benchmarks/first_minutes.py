@@ -36,7 +36,7 @@ from hub_server import Hub  # the Hub of the tests
 
 PAGE = ROOT / "benchmarks" / "README.md"
 RESULT = ROOT / "benchmarks" / "results" / "first-minutes.json"
-WARNING = re.compile(r"\bwarn|deprecat|traceback", re.IGNORECASE)
+WARNING = re.compile(r"warn|deprecat|traceback", re.IGNORECASE)
 # What pip says of folders that the machine's own configuration names; they are counted, and left out.
 OF_THE_MACHINE = re.compile(r"^WARNING: Location '.*' is ignored: it is neither a file nor a directory\.$")
 TINY = "src/elmo_hf/checkpoints/elmo-tiny"

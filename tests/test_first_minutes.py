@@ -97,5 +97,8 @@ def test_the_kept_result_is_clean_and_its_table_is_that_of_the_page():
         "pipeline",
     }
     assert not any(step["warnings"] for step in found["steps"])
+    assert not first_minutes.find_warnings(
+        "\n".join(line for step in found["steps"] for line in step["stderr"])
+    )
     page = Path(first_minutes.PAGE).read_text(encoding="utf-8")
     assert first_minutes.filled(page, found) == page, "run python benchmarks/first_minutes.py --table"
