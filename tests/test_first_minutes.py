@@ -88,6 +88,8 @@ def test_a_line_that_the_readme_lacks_is_named():
 
 
 def test_the_kept_result_is_clean_and_its_table_is_that_of_the_page():
+    if not first_minutes.RESULT.exists():
+        pytest.skip("no result is kept yet; python benchmarks/first_minutes.py writes it")
     found = json.loads(first_minutes.RESULT.read_text(encoding="utf-8"))
     assert {step["step"] for step in found["steps"]} >= {
         "clone",
