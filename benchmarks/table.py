@@ -3,8 +3,8 @@
     python benchmarks/table.py            # writes them between the markers of both README.md
     python benchmarks/table.py --check    # says which file is out of date, and fails
 
-Markers are lines of their own: `<!-- speed: summary -->` or `<!-- speed: details -->`, and `<!-- /speed -->`.
-A file without markers is left alone.
+Markers are lines of their own: `<!-- speed: summary -->`, or `brief` or `details` in place of `summary`, and
+`<!-- /speed -->`. A file without markers is left alone.
 """
 
 import argparse
@@ -26,6 +26,8 @@ SETTINGS = {
     "corpus": "corpus",
     "train": "training step",
 }
+# What the README has; all the others are in this folder's.
+BRIEF = ["ours-auto", "ours-bf16", "allennlp", "simple-elmo", "bert-base"]
 Result = dict[str, Any]
 
 
@@ -44,7 +46,7 @@ def place(result: Result) -> tuple[int, int, int]:
 
 def fill(text: str, results: list[Result]) -> str:
     """The text with fresh tables between its markers; as it is, if there are no results."""
-    tables = {"summary": summary, "details": details}
+    tables = {"brief": brief, "summary": summary, "details": details}
     if not results:
         return text
     return fill_blocks(text, "speed", lambda name: tables[name](results))
@@ -59,12 +61,32 @@ def fill_blocks(text: str, kind: str, content: Callable[[str], str]) -> str:
 # ---- one table over everything
 
 
+def brief(results: list[Result]) -> str:
+    """The contestants that most people ask for across, sizes and settings down."""
+    results = [one for one in results if one["setting"] != "ready" and one["size"] != "tiny"]
+    return "\n\n".join(f"{heading}\n\n{few(group)}" for heading, group in by_conditions(results).items())
+
+
+def few(results: list[Result]) -> str:
+    names = [name for name in BRIEF if any(name in result["contestants"] for result in results)]
+    rows = [
+        [f"{r['size']}, {SETTINGS[r['setting']]}", *(cell(r, name, times=True) for name in names)]
+        for r in results
+    ]
+    return markdown(["words/s", *names], rows)
+
+
 def summary(results: list[Result]) -> str:
     """A table for each machine, number of threads and clock: contestants down, sizes and settings across."""
+    groups = by_conditions(results)
+    return "\n\n".join(f"{heading}\n\n{overview(group)}" for heading, group in groups.items())
+
+
+def by_conditions(results: list[Result]) -> dict[str, list[Result]]:
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(conditions(result), []).append(result)
-    return "\n\n".join(f"{heading}\n\n{overview(group)}" for heading, group in groups.items())
+    return groups
 
 
 def overview(results: list[Result]) -> str:
@@ -74,12 +96,16 @@ def overview(results: list[Result]) -> str:
     return markdown(head, rows)
 
 
-def cell(result: Result, name: str) -> str:
+def cell(result: Result, name: str, times: bool = False) -> str:
+    """A speed and its ratio to the baseline, `(4.69)` or, with times, `(4.7 ×)`."""
     found = result["contestants"].get(name)
     if found is None:
         return "–"
     speed = number(found["words_per_second"]["median"])
-    return f"{speed} ({found['ratio']['median']:.2f})" if found["ratio"] else speed
+    if not found["ratio"]:
+        return speed
+    ratio = found["ratio"]["median"]
+    return f"{speed} ({ratio:.1f} ×)" if times else f"{speed} ({ratio:.2f})"
 
 
 # ---- a table for each size and setting

@@ -260,6 +260,12 @@ def test_tables_between_markers(results, modules):
     assert "Left out: ours-nothing" in filled
     assert table.fill(filled, results) == filled
     assert table.fill(text, []) == text
+    small = [one | {"size": "small", "contestants": {"allennlp": one["contestants"]["ours-readable"]}}
+             for one in results]  # fmt: skip
+    few = table.brief([*results, *small])  # neither the tiny size nor ready ids
+    assert "| words/s | allennlp |\n| --- | ---: |\n| small, batch of 32 | " in few
+    assert few.endswith(" (1.0 ×) |")
+    assert few.count("\n") == 4
 
 
 def test_tables_of_results_that_lack_what_came_later(results, modules):

@@ -1,6 +1,9 @@
 """The documentation: its code, its commands and its notebook run, and it becomes pages without a warning."""
 
+import inspect
+import pkgutil
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -8,31 +11,125 @@ import sys
 from pathlib import Path
 
 import pytest
+from typed import (
+    COMMANDS,
+    PYTHON,
+    REPOSITORY,
+    Desk,
+    blocks,
+    lines,
+    write_published,
+    write_tagged,
+    write_texts,
+)
 from typer.testing import CliRunner
 
 from elmo_hf import TINY
 from elmo_hf.cli import app
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCS = REPOSITORY / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
+# Blocks that somebody runs, shows or writes; sphinx reads the last three.
+KNOWN = {*COMMANDS, *PYTHON, "text", "yaml", "{eval-rst}", "{image}", "{toctree}"}
+# Documents beside docs/, and the test that runs their blocks. Model cards are rendered, and tested as such.
+ELSEWHERE = {
+    "README.md": "test_readme.py",
+    "CONTRIBUTING.md": "test_docs.py",
+    "benchmarks/README.md": "test_docs.py",
+    "examples/README.md": "test_examples.py",
+    "hub_cards/README.md": "test_docs.py",
+    "training/README.md": "test_docs.py",
+}
+# Flags for what would run for long.
+SMALL = "--lstm-dim 16 --projection-dim 8 --char-filters [[1,4],[2,8]] --num-highway-layers 1 --samples 8"
+CUT = {
+    "--output runs/news --resume": f"{SMALL} --rows 4 --window 5 --epochs 1 --log-every 1",
+    "smoke_cpu.yaml": "--max-steps 2",
+    "finetune_ner.py": "--epochs 1 --seeds 0",
+    "hub_cards/render.py": "--check",
+}
+# These train for hours; a test looks whether bash reads them.
+LONG = ["bash training/runs/elmo_tiny.sh DATA", "bash training/runs/elmo_small.sh DATA"]
 
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
     """Where a reader would stand who has a model and some texts."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(TINY, "my-elmo")
-    for name in ("in.txt", "data", "sentences.txt", "text.txt"):
+    for name in ("in.txt", "data.txt", "sentences.txt", "text.txt"):
         Path(name).write_text("He sat on the bank .\nThe bank lent him money .\n", encoding="utf-8")
-    Path("data").rename("data.txt")
+    write_published(tmp_path / "published-elmo")
     return tmp_path
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_of_a_page_runs_from_top_to_bottom(page, desk):
-    names: dict = {}
-    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
-        exec(compile(block, page.name, "exec"), names)
+def test_blocks_of_a_page_run_from_top_to_bottom(page, desk, launcher):
+    reader = Desk(desk, launcher)
+    reader.read(page)
+    assert reader.skipped == []
+
+
+def test_what_training_says_runs(desk, launcher):
+    write_texts(desk)
+    write_tagged(desk)
+    reader = Desk(desk, launcher)
+    reader.read(REPOSITORY / "training" / "README.md", CUT)
+    assert reader.skipped == []
+    assert len(list((desk / "runs").glob("*/results.json"))) == 2
+
+
+def test_what_the_cards_say_runs(desk, launcher):
+    """With elmo-tiny's facts and results; its scripts are read, but not run."""
+    shutil.copytree(TINY, "my-elmo")
+    shutil.copytree(REPOSITORY / "hub_cards" / "elmo-tiny", "my-elmo", dirs_exist_ok=True)
+    Path("my-elmo/README.md").unlink()
+    reader = Desk(desk, launcher)
+    reader.read(REPOSITORY / "hub_cards" / "README.md", CUT, skip=LONG)
+    assert reader.skipped == LONG
+    assert Path("my-elmo/README.md").exists()
+    for line in LONG:
+        subprocess.run(["bash", "-n", REPOSITORY / line.split()[1]], check=True)
+
+
+def test_there_is_no_block_that_nobody_runs():
+    """A new document, or a language that no test knows, is seen here."""
+    documents = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("[a-z]*/README.md")]
+    names = {path.relative_to(REPOSITORY).as_posix() for path in documents if blocks(path)}
+    assert names == set(ELSEWHERE)
+    for path in [*PAGES, *map(REPOSITORY.joinpath, ELSEWHERE)]:
+        for block in blocks(path):
+            assert block.language in KNOWN, f"{block.place}: nobody runs a block of {block.language!r}"
+            assert block.language not in ("text", "yaml") or path.parent == REPOSITORY, block.place
+
+
+def lines_of(name):
+    commands = [block for block in blocks(REPOSITORY / name) if block.language in COMMANDS]
+    return [line for block in commands for line in lines(block)]
+
+
+def test_flags_that_the_benchmarks_page_names_are_those_of_its_scripts():
+    """They run for hours, and their own tests run them small."""
+    found = lines_of("benchmarks/README.md")
+    assert len(found) > 8
+    for line in found:
+        words = shlex.split(line)
+        assert words[0] == "python"
+        source = (REPOSITORY / words[1]).read_text(encoding="utf-8")
+        for flag in [word for word in words[2:] if word.startswith("--")]:
+            assert f'"{flag}"' in source, line
+
+
+def test_what_contributors_type_is_what_the_integration_types():
+    typed = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8").replace("--check", "").splitlines()
+    typed += lines_of("README.md")  # of which it takes the installation
+    for line in lines_of("CONTRIBUTING.md"):
+        assert line in map(str.strip, typed), line
+
+
+def test_the_examples_page_has_only_what_its_test_runs():
+    found = [line for line in lines_of("examples/README.md") if not line.startswith("pip install ")]
+    assert len(found) == 3
+    assert all(re.match(r"python examples/\w+\.py --model my-elmo ", line) for line in found)
 
 
 def test_the_vectors_that_the_page_says_are_the_same(desk):
@@ -54,18 +151,17 @@ def test_the_vectors_that_the_page_says_are_the_same(desk):
 
 
 def test_commands_of_a_page_run(desk):
+    """Those within its text and its tables."""
     page = (DOCS / "coming-from.md").read_text(encoding="utf-8").replace(" data out/", " data.txt out/")
-    commands = list(dict.fromkeys(re.findall(r"(elmo-hf [^`#\n]+)", page)))
-    back = next(line for line in commands if "--to bilm" in line)
-    run(back)
-    Path("back").rename("folder")  # a published model
+    run("elmo-hf convert published-elmo/ my-elmo/")
+    Path("published-elmo").rename("folder")
+    commands = list(dict.fromkeys(re.findall(r"`(elmo-hf [^`\n]+)`", page)))
     for line in commands:
-        line = line.replace("FOLDER-OR-FILES", "folder")
         shutil.rmtree("out", ignore_errors=True)
         if line.startswith("elmo-hf convert folder"):
             shutil.rmtree("my-elmo")
         run(line)
-    assert len(commands) >= 6
+    assert len(commands) >= 5
 
 
 def run(line):
@@ -91,6 +187,42 @@ def test_the_notebook_runs(desk, monkeypatch):
 def kinds(output):
     """Text and pictures, as they were saved."""
     return output["output_type"], sorted(output.get("data", {}))
+
+
+def test_everything_in_the_reference_says_what_it_is():
+    """In a sentence, before its arguments, that is to be understood without the source."""
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    names = re.findall(r"^.. auto(?:class|function):: elmo_hf\.([\w.]+)$", page, re.MULTILINE)
+    assert len(names) > 20
+    for name in names:
+        one = pkgutil.resolve_name(f"elmo_hf.{name}")
+        text = inspect.getdoc(one) or ""
+        assert re.match(r"[A-Z`1-9(]|[a-z_]+: ", text), name
+        assert not text.startswith("Args"), name
+        assert not re.search("first lines|[Ss]ee above", text), name
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_picture_has_all_its_words_and_they_fit(theme, tmp_path, monkeypatch):
+    matplotlib = pytest.importorskip("matplotlib", reason='the picture needs pip install -e ".[plot]"')
+    picture = runpy.run_path(str(DOCS / "picture.py"))
+    figure = picture["draw"](picture["THEMES"][theme])
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    page = figure.get_window_extent()
+    texts = [one.get_window_extent() for one in axes.texts if one.get_text()]
+    assert len(texts) == 4 * 6 + 1 + 5
+    boxes = [one.get_window_extent() for one in axes.patches]
+    for number, text in enumerate(texts):
+        assert page.contains(*text.min) and page.contains(*text.max)  # noqa: PT018
+        assert not any(text.overlaps(other) for other in texts[:number])
+        around = [box for box in boxes if box.overlaps(text) and box.height < page.height / 5]
+        assert all(box.contains(*text.min) and box.contains(*text.max) for box in around)
+    monkeypatch.setattr(sys, "argv", ["picture.py", "--output", str(tmp_path)])
+    picture["main"]()
+    drawn, kept = (folder.joinpath(f"elmo-{theme}.svg").read_bytes() for folder in (tmp_path, DOCS))
+    if f"Matplotlib v{matplotlib.__version__}".encode() in kept:
+        assert drawn == kept, "run python docs/picture.py"
 
 
 def test_the_pages_are_made_without_a_warning(tmp_path):

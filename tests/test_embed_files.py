@@ -1,9 +1,6 @@
-"""The files that `embed` writes, for readers of each kind, and the README's lines on a corpus."""
+"""The files that `embed` writes, for readers of each kind."""
 
 import json
-import re
-import shlex
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -12,13 +9,9 @@ import pyarrow.parquet
 import pytest
 from datasets import Dataset
 from embed_corpora import FORMATS, SMALL, directly, expected, save_model, small_model, write_corpus
-from typer.testing import CliRunner
 
 import elmo_hf
 from elmo_hf import read_vectors
-from elmo_hf.cli import app
-
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -94,20 +87,3 @@ def test_vectors_are_a_sequence(model, corpus, tmp_path, format):
 def test_all_files_are_readable_by_whom_the_folder_is(model, corpus, tmp_path):
     elmo_hf.embed(corpus, tmp_path / "out", model, **SMALL)
     assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1
-
-
-# ---- the README
-
-
-def test_the_readme_on_a_corpus(folder, corpus, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my-elmo").symlink_to(folder)
-    section = README.split("## A corpus")[1].split("\n## ")[0]
-    (line,) = re.findall(r"^```shell\n(.*?)\n```", section, re.MULTILINE | re.DOTALL)
-    (code,) = re.findall(r"^```py\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    words = shlex.split(line)
-    assert words[0] == "elmo-hf"
-    assert CliRunner().invoke(app, words[1:]).exit_code == 0
-    names: dict = {}
-    exec(compile(code, "README.md", "exec"), names)
-    assert names["vectors"].shape == (len(names["words"]), 16)

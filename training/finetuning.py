@@ -10,6 +10,7 @@ import json
 import lzma
 import platform
 import random
+import shlex
 import shutil
 import statistics
 import sys
@@ -368,6 +369,7 @@ def run_seed(
     folder = Path(flags.output) / f"seed-{seed}"
     model.save_pretrained(folder)  # not by Trainer, which would add a pickle, training_args.bin
     tokenizer.save_pretrained(folder)
+    write_evaluation(folder / "results" / f"evaluation-{task.name}.json", scores, seed)
     shutil.rmtree(str(trainer.args.output_dir))  # the best checkpoint, which has just been saved
     scores |= {"epochs": round(trainer.state.epoch or 0), "best_epoch": best_epoch(trainer)}
     times = {"seconds": round(seconds, 1), "processor_seconds": round(working, 1)}
@@ -376,6 +378,13 @@ def run_seed(
 
 def optimizers_of(task: Task) -> dict[str, Callable[..., torch.optim.Optimizer]]:
     return {"adam": torch.optim.Adam, **task.optimizers}
+
+
+def write_evaluation(path: Path, scores: dict[str, Any], seed: int) -> None:
+    """A seed's scores beside its model, as `elmo-hf card` reads them."""
+    path.parent.mkdir()
+    command = shlex.join(["python", f"training/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    write_json(path, {"command": command, "seed": seed, "mean": scores})
 
 
 def best_epoch(trainer: Trainer) -> int:

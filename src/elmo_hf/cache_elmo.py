@@ -21,7 +21,14 @@ from .modeling_elmo import ElmoModel
 
 
 class ElmoLayerCache:
-    """See above. `encoded` and `reused` count sentences."""
+    """Keeps what a frozen biLM gives for a sentence, so that it reads each different one once a run::
+
+        model.elmo_cache = ElmoLayerCache()            # in memory
+        model.elmo_cache = ElmoLayerCache("scratch/")  # in a file there, which is gone when the process ends
+
+    `model` is any of the task models. The cache starts over when the biLM's weights change; its attributes
+    `encoded` and `reused` count sentences.
+    """
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self._file: Any = None

@@ -59,7 +59,10 @@ def one_sentence(cls: type) -> type:
 @one_sentence
 @strict
 class ElmoConfig(PreTrainedConfig):
-    r"""
+    r"""The shape of a model, and of the task model that stands on it, as plain data, checked when it is made.
+
+    `ElmoConfig()` is the published English ELMo's; `ElmoConfig(lstm_dim=1024)` differs where it says so.
+
     Args:
         vocab_size: number of word ids: rows of the language model's softmax and of the word table, if any.
         token_encoder: `"characters"` reads a word letter by letter, `"words"` looks it up in a table.

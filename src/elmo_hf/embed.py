@@ -73,7 +73,10 @@ def embed(
 ) -> Vectors:
     """Writes the vectors of a corpus to a folder, and returns them as `read_vectors(output)` does.
 
-    Called again with the same arguments after it was stopped, it goes on where it stopped.
+    Called again with the same arguments after it was stopped, it goes on where it stopped::
+
+        for words, vectors in embed("corpus.txt", "vectors/", "my-elmo", layers="average"):
+            ...  # vectors: (words, dim)
 
     Args:
         source: a file of text, one sentence a line, of JSON lines or Parquet (`.txt`, `.jsonl`, `.parquet`;

@@ -17,7 +17,7 @@ Argument = tuple[str, tuple[tuple[int, int], ...]]  # its role, and its pieces
 
 
 def accuracy(predicted: Sequence[Sequence[Any]], gold: Sequence[Sequence[Any]]) -> float:
-    """The share of words with the right label."""
+    """The share of words with the right label: `accuracy([["DET", "NOUN"]], [["DET", "VERB"]])` is 0.5."""
     _check(predicted, gold)
     pairs = [
         pair for both in zip(predicted, gold, strict=True) for pair in zip(both[0], both[1], strict=True)

@@ -23,6 +23,7 @@ def normalize_answer(text: str) -> str:
 
 
 def exact_match(answer: str, right: str) -> float:
+    """1 if both are the same words, without case, punctuation and articles, and 0 if not."""
     return float(normalize_answer(answer) == normalize_answer(right))
 
 
@@ -34,7 +35,8 @@ def f1(answer: str, right: str) -> float:
 
 
 def squad_scores(answers: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """
+    """`exact_match` and `f1` from 0 to 100: of each question the best over its right answers, and their mean.
+
     Args:
         answers: a question's id to the answer that was given. A question without one scores 0, as in the
             official script.

@@ -271,7 +271,14 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
 
 class ElmoModel(ElmoPreTrainedModel):
-    """Words to their vectors in context, layer by layer. See the file's first lines for its use."""
+    """Gives each word of a sentence its vectors in context, layer by layer::
+
+        model = ElmoModel.from_pretrained("my-elmo").eval()
+        output = model(**tokenizer(["Ice cream is cold ."], return_tensors="pt"), output_hidden_states=True)
+        output.last_hidden_state, output.hidden_states  # the top layer, and all; each (batch, words, dim)
+
+    There are as many vectors as words. Nothing is kept from call to call, unless `states` are handed on.
+    """
 
     _keys_to_ignore_on_load_unexpected = ["lm_head"]  # noqa: RUF012 (a language model is an ElmoModel, too)
 
@@ -430,7 +437,7 @@ class ElmoModel(ElmoPreTrainedModel):
         return h, c
 
     def warm_states(self, rows: int) -> States:
-        """The stored warm state for so many sentences, to be passed as `states`."""
+        """The state that `warm_up` has stored, for so many sentences; to be passed as `states`."""
         if not self.config.has_warm_state:
             raise ValueError("this model stores no warm state; call warm_up(text) first.")
         return self.warm_h.repeat(1, 1, rows, 1), self.warm_c.repeat(1, 1, rows, 1)

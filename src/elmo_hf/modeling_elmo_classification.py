@@ -246,10 +246,15 @@ def _types_from_separators(ends: Tensor | None, begins: Tensor | None) -> Tensor
 
 
 class ElmoForSequenceClassification(ElmoTaskModel):
-    """See the file's first lines.
+    """A label for a text, by `classifier="bcn"`, or for a pair of sentences, by `"esim"`::
 
-    The RNNs of either classifier have task_num_layers layers of task_hidden_size cells, and its dense layers
-    that size, too; dropout is on what each layer reads.
+        model = ElmoForSequenceClassification.from_pretrained("my-elmo", classifier="bcn", num_labels=5)
+        loss = model(**tokenizer("A gorgeous film .", return_tensors="pt"), labels=torch.tensor([4])).loss
+
+    `"bcn"` is the biattentive classification network of McCann et al. (2017), which the paper has for
+    sentiment; `"esim"` that of Chen et al. (2017), which it has for whether one sentence follows from the
+    other. The RNNs of either have task_num_layers layers of task_hidden_size cells, and the dense layers that
+    size, too; dropout is on what each layer reads.
 
     The paper, for SST-5 (`"bcn"`): task_hidden_size=300, task_num_layers=1, maxout_pieces=0, ELMo at the
     input and the output. For SNLI (`"esim"`): task_hidden_size=300, task_num_layers=1, task_dropout=0.5,

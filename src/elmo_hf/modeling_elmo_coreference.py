@@ -71,7 +71,10 @@ class ElmoRanking:
 
 
 class ElmoForCoreferenceResolution(ElmoTaskModel):
-    """Span ranking with attention to heads.
+    """Which mentions of a document mean the same: the ranking of spans of Lee et al. (2017)::
+
+        model.predict([["Ada", "left", "."], ["She", "sang", "."]], tokenizer)
+        # [[(0, 0, 0), (1, 0, 0)]]: clusters of mentions, each (sentence, first word, last word)
 
     The paper has task_num_layers=1, task_dropout=0.2 and mix_l2=0 (elmo_dropout=0.5 and the other sizes are
     the defaults), and trains on at most 50 sentences at a time. Speakers and genres are left out.
@@ -149,7 +152,14 @@ class ElmoForCoreferenceResolution(ElmoTaskModel):
         return pad_sequence(found, batch_first=True, padding_value=IGNORED)
 
     def predict(self, sentences: Sequence[Sequence[str]], tokenizer: Any) -> list[list[Mention]]:
-        """A document as sentences of words -> its clusters of mentions, both in the order of the text."""
+        """The clusters of a document's mentions in the order of the text.
+
+        Args:
+            sentences: the document, sentence by sentence, each a list of words.
+            tokenizer: the `ElmoTokenizer` that was saved with the model.
+
+        Returns lists of mentions, each (sentence, first word, last word).
+        """
         for number, sentence in enumerate(sentences):
             if isinstance(sentences, str) or isinstance(sentence, str):
                 raise ValueError(

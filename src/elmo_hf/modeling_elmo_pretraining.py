@@ -44,7 +44,14 @@ class ElmoForPreTrainingOutput(ModelOutput):
 
 
 class ElmoForPreTraining(ElmoPreTrainedModel):
-    """The bidirectional language model: one softmax over the vocabulary, shared by both directions."""
+    """The bidirectional language model that an ELMo is trained as: one softmax, shared by both directions::
+
+        model = ElmoForPreTraining.from_pretrained("my-elmo").eval()
+        output = model(**tokenizer(["Ice cream is cold ."], return_tensors="pt"))
+        output.forward_loss, output.backward_loss  # of the whole vocabulary, a few words at a time
+
+    The forward half at a word predicts the next one, the backward half the one before.
+    """
 
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__(config)

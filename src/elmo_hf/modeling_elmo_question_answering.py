@@ -107,7 +107,11 @@ class ElmoSelfAttention(nn.Module):
 
 
 class ElmoForQuestionAnswering(ElmoTaskModel):
-    """The paper has elmo_at_output=True, mix_l2=0, task_hidden_size=90, task_num_layers=1, task_dropout=0.2,
+    """Where in a text the answer to a question stands: attention of Clark and Gardner (2018)::
+
+        model.answer("Who paid?", "At last, Ada paid.", tokenizer)  # {"answer": "Ada", "start": 9, ...}
+
+    The paper has elmo_at_output=True, mix_l2=0, task_hidden_size=90, task_num_layers=1, task_dropout=0.2,
     and answers of up to 17 words.
 
     task_hidden_size: cells of all biGRUs, per direction; the linear layers put out twice as much.

@@ -63,7 +63,16 @@ class ElmoTagger(ElmoTaskModel):
 
 
 class ElmoForTokenClassification(ElmoTagger):
-    """The paper's tagger: two layers of biLSTM and a CRF (`use_crf`), or a softmax for each word."""
+    """A label for every word: the paper's tagger, a biLSTM and a CRF (`use_crf`) or a softmax for each word::
+
+        names = {0: "O", 1: "B-PER", 2: "I-PER"}
+        model = ElmoForTokenClassification.from_pretrained("my-elmo", id2label=names)
+        loss = model(**batch, labels=labels).loss
+        model.decode(**batch)  # the best labels that BIO allows
+
+    With a CRF the logits are the logarithms of the labels' true probabilities, over all labellings of the
+    sentence. `pipeline("token-classification")` takes such a model, too.
+    """
 
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__(config)

@@ -136,7 +136,12 @@ def perplexity(
 def load_language_model(
     name: str | Path, needs_softmax: bool = True
 ) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
-    """From a folder, or by a name on the Hub. A model without a softmax is refused, or gets a random one."""
+    """The language model of a folder, or of a name on the Hub, and its tokenizer.
+
+    Args:
+        name: the folder, or the name.
+        needs_softmax: refuse a model without a softmax; otherwise it gets a random one.
+    """
     model, missing = load_model(name, ElmoForPreTraining, needs="elmo.")
     if needs_softmax and missing:
         raise ValueError(

@@ -97,7 +97,10 @@ class ElmoTaskInput:
 
 
 class ElmoTaskModel(ElmoPreTrainedModel):
-    """The base of all heads; see the file's first lines."""
+    """What all heads stand on: it reads a task's own words and a biLM's mix of layers, and freezes the biLM.
+
+    A head calls `read` for `[x; ELMo]`, puts its network on `.x`, and its classifier on `.beside(h)`.
+    """
 
     elmo: ElmoModel
     elmo_cache: ElmoLayerCache | None = None

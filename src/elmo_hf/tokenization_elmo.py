@@ -86,13 +86,13 @@ Pair = tuple[Sentence, Sentence | None]
 
 
 class ElmoTokenizer(PreTrainedTokenizer):
-    r"""
+    r"""Splits text into words, each of them one token, and spells a word as a row of character ids.
+
     Args:
         vocab_file: words one a line, in the order of the language model's softmax; `None` for none. `<S>`,
             `</S>` and `<UNK>` are looked up by name, and follow the last word if the file lacks them.
         max_characters_per_token: length of a row of character ids.
-        word_splitter: how raw text becomes words: `"penn"` (the rule of the text that the published models
-            were trained on) or `"whitespace"`.
+        word_splitter: of raw text: `"penn"`, the rule of the published models' text, or `"whitespace"`.
     """
 
     vocab_files_names = {"vocab_file": "vocab.txt"}  # noqa: RUF012 (the base class's own style)

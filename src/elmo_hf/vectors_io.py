@@ -320,7 +320,10 @@ def read_vectors(path: str | Path) -> Vectors:
     `(words, vectors)`, one for each sentence in the order of the input, read only when asked for.
 
     `vectors` is (words, dim), or (layers, words, dim) where several layers were asked for; with pooling,
-    (dim,) or (layers, dim).
+    (dim,) or (layers, dim)::
+
+        for words, vectors in read_vectors("vectors/"):
+            print(words[0], vectors[0])
     """
     path = Path(path)
     if path.is_file():

@@ -48,9 +48,14 @@ CHARACTERS_IN_FILES = 261
 
 
 def convert_from_bilm(sources: Sequence[Path], target: Path) -> Path:
-    """Writes `target`, a Transformers folder, from one folder or several files; returns it.
+    """A published ELMo (AllenNLP, bilm-tf) becomes a Transformers folder, as by `elmo-hf convert`.
 
-    The model is an ElmoForPreTraining where a softmax is among the files, otherwise an ElmoModel.
+    The model is an `ElmoForPreTraining` where a softmax is among the files, otherwise an `ElmoModel`.
+
+    Args:
+        sources: a folder, or files, known by their content: the weights' HDF5, options.json, and, where there
+            are any, the softmax, the vocabulary and a table of word vectors.
+        target: the folder to write, which is returned; it must not exist, or be empty.
     """
     target = Path(target)
     with new_folder(target) as output, ExitStack() as open_files:
@@ -75,7 +80,13 @@ def convert_from_bilm(sources: Sequence[Path], target: Path) -> Path:
 
 
 def convert_to_bilm(folder: Path, target: Path) -> Path:
-    """Writes `target`, a folder of HDF5, options and vocabulary, from a Transformers folder; returns it."""
+    """The way back: a Transformers folder becomes the originals' files, each array equal to the byte.
+
+    Args:
+        folder: of an `ElmoModel` or an `ElmoForPreTraining`.
+        target: the folder of weights.hdf5, options.json and so on, which is returned; it must not exist, or
+            be empty.
+    """
     folder, target = Path(folder), Path(target)
     with new_folder(target) as output:
         model = load(folder)
