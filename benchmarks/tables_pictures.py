@@ -13,6 +13,8 @@ Rows = list[dict[str, Any]]
 # The colours of elmo_hf/plot.py, which brings PyTorch with it.
 COLUMNS = {"baseline": ("#D55E00", "without ELMo"), "elmo": ("#0072B2", "with ELMo")}
 
+NARROWEST = 5  # inches, in which a title has its place
+
 
 def draw_tables(tables: dict[str, Any], folder: Path) -> None:
     for name, draw in (("table1", draw_bars), ("figure1", draw_curves)):
@@ -30,7 +32,7 @@ def new_figure(width: float) -> Any:
 
 
 def draw_bars(rows: Rows, path: Path, title: str) -> None:
-    figure = new_figure(1.5 + 1.1 * len(rows))
+    figure = new_figure(max(NARROWEST, 1.5 + 1.1 * len(rows)))
     axes = figure.subplots()
     for number, (column, (colour, label)) in enumerate(COLUMNS.items()):
         found = [(place, row[column]) for place, row in enumerate(rows) if row[column]]
@@ -46,7 +48,7 @@ def draw_bars(rows: Rows, path: Path, title: str) -> None:
 
 def draw_curves(rows: Rows, path: Path, title: str) -> None:
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    figure = new_figure(4.2 * len(tasks))
+    figure = new_figure(max(NARROWEST, 4.2 * len(tasks)))
     panels = figure.subplots(1, len(tasks), squeeze=False)[0]
     for axes, task in zip(panels, tasks, strict=True):
         for column, (colour, label) in COLUMNS.items():
@@ -73,6 +75,7 @@ def draw_curves(rows: Rows, path: Path, title: str) -> None:
 
 def finish(axes: "Axes", title: str, figure: Any, path: Path) -> None:
     axes.set_ylabel("score, %", fontsize=8)
-    axes.legend(fontsize=8)
     figure.suptitle(title, fontsize=10)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path)
