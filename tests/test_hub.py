@@ -39,9 +39,12 @@ def test_everything_goes_up_in_one_commit(hub, folder):
     (folder / "training").mkdir()
     (folder / "training" / "optimizer.safetensors").write_bytes(b"much")
     (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    shown = ["results/log.png", "results/probes.md"]
+    for name in [*shown, "results/log.png.unfinished"]:
+        (folder / name).write_bytes(b"what the card shows")
     address = push(folder, NAME)
     files = hub.files(NAME)
-    assert sorted(files) == sorted([".gitattributes", *FILES, *RESULT_FILES])
+    assert sorted(files) == sorted([".gitattributes", *FILES, *RESULT_FILES, *shown])
     assert len(hub.repositories[NAME].commits) == 2
     assert address == f"{hub.url}/{NAME}/commit/{hub.repositories[NAME].branches['main']}"
     assert not hub.repositories[NAME].private
@@ -50,6 +53,7 @@ def test_everything_goes_up_in_one_commit(hub, folder):
     card = files["README.md"].decode("utf-8")
     assert f'AutoModel.from_pretrained("{NAME}", trust_remote_code=True)' in card
     assert "valid.books" in card
+    assert "(results/log.png)" in card
 
 
 def test_large_files_go_by_lfs(hub, folder):
