@@ -99,7 +99,7 @@ def measure_speeds(options: argparse.Namespace) -> dict[str, float]:
 def train(options: argparse.Namespace, name: str, speed: float) -> dict[str, Any]:
     candidate = CANDIDATES[name]
     words_a_step = flags_of(candidate)["rows"] * 20
-    steps = round(options.minutes * 60 * speed / words_a_step)
+    steps = max(1, round(options.minutes * 60 * speed / words_a_step))
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         log = pretrain(options, run, name, max_steps=steps, heldout=options.heldout)
