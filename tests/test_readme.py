@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_server import Hub
-from huggingface_hub import constants
-from typed import REPOSITORY, Desk, blocks, write_published, write_tagged, write_texts
+from typed import REPOSITORY, Desk, blocks, signed_in, write_published, write_tagged, write_texts
 
 import elmo_hf
 from elmo_hf import kernels
@@ -45,10 +43,7 @@ def command(line):
 @pytest.fixture
 def hub(monkeypatch):
     """A Hub on this machine, on which the reader may write as `someone`."""
-    with Hub({"secret": {"someone"}}) as found:
-        monkeypatch.setattr(constants, "ENDPOINT", found.url)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", "secret")
+    with signed_in(monkeypatch) as found:
         yield found
 
 
