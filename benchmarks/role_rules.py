@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed import machine
+from saving import machine
 from torch import Tensor
 
 from elmo_hf.crf_elmo import ElmoCRF

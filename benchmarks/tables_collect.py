@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from speed import write_json
+from saving import write_json
 from table import fill_blocks, markdown
 from tables_plan import GAP_TEXTS, TABLES, Run, Table, Task, baseline_of, recipe_flags, run_of
 from tables_published import GAP, PUBLISHED

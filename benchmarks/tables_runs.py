@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from speed import machine, write_json
+from saving import machine, write_json
 from tables_collect import Measured, Result
 from tables_plan import GAP, GAP_TEXTS, Run, Task, estimate, planned, recipe_flags
 from tables_work import Job

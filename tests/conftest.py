@@ -48,6 +48,14 @@ def nursery(tmp_path_factory) -> Iterator[Nursery]:
 
 
 @pytest.fixture
+def hub(monkeypatch):
+    """A Hub on this machine, on which `someone` may write."""
+    from hub_folders import served
+
+    yield from served(monkeypatch)
+
+
+@pytest.fixture
 def poisoned(monkeypatch) -> None:
     """NaN in whatever comes without a value, so that what is read before it is written shows."""
 

@@ -18,7 +18,6 @@ from typed import (
     Desk,
     blocks,
     lines,
-    signed_in,
     write_published,
     write_tagged,
     write_texts,
@@ -61,12 +60,6 @@ def desk(tmp_path, monkeypatch):
         Path(name).write_text("He sat on the bank .\nThe bank lent him money .\n", encoding="utf-8")
     write_published(tmp_path / "published-elmo")
     return tmp_path
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    with signed_in(monkeypatch) as found:
-        yield found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

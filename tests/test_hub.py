@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hub_folders import FILES, NAME, RESULT_FILES, edit, refused, save_with_card, served
+from hub_folders import FILES, NAME, RESULT_FILES, edit, refused, save_with_card
 from typer.testing import CliRunner
 
 from elmo_hf import ElmoForPreTraining, ElmoModel
@@ -25,11 +25,6 @@ def saved(tmp_path_factory):
 @pytest.fixture
 def folder(saved, tmp_path):
     return Path(shutil.copytree(saved, tmp_path / "elmo"))
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    yield from served(monkeypatch)
 
 
 # ---- what is sent

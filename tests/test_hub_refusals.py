@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from card_folders import FACTS, write
-from hub_folders import NAME, edit, refused, save_with_card, served
+from hub_folders import NAME, edit, refused, save_with_card
 from huggingface_hub import constants
 
 import elmo_hf.hub
@@ -26,11 +26,6 @@ def saved(tmp_path_factory):
 @pytest.fixture
 def folder(saved, tmp_path):
     return Path(shutil.copytree(saved, tmp_path / "elmo"))
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    yield from served(monkeypatch)
 
 
 # ---- what is refused before anything is sent

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from typed import REPOSITORY, Desk, blocks, signed_in, write_published, write_tagged, write_texts
+from typed import REPOSITORY, Desk, blocks, write_published, write_tagged, write_texts
 
 import elmo_hf
 from elmo_hf import kernels
@@ -38,13 +38,6 @@ def command(line):
     assert words[0] == "elmo-hf"
     runner = [sys.executable, "-c", "from elmo_hf.cli import app; app(prog_name='elmo-hf')"]
     return subprocess.run([*runner, *words[1:]], capture_output=True, text=True, check=False)
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    """A Hub on this machine, on which the reader may write as `someone`."""
-    with signed_in(monkeypatch) as found:
-        yield found
 
 
 # huggingface_hub sends a file by an option of its HTTP library that is going away.

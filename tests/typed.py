@@ -17,15 +17,12 @@ import shlex
 import subprocess
 import sys
 import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import transformers
 from accelerate.commands.launch import launch_command_parser
-from hub_server import Hub
-from huggingface_hub import constants
 from reference import options, random_softmax, random_weights, write_hdf5
 from typer.testing import CliRunner
 
@@ -172,16 +169,6 @@ class Desk:
 
 
 # ---- what a reader has
-
-
-@contextmanager
-def signed_in(monkeypatch):
-    """A Hub on this machine, on which the reader may write as `someone`."""
-    with Hub({"secret": {"someone"}}) as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", "secret")
-        yield hub
 
 
 def write_published(folder):

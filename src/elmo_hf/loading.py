@@ -64,7 +64,7 @@ def load_config(name: str | Path) -> ElmoConfig:
         if settings.get("model_type") != "elmo":
             kind = repr(settings.get("model_type"))
             raise ValueError(f"it holds a model of type {kind:.40}")
-        config: ElmoConfig = ElmoConfig.from_pretrained(name)
+        config: ElmoConfig = ElmoConfig.from_dict(settings)
     except FAULTS as error:
         raise _refusal(name, error) from None
     return config
