@@ -244,21 +244,22 @@ def test_a_bar_on_a_terminal_and_none_in_a_file(tmp_path, call, capsys, monkeypa
     assert results["examples"] == {"train": 40, "dev": 10, "test": 20}
 
 
-def test_sentences_of_like_length_share_a_batch_unless_they_have_one_label():
+def test_sentences_of_like_length_share_a_batch_where_the_task_says_so():
     trainer = finetuning.DecodingTrainer.__new__(finetuning.DecodingTrainer)
     trainer.args = SimpleNamespace(train_batch_size=4, train_sampling_strategy="random")
     torch.manual_seed(0)
     lengths = torch.randint(1, 50, (400,)).tolist()
 
-    def padding(**more):
-        examples = [{"tokens": ["a"] * length, **more} for length in lengths]
+    def padding(length):
+        trainer.length = length
+        examples = [{"tokens": ["a"] * length} for length in lengths]
         order = list(trainer._get_train_sampler(examples))
         assert sorted(order) == list(range(400))
         batches = [[lengths[i] for i in order[start : start + 4]] for start in range(0, 400, 4)]
         return sum(4 * max(batch) - sum(batch) for batch in batches) / sum(lengths)
 
-    assert padding(labels=["O"]) < 0.1
-    assert padding(label="positive") > 0.3
+    assert padding(lambda one: len(one["tokens"])) < 0.1
+    assert padding(None) > 0.3
 
 
 @pytest.mark.parametrize(

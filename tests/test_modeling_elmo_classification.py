@@ -22,19 +22,21 @@ def sigmoid(x):
 def rnn_by_hand(weights, name, x):
     """Every layer from left to right and from right to left: (words, dim) -> (words, 2 * cells)"""
     layer = 0
-    while f"{name}.layers.{layer}.weight_ih_l0" in weights:
+    while f"{name}.forward_layers.{layer}.weight_ih_l0" in weights:
         halves = []
-        for suffix in ("", "_reverse"):
+        for direction in ("forward", "backward"):
             kinds = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-            into, back, bias, more_bias = (weights[f"{name}.layers.{layer}.{kind}{suffix}"] for kind in kinds)
+            into, back, bias, more_bias = (
+                weights[f"{name}.{direction}_layers.{layer}.{kind}"] for kind in kinds
+            )
             h = c = np.zeros(back.shape[1])
             found = []
-            for word in x[::-1] if suffix else x:
+            for word in x if direction == "forward" else x[::-1]:
                 i, f, g, o = np.split(into @ word + back @ h + bias + more_bias, 4)
                 c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
                 h = sigmoid(o) * np.tanh(c)
                 found.append(h)
-            halves.append(found[::-1] if suffix else found)
+            halves.append(found if direction == "forward" else found[::-1])
         x = np.array([np.concatenate(pair) for pair in zip(*halves, strict=True)])
         layer += 1
     return x

@@ -14,7 +14,7 @@ from elmo_hf.answers_elmo import best_spans
 def gru(layer, x, reverse):
     """torch's own definition of a GRU, for one direction of one sentence (words, dim)."""
     names = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
-    w, u, b, d = (getattr(layer, name + "_reverse" * reverse).detach().double().numpy() for name in names)
+    w, u, b, d = (getattr(layer, name).detach().double().numpy() for name in names)
     h, outputs = np.zeros(u.shape[1]), []
     for word in x[::-1] if reverse else x:
         of_word, of_h = np.split(w @ word + b, 3), np.split(u @ h + d, 3)
@@ -26,8 +26,8 @@ def gru(layer, x, reverse):
 
 
 def bigru(rnn, x):
-    for layer in rnn.layers:
-        x = np.concatenate([gru(layer, x, False), gru(layer, x, True)], axis=1)
+    for forward, backward in zip(rnn.forward_layers, rnn.backward_layers, strict=True):
+        x = np.concatenate([gru(forward, x, False), gru(backward, x, True)], axis=1)
     return x
 
 

@@ -148,7 +148,7 @@ def test_new_weights_are_in_a_useful_range(tokenizer):
     model = make(tokenizer, **OWN_WORDS | {"task_word_dim": 100})
     lengths = model.task_words.word_table.weight.norm(dim=1)
     assert 0.8 < lengths.mean() < 1.2
-    for lstm in model.rnn.layers:
+    for lstm in (*model.rnn.forward_layers, *model.rnn.backward_layers):
         assert isinstance(lstm, nn.LSTM)
         for gate in lstm.weight_hh_l0.split(5):
             torch.testing.assert_close(gate @ gate.T, torch.eye(5))
@@ -166,7 +166,7 @@ def test_a_pretrained_biLM_is_taken_over_and_the_rest_is_new(tokenizer, encoding
         assert torch.equal(model.elmo.state_dict()[name], value)
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
     assert (model.crf.transitions == 0).all()
-    for gate in model.rnn.layers[0].weight_hh_l0.split(5):
+    for gate in model.rnn.backward_layers[0].weight_hh_l0.split(5):
         torch.testing.assert_close(gate @ gate.T, torch.eye(5))
     assert model(**encoding).logits.shape == (3, 6, 5)
 

@@ -47,10 +47,12 @@ def test_no_rows_no_words_and_padding_alone(kind, shape):
 def test_a_stack_is_torchs_own(kind):
     rnn, x = make(kind), torch.randn(2, 5, 6)
     made = {"lstm": nn.LSTM, "gru": nn.GRU}[kind](6, 4, num_layers=2, batch_first=True, bidirectional=True)
-    names = [name.replace("_l0", "_l1") for name in rnn.layers[1].state_dict()]
-    weights = dict(rnn.layers[0].state_dict()) | dict(
-        zip(names, rnn.layers[1].state_dict().values(), strict=True)
-    )
+    weights = {
+        f"{name.removesuffix('_l0')}_l{number}{end}": value
+        for layers, end in ((rnn.forward_layers, ""), (rnn.backward_layers, "_reverse"))
+        for number, layer in enumerate(layers)
+        for name, value in layer.state_dict().items()
+    }
     made.load_state_dict(weights)
     torch.testing.assert_close(rnn(x, torch.ones(2, 5, dtype=torch.bool)), made(x)[0])
 
@@ -110,7 +112,20 @@ def test_a_highway_layer_drops_the_same_cells_at_every_word():
     layer = ElmoHighwayLSTM(6, 40, dropout=0.5)
     for parameter in layer.parameters():
         nn.init.normal_(parameter, std=0.5)
-    dropped = layer(torch.randn(3, 5, 6), torch.ones(3, 5, dtype=torch.bool)) == 0
+    dropped = layer(torch.randn(3, 5, 6)) == 0
     assert (dropped == dropped[:, :1]).all()
     assert 0.3 < dropped.float().mean() < 0.7
     assert not (dropped[0] == dropped[1]).all()
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "interleaved"])
+def test_gradients_are_those_of_small_changes(kind):
+    """The highway layers' gradient is written by hand; dropout and padding have their part in it."""
+    rnn = make(kind, dropout=0.3).double().train()
+
+    def read(x, *_):
+        torch.manual_seed(1)  # the same dropout
+        return rnn(x, MASKS)
+
+    x = torch.randn(5, 5, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(read, (x, *rnn.parameters()))

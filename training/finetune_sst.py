@@ -65,6 +65,7 @@ def main() -> None:
     if flags.smoke:
         data["train"] = data["train"][: SMOKE_EXAMPLES["train"]]
     task = Task("sst", ElmoForSequenceClassification, CONFIG, collate_texts(LABELS), score, best="accuracy")
+    task.length = None
     names = dict(enumerate(LABELS))
     finetune(task, flags, data, id2label=names, freeze_task_words=flags.vectors is not None)
 

@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,10 @@ class Task:
     optimizers: Mapping[str, Callable[..., torch.optim.Optimizer]] = field(
         default_factory=dict
     )  # besides Adam
-    trainer: Callable[..., Trainer] | None = None  # DecodingTrainer, if left out
+    trainer: Callable[..., "DecodingTrainer"] | None = None  # DecodingTrainer, if left out
+    # Examples of like length share a batch, so that less padding is read. None, where an example's label may
+    # go with its length: batches of one label teach badly.
+    length: Callable[[Example], int] | None = lambda one: len(one["tokens"])
 
 
 def make_parser(doc: str, **recipe: Any) -> argparse.ArgumentParser:
@@ -297,14 +301,15 @@ def own_words(flags: argparse.Namespace, data: dict[str, list[Example]], dim: in
 class DecodingTrainer(Trainer):
     """Is judged by what the model decides, `decode`, and not by its logits."""
 
+    length: Callable[[Example], int] | None = None  # see Task
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        """Sentences of like length share a batch, so that less padding is read. But where a text has one
-        label it may go with its length, and batches of one label teach badly."""
-        examples: Any = self.train_dataset if train_dataset is None else train_dataset
-        if "label" in examples[0]:
+        if self.length is None:
             return super()._get_train_sampler(train_dataset)
-        lengths = [len(one["tokens"]) for one in examples]
-        return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths)
+        examples: Any = self.train_dataset if train_dataset is None else train_dataset
+        return LengthGroupedSampler(
+            self.args.train_batch_size, lengths=[self.length(one) for one in examples]
+        )
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
@@ -362,6 +367,7 @@ def run_seed(
         optimizers=(optimizers_of(task)[flags.optimizer](learnt, lr=flags.learning_rate), None),
         callbacks=[EarlyStoppingCallback(flags.patience)],
     )
+    trainer.length = task.length
     begun, begun_working = time.perf_counter(), time.process_time()
     trainer.train()
     scores: dict[str, Any] = {split: trimmed(trainer.evaluate(data[split])) for split in ("dev", "test")}
@@ -377,7 +383,7 @@ def run_seed(
 
 
 def optimizers_of(task: Task) -> dict[str, Callable[..., torch.optim.Optimizer]]:
-    return {"adam": torch.optim.Adam, **task.optimizers}
+    return {"adam": partial(torch.optim.Adam, fused=True), **task.optimizers}
 
 
 def write_evaluation(path: Path, scores: dict[str, Any], seed: int) -> None:

@@ -8,12 +8,11 @@ what comes out there is zero.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 
 class ElmoScalarMix(nn.Module):
@@ -124,21 +123,35 @@ class ElmoBiRNN(nn.Module):
         self.dropout = ElmoVariationalDropout(dropout)
         make = nn.LSTM if cell == "lstm" else nn.GRU
         sizes = [input_size] + [self.output_size] * (num_layers - 1)
-        self.layers = nn.ModuleList(
-            make(size, hidden_size, batch_first=True, bidirectional=True) for size in sizes
-        )
+        self.forward_layers = nn.ModuleList(make(size, hidden_size, batch_first=True) for size in sizes)
+        self.backward_layers = nn.ModuleList(make(size, hidden_size, batch_first=True) for size in sizes)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(batch, words, input_size), (batch, words) -> (batch, words, output_size), zero at padding"""
         if mask.numel() == 0:
             return x.new_zeros(*mask.shape, self.output_size)
-        order = (~mask).int().argsort(dim=1, stable=True)  # the words to the front, as packing wants them
-        lengths = mask.sum(dim=1).clamp(min=1).cpu()
-        x = _reorder(x, order)
-        for layer in self.layers:
-            packed = pack_padded_sequence(self.dropout(x), lengths, batch_first=True, enforce_sorted=False)
-            x, _ = pad_packed_sequence(layer(packed)[0], batch_first=True, total_length=mask.shape[1])
+        # With a row's words in front, and for the other direction their mirror image in front, padding is
+        # read last and changes no word. A packed sequence would do the same, but slower on a CPU.
+        order, mirror = _words_first(mask), _mirror(mask)
+        x = _reorder(x.masked_fill(~mask[:, :, None], 0), order)
+        for forward_layer, backward_layer in zip(self.forward_layers, self.backward_layers, strict=True):
+            x = self.dropout(x)
+            from_left = forward_layer(x)[0]
+            from_right = _reorder(backward_layer(_reorder(x, mirror))[0], mirror)
+            x = torch.cat([from_left, from_right], dim=-1)
         return _reorder(x, order.argsort(dim=1)).masked_fill(~mask[:, :, None], 0)
+
+
+def _words_first(mask: Tensor) -> Tensor:
+    """Where each row's words stand, and then its padding."""
+    return (~mask).int().argsort(dim=1, stable=True)
+
+
+def _mirror(mask: Tensor) -> Tensor:
+    """Where each row's words stand when they are read from the right, with padding left at the end."""
+    places = torch.arange(mask.shape[1], device=mask.device)
+    from_right = mask.sum(dim=1, keepdim=True) - 1 - places
+    return torch.where(from_right >= 0, from_right, places)
 
 
 def _reorder(x: Tensor, order: Tensor) -> Tensor:
@@ -161,24 +174,60 @@ class ElmoHighwayLSTM(nn.Module):
         self.bias = nn.Parameter(torch.empty(5 * hidden_size))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, words, input_size), (batch, words) -> (batch, words, hidden_size), zero at padding"""
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, words, input_size) -> (batch, words, hidden_size), from left to right"""
+        if x.shape[1] == 0:
+            return x.new_zeros(*x.shape[:2], self.hidden_size)
         from_input, carried = (x @ self.input_weight).split([5 * self.hidden_size, self.hidden_size], dim=-1)
-        from_input = from_input + self.bias
-        h = c = x.new_zeros(len(x), self.hidden_size)
-        kept = self.dropout(torch.ones_like(h))
-        outputs = []
-        for t in range(x.shape[1]):
-            gates = torch.addmm(from_input[:, t], h, self.recurrent_weight)
-            i, j, f, o, r = gates.chunk(5, dim=-1)
-            new_c = torch.sigmoid(f + 1) * c + torch.sigmoid(i) * torch.tanh(j)
-            new = torch.sigmoid(o) * torch.tanh(new_c)
-            new_h = kept * torch.lerp(carried[:, t], new, torch.sigmoid(r))
-            is_word = mask[:, t, None]
-            c = torch.where(is_word, new_c, c)
-            h = torch.where(is_word, new_h, h)
-            outputs.append(torch.where(is_word, new_h, 0))
-        return torch.stack(outputs, dim=1) if outputs else h[:, None][:, :0]
+        kept = self.dropout(x.new_ones(len(x), self.hidden_size))
+        return _HighwaySteps.apply(from_input + self.bias, carried, kept, self.recurrent_weight)
+
+
+class _HighwaySteps(torch.autograd.Function):
+    """Word after word. The gradient is written out, so that only what recurs is computed word by word, which
+    is faster than what autograd records."""
+
+    @staticmethod
+    def forward(ctx: Any, from_input: Tensor, carried: Tensor, kept: Tensor, weight: Tensor) -> Tensor:
+        """from_input (batch, words, 5 * cells), kept (batch, cells); the others (batch, words, cells)"""
+        cells = kept.shape[1]
+        from_input = from_input.clone()
+        from_input[:, :, 2 * cells : 3 * cells] += 1  # to begin with, a cell forgets little
+        h = c = torch.zeros_like(kept)
+        steps = []
+        for from_word, carry in zip(from_input.unbind(1), carried.unbind(1), strict=True):
+            raw = torch.addmm(from_word, h, weight)
+            gates, j = raw.sigmoid(), raw[:, cells : 2 * cells].tanh()
+            i, _, f, o, r = gates.chunk(5, dim=-1)
+            before = h, c
+            c = f * c + i * j
+            tanh_c = c.tanh()
+            h = kept * torch.lerp(carry, o * tanh_c, r)
+            steps.append((gates, j, *before, tanh_c, h))
+        *needed, outputs = (torch.stack(values, dim=1) for values in zip(*steps, strict=True))
+        ctx.save_for_backward(carried, kept, weight, *needed)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *from_above: Tensor) -> tuple[Tensor | None, ...]:
+        carried, kept, weight, gates, j, last_h, last_c, tanh_c = ctx.saved_tensors
+        i, _, f, o, r = gates.chunk(5, dim=-1)
+        # The gates' gradients are multiples of the cell's gradient (i, j, f) or of the output's (o, r).
+        by_cell = torch.stack([j * i * (1 - i), i * (1 - j**2), last_c * f * (1 - f)], dim=2)
+        by_output = torch.stack([r * tanh_c * o * (1 - o), (o * tanh_c - carried) * r * (1 - r)], dim=2)
+        cell_by_output = r * o * (1 - tanh_c**2)
+        for_h = for_c = torch.zeros_like(kept)
+        for_gates, for_outputs = [], []
+        for t in reversed(range(carried.shape[1])):
+            for_output = kept * (from_above[0][:, t] + for_h)
+            for_c = for_c + for_output * cell_by_output[:, t]
+            parts = [for_c[:, None] * by_cell[:, t], for_output[:, None] * by_output[:, t]]
+            for_gates.append(torch.cat(parts, dim=1).flatten(1))
+            for_outputs.append(for_output)
+            for_h, for_c = for_gates[-1] @ weight.T, for_c * f[:, t]
+        for_input, for_output = (torch.stack(steps[::-1], dim=1) for steps in (for_gates, for_outputs))
+        for_weight = last_h.flatten(0, 1).T @ for_input.flatten(0, 1)
+        return for_input, for_output * (1 - r), None, for_weight
 
 
 class ElmoInterleavedRNN(nn.Module):
@@ -195,7 +244,11 @@ class ElmoInterleavedRNN(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(batch, words, input_size), (batch, words) -> (batch, words, output_size), zero at padding"""
+        if mask.numel() == 0:
+            return x.new_zeros(*mask.shape, self.output_size)
+        order, mirror = _words_first(mask), _mirror(mask)
+        x = _reorder(x.masked_fill(~mask[:, :, None], 0), order)
         for number, layer in enumerate(self.layers):
             is_forward = number % 2 == 0
-            x = layer(x, mask) if is_forward else layer(x.flip(1), mask.flip(1)).flip(1)
-        return x
+            x = layer(x) if is_forward else _reorder(layer(_reorder(x, mirror)), mirror)
+        return _reorder(x, order.argsort(dim=1)).masked_fill(~mask[:, :, None], 0)
