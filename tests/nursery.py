@@ -41,6 +41,13 @@ for line in sys.stdin:
     print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
 """
 
+WITHOUT_THE_PACKAGE = """
+import sys
+sys.modules["elmo_hf"] = None  # importing it fails, as where it is not installed
+{program}
+assert not any(name == "elmo_hf" and module for name, module in sys.modules.items())
+"""
+
 
 class Done(NamedTuple):
     code: int
@@ -74,6 +81,13 @@ class Nursery:
         self.process.stdin.flush()
         code = int(self.process.stdout.readline())
         return Done(code, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
+
+    def run_without_the_package(self, program, *arguments):
+        """What is printed last, which is JSON."""
+        program = WITHOUT_THE_PACKAGE.format(program=textwrap.dedent(program))
+        done = self.run(program, *arguments)
+        assert done.code == 0, done.err
+        return json.loads(done.out.splitlines()[-1])
 
     def close(self):
         self.process.kill()  # all that it started has ended

@@ -1,19 +1,14 @@
 """The classifiers learn, are saved and loaded elsewhere, and serve Trainer and pipelines."""
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
 from small_classifiers import CLASSIFIERS, FIRST, LABELS, SECOND, encode, make, make_keen
+from teaching import teach
 from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
-    Trainer,
-    TrainingArguments,
     pipeline,
 )
 
@@ -95,7 +90,6 @@ def test_a_pretrained_biLM_is_taken_over_and_the_rest_is_new(tmp_path):
 
 REMOTE = """
     import sys
-    sys.modules["elmo_hf"] = None  # importing it fails, as where it is not installed
     import json
     from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
     source, target, first, second = sys.argv[1], sys.argv[2], *map(json.loads, sys.argv[3:])
@@ -109,28 +103,11 @@ REMOTE = """
         AutoModel.from_pretrained(folder, trust_remote_code=True)
         model.save_pretrained(f"{target}/{name}")
         tokenizer.save_pretrained(f"{target}/{name}")
-    assert not any(name == "elmo_hf" and module for name, module in sys.modules.items())
     print(json.dumps(logits))
 """
 
 
-def run_without_the_package(source, target, cache):
-    environment = os.environ | {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
-    texts = [json.dumps(FIRST), json.dumps(SECOND)]
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(REMOTE), str(source), str(target), *texts],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=cache,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
-
-
-def test_a_saved_folder_brings_its_code(tmp_path):
+def test_a_saved_folder_brings_its_code(nursery, tmp_path):
     """Loaded where the package cannot be imported, and what is saved there once more."""
     expected = {}
     for classifier in CLASSIFIERS:
@@ -138,9 +115,10 @@ def test_a_saved_folder_brings_its_code(tmp_path):
         model.save_pretrained(tmp_path / "first" / classifier)
         ElmoTokenizer().save_pretrained(tmp_path / "first" / classifier)
         expected[classifier] = model(**encode(classifier)).logits
-    (tmp_path / "cache").mkdir()
-    found = run_without_the_package(tmp_path / "first", tmp_path / "second", tmp_path / "cache")
-    assert run_without_the_package(tmp_path / "second", tmp_path / "third", tmp_path / "cache") == found
+    texts = [json.dumps(FIRST), json.dumps(SECOND)]
+    found = nursery.run_without_the_package(REMOTE, tmp_path / "first", tmp_path / "second", *texts)
+    again = nursery.run_without_the_package(REMOTE, tmp_path / "second", tmp_path / "third", *texts)
+    assert again == found
     for classifier in CLASSIFIERS:
         torch.testing.assert_close(torch.tensor(found[classifier]), expected[classifier])
         config = json.loads((tmp_path / "second" / classifier / "config.json").read_text())
@@ -159,18 +137,8 @@ def test_the_trainer_trains(classifier, tmp_path):
     for first, second, label in zip(FIRST, SECOND, LABELS.tolist(), strict=True):
         pair = (first, second) if classifier == "esim" else (first,)
         examples.append(dict(tokenizer(*pair, is_split_into_words=True), label=label))
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path), max_steps=40, learning_rate=0.02, per_device_train_batch_size=2,
-        report_to="none", disable_tqdm=True, save_strategy="no", logging_strategy="no", use_cpu=True,
-        dataloader_pin_memory=False,
-    )  # fmt: skip
-    trainer = Trainer(model, arguments, train_dataset=examples, eval_dataset=examples,
-                      data_collator=DataCollatorWithPadding(tokenizer))  # fmt: skip
-    before = trainer.evaluate()["eval_loss"]
-    frozen = [parameter.clone() for parameter in model.elmo.parameters()]
-    trainer.train()
-    assert trainer.evaluate()["eval_loss"] < 0.5 * before
-    assert all(torch.equal(old, new) for old, new in zip(frozen, model.elmo.parameters(), strict=True))
+    collate = DataCollatorWithPadding(tokenizer)
+    trainer = teach(model, examples, collate, tmp_path, steps=40, learning_rate=0.02)
     predicted = trainer.predict(examples)
     assert predicted.predictions.argmax(axis=-1).tolist() == LABELS.tolist()
 

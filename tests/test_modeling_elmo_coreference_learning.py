@@ -1,10 +1,6 @@
 """Coreference learns, by hand and by the Trainer, and is saved and loaded elsewhere."""
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
@@ -18,7 +14,8 @@ from small_documents import (
     make,
     make_choosy,
 )
-from transformers import AutoModel, AutoTokenizer, Trainer, TrainingArguments
+from teaching import teach
+from transformers import AutoModel, AutoTokenizer
 
 from elmo_hf import (
     ElmoForCoreferenceResolution,
@@ -94,32 +91,12 @@ def test_the_trainer_trains_it(tmp_path):
     """Two documents a batch, and the last of them alone."""
     model = make(task_dropout=0.0, elmo_dropout=0.0, task_char_filters=[[3, 10]])
     documents = [(SENTENCES, GOLD), (SHORT, SHORT_GOLD), story(0)]
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path),
-        max_steps=30,
-        learning_rate=0.01,
-        per_device_train_batch_size=2,
-        per_device_eval_batch_size=2,
-        report_to="none",
-        disable_tqdm=True,
-        save_strategy="no",
-        logging_strategy="no",
-        use_cpu=True,
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-    )
-    trainer = Trainer(
-        model,
-        arguments,
-        train_dataset=documents,
-        eval_dataset=documents,
-        data_collator=lambda pairs: encode([one for one, _ in pairs], [gold for _, gold in pairs]),
-    )
-    before = trainer.evaluate()["eval_loss"]
-    frozen = [parameter.clone() for parameter in model.elmo.parameters()]
-    trainer.train()
-    assert trainer.evaluate()["eval_loss"] < 0.7 * before
-    assert all(torch.equal(old, new) for old, new in zip(frozen, model.elmo.parameters(), strict=True))
+
+    def collate(pairs):
+        return encode([one for one, _ in pairs], [gold for _, gold in pairs])
+
+    batches = {"per_device_eval_batch_size": 2, "remove_unused_columns": False}
+    teach(model, documents, collate, tmp_path, steps=30, learning_rate=0.01, share=0.7, **batches)
 
 
 @pytest.mark.parametrize("where", AT)
@@ -160,7 +137,6 @@ def test_a_backbones_folder_is_taken_over_and_the_rest_is_new(tmp_path):
 
 REMOTE = """
     import sys
-    sys.modules["elmo_hf"] = None  # importing it fails, as where it is not installed
     import json
     from transformers import AutoConfig, AutoModel, AutoTokenizer
     folder, sentences = sys.argv[1], json.loads(sys.argv[2])
@@ -172,33 +148,17 @@ REMOTE = """
     found = {"logits": logits.tolist(), "clusters": clusters}
     model.save_pretrained(sys.argv[3])
     tokenizer.save_pretrained(sys.argv[3])
-    assert not any(name == "elmo_hf" and module for name, module in sys.modules.items())
     print(json.dumps(found))
 """
 
 
-def run_without_the_package(folder, target, cache):
-    environment = os.environ | {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(REMOTE), str(folder), json.dumps(SENTENCES), str(target)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=cache,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
-
-
-def test_a_saved_folder_brings_its_code(tmp_path):
+def test_a_saved_folder_brings_its_code(nursery, tmp_path):
     """With tokenizer, where the package cannot be imported; saved there, and loaded again."""
     model = make_choosy()
     model.save_pretrained(tmp_path / "first")
     ElmoTokenizer().save_pretrained(tmp_path / "first")
-    (tmp_path / "cache").mkdir()
-    found = run_without_the_package(tmp_path / "first", tmp_path / "second", tmp_path / "cache")
+    sentences = json.dumps(SENTENCES)
+    found = nursery.run_without_the_package(REMOTE, tmp_path / "first", sentences, tmp_path / "second")
     logits = model(**encode([SENTENCES], [GOLD])).logits[0, :, :2]
     torch.testing.assert_close(torch.tensor(found["logits"]), logits)
     clusters = [[tuple(mention) for mention in cluster] for cluster in found["clusters"]]

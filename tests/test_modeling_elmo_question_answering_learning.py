@@ -1,15 +1,12 @@
 """Question answering learns, answers in the text's own letters, is saved and loaded elsewhere."""
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
 from small_questions import BOTH, CONTEXTS, OPTIONS, PLACES, QUESTIONS, SMALL, make, pairs
-from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding, Trainer, TrainingArguments
+from teaching import teach
+from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding
 
 from elmo_hf import ElmoConfig, ElmoForQuestionAnswering, ElmoLayerCache, ElmoModel, ElmoTokenizer
 from elmo_hf.metrics_squad import squad_scores
@@ -78,30 +75,7 @@ def test_the_trainer_trains_it(tmp_path):
         )
         for question, context, (start, end) in zip(QUESTIONS, CONTEXTS, PLACES.tolist(), strict=True)
     ]
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path),
-        max_steps=80,
-        learning_rate=0.01,
-        per_device_train_batch_size=2,
-        report_to="none",
-        disable_tqdm=True,
-        save_strategy="no",
-        logging_strategy="no",
-        use_cpu=True,
-        dataloader_pin_memory=False,
-    )
-    trainer = Trainer(
-        model,
-        arguments,
-        train_dataset=examples,
-        eval_dataset=examples,
-        data_collator=DataCollatorWithPadding(tokenizer),
-    )
-    before = trainer.evaluate()["eval_loss"]
-    frozen = [parameter.clone() for parameter in model.elmo.parameters()]
-    trainer.train()
-    assert trainer.evaluate()["eval_loss"] < 0.5 * before
-    assert all(torch.equal(old, new) for old, new in zip(frozen, model.elmo.parameters(), strict=True))
+    teach(model, examples, DataCollatorWithPadding(tokenizer), tmp_path, steps=80, learning_rate=0.01)
 
 
 # ---- answers in text
@@ -219,7 +193,6 @@ def test_a_new_head_on_a_trained_biLM(tmp_path):
 
 REMOTE = """
     import sys
-    sys.modules["elmo_hf"] = None  # importing it fails, as where it is not installed
     import json
     from transformers import AutoModel, AutoModelForQuestionAnswering, AutoTokenizer
     folder, questions, contexts = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
@@ -229,27 +202,11 @@ REMOTE = """
     AutoModel.from_pretrained(folder, trust_remote_code=True)
     model.save_pretrained(sys.argv[4])
     tokenizer.save_pretrained(sys.argv[4])
-    assert not any(name == "elmo_hf" and module for name, module in sys.modules.items())
     print(json.dumps(found))
 """
 
 
-def run_without_the_package(folder, target, cache):
-    arguments = [str(folder), json.dumps(QUESTIONS), json.dumps(CONTEXTS), str(target)]
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(REMOTE), *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"},
-        cwd=cache,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
-
-
-def test_a_saved_folder_brings_its_code(tmp_path):
+def test_a_saved_folder_brings_its_code(nursery, tmp_path):
     """Where the package cannot be imported: loaded, asked, saved there, and loaded again."""
     model, tokenizer = make(**BOTH).eval(), ElmoTokenizer()
     model.save_pretrained(tmp_path / "first")
@@ -258,11 +215,11 @@ def test_a_saved_folder_brings_its_code(tmp_path):
     assert auto_map["AutoModelForQuestionAnswering"] == (
         "modeling_elmo_question_answering.ElmoForQuestionAnswering"
     )
-    (tmp_path / "cache").mkdir()
-    found = run_without_the_package(tmp_path / "first", tmp_path / "second", tmp_path / "cache")
+    texts = [json.dumps(QUESTIONS), json.dumps(CONTEXTS)]
+    found = nursery.run_without_the_package(REMOTE, tmp_path / "first", *texts, tmp_path / "second")
     expected = model.answer(QUESTIONS, CONTEXTS, tokenizer, top_k=2)
     assert found == [
         [one | {"score": pytest.approx(one["score"], rel=1e-4)} for one in row] for row in expected
     ]
-    again = run_without_the_package(tmp_path / "second", tmp_path / "third", tmp_path / "cache")
+    again = nursery.run_without_the_package(REMOTE, tmp_path / "second", *texts, tmp_path / "third")
     assert again == found
