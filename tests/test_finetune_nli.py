@@ -9,6 +9,8 @@ import pytest
 from datasets import Dataset, DatasetDict
 from transformers import pipeline
 
+from elmo_hf import ElmoTokenizer
+
 TRAINING = Path(__file__).resolve().parent.parent / "training"
 sys.path.insert(0, str(TRAINING))
 
@@ -90,14 +92,25 @@ def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, finetune):
     assert [one["label"] for one in found] == ["entailment", "contradiction"]
 
 
-def test_endless_pairs_are_left_out_of_training(tmp_path, finetune):
+def test_endless_pairs_are_left_out_of_training_and_shortened_elsewhere(tmp_path, finetune, monkeypatch):
     files = write_pairs(tmp_path)
     endless = f"made-up\t{'The dog runs . ' * 200}\tThe dog moves .\tentailment"
     for split in ("train", "test"):
         path = tmp_path / f"{split}.tsv"
         header, *lines = path.read_text(encoding="utf-8").split("\n")
         path.write_text("\n".join([header, endless, *lines[:39]]), encoding="utf-8")
+    read_longest = []
+    tokenize = ElmoTokenizer.__call__
+    monkeypatch.setattr(
+        ElmoTokenizer,
+        "__call__",
+        lambda self, *sides, **more: (
+            read_longest.append(max(len(words) for side in sides for words in side))
+            or tokenize(self, *sides, **more)
+        ),
+    )
     finetune(*files, "--output", tmp_path / "run", "--train-size", 16, "--max-words", 50)
+    assert max(read_longest) == 50
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["left_out_of_training"] == 1
     assert results["examples"] == {"train": 16, "dev": 40, "test": 40}

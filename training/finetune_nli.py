@@ -7,9 +7,10 @@
 
 A file's first line names its columns, with tabs between them; those read are `sentence1`, `sentence2` (words
 with blanks between them) and `label`. A dataset has them, or `premise`, `hypothesis` and `label`. Pairs on
-whose label the annotators did not agree (`-`) are left out, and from training those of more than
-`--max-words` words: every word of one sentence is compared with every word of the other, and there are copies
-of MultiNLI with a "sentence" of thirty thousand words, which a stray quotation mark has made.
+whose label the annotators did not agree (`-`) are left out. Every word of one sentence is compared with every
+word of the other, and there are copies of MultiNLI with a "sentence" of thirty thousand words, which a stray
+quotation mark has made. So pairs of more than `--max-words` words are left out of training, and dev and test
+sentences of more are read up to there.
 """
 
 from collections.abc import Callable
@@ -89,7 +90,9 @@ def main() -> None:
     parser = make_parser(__doc__, batch_size=32, learning_rate=4e-4, epochs=75, patience=5, clip=5.0)
     help = "that much of the sum of the weight matrices' squares is added to the loss (0.0001)"
     parser.add_argument("--l2", type=float, default=1e-4, help=help)
-    parser.add_argument("--max-words", type=int, default=400, help="of a pair in training (400)")
+    parser.add_argument(
+        "--max-words", type=int, default=400, help="of a train pair, or another sentence (400)"
+    )
     flags = parser.parse_args()
     if not 0 <= flags.l2 < float("inf"):
         raise ValueError(f"--l2 must be 0 or more, but is {flags.l2}.")
@@ -98,6 +101,8 @@ def main() -> None:
     if not short:
         raise ValueError(f"no train pair has {flags.max_words} words or fewer; set --max-words higher.")
     left_out, data["train"] = len(data["train"]) - len(short), short
+    for split in ("dev", "test"):
+        data[split] = [shortened(one, flags.max_words) for one in data[split]]
     task = Task("nli", ElmoForSequenceClassification, CONFIG, collate_texts(LABELS), score, best="accuracy")
     task.trainer = partial(HalvingTrainer, l2=flags.l2)
     task.length = lambda one: len(one["sentences"][0])  # a hypothesis's length may tell its label
@@ -105,6 +110,11 @@ def main() -> None:
     results = finetune(task, flags, data, id2label=names, freeze_task_words=flags.vectors is not None)
     results["left_out_of_training"] = left_out
     write_json(Path(flags.output) / "results.json", results)
+
+
+def shortened(one: Example, words: int) -> Example:
+    sentences = [sentence[:words] for sentence in one["sentences"]]
+    return example(one["label"], LABELS, "", *sentences)
 
 
 def read(path: Path) -> list[Example]:
