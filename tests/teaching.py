@@ -1,4 +1,4 @@
-"""A head that `Trainer` teaches some examples, and whose frozen biLM stays as it was."""
+"""What every head can learn by: `Trainer`, with its frozen biLM as it was; and half precision."""
 
 import torch
 from transformers import Trainer, TrainingArguments
@@ -31,3 +31,18 @@ def teach(model, examples, collate, folder, steps, learning_rate, share=0.5, **a
     assert trainer.evaluate()["eval_loss"] < share * before
     assert all(torch.equal(old, new) for old, new in zip(frozen, model.elmo.parameters(), strict=True))
     return trainer
+
+
+def learns_in_half_precision(model, batch):
+    """Under autocast the loss is about the same, and so is the gradient as a whole."""
+    found = []
+    for is_half in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            loss = model(**batch).loss
+        loss.backward()
+        gradients = [one.grad.flatten() for one in model.parameters() if one.grad is not None]
+        found.append((loss.item(), torch.cat(gradients)))
+    (loss, gradient), (half_loss, half_gradient) = found
+    assert abs(half_loss - loss) < 0.1 * abs(loss)
+    assert (half_gradient - gradient).norm() < 0.2 * gradient.norm()

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from small_classifiers import CLASSIFIERS, FIRST, LABELS, SECOND, encode, make, make_keen
-from teaching import teach
+from teaching import learns_in_half_precision, teach
 from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
@@ -141,6 +141,12 @@ def test_the_trainer_trains(classifier, tmp_path):
     trainer = teach(model, examples, collate, tmp_path, steps=40, learning_rate=0.02)
     predicted = trainer.predict(examples)
     assert predicted.predictions.argmax(axis=-1).tolist() == LABELS.tolist()
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_half_precision(classifier):
+    batch = encode(classifier) | {"labels": LABELS}
+    learns_in_half_precision(make(classifier).eval(), batch)
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)

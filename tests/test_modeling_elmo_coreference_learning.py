@@ -14,7 +14,7 @@ from small_documents import (
     make,
     make_choosy,
 )
-from teaching import teach
+from teaching import learns_in_half_precision, teach
 from transformers import AutoModel, AutoTokenizer
 
 from elmo_hf import (
@@ -97,6 +97,10 @@ def test_the_trainer_trains_it(tmp_path):
 
     batches = {"per_device_eval_batch_size": 2, "remove_unused_columns": False}
     teach(model, documents, collate, tmp_path, steps=30, learning_rate=0.01, share=0.7, **batches)
+
+
+def test_half_precision():
+    learns_in_half_precision(make(), encode([SENTENCES], [GOLD]))
 
 
 @pytest.mark.parametrize("where", AT)

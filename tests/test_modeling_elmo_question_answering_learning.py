@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from small_questions import BOTH, CONTEXTS, OPTIONS, PLACES, QUESTIONS, SMALL, make, pairs
-from teaching import teach
+from teaching import learns_in_half_precision, teach
 from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding
 
 from elmo_hf import ElmoConfig, ElmoForQuestionAnswering, ElmoLayerCache, ElmoModel, ElmoTokenizer
@@ -76,6 +76,10 @@ def test_the_trainer_trains_it(tmp_path):
         for question, context, (start, end) in zip(QUESTIONS, CONTEXTS, PLACES.tolist(), strict=True)
     ]
     teach(model, examples, DataCollatorWithPadding(tokenizer), tmp_path, steps=80, learning_rate=0.01)
+
+
+def test_half_precision():
+    learns_in_half_precision(make(**BOTH).eval(), pairs(places=PLACES))
 
 
 # ---- answers in text

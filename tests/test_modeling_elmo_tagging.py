@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from teaching import teach
+from teaching import learns_in_half_precision, teach
 from transformers import AutoModelForTokenClassification, pipeline
 from transformers import DataCollatorForTokenClassification as Collator
 
@@ -326,6 +326,12 @@ def test_the_trainer_trains_the_tagger(model_class, use_crf, tmp_path):
             row["predicate_mask"] = [int(place == 1) for place in range(len(words))]
         examples.append(row)
     teach(model, examples, as_batch(tokenizer), tmp_path, steps=40, learning_rate=0.05)
+
+
+@pytest.mark.parametrize("model_class", CLASSES)
+def test_half_precision(model_class):
+    model = make(model_class).eval()
+    learns_in_half_precision(model, encode(model))
 
 
 def groups(words, probabilities):

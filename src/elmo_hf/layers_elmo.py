@@ -178,9 +178,11 @@ class ElmoHighwayLSTM(nn.Module):
         """(batch, words, input_size) -> (batch, words, hidden_size), from left to right"""
         if x.shape[1] == 0:
             return x.new_zeros(*x.shape[:2], self.hidden_size)
-        from_input, carried = (x @ self.input_weight).split([5 * self.hidden_size, self.hidden_size], dim=-1)
-        kept = self.dropout(x.new_ones(len(x), self.hidden_size))
-        return _HighwaySteps.apply(from_input + self.bias, carried, kept, self.recurrent_weight)
+        of_x = (x @ self.input_weight).to(self.bias.dtype)
+        from_input, carried = of_x.split([5 * self.hidden_size, self.hidden_size], dim=-1)
+        kept = self.dropout(carried.new_ones(len(x), self.hidden_size))
+        with torch.autocast(x.device.type, enabled=False):  # what recurs is of the weights' type
+            return _HighwaySteps.apply(from_input + self.bias, carried, kept, self.recurrent_weight)
 
 
 class _HighwaySteps(torch.autograd.Function):
@@ -189,7 +191,8 @@ class _HighwaySteps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, from_input: Tensor, carried: Tensor, kept: Tensor, weight: Tensor) -> Tensor:
-        """from_input (batch, words, 5 * cells), kept (batch, cells); the others (batch, words, cells)"""
+        """(batch, words, 5 * cells), (batch, words, cells), (batch, cells), (cells, 5 * cells)
+        -> (batch, words, cells)"""
         cells = kept.shape[1]
         from_input = from_input.clone()
         from_input[:, :, 2 * cells : 3 * cells] += 1  # to begin with, a cell forgets little
@@ -216,17 +219,18 @@ class _HighwaySteps(torch.autograd.Function):
         by_cell = torch.stack([j * i * (1 - i), i * (1 - j**2), last_c * f * (1 - f)], dim=2)
         by_output = torch.stack([r * tanh_c * o * (1 - o), (o * tanh_c - carried) * r * (1 - r)], dim=2)
         cell_by_output = r * o * (1 - tanh_c**2)
-        for_h = for_c = torch.zeros_like(kept)
-        for_gates, for_outputs = [], []
-        for t in reversed(range(carried.shape[1])):
-            for_output = kept * (from_above[0][:, t] + for_h)
-            for_c = for_c + for_output * cell_by_output[:, t]
-            parts = [for_c[:, None] * by_cell[:, t], for_output[:, None] * by_output[:, t]]
-            for_gates.append(torch.cat(parts, dim=1).flatten(1))
-            for_outputs.append(for_output)
-            for_h, for_c = for_gates[-1] @ weight.T, for_c * f[:, t]
-        for_input, for_output = (torch.stack(steps[::-1], dim=1) for steps in (for_gates, for_outputs))
-        for_weight = last_h.flatten(0, 1).T @ for_input.flatten(0, 1)
+        with torch.autocast(kept.device.type, enabled=False):
+            for_h = for_c = torch.zeros_like(kept)
+            for_gates, for_outputs = [], []
+            for t in reversed(range(carried.shape[1])):
+                for_output = kept * (from_above[0][:, t] + for_h)
+                for_c = for_c + for_output * cell_by_output[:, t]
+                parts = [for_c[:, None] * by_cell[:, t], for_output[:, None] * by_output[:, t]]
+                for_gates.append(torch.cat(parts, dim=1).flatten(1))
+                for_outputs.append(for_output)
+                for_h, for_c = for_gates[-1] @ weight.T, for_c * f[:, t]
+            for_input, for_output = (torch.stack(steps[::-1], dim=1) for steps in (for_gates, for_outputs))
+            for_weight = last_h.flatten(0, 1).T @ for_input.flatten(0, 1)
         return for_input, for_output * (1 - r), None, for_weight
 
 
