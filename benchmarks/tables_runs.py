@@ -213,13 +213,13 @@ def told(places: Places, run: Run) -> list[str]:
 
 
 def paces(places: Places) -> dict[Any, float]:
-    """Seconds taken over seconds estimated, of what is done: for each kind of run, and for all by None."""
+    """Seconds of a processor over those estimated: for each kind of run that was done, and for all (None)."""
     taken: dict[Any, list[float]] = {}
     for result in stored(places).values():
         run = Run(**{one.name: result[one.name] for one in fields(Run)})
         if result["flags"] == recipe_flags(run, places.plan):
             for kind in (kind_of(run), None):
-                taken.setdefault(kind, []).append(result["seconds"] / estimate(run, places.plan))
+                taken.setdefault(kind, []).append(result["processor_seconds"] / estimate(run, places.plan))
     return {kind: sum(values) / len(values) for kind, values in taken.items()}
 
 

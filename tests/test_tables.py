@@ -73,7 +73,7 @@ def result(run, score, plan=TASKS, **more):
     """What `record` keeps of a run, as far as it is collected."""
     metrics = {plan[run.task].metric, PUBLISHED[run.task].metric or plan[run.task].metric}
     scores = {split: dict.fromkeys(metrics, score) for split in ("dev", "test")}
-    facts = {"flags": recipe_flags(run, plan), "seconds": 60.0, "weights": "abc"}
+    facts = {"flags": recipe_flags(run, plan), "processor_seconds": 60.0, "weights": "abc"}
     return vars(run) | {"scores": scores} | facts | more
 
 
@@ -409,6 +409,6 @@ def test_estimates_follow_what_was_measured(tmp_path):
     assert run.place == "none"
     kept = tmp_path / "tables" / "runs" / f"{run.name('tiny')}.json"
     kept.parent.mkdir(parents=True)
-    kept.write_text(json.dumps(result(run, 0.5) | {"seconds": 3 * 60 * before[0]}))
+    kept.write_text(json.dumps(result(run, 0.5) | {"processor_seconds": 3 * 60 * before[0]}))
     after = tables_runs.minutes_left(places, runs)
     assert after == pytest.approx([3 * minutes for minutes in before])
