@@ -4,23 +4,20 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 
-def teach(model, examples, collate, folder, steps, learning_rate, share=0.5, **arguments):
+def arguments(folder, steps, learning_rate, **more):
+    """For a Trainer that learns, and neither says nor writes anything."""
+    quiet = {"report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_strategy": "no"}
+    here = {"use_cpu": True, "dataloader_pin_memory": False}
+    return TrainingArguments(
+        output_dir=str(folder), max_steps=steps, learning_rate=learning_rate, **quiet, **here, **more
+    )
+
+
+def teach(model, examples, collate, folder, steps, learning_rate, share=0.5, **more):
     """The loss falls below that share of what it was. Returns the Trainer."""
     trainer = Trainer(
         model,
-        TrainingArguments(
-            output_dir=str(folder),
-            max_steps=steps,
-            learning_rate=learning_rate,
-            per_device_train_batch_size=2,
-            report_to="none",
-            disable_tqdm=True,
-            save_strategy="no",
-            logging_strategy="no",
-            use_cpu=True,
-            dataloader_pin_memory=False,
-            **arguments,
-        ),
+        arguments(folder, steps, learning_rate, per_device_train_batch_size=2, **more),
         train_dataset=examples,
         eval_dataset=examples,
         data_collator=collate,

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from datasets import Dataset
+from teaching import arguments
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -12,7 +13,6 @@ from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
     Trainer,
-    TrainingArguments,
     pipeline,
 )
 
@@ -168,21 +168,9 @@ def test_the_trainer_trains_and_its_checkpoint_loads(folder, tmp_path):
     tokenizer = ElmoTokenizer.from_pretrained(folder)
     examples = [dict(tokenizer(text)) for text in TEXTS * 4]
     model = ElmoForPreTraining.from_pretrained(folder)
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path / "run"),
-        max_steps=30,
-        learning_rate=0.02,
-        per_device_train_batch_size=6,
-        report_to="none",
-        disable_tqdm=True,
-        save_strategy="no",
-        logging_strategy="no",
-        use_cpu=True,
-        dataloader_pin_memory=False,
-        label_names=[],
-    )
+    settings = arguments(tmp_path / "run", 30, 0.02, per_device_train_batch_size=6, label_names=[])
     trainer = Trainer(
-        model, arguments, train_dataset=examples, eval_dataset=examples, processing_class=tokenizer,
+        model, settings, train_dataset=examples, eval_dataset=examples, processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
     )  # fmt: skip
     with torch.no_grad():

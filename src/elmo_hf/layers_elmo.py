@@ -132,7 +132,7 @@ class ElmoBiRNN(nn.Module):
             return x.new_zeros(*mask.shape, self.output_size)
         # With a row's words in front, and for the other direction their mirror image in front, padding is
         # read last and changes no word. A packed sequence would do the same, but slower on a CPU.
-        order, mirror = _words_first(mask), _mirror(mask)
+        order, mirror = words_first(mask), _mirror(mask)
         x = _reorder(x.masked_fill(~mask[:, :, None], 0), order)
         for forward_layer, backward_layer in zip(self.forward_layers, self.backward_layers, strict=True):
             x = self.dropout(x)
@@ -142,7 +142,7 @@ class ElmoBiRNN(nn.Module):
         return _reorder(x, order.argsort(dim=1)).masked_fill(~mask[:, :, None], 0)
 
 
-def _words_first(mask: Tensor) -> Tensor:
+def words_first(mask: Tensor) -> Tensor:
     """Where each row's words stand, and then its padding."""
     return (~mask).int().argsort(dim=1, stable=True)
 
@@ -175,9 +175,7 @@ class ElmoHighwayLSTM(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, words, input_size) -> (batch, words, hidden_size), from left to right"""
-        if x.shape[1] == 0:
-            return x.new_zeros(*x.shape[:2], self.hidden_size)
+        """(batch, words, input_size) -> (batch, words, hidden_size), from left to right; one word or more"""
         of_x = (x @ self.input_weight).to(self.bias.dtype)
         from_input, carried = of_x.split([5 * self.hidden_size, self.hidden_size], dim=-1)
         kept = self.dropout(carried.new_ones(len(x), self.hidden_size))
@@ -250,7 +248,7 @@ class ElmoInterleavedRNN(nn.Module):
         """(batch, words, input_size), (batch, words) -> (batch, words, output_size), zero at padding"""
         if mask.numel() == 0:
             return x.new_zeros(*mask.shape, self.output_size)
-        order, mirror = _words_first(mask), _mirror(mask)
+        order, mirror = words_first(mask), _mirror(mask)
         x = _reorder(x.masked_fill(~mask[:, :, None], 0), order)
         for number, layer in enumerate(self.layers):
             is_forward = number % 2 == 0

@@ -20,7 +20,7 @@ from transformers.utils import can_return_tuple
 
 from .checks_elmo import check_range, check_shape, word_mask
 from .configuration_elmo import ElmoConfig
-from .layers_elmo import ElmoBiRNN, ElmoVariationalDropout
+from .layers_elmo import ElmoBiRNN, ElmoVariationalDropout, words_first
 from .task_elmo import ElmoTaskInput, ElmoTaskModel
 from .words_elmo import SENTENCE_BEGIN, SENTENCE_END
 
@@ -163,7 +163,7 @@ class ElmoPairs:
     def __init__(self, mask: Tensor) -> None:
         self.places = mask.shape[1]
         longest = max(mask.sum(dim=1).tolist(), default=0)
-        self.order = (~mask).int().argsort(dim=1, stable=True)[:, :longest]  # the words to the front
+        self.order = words_first(mask)[:, :longest]
         self.mask = mask.gather(1, self.order)
 
     def apart(self, x: Tensor | None) -> Tensor | None:
