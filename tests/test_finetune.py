@@ -224,6 +224,13 @@ def test_fewer_examples_are_among_the_more_and_keep_their_order():
     assert few == drawn_of(train=5, dev=7)
 
 
+def test_what_is_judged_is_read_longest_first():
+    data = {split: [{"tokens": ["a"] * length} for length in (2, 5, 1)] for split in ("train", "dev", "test")}
+    found = finetuning.longest_first(data)
+    lengths = {split: [len(one["tokens"]) for one in examples] for split, examples in found.items()}
+    assert lengths == {"train": [2, 5, 1], "dev": [5, 2, 1], "test": [5, 2, 1]}
+
+
 @pytest.mark.parametrize("size", [0, 51])
 def test_a_size_that_cannot_be_drawn(size):
     with pytest.raises(ValueError, match=f"--dev-size must be from 1 to 50, but is {size}"):

@@ -45,6 +45,7 @@ from elmo_hf.word_vectors import load_word_vectors, read_word_vectors
 
 Example = dict[str, Any]  # `tokens` and what the task wants to know of them
 SPLITS = ("train", "dev", "test")
+EVALUATED_TIMES = 4  # as many examples at once as in training: there are no gradients to keep
 SMOKE_EPOCHS = 8
 SMOKE_EXAMPLES = {"train": 300, "dev": 100, "test": 100}
 # The biLM of a smoke run is random and small, and so is what stands on it.
@@ -214,6 +215,16 @@ def drawn(data: dict[str, list[Example]], flags: argparse.Namespace) -> dict[str
     return kept
 
 
+def longest_first(data: dict[str, list[Example]]) -> dict[str, list[Example]]:
+    """Dev and test examples in the order of their length, so that little padding is read, and too little
+    memory shows at once."""
+    in_order = {
+        split: sorted(data[split], key=lambda one: len(one["tokens"]), reverse=True)
+        for split in ("dev", "test")
+    }
+    return data | in_order
+
+
 def labels_of(data: dict[str, list[Example]], scheme: str | None = None) -> list[str]:
     """Names of all labels, in an order that does not depend on the sentences'. With scheme BIO, every I- has
     its B-, and O is there."""
@@ -334,7 +345,7 @@ def finetune(
     output = Path(flags.output)
     if (output / "results.json").exists():
         raise ValueError(f"{output} holds the results of a run; name another --output.")
-    data = drawn(data, flags)
+    data = longest_first(drawn(data, flags))
     start = prepare(task, flags, data, **config)
     output.mkdir(parents=True, exist_ok=True)
     runs: dict[str, Any] = {}
@@ -404,7 +415,7 @@ def arguments(flags: argparse.Namespace, seed: int, best: str) -> TrainingArgume
         output_dir=str(Path(flags.output) / f"checkpoints-{seed}"),
         num_train_epochs=min(flags.epochs, SMOKE_EPOCHS) if flags.smoke else flags.epochs,
         per_device_train_batch_size=flags.batch_size,
-        per_device_eval_batch_size=flags.batch_size,
+        per_device_eval_batch_size=EVALUATED_TIMES * flags.batch_size,
         max_grad_norm=flags.clip,
         lr_scheduler_type="constant",
         eval_strategy="epoch",
