@@ -21,12 +21,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:  # torch and transformers take seconds to import, and `--help` must not
-    from elmo_hf.perplexity import Perplexity
+from elmo_hf.perplexity import Perplexity
+
+# Each command imports for itself what it runs, so that none waits for another's h5py, matplotlib or server.
 
 Model = Annotated[
     str | None,
@@ -270,7 +271,7 @@ def perplexity(
             _print_perplexity(found, language_model.config.vocab_size)
 
 
-def _print_perplexity(found: "Perplexity", vocab_size: int) -> None:
+def _print_perplexity(found: Perplexity, vocab_size: int) -> None:
     typer.echo(
         f"{found.sentences:,} sentences, {found.tokens:,} tokens in each direction (words, and a boundary a "
         f"sentence).\n{found.unknown:.2%} of the words are <UNK>. Softmax over all {vocab_size:,} words; "
