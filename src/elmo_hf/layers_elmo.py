@@ -99,7 +99,47 @@ class ElmoVariationalDropout(nn.Dropout):
         return x * F.dropout(torch.ones_like(x[:, :1]), self.p) if self.training else x
 
 
-class ElmoBiRNN(nn.Module):
+class ElmoRNN(nn.Module):
+    """Layers that read words from the left and from the right, whatever padding stands between them.
+
+    A row's words are put in front, and for the other direction their mirror image is, so that padding is read
+    last and changes no word. A packed sequence would do the same, but slower on a CPU.
+    """
+
+    output_size: int
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, words, input_size), (batch, words) -> (batch, words, output_size), zero at padding"""
+        if mask.numel() == 0:
+            return x.new_zeros(*mask.shape, self.output_size)
+        order = words_first(mask)
+        x = _reorder(x.masked_fill(~mask[:, :, None], 0), order)
+        x = self.read(x, _mirror(mask))
+        return _reorder(x, order.argsort(dim=1)).masked_fill(~mask[:, :, None], 0)
+
+    def read(self, x: Tensor, mirror: Tensor) -> Tensor:
+        """(batch, words, input_size), words first; `mirror` is their order from the right, (batch, words)"""
+        raise NotImplementedError
+
+
+def words_first(mask: Tensor) -> Tensor:
+    """Where each row's words stand, and then its padding."""
+    return (~mask).int().argsort(dim=1, stable=True)
+
+
+def _mirror(mask: Tensor) -> Tensor:
+    """Where each row's words stand when they are read from the right, with padding left at the end."""
+    places = torch.arange(mask.shape[1], device=mask.device)
+    from_right = mask.sum(dim=1, keepdim=True) - 1 - places
+    return torch.where(from_right >= 0, from_right, places)
+
+
+def _reorder(x: Tensor, order: Tensor) -> Tensor:
+    """Each row's words in another order: (batch, words, dim), (batch, words) -> (batch, words, dim)"""
+    return x.gather(1, order[:, :, None].expand_as(x))
+
+
+class ElmoBiRNN(ElmoRNN):
     r"""A stack of bidirectional LSTMs or GRUs, with variational dropout on what each layer reads.
 
     Args:
@@ -126,37 +166,13 @@ class ElmoBiRNN(nn.Module):
         self.forward_layers = nn.ModuleList(make(size, hidden_size, batch_first=True) for size in sizes)
         self.backward_layers = nn.ModuleList(make(size, hidden_size, batch_first=True) for size in sizes)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, words, input_size), (batch, words) -> (batch, words, output_size), zero at padding"""
-        if mask.numel() == 0:
-            return x.new_zeros(*mask.shape, self.output_size)
-        # With a row's words in front, and for the other direction their mirror image in front, padding is
-        # read last and changes no word. A packed sequence would do the same, but slower on a CPU.
-        order, mirror = words_first(mask), _mirror(mask)
-        x = _reorder(x.masked_fill(~mask[:, :, None], 0), order)
+    def read(self, x: Tensor, mirror: Tensor) -> Tensor:
         for forward_layer, backward_layer in zip(self.forward_layers, self.backward_layers, strict=True):
             x = self.dropout(x)
             from_left = forward_layer(x)[0]
             from_right = _reorder(backward_layer(_reorder(x, mirror))[0], mirror)
             x = torch.cat([from_left, from_right], dim=-1)
-        return _reorder(x, order.argsort(dim=1)).masked_fill(~mask[:, :, None], 0)
-
-
-def words_first(mask: Tensor) -> Tensor:
-    """Where each row's words stand, and then its padding."""
-    return (~mask).int().argsort(dim=1, stable=True)
-
-
-def _mirror(mask: Tensor) -> Tensor:
-    """Where each row's words stand when they are read from the right, with padding left at the end."""
-    places = torch.arange(mask.shape[1], device=mask.device)
-    from_right = mask.sum(dim=1, keepdim=True) - 1 - places
-    return torch.where(from_right >= 0, from_right, places)
-
-
-def _reorder(x: Tensor, order: Tensor) -> Tensor:
-    """Each row's words in another order: (batch, words, dim), (batch, words) -> (batch, words, dim)"""
-    return x.gather(1, order[:, :, None].expand_as(x))
+        return x
 
 
 class ElmoHighwayLSTM(nn.Module):
@@ -232,10 +248,10 @@ class _HighwaySteps(torch.autograd.Function):
         return for_input, for_output * (1 - r), None, for_weight
 
 
-class ElmoInterleavedRNN(nn.Module):
+class ElmoInterleavedRNN(ElmoRNN):
     """Highway LSTMs on top of each other that read in turn from the left and from the right (He et al. 2017).
 
-    Called as `ElmoBiRNN` is; `output_size` is hidden_size, for a layer has one direction.
+    `output_size` is hidden_size, for a layer has one direction.
     """
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int, dropout: float = 0.0) -> None:
@@ -244,13 +260,8 @@ class ElmoInterleavedRNN(nn.Module):
         sizes = [input_size] + [hidden_size] * (num_layers - 1)
         self.layers = nn.ModuleList(ElmoHighwayLSTM(size, hidden_size, dropout) for size in sizes)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, words, input_size), (batch, words) -> (batch, words, output_size), zero at padding"""
-        if mask.numel() == 0:
-            return x.new_zeros(*mask.shape, self.output_size)
-        order, mirror = words_first(mask), _mirror(mask)
-        x = _reorder(x.masked_fill(~mask[:, :, None], 0), order)
+    def read(self, x: Tensor, mirror: Tensor) -> Tensor:
         for number, layer in enumerate(self.layers):
             is_forward = number % 2 == 0
             x = layer(x) if is_forward else _reorder(layer(_reorder(x, mirror)), mirror)
-        return _reorder(x, order.argsort(dim=1)).masked_fill(~mask[:, :, None], 0)
+        return x
