@@ -43,6 +43,7 @@ def draw_bars(rows: Rows, path: Path, title: str) -> None:
         axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
     names = [row["task"].replace(", ", "\n").replace(" texts\n", " texts,\n") for row in rows]
     axes.set_xticks(range(len(rows)), names, fontsize=7)
+    axes.margins(y=0.1)  # room for the highest number
     finish(axes, title, figure, path)
 
 

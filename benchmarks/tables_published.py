@@ -75,7 +75,8 @@ PUBLISHED = {
             Figure(81.1, "the paper's baseline, hidden test set", "Peters et al. 2018, Table 1", ELMO),
         ),
         "Theirs learn from all of SQuAD and have GloVe vectors; ours learns from a small part, of whose long "
-        "texts it reads the beginnings, and is judged on a part of the dev set.",
+        "texts it reads the beginnings and which without ELMo teaches it little, and is judged on a part of "
+        "the dev set.",
     ),
     "coref": Published(
         (
