@@ -217,7 +217,7 @@ class Table:
 
 
 SHARES = (1, 2, 5, 10, 20, 50, 100)
-MOST_EPOCHS = 4  # times as many, where there are few examples
+MOST_EPOCHS = 8  # times as many, where there are few examples, or the baseline would not begin to find names
 FEW, FEW_BATCH = 0.1, 8  # up to this share, batches are small, or there would be two or three steps an epoch
 EVALUATED = 0.1  # the share of an epoch's time that does not shrink with the train examples
 TUNED_TIMES = 4  # as long as with a frozen biLM, whose sentences are encoded once

@@ -313,7 +313,7 @@ def test_few_examples_are_read_more_often():
         share: " ".join(recipe_flags(run, TASKS)).count("--batch-size 8 ") for share, run in sizes.items()
     }
     assert batches == {1.0: 0, 0.5: 0, 0.01: 1}
-    assert epochs(sizes[0.01], task) == (4 * task.epochs, 4 * task.patience)
+    assert epochs(sizes[0.01], task) == (8 * task.epochs, 8 * task.patience)
 
 
 def test_recipes_know_these_flags():
