@@ -54,13 +54,14 @@ def call(monkeypatch, capsys):
 
     def run(*flags):
         monkeypatch.setattr(sys, "argv", ["tables.py", *map(str, flags)])
-        code = None
+        code = 0
         try:
             tables.main()
-        except SystemExit as end:
-            code = end.code
-        out, error = capsys.readouterr()
-        return out, error if code is None else f"{error}{code}"
+        except SystemExit as end:  # with a sentence, Python would write it and end with 1
+            code = 1 if isinstance(end.code, str) else end.code
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+        return code, *capsys.readouterr()
 
     return run
 
@@ -108,8 +109,8 @@ def names_of(seeds):
 
 
 def test_each_run_is_done_once_and_kept(stage):
-    out, error = stage("--seeds", "0", "1", "--jobs", "2")
-    assert error == ""
+    code, out, error = stage("--seeds", "0", "1", "--jobs", "2")
+    assert (code, error) == (0, "")
     assert sorted(stage.called()) == sorted(names_of([0, 1]))
     assert "0 runs left, about 0.0 hours" in out
     kept = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in stage.kept.iterdir()}
@@ -128,7 +129,7 @@ def test_each_run_is_done_once_and_kept(stage):
     assert row["baseline"]["mean"] == row["elmo"]["mean"] == 50.0
     assert row["missing"] == []
     assert (stage.folder / "results" / "table1.png").is_file()
-    assert stage("--seeds", "0", "1")[1] == ""
+    assert stage("--seeds", "0", "1")[0] == 0
     assert len(stage.called()) == 4
 
 
@@ -145,7 +146,7 @@ def test_a_killed_one_goes_on_at_the_run_that_was_cut_off(stage, sign):
     stage.wait.unlink()
     if sign == signal.SIGKILL:
         time.sleep(0.5)  # its recipe, which nobody has told to end, ends by itself
-    assert stage("--seeds", "0", "1")[1] == ""
+    assert stage("--seeds", "0", "1")[0] == 0
     done = names_of([0, 1])
     if sign == signal.SIGTERM:
         assert stage.called() == [*done[:3], *done[2:]]  # the third was begun again, the others not
@@ -175,7 +176,7 @@ def test_results_that_were_not_recorded_yet_are_not_made_again(stage):
     found |= {"seconds": 1.0, "processor_seconds": 1.0}
     results = {"runs": {"0": found}, "examples": {}, "versions": {}}
     (places.folder(run) / "results.json").write_text(json.dumps(results))
-    assert stage("--seeds", "0")[1] == ""
+    assert stage("--seeds", "0")[0] == 0
     assert stage.called() == names_of([0])[1:]
     assert len(list(stage.kept.iterdir())) == 2
 
@@ -183,21 +184,22 @@ def test_results_that_were_not_recorded_yet_are_not_made_again(stage):
 def test_a_failed_run_is_told_and_the_others_go_on(stage):
     recipe = stage.folder / "training" / "finetune_ner.py"
     recipe.write_text("import sys\nif '.none.' in ' '.join(sys.argv): sys.exit('no luck')\n" + RECIPE)
-    out, error = stage("--seeds", "0")
+    code, out, error = stage("--seeds", "0")
     first, second = names_of([0])
+    assert code == 1
     assert f"{first}: ended with 1: no luck" in out
-    assert error == f"tables.py: 1 failed, see their logs in {stage.folder / 'runs'}: {first}."
+    assert error == f"tables.py: 1 failed, see their logs in {stage.folder / 'runs'}: {first}.\n"
     assert [path.stem for path in stage.kept.iterdir()] == [second]
 
 
 def test_no_run_is_begun_when_the_minutes_are_over(stage):
-    assert stage("--minutes", "0")[1] == ""
+    assert stage("--minutes", "0")[0] == 0
     assert stage.called() == []
 
 
 def test_a_dry_run_writes_nothing_and_tells_the_time(stage):
-    out, error = stage("--dry-run", "--seeds", "0")
-    assert error == ""
+    code, out, _ = stage("--dry-run", "--seeds", "0")
+    assert code == 0
     assert [line.split()[-1] for line in out.splitlines()[:2]] == names_of([0])
     assert "2 runs left, about" in out
     assert not (stage.folder / "runs").exists()
@@ -226,7 +228,8 @@ def test_a_job_waits_for_what_another_makes(tmp_path):
 )
 def test_a_wrong_call_is_one_sentence(tmp_path, call, flags, message):
     folders = ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
-    _, error = call("--tasks", "ner-wnut", "--only", "table1", *folders, *flags)
+    code, _, error = call("--tasks", "ner-wnut", "--only", "table1", *folders, *flags)
+    assert code != 0
     assert message in error
     assert not list(tmp_path.iterdir())
 

@@ -58,6 +58,10 @@ SMOKE_ELMO: dict[str, Any] = {
 }
 
 
+def number_of_words(one: Example) -> int:
+    return len(one["tokens"])
+
+
 @dataclass
 class Task:
     """What a recipe knows of its task."""
@@ -74,7 +78,7 @@ class Task:
     trainer: Callable[..., "DecodingTrainer"] | None = None  # DecodingTrainer, if left out
     # Examples of like length share a batch, so that less padding is read. None, where an example's label may
     # go with its length: batches of one label teach badly.
-    length: Callable[[Example], int] | None = lambda one: len(one["tokens"])
+    length: Callable[[Example], int] | None = number_of_words
 
 
 def make_parser(doc: str, **recipe: Any) -> argparse.ArgumentParser:
@@ -218,11 +222,7 @@ def drawn(data: dict[str, list[Example]], flags: argparse.Namespace) -> dict[str
 def longest_first(data: dict[str, list[Example]]) -> dict[str, list[Example]]:
     """Dev and test examples in the order of their length, so that little padding is read, and too little
     memory shows at once."""
-    in_order = {
-        split: sorted(data[split], key=lambda one: len(one["tokens"]), reverse=True)
-        for split in ("dev", "test")
-    }
-    return data | in_order
+    return data | {split: sorted(data[split], key=number_of_words, reverse=True) for split in ("dev", "test")}
 
 
 def labels_of(data: dict[str, list[Example]], scheme: str | None = None) -> list[str]:
