@@ -233,6 +233,16 @@ def test_the_cache_starts_over_when_the_weights_change(tokenizer, encoding, tmp_
         assert torch.equal(after, model.read(**encoding).x)
 
 
+def test_the_cache_stays_when_the_same_weights_are_loaded_again(tokenizer, encoding):
+    """As a recipe does when it goes back to its best epoch."""
+    model = make(tokenizer).eval()
+    model.elmo_cache = ElmoLayerCache()
+    model.read(**encoding)
+    model.load_state_dict({name: weight.clone() for name, weight in model.state_dict().items()})
+    model.read(**encoding)
+    assert (model.elmo_cache.encoded, model.elmo_cache.reused) == (3, 3)
+
+
 def test_the_cache_keeps_all_layers_apart_from_the_top_alone(tokenizer, encoding):
     model = make(tokenizer, elmo_layers="top").eval()
     model.elmo_cache = ElmoLayerCache()

@@ -56,8 +56,8 @@ CONFIG = {
 
 
 class HalvingTrainer(DecodingTrainer):
-    """Halves the learning rate after each epoch in which the dev accuracy has not risen; in training, adds
-    `l2` times the squares of all weight matrices to the loss."""
+    """Halves the learning rate after each epoch in which the dev accuracy has not risen; adds `l2` times the
+    squares of all weight matrices to the loss."""
 
     def __init__(self, model: nn.Module, args: TrainingArguments, l2: float, **others: Any) -> None:
         args.lr_scheduler_type = SchedulerType.REDUCE_ON_PLATEAU
@@ -73,8 +73,6 @@ class HalvingTrainer(DecodingTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         found: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if not model.training:
-            return found
         classifier: Any = self.accelerator.unwrap_model(model).classifier
         penalty = self.l2 * squares(classifier)
         return (found[0] + penalty, found[1]) if return_outputs else found + penalty

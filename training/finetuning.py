@@ -310,7 +310,8 @@ def own_words(flags: argparse.Namespace, data: dict[str, list[Example]], dim: in
 
 
 class DecodingTrainer(Trainer):
-    """Is judged by what the model decides, `decode`, and not by its logits."""
+    """Is judged by what the model decides, `decode`, and not by its logits. Nothing is chosen by the loss on
+    other examples than those of training, so nobody waits for it."""
 
     length: Callable[[Example], int] | None = None  # see Task
 
@@ -328,14 +329,8 @@ class DecodingTrainer(Trainer):
         inputs = self._prepare_inputs(inputs)
         labels = {name: value for name, value in inputs.items() if name in self.label_names}
         read = {name: value for name, value in inputs.items() if name not in labels}
-        with torch.no_grad():
-            loss: Any = self.compute_loss(model, inputs)
-            found = self.accelerator.unwrap_model(model).decode(**read)
-        return (
-            loss.detach(),
-            found,
-            tuple(labels.values()) if len(labels) > 1 else next(iter(labels.values())),
-        )
+        found = self.accelerator.unwrap_model(model).decode(**read)
+        return None, found, tuple(labels.values()) if len(labels) > 1 else next(iter(labels.values()))
 
 
 def finetune(

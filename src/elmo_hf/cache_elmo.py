@@ -36,7 +36,8 @@ class ElmoLayerCache:
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
             weakref.finalize(self, self._file.close)
         self._kept: dict[bytes, Any] = {}  # a tensor, or its place in the file
-        self._weights: list[tuple[int, int]] = []
+        self._versions: list[tuple[int, int]] = []  # what tells without a look at the numbers
+        self._weights = b""
         self.encoded = self.reused = 0
 
     def __call__(
@@ -61,7 +62,11 @@ class ElmoLayerCache:
 
     def _start_over_if_changed(self, elmo: ElmoModel) -> None:
         tensors = [*elmo.parameters(), *elmo.buffers()]
-        weights = [(one.data_ptr(), 0 if one.is_inference() else one._version) for one in tensors]
+        versions = [(one.data_ptr(), 0 if one.is_inference() else one._version) for one in tensors]
+        if versions == self._versions:
+            return
+        self._versions = versions
+        weights = _fingerprint(tensors)  # as they may have been loaded again, which changes no number
         if weights != self._weights:
             self._weights = weights
             self._kept.clear()
@@ -112,3 +117,11 @@ class ElmoLayerCache:
         if length == 0:
             return torch.empty(0, size, dtype=dtype)
         return torch.frombuffer(bytearray(self._file.read(length)), dtype=dtype).view(-1, size)
+
+
+def _fingerprint(tensors: list[Tensor]) -> bytes:
+    found = hashlib.blake2b()
+    for one in tensors:
+        found.update(f"{one.dtype} {tuple(one.shape)} ".encode())
+        found.update(one.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return found.digest()
