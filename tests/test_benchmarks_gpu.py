@@ -66,7 +66,7 @@ def times_in(found):
 
 def test_everything_is_measured(results):
     assert list(results) == ["facts", *NAMES]
-    assert results["facts"]["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(results["facts"]["versions"]["torch"])  # then perhaps +cu130
     for name in NAMES[:-1]:
         times = list(times_in(results[name]))
         assert times

@@ -1,4 +1,4 @@
-"""The character network by tables, held to `ElmoCharacterEncoder.from_embeddings`: vectors and gradients.
+"""The character network by tables and by products, held to `from_embeddings`: vectors and gradients.
 
 Memory that is handed out without a value is filled with NaN, so that nothing can be read before it is
 written.
@@ -58,6 +58,13 @@ def by_tables(encoder, char_ids):
     return characters.encode(encoder, char_ids, True)
 
 
+def by_products(encoder, char_ids):
+    """As on a GPU."""
+    rows = characters.cut(char_ids.flatten(0, -2), encoder.config.char_filters)
+    words = characters.encode_by_products(encoder, encoder.char_embedding(rows))
+    return words.unflatten(0, char_ids.shape[:-1])
+
+
 def results(function, encoder, char_ids):
     """Vectors and gradients, of a loss that no two numbers can be exchanged in unseen."""
     encoder.zero_grad()
@@ -70,15 +77,16 @@ def results(function, encoder, char_ids):
 
 def assert_same(encoder, char_ids):
     expected = results(readable, encoder, char_ids)
-    found = results(by_tables, encoder, char_ids)
-    for name, want in expected.items():
-        if want is None:
-            assert found[name] is None, name
-            continue
-        assert found[name].dtype == want.dtype
-        size = max(1.0, want.abs().max().item()) if want.numel() else 1.0
-        difference = (found[name] - want).abs() / size
-        assert (difference < TOLERANCE[want.dtype]).all(), (name, difference.max())
+    for function in (by_tables, by_products):
+        found = results(function, encoder, char_ids)
+        for name, want in expected.items():
+            if want is None:
+                assert found[name] is None, name
+                continue
+            assert found[name].dtype == want.dtype
+            size = max(1.0, want.abs().max().item()) if want.numel() else 1.0
+            difference = (found[name] - want).abs() / size
+            assert (difference < TOLERANCE[want.dtype]).all(), (function, name, difference.max())
     return expected
 
 
@@ -213,6 +221,19 @@ def test_parts_that_are_not_plain_are_called(has_gradients, monkeypatch):
         change(encoder)
         with torch.set_grad_enabled(has_gradients):
             torch.testing.assert_close(encoder(char_ids), readable(encoder, char_ids), atol=1e-5, rtol=1e-5)
+
+
+def test_a_gpu_has_products_where_all_parts_are_plain(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    asked = []
+    products = characters.encode_by_products
+    monkeypatch.setattr(characters, "encode_by_products", lambda *given: asked.append(1) or products(*given))
+    encoder, char_ids = encoder_of(), char_ids_of([["Some", "words"]])
+    for times in (1, 1):
+        words = characters.encode(encoder, char_ids, by_tables=False)
+        torch.testing.assert_close(words, readable(encoder, char_ids))
+        assert len(asked) == times
+        encoder.convolutions[1].register_forward_hook(lambda module, given, found: found + 1)
 
 
 def test_weights_that_are_not_numbers_any_more():

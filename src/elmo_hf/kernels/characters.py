@@ -3,7 +3,8 @@
 A text repeats its words, so equal rows of character ids go through the network once. Of a row's padding only
 so much is kept as the widest filter can see. And, on a CPU, a convolution over characters is a sum of rows
 from tables: there are only 262 characters, so what a filter makes of each at each of its places is known
-beforehand.
+beforehand. On a GPU a convolution is one product over all places, for cuDNN prepares itself anew for every
+number and length of words, which hardly ever come twice.
 
 In training, the tables are made with gradient, and the sums and their maximum over the word are one autograd
 function: of all that a filter has seen in a word, one place with the maximum gets the gradient. The readable
@@ -12,7 +13,7 @@ weights either way; unless weights are zero, where sums of different characters 
 either is a gradient.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +39,9 @@ def encode(encoder: Any, char_ids: Tensor, by_tables: bool, precision: str = "fl
         rows, places = by_length(rows, places)
         words = encode_by_tables(encoder, rows, precision)
     else:
-        rows = cut(rows, encoder.config.char_filters)
-        words = encoder.from_embeddings(encoder.char_embedding(rows))
+        letters = encoder.char_embedding(cut(rows, encoder.config.char_filters))
+        by_product = rows.is_cuda and is_plain(encoder)
+        words = encode_by_products(encoder, letters) if by_product else encoder.from_embeddings(letters)
     return words[places].unflatten(0, char_ids.shape[:-1])
 
 
@@ -88,20 +90,41 @@ def is_plain(encoder: Any) -> bool:
     )
 
 
+def activation(encoder: Any) -> Callable[[Tensor], Tensor]:
+    return torch.tanh if encoder.config.char_activation == "tanh" else F.relu
+
+
+def after_filters(encoder: Any, words: Tensor) -> Tensor:
+    """(words, filters), before the activation -> (words, projection_dim)"""
+    return encoder.projection(nn.Sequential(*encoder.highways)(activation(encoder)(words)))
+
+
+# ---- by products
+
+
+def encode_by_products(encoder: Any, letters: Tensor) -> Tensor:
+    """(words, characters, char_embedding_dim) -> (words, projection_dim)"""
+    found = []
+    for conv in encoder.convolutions:
+        windows = letters.unfold(1, conv.kernel_size[0], 1).flatten(2)  # (words, places, dim * width)
+        found.append(F.linear(windows, conv.weight.flatten(1), conv.bias).amax(dim=1))
+    return after_filters(encoder, torch.cat(found, dim=-1))
+
+
 # ---- by tables
 
 
 def encode_by_tables(encoder: Any, rows: Tensor, precision: str) -> Tensor:
     """(words, characters) -> (words, projection_dim)"""
     groups = [cut(some, encoder.config.char_filters) for some in rows.split(WORDS_AT_ONCE)]
-    activation = torch.tanh if encoder.config.char_activation == "tanh" else F.relu
     if torch.is_grad_enabled() and any(weight.requires_grad for weight in encoder.parameters()):
         filters = make_tables(encoder)
         words = torch.cat([SumAndMaximum.apply(groups, table) + bias for table, bias in filters], dim=-1)
-        return encoder.projection(nn.Sequential(*encoder.highways)(activation(words)))
+        return after_filters(encoder, words)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     network = keep(encoder, encoder.parameters(), dtype, lambda: make_network(encoder, dtype))
-    words = activation(torch.cat([look_up(groups, table) + bias for table, bias in network.filters], dim=-1))
+    words = torch.cat([look_up(groups, table) + bias for table, bias in network.filters], dim=-1)
+    words = activation(encoder)(words)
     for carry, transform in network.highways:
         seen = words.to(dtype)
         gate = carry(seen).float().sigmoid_()
