@@ -217,7 +217,7 @@ class Table:
 
 
 SHARES = (1, 2, 5, 10, 20, 50, 100)
-MOST_EPOCHS = 8  # times as many, where there are few examples, or the baseline would not begin to find names
+MOST_PASSES = 8  # few examples are read so often an epoch, or the baseline would not begin to find names
 FEW, FEW_BATCH = 0.1, 8  # up to this share, batches are small, or there would be two or three steps an epoch
 EVALUATED = 0.1  # the share of an epoch's time that does not shrink with the train examples
 TUNED_TIMES = 4  # as long as with a frozen biLM, whose sentences are encoded once
@@ -310,10 +310,9 @@ def planned(plan: dict[str, Task], tables: list[str], tasks: list[str], seeds: l
 # ---- from runs to commands
 
 
-def epochs(run: Run, task: Task) -> tuple[int, int]:
-    """At most so many epochs, and how many without a rise. Few examples get more of both."""
-    times = min(MOST_EPOCHS, task.train_size / run.train_size)
-    return round(task.epochs * times), round(task.patience * times)
+def passes(run: Run, task: Task) -> int:
+    """How often an epoch reads the train examples: the fewer they are, the more often."""
+    return round(min(MOST_PASSES, task.train_size / run.train_size))
 
 
 def recipe_flags(run: Run, plan: dict[str, Task]) -> list[str]:
@@ -322,8 +321,9 @@ def recipe_flags(run: Run, plan: dict[str, Task]) -> list[str]:
     flags = [part for split, paths in task.files.items() for part in (f"--{split}", *paths)]
     for split, size in {"train": run.train_size, **task.sizes}.items():
         flags += [f"--{split}-size", str(size)]
-    most, patience = epochs(run, task)
-    flags += ["--epochs", str(most), "--patience", str(patience), *task.flags.split()]
+    flags += ["--epochs", str(task.epochs), "--patience", str(task.patience), *task.flags.split()]
+    if passes(run, task) > 1:
+        flags += ["--passes", str(passes(run, task))]
     if run.train_size <= FEW * task.train_size:
         flags += ["--batch-size", str(FEW_BATCH)]
     flags += ["--seeds", str(run.seed)]
@@ -346,5 +346,5 @@ def estimate(run: Run, plan: dict[str, Task]) -> float:
     task = plan[run.task]
     without, with_elmo = task.seconds
     an_epoch = without if run.place == "none" else with_elmo * (TUNED_TIMES if run.biLM == "tuned" else 1)
-    share = max(run.train_size / task.train_size, EVALUATED)
-    return epochs(run, task)[0] * an_epoch * share
+    share = passes(run, task) * run.train_size / task.train_size
+    return task.epochs * an_epoch * (EVALUATED + (1 - EVALUATED) * share)

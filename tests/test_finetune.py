@@ -251,6 +251,24 @@ def test_a_bar_on_a_terminal_and_none_in_a_file(tmp_path, call, capsys, monkeypa
     assert results["examples"] == {"train": 40, "dev": 10, "test": 20}
 
 
+def test_few_examples_are_read_several_times_an_epoch(tmp_path, call, monkeypatch):
+    files, steps, words = ner_files(tmp_path), [], []
+    learn = finetuning.DecodingTrainer.train
+    monkeypatch.setattr(
+        finetuning.DecodingTrainer, "train", lambda self: (learn(self), steps.append(self.state))
+    )
+    for passes in (1, 3):
+        output = tmp_path / f"run-{passes}"
+        call(finetune_ner, *files, "--smoke", "--output", output, "--epochs", 2, "--train-size", 40,
+             "--dev-size", 10, "--test-size", 20, "--batch-size", 10, "--passes", passes)  # fmt: skip
+        results = json.loads((output / "results.json").read_text())
+        assert results["examples"]["train"] == 40
+        words.append(results["config"]["vocab_size"])  # a word of one example is still rare
+        assert results["runs"]["0"]["epochs"] == 2
+    assert [state.global_step for state in steps] == [8, 24]
+    assert words[0] == words[1]
+
+
 def test_sentences_of_like_length_share_a_batch_where_the_task_says_so():
     trainer = finetuning.DecodingTrainer.__new__(finetuning.DecodingTrainer)
     trainer.args = SimpleNamespace(train_batch_size=4, train_sampling_strategy="random")
@@ -287,6 +305,7 @@ def test_wrong_flags_are_one_sentence(tmp_path, call, flags, message):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--smoke", "--passes", "0"], "--passes must be at least 1, but is 0"),
         (["--smoke", "--set", "task_hiden_size=3"], "did you mean 'task_hidden_size'?"),
         ([], "say by --elmo which pretrained biLM to read"),
         (["--elmo", "/absent/elmo"], "no ELMo can be loaded from /absent/elmo"),

@@ -20,7 +20,7 @@ from tables_plan import (  # noqa: E402
     TABLES,
     TASKS,
     baseline_of,
-    epochs,
+    passes,
     planned,
     recipe_flags,
     run_of,
@@ -307,13 +307,14 @@ def test_a_baseline_has_the_same_budget():
 def test_few_examples_are_read_more_often():
     task = TASKS["srl"]
     sizes = {share: run_of(TASKS, "srl", {"share": share}, 0) for share in (1.0, 0.5, 0.01)}
-    assert epochs(sizes[1.0], task) == (task.epochs, task.patience)
-    assert epochs(sizes[0.5], task) == (2 * task.epochs, 2 * task.patience)
-    batches = {
-        share: " ".join(recipe_flags(run, TASKS)).count("--batch-size 8 ") for share, run in sizes.items()
-    }
+    assert {share: passes(run, task) for share, run in sizes.items()} == {1.0: 1, 0.5: 2, 0.01: 8}
+    told = {share: " ".join(recipe_flags(run, TASKS)) for share, run in sizes.items()}
+    assert all(f"--epochs {task.epochs} --patience {task.patience} " in flags for flags in told.values())
+    assert "--passes" not in told[1.0]
+    assert " --passes 2 " in told[0.5]
+    assert " --passes 8 " in told[0.01]
+    batches = {share: flags.count("--batch-size 8 ") for share, flags in told.items()}
     assert batches == {1.0: 0, 0.5: 0, 0.01: 1}
-    assert epochs(sizes[0.01], task) == (8 * task.epochs, 8 * task.patience)
 
 
 def test_recipes_know_these_flags():

@@ -105,6 +105,10 @@ def make_parser(doc: str, **recipe: Any) -> argparse.ArgumentParser:
     for split in SPLITS:
         help = f"only N of the {split} examples, drawn at random, the same for all seeds"
         parser.add_argument(f"--{split}-size", type=int, metavar="N", help=help)
+    help = (
+        "an epoch, after which dev is looked at, reads the train examples so often, as where they are few (1)"
+    )
+    parser.add_argument("--passes", type=int, default=1, metavar="N", help=help)
     parser.add_argument("--smoke", action="store_true", help="a small random biLM, few examples, few epochs")
     for name, value in ({"optimizer": "adam"} | recipe).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"({value})")
@@ -273,6 +277,8 @@ def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]
         raise ValueError(f"--optimizer must be one of {known}, but is {flags.optimizer!r}.")
     smoke = SMOKE_CONFIG if flags.smoke else {}
     config = task.config | smoke | config | dict(parse_setting(text) for text in flags.set)
+    if flags.passes < 1:
+        raise ValueError(f"--passes must be at least 1, but is {flags.passes}.")
     checked = ElmoConfig(**config)  # says what is wrong with it
     if flags.elmo is None and not flags.smoke:
         raise ValueError("say by --elmo which pretrained biLM to read, or try things out with --smoke.")
@@ -366,7 +372,7 @@ def run_seed(
         model,
         arguments(flags, seed, task.best),
         data_collator=lambda examples: task.collate(tokenizer, examples),
-        train_dataset=data["train"],
+        train_dataset=flags.passes * data["train"],
         eval_dataset=data["dev"],
         processing_class=tokenizer,
         compute_metrics=task.score,
