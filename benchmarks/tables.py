@@ -29,6 +29,7 @@ from tables_runs import (
     listing,
     progress,
     record,
+    stored,
     waiting,
 )
 from tables_work import Job, run_jobs
@@ -125,8 +126,9 @@ def work(places: Places, options: argparse.Namespace) -> list[str]:
 
 
 def write_all(places: Places, options: argparse.Namespace) -> None:
-    """Tables, pictures, and the README's part, from what there is."""
-    tables = collect(places.measured(options.seeds))
+    """Tables, pictures, and the README's part, from what there is, of seeds asked for before, too."""
+    seeds = {*options.seeds, *(result["seed"] for result in stored(places).values())}
+    tables = collect(places.measured(sorted(seeds)))
     write_tables(tables, places.results)
     draw_tables(tables, places.results)
     readme = HERE / "README.md"

@@ -61,14 +61,15 @@ def verdict(baseline: Result, elmo: Result) -> str:
 
 @dataclass(frozen=True)
 class Measured:
-    """Results by their runs' names, and what they are to be results of. `weights`: the biLM's fingerprint, if
-    it is known; results of another one do not count."""
+    """Results by their runs' names, and what they are to be results of. `told`: how a command names the biLM.
+    `weights`: its fingerprint, if it is known; results of another one do not count."""
 
     results: dict[str, Result]
     plan: dict[str, Task]
     model: str
     seeds: list[int]
     weights: str | None = None
+    told: str = "--elmo ELMO"
 
     def of(self, run: Run) -> Result | None:
         """Nothing, too, if it was measured by other settings than the plan's."""
@@ -113,13 +114,14 @@ def rows_of(name: str, table: Table, measured: Measured) -> list[Result]:
 def row_of(name: str, task: str, variant: str, measured: Measured) -> Result:
     plan, table = measured.plan[task], TABLES[name]
     runs = [run_of(measured.plan, task, table.variants[variant], seed) for seed in measured.seeds]
-    command = f"python benchmarks/tables.py --data DATA --elmo {measured.model} --only {name} --tasks {task}"
+    command = f"python benchmarks/tables.py --data DATA {measured.told} --only {name} --tasks {task}"
     row = {
         "task": plan.title,
         "variant": variant,
         "metric": plan.metric,
         **compared(runs, measured, score_of(plan, table.split, plan.metric)),
         "train_size": runs[0].train_size,
+        "train_size_of": plan.of,
         "paper": paper_of(plan) if name == "table1" else None,
         "command": f"{command} --seeds {' '.join(map(str, measured.seeds))}",
     }
@@ -196,7 +198,7 @@ def paper_row(row: Result) -> list[str]:
     return [
         row["task"],
         row["metric"],
-        f"{row['train_size']:,}",
+        train_part(row["train_size"], row["train_size_of"]),
         shown(row["baseline"]),
         shown(row["elmo"]),
         percent(row["relative_error_reduction"]),
@@ -204,6 +206,10 @@ def paper_row(row: Result) -> list[str]:
         f"{paper['task']}: {paper['baseline']} → {paper['elmo']}" if paper else NOTHING,
         percent(paper["relative_error_reduction"]) if paper else NOTHING,
     ]
+
+
+def train_part(size: int, of: str) -> str:
+    return f"{size:,} of {of}" if of else f"{size:,}"
 
 
 def beside_others(table: Result) -> str:
@@ -286,7 +292,7 @@ def budget(plan: dict[str, Task]) -> str:
     for task in plan.values():
         sizes = ", ".join(f"{split} {size:,}" for split, size in task.sizes.items()) or "all"
         settings = " ".join(filter(None, [task.flags, *task.settings])) or NOTHING
-        cells = [task.title, f"{task.train_size:,}", sizes, f"{task.epochs} ({task.patience})"]
+        cells = [task.title, train_part(task.train_size, task.of), sizes, f"{task.epochs} ({task.patience})"]
         rows.append([*cells, f"`{settings}`" if settings != NOTHING else NOTHING])
     head = ["task", "train examples", "others", "epochs (patience)", "other than in the recipe"]
     return markdown(head, rows)

@@ -33,6 +33,7 @@ class Task:
     flags: str = ""  # of the recipe
     paper: tuple[str, float, float] | None = None  # its task, its baseline, with ELMo
     percent: float = 100.0  # what the recipe's score is multiplied with
+    of: str = ""  # of what so many train examples are a part, where they are no whole ones
     domain: str | None = None  # of what a biLM may be adapted to
 
 
@@ -166,6 +167,7 @@ TASKS = {
         epochs=7,
         patience=3,
         metric="conll_f1",
+        of="188 pieces of 50 sentences",
         place="input",
         mix_l2=0.0,
         seconds=(88, 106),

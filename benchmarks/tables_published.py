@@ -88,7 +88,8 @@ PUBLISHED = {
             ),
         ),
         "Theirs has a pretrained SpanBERT, ten models for ten parts of the books, and counts mentions that "
-        "stand alone, which it learns to find; ours here is counted so, too, but cannot find such mentions.",
+        "stand alone, which it learns to find; ours here is counted so, too, but cannot find such mentions, "
+        "and has learnt from 80 of the 188 pieces into which the train books are cut.",
         metric="conll_f1_with_singletons",
     ),
     GAP: Published(
@@ -101,6 +102,6 @@ PUBLISHED = {
             ),
         ),
         "Their rule is told the two names and reads a parse of the sentence; ours has to find all mentions, "
-        "and has learnt from novels alone.",
+        "and has learnt from parts of novels alone.",
     ),
 }

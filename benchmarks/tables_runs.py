@@ -54,8 +54,15 @@ class Places:
             return None
         return hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
 
+    @property
+    def told(self) -> str:
+        """The biLM as a reader may type it: no place on a machine."""
+        is_ours = self.elmo is not None and not Path(self.elmo).is_absolute()
+        return str(self.elmo) if is_ours else self.model
+
     def measured(self, seeds: list[int]) -> Measured:
-        return Measured(stored(self), self.plan, self.model, seeds, self.weights)
+        told = "--smoke" if self.elmo is None else f"--elmo {self.told}"
+        return Measured(stored(self), self.plan, self.model, seeds, self.weights, told)
 
     def folder(self, run: Run) -> Path:
         return self.runs / run.name(self.model)
@@ -75,8 +82,11 @@ def stored(places: Places) -> dict[str, Result]:
     for path in sorted((places.results / "tables" / "runs").glob("*.json")):
         try:
             found[path.stem] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise ValueError(f"{path} is no JSON; remove it, and the run will be done again.") from None
+            is_result = {"flags", "scores", "seed"} <= found[path.stem].keys()
+        except (ValueError, AttributeError):
+            is_result = False
+        if not is_result:
+            raise ValueError(f"{path} is no run's result; remove it, and the run will be done again.")
     return found
 
 
@@ -201,8 +211,7 @@ def told(places: Places, run: Run) -> list[str]:
     adapted = places.adapted(run)
     if adapted is not None:
         commands.insert(0, adapting(adapted))
-    relative = places.elmo is not None and not Path(places.elmo).is_absolute()
-    names = {"ELMO": str(places.elmo) if relative else places.model}
+    names = {"ELMO": places.told}
     return [
         " ".join(["python", *(names.get(word, word).replace("RUNS/", "runs/tables/") for word in words)])
         for words in commands

@@ -305,7 +305,7 @@ def test_wrong_flags_are_one_sentence(tmp_path, call, flags, message):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--smoke", "--passes", "0"], "--passes must be at least 1, but is 0"),
+        (["--smoke", "--seeds", "0", "1", "0"], "--seeds names one twice: 0 1 0."),
         (["--smoke", "--set", "task_hiden_size=3"], "did you mean 'task_hidden_size'?"),
         ([], "say by --elmo which pretrained biLM to read"),
         (["--elmo", "/absent/elmo"], "no ELMo can be loaded from /absent/elmo"),
@@ -318,6 +318,43 @@ def test_a_wrong_start_leaves_nothing_behind(tmp_path, call, flags, message):
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--epochs", "0", "argument --epochs: must be 1 or more, but is 0"),
+        ("--epochs", "2.5", "argument --epochs: invalid whole number value: '2.5'"),
+        ("--patience", "-1", "argument --patience: must be 1 or more, but is -1"),
+        ("--clip", "-1", "argument --clip: must be 0.0 or more, but is -1"),
+        ("--learning-rate", "nan", "argument --learning-rate: must be 0.0 or more, but is nan"),
+        ("--limit", "0", "argument --limit: must be 1 or more, but is 0"),
+        ("--seeds", "-3", "argument --seeds: must be 0 or more, but is -3"),
+        ("--passes", "0", "argument --passes: must be 1 or more, but is 0"),
+        ("--train-size", "0", "argument --train-size: must be 1 or more, but is 0"),
+    ],
+)
+def test_a_wrong_number_is_named(tmp_path, call, capsys, flag, value, message):
+    with pytest.raises(SystemExit):
+        call(finetune_ner, *ner_files(tmp_path), "--smoke", "--output", tmp_path / "run", f"{flag}={value}")
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_in_the_place_of_a_file_is_refused(tmp_path, call):
+    there = tmp_path / "there"
+    there.touch()
+    for output in (there, there / "run"):
+        with pytest.raises(
+            ValueError, match="there is a file, and no folder for a run; name another --output"
+        ):
+            call(finetune_ner, *ner_files(tmp_path), "--smoke", "--output", output)
+
+
+def test_a_dataset_that_cannot_be_read_is_one_sentence(tmp_path, call):
+    with pytest.raises(ValueError, match=r"no dataset could be read from .*absent") as error:
+        call(finetune_ner, "--data", tmp_path / "absent", "--smoke", "--output", tmp_path / "run")
+    assert "\n" not in str(error.value)
 
 
 def test_a_command_that_fails_says_one_line():

@@ -93,6 +93,11 @@ LINE = "book 0 0 Ada _ "
         ("#begin document (b)\nAda (0)\n", "x, line 2: a line has at least five columns, but this has 2."),
         ("#begin document (b)\n" + LINE + "-\n", "x: document .b. has no end; is the file cut off"),
         (
+            "#begin document (b)\n" + LINE + "-\n\n#begin document (c)\n" + LINE + "-\n#end document\n",
+            "x, line 4: document .b. has no end before the next one begins.",
+        ),
+        ("#begin document (b)\n#end document\n", "x, line 2: document .b. has no words."),
+        (
             "#begin document (b)\n" + LINE + "(0)|(1)\n#end document\n",
             r"x, line 3: the document has the mention \(0, 0, 0\) twice, or in two clusters",
         ),
@@ -310,3 +315,17 @@ def test_a_broken_file_of_gap_is_named(tmp_path, text, message):
     with pytest.raises(ValueError, match=message) as error:
         read_gap(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sentences": ["She left"]}, "`sentences` of a dataset are lists of words, but a row has"),
+        ({"sentences": []}, "document a row of the dataset has no words"),
+        ({"clusters": None}, "`clusters` of a dataset are lists of mentions, but a row has None"),
+        ({"clusters": [[[0, 0, 9]]]}, "row that begins 'She left': the mention .0, 0, 9. is not within"),
+    ],
+)
+def test_a_wrong_row_of_a_dataset_is_one_sentence(change, message):
+    with pytest.raises(ValueError, match=message):
+        finetune_coref.from_row({"sentences": [["She", "left"]], "clusters": [[[0, 0, 0]]]} | change)

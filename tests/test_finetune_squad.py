@@ -17,7 +17,7 @@ TRAINING = Path(__file__).resolve().parent.parent / "training"
 sys.path.insert(0, str(TRAINING))
 
 import finetune_squad  # noqa: E402
-from finetuning import make_parser  # noqa: E402
+from recipe_parser import make_parser  # noqa: E402
 from squad import answers_at, ceiling, collate, cut, from_rows, hold_out, read_questions, read_squad, words_of  # noqa: E402
 
 CONTEXT = "In\u00a01815–52, “Ada”  lived; she’s\tknown."

@@ -244,11 +244,17 @@ def mention(*numbers):
     [
         (
             {"labels": torch.zeros(1, 5, 4, dtype=torch.long)},
-            r"whole numbers of the shape \(2, mentions, 4\)",
+            r"must have the shape \(2, mentions, 4\), each",
         ),
-        ({"labels": torch.zeros(2, 5, 3, dtype=torch.long)}, r"of the shape \(2, 5, 3\)"),
-        ({"labels": torch.zeros(2, 4, dtype=torch.long)}, r"of the shape \(2, 4\)"),
-        ({"labels": torch.zeros(2, 5, 4)}, r"but are torch.float32"),
+        ({"labels": torch.zeros(2, 5, 3, dtype=torch.long)}, r"but have \(2, 5, 3\)"),
+        ({"labels": torch.zeros(2, 4, dtype=torch.long)}, r"but have \(2, 4\)"),
+        (
+            {"labels": torch.zeros(2, 5, 4)},
+            "labels must be a tensor of whole numbers, but is of torch.float32",
+        ),
+        ({"labels": torch.ones(2, 5, 4, dtype=torch.bool)}, "but is of torch.bool"),
+        ({"labels": [[]]}, "labels must be a tensor of whole numbers, but is list"),
+        ({"document_ids": [0] * 6}, "document_ids must be a tensor of whole numbers, but is list"),
         (mention(3, 0, 0, 0), r"document 0 has a mention .* of sentence 3, but its sentences are 0 to 2"),
         (mention(-100, 0, 0, 0), r"of sentence -100"),
         (mention(2, 3, 4, 0), r"from word 3 to word 4 of sentence 2, but the words there are 0 to 3"),
@@ -258,7 +264,7 @@ def mention(*numbers):
             {"labels": torch.tensor([[(0, 1, 2, 5), (0, 1, 2, 6)], [(-100,) * 4] * 2])},
             "from word 1 to word 2 of sentence 0 in two clusters, 5 and 6",
         ),
-        ({"document_ids": torch.zeros(3)}, r"document_ids must have the shape \(6,\)"),
+        ({"document_ids": torch.zeros(3, dtype=torch.long)}, r"document_ids must have the shape \(6,\)"),
         ({"document_ids": torch.tensor([0, 0, 1, 1, 0, 0])}, "must stand together"),
         ({"attention_mask": torch.ones(3, 2)}, r"attention_mask must have the shape \(6, 10\)"),
         ({"char_ids": None}, "needs char_ids"),
@@ -274,12 +280,24 @@ def test_mistakes_are_said_in_one_sentence(change, message):
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ("She left.", "sentence 0 is text"),
-        ([["She", "left"], "Why"], "sentence 1 is text"),
+        ("She left.", "a document is a list of sentences, but this is 'She left.'"),
+        (None, "a document is a list of sentences, but this is None"),
+        ([["She", "left"], "Why"], "sentence 1 is 'Why'; split text into words first"),
+        ([None], "sentence 0 is None"),
         ([["She", 3]], "word 1 is 3, a int"),
     ],
 )
-def test_a_document_is_sentences_of_words(document, message):
+def test_what_is_no_document_is_refused(document, message):
     with pytest.raises(ValueError, match=message) as error:
         make().predict(document, ElmoTokenizer())
     assert "\n" not in str(error.value)
+
+
+def test_sentences_may_be_tuples_and_dropout_takes_no_part():
+    model = make_choosy(task_dropout=0.5, elmo_dropout=0.5)
+    expected = model.predict(SENTENCES, ElmoTokenizer())
+    assert expected
+    model.train()
+    for sentences in (SENTENCES, [*map(tuple, SENTENCES)], tuple(map(tuple, SENTENCES))):
+        assert model.predict(sentences, ElmoTokenizer()) == expected
+    assert model.training

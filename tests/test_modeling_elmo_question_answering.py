@@ -255,8 +255,19 @@ def test_a_question_of_no_words_still_has_a_context(recwarn):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"start_positions": torch.zeros(3, 13)}, r"start_positions must have the shape \(3,\), but has"),
-        ({"end_positions": torch.zeros(2)}, r"end_positions must have the shape \(3,\), but has \(2,\)"),
+        (
+            {"start_positions": torch.zeros(3, 13, dtype=torch.long)},
+            r"start_positions must have the shape \(3,\), but has",
+        ),
+        (
+            {"end_positions": torch.zeros(2, dtype=torch.long)},
+            r"end_positions must have the shape \(3,\), but has \(2,\)",
+        ),
+        (
+            {"start_positions": torch.zeros(3)},
+            "start_positions must be a tensor of whole numbers, but is of torch.f",
+        ),
+        ({"end_positions": [8, 4, 9]}, "end_positions must be a tensor of whole numbers, but is list"),
         ({"start_positions": None}, "pass both, or neither"),
         ({"end_positions": None}, "pass both, or neither"),
         ({"start_positions": PLACES[:, 0] - 9}, "start_positions must be from 0 to 15, but holds -5"),
@@ -284,3 +295,34 @@ def test_a_pair_without_separators_is_refused():
     batch = pairs(add_special_tokens=False)
     with pytest.raises(ValueError, match="row 0 is no question and context with '</S> <S>' between them"):
         make()(**batch)
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.uint8])
+def test_places_may_be_any_whole_numbers(dtype):
+    model, batch = make().eval(), pairs(places=PLACES)
+    expected = model(**batch).loss
+    for name in ("start_positions", "end_positions"):
+        batch[name] = batch[name].to(dtype)
+    torch.testing.assert_close(model(**batch).loss, expected)
+
+
+def test_no_questions_have_no_answers():
+    none = {name: value[:0] for name, value in pairs().items()}
+    model = make().eval()
+    assert model(**none).start_logits.shape == (0, 16)
+    assert model.decode(**none).shape == (0, 2)
+    assert model.answer([], "Nothing", ElmoTokenizer()) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "context", "options", "message"),
+    [
+        (None, "a", {}, "question must be a string or a list of strings, but is None"),
+        ("a", 3, {}, "context must be a string or a list of strings, but is 3"),
+        ("a", "b", {"top_k": "2"}, "top_k must be a whole number, at least 1, but is '2'"),
+        ("a", "b", {"top_k": 2.5}, "top_k must be a whole number, at least 1, but is 2.5"),
+    ],
+)
+def test_a_wrong_call_for_answers_is_one_sentence(question, context, options, message):
+    with pytest.raises(ValueError, match=message):
+        make().answer(question, context, ElmoTokenizer(), **options)

@@ -89,7 +89,7 @@ def results_of(task, scores, baselines, change=None, **more):
 
 
 def collected(found, seeds, plan=TASKS, weights=None):
-    measured = tables_collect.Measured(found, plan, "tiny", seeds, weights)
+    measured = tables_collect.Measured(found, plan, "tiny", seeds, weights, "--elmo models/tiny")
     return tables_collect.collect(measured)
 
 
@@ -110,7 +110,7 @@ def test_a_row_by_hand():
     assert row["metric"] == "accuracy"
     assert row["train_size"] == 8544
     assert row["missing"] == []
-    assert row["command"].endswith("--elmo tiny --only table1 --tasks sst --seeds 0 1 2")
+    assert row["command"].endswith("--elmo models/tiny --only table1 --tasks sst --seeds 0 1 2")
     assert row["paper"] == {
         "task": "SST-5",
         "baseline": 51.4,
@@ -124,6 +124,12 @@ def test_a_row_by_hand():
         "| Sentiment, SST-5 | accuracy | 8,544 | 40.0 ± 0.0 | 44.0 ± 2.0 | 6.7 % | yes "
         "| SST-5: 51.4 → 54.7 | 6.8 % |"
     )
+
+
+def test_a_part_of_what_is_there_is_told():
+    row = row_of(collected({}, SEEDS), "table1", "Coreference, LitBank")
+    assert (row["train_size"], row["train_size_of"]) == (80, "188 pieces of 50 sentences")
+    assert "| 80 of 188 pieces of 50 sentences |" in tables_collect.budget(TASKS)
 
 
 def test_squads_scores_are_percentages_already():
@@ -320,7 +326,8 @@ def test_few_examples_are_read_more_often():
 def test_recipes_know_these_flags():
     """Each command of the plan is one that its recipe's parser takes."""
     sys.path.insert(0, str(BENCHMARKS.parent / "training"))
-    from finetuning import make_parser, parse_setting
+    from finetuning import parse_setting
+    from recipe_parser import make_parser
 
     from elmo_hf import ElmoConfig
 

@@ -181,6 +181,27 @@ def test_results_that_were_not_recorded_yet_are_not_made_again(stage):
     assert len(list(stage.kept.iterdir())) == 2
 
 
+def test_tables_keep_the_seeds_that_were_run_before(stage):
+    for seeds in (["0", "1"], ["1"]):
+        assert stage("--seeds", *seeds)[0] == 0
+    table = json.loads((stage.folder / "results" / "table1.json").read_text())
+    row = next(row for row in table["rows"] if row["task"] == "NER, WNUT-17")
+    assert row["elmo"]["seeds"] == [0, 1]
+    assert row["command"] == (
+        "python benchmarks/tables.py --data DATA --smoke --only table1 --tasks ner-wnut --seeds 0 1"
+    )
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{"])
+def test_a_damaged_result_is_named(stage, content):
+    stage("--seeds", "0")
+    path = next(stage.kept.iterdir())
+    path.write_text(content)
+    code, _, error = stage("--seeds", "0")
+    assert code == 1
+    assert f"{path} is no run's result; remove it, and the run will be done again." in error
+
+
 def test_a_failed_run_is_told_and_the_others_go_on(stage):
     recipe = stage.folder / "training" / "finetune_ner.py"
     recipe.write_text("import sys\nif '.none.' in ' '.join(sys.argv): sys.exit('no luck')\n" + RECIPE)

@@ -42,6 +42,8 @@ def parse_conll(text: str, where: str) -> list[Example]:
         line = line.rstrip("\r")
         try:
             if line.startswith("#begin document"):
+                if current is not None:
+                    raise ValueError(f"document {current.name} has no end before the next one begins")
                 current = _Document(line.removeprefix("#begin document").strip())
             elif line.startswith("#end document") and current is not None:
                 documents.append(current.finished())
@@ -97,9 +99,14 @@ class _Document:
 
     def finished(self) -> Example:
         self.end_sentence()
-        clusters = list(self.clusters.values())
-        check_mentions(self.sentences, clusters)
-        return document(self.name, self.sentences, clusters)
+        return checked_document(self.name, self.sentences, list(self.clusters.values()))
+
+
+def checked_document(name: str, sentences: list[list[str]], clusters: list[list[Mention]]) -> Example:
+    if not sentences:
+        raise ValueError(f"document {name} has no words")
+    check_mentions(sentences, clusters)
+    return document(name, sentences, clusters)
 
 
 def check_mentions(sentences: list[list[str]], clusters: list[list[Mention]]) -> None:
@@ -205,9 +212,11 @@ _COLUMNS += ["A", "A-offset", "A-coref", "B", "B-offset", "B-coref", "URL"]
 def read_gap(path: Path, splitter: str = "penn") -> list[Example]:
     """Texts with a pronoun and two names: `sentences`, the places of `pronoun`, `A` and `B` in them (None if
     a sentence ends inside), and `right`, whether each name is whom the pronoun means."""
-    lines = [line.split("\t") for line in read_text(path).rstrip("\n").split("\n")]
+    lines = [line.rstrip("\r").split("\t") for line in read_text(path).rstrip().split("\n")]
     if lines[0] != _COLUMNS:
         raise ValueError(f"{path} has not the columns of GAP, {', '.join(_COLUMNS)}.")
+    if not lines[1:]:
+        raise ValueError(f"{path} has no texts, but the names of the columns alone.")
     examples = []
     for number, line in enumerate(lines[1:], start=2):
         row = dict(zip(_COLUMNS, line, strict=False))

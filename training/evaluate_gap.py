@@ -12,6 +12,7 @@ from pathlib import Path
 
 from coref_data import read_gap, resolved
 from finetuning import run, versions
+from recipe_parser import at_least
 
 from elmo_hf import ElmoForCoreferenceResolution
 from elmo_hf.loading import load
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a folder that finetune_coref.py wrote")
     parser.add_argument("--gap", required=True, help="GAP's file, .tsv or .tsv.xz")
     parser.add_argument("--output", required=True, help="a JSON file for the scores")
-    parser.add_argument("--limit", type=int, help="read only so many texts")
+    parser.add_argument("--limit", type=at_least(1), help="read only so many texts")
     flags = parser.parse_args()
     model, tokenizer = load(flags.model, ElmoForCoreferenceResolution)
     examples = read_gap(Path(flags.gap), tokenizer.word_splitter)[: flags.limit]

@@ -21,15 +21,15 @@ from typing import Any
 
 from coref_data import (
     as_clusters,
-    check_mentions,
+    checked_document,
     collate_documents,
-    document,
     read_archive,
     read_conll,
     split_documents,
     windows,
 )
-from finetuning import Example, Task, finetune, first_column, make_parser, read_splits, run
+from finetuning import Example, Task, finetune, first_column, read_splits, run
+from recipe_parser import make_parser
 from transformers import EvalPrediction
 
 from elmo_hf import ElmoForCoreferenceResolution
@@ -86,9 +86,20 @@ def read(flags: Any) -> dict[str, list[Example]]:
 
 def from_row(row: Example) -> list[Example]:
     sentences, clusters = first_column(row, ("sentences",)), first_column(row, ("clusters",))
+    if not lists_of(sentences, list) or not all(lists_of(one, str) for one in sentences):
+        raise ValueError(f"`sentences` of a dataset are lists of words, but a row has {sentences!r:.60}.")
+    if not lists_of(clusters, list) or not all(lists_of(one, list) for one in clusters):
+        raise ValueError(f"`clusters` of a dataset are lists of mentions, but a row has {clusters!r:.60}.")
     clusters = [[tuple(mention) for mention in cluster] for cluster in clusters]
-    check_mentions(sentences, clusters)
-    return [document("a row of the dataset", sentences, clusters)]
+    try:
+        return [checked_document("a row of the dataset", sentences, clusters)]
+    except ValueError as error:
+        begin = " ".join(word for sentence in sentences for word in sentence)
+        raise ValueError(f"the dataset's row that begins {begin!r:.40}: {error}.") from None
+
+
+def lists_of(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(one, kind) for one in value)
 
 
 def score(evaluation: EvalPrediction) -> dict[str, float]:

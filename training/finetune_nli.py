@@ -26,11 +26,11 @@ from finetuning import (
     Task,
     finetune,
     first_column,
-    make_parser,
     read_splits,
     read_text,
     run,
 )
+from recipe_parser import make_parser
 from torch import Tensor, nn
 from transformers import SchedulerType, TrainingArguments
 

@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 from averaging import AveragingTrainer
-from finetuning import Task, drawn, finetune, make_parser, run
+from finetuning import Task, drawn, finetune, run
+from recipe_parser import make_parser
 from squad import SPLITTER, answers_at, ceiling, collate, cut, read_questions, right_answers
 from transformers import AutoTokenizer, EvalPrediction
 

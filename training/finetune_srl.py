@@ -23,11 +23,11 @@ from finetuning import (
     finetune,
     first_column,
     labels_of,
-    make_parser,
     read_columns,
     read_splits,
     run,
 )
+from recipe_parser import make_parser
 from tagging import as_bio, collate_words, decided, example
 from transformers import EvalPrediction
 

@@ -24,11 +24,11 @@ from finetuning import (
     Task,
     finetune,
     first_column,
-    make_parser,
     read_splits,
     read_text,
     run,
 )
+from recipe_parser import make_parser
 
 from elmo_hf import ElmoForSequenceClassification
 

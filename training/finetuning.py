@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 import transformers
+from recipe_parser import SPLITS
 from starting import special_ids
 from torch import nn
 from torch.utils.data import Sampler
@@ -44,7 +45,6 @@ from elmo_hf.vectors_io import write_json
 from elmo_hf.word_vectors import load_word_vectors, read_word_vectors
 
 Example = dict[str, Any]  # `tokens` and what the task wants to know of them
-SPLITS = ("train", "dev", "test")
 EVALUATED_TIMES = 4  # as many examples at once as in training: there are no gradients to keep
 SMOKE_EPOCHS = 8
 SMOKE_EXAMPLES = {"train": 300, "dev": 100, "test": 100}
@@ -81,40 +81,6 @@ class Task:
     length: Callable[[Example], int] | None = number_of_words
 
 
-def make_parser(doc: str, **recipe: Any) -> argparse.ArgumentParser:
-    """Flags of all recipes; `recipe`: this one's batch_size, learning_rate, epochs, patience, clip, and its
-    optimizer where that is not Adam."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for split in SPLITS:
-        parser.add_argument(f"--{split}", nargs="+", metavar="FILE", help=f"files of the {split} sentences")
-    parser.add_argument(
-        "--data", help="in place of files: a dataset of `datasets`, a folder or a name on the Hub"
-    )
-    parser.add_argument("--elmo", help="a pretrained biLM, a folder or a name on the Hub")
-    parser.add_argument("--output", required=True, help="the run's folder")
-    parser.add_argument("--vectors", help="a text file of word vectors for the task's own words")
-    parser.add_argument(
-        "--min-count", type=int, default=2, help="of the task's own words in the train sentences"
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a run for each")
-    parser.add_argument("--cache", choices=["memory", "disk", "none"], default="memory",
-                        help="where a frozen biLM's layers are kept from epoch to epoch")  # fmt: skip
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="fields of ElmoConfig, "
-                        "such as elmo_at_output=true")  # fmt: skip
-    parser.add_argument("--limit", type=int, help="read only so many examples of each split")
-    for split in SPLITS:
-        help = f"only N of the {split} examples, drawn at random, the same for all seeds"
-        parser.add_argument(f"--{split}-size", type=int, metavar="N", help=help)
-    help = (
-        "an epoch, after which dev is looked at, reads the train examples so often, as where they are few (1)"
-    )
-    parser.add_argument("--passes", type=int, default=1, metavar="N", help=help)
-    parser.add_argument("--smoke", action="store_true", help="a small random biLM, few examples, few epochs")
-    for name, value in ({"optimizer": "adam"} | recipe).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"({value})")
-    return parser
-
-
 # ---- sentences
 
 
@@ -144,21 +110,31 @@ def read_splits(
 
 
 def read_dataset(name: str, from_row: Callable[[Example], list[Example]]) -> dict[str, list[Example]]:
+    found = load_dataset(name)
+    names = {"train": "train", "dev": "dev" if "dev" in found else "validation", "test": "test"}
+    return {
+        split: [one for row in with_names(rows) for one in from_row(row)]
+        for split, rows in splits_of(name, found, names).items()
+    }
+
+
+def load_dataset(name: str) -> Mapping[str, Any]:
+    """Its splits, from a folder or the Hub."""
     import datasets  # type: ignore[import-untyped]
 
-    found = (
-        datasets.load_from_disk(name)
-        if Path(name, "dataset_dict.json").exists()
-        else datasets.load_dataset(name)
-    )
-    names = {"train": "train", "dev": "dev" if "dev" in found else "validation", "test": "test"}
-    missing = [split for split in names.values() if split not in found]
-    if missing:
-        raise ValueError(f"{name} has no split '{missing[0]}', but {', '.join(found)}.")
-    return {
-        split: [one for row in with_names(found[key]) for one in from_row(row)]
-        for split, key in names.items()
-    }
+    try:
+        saved = Path(name, "dataset_dict.json").exists()
+        return datasets.load_from_disk(name) if saved else datasets.load_dataset(name)
+    except OSError as error:
+        raise ValueError(f"no dataset could be read from {name} ({str(error).splitlines()[0]}).") from None
+
+
+def splits_of(name: str, found: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """By our names for them, which stand before those of the dataset."""
+    for wanted in names.values():
+        if wanted not in found:
+            raise ValueError(f"{name} has no split '{wanted}', but {', '.join(found)}.")
+    return {split: found[theirs] for split, theirs in names.items()}
 
 
 def with_names(dataset: Any) -> Any:
@@ -277,8 +253,6 @@ def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]
         raise ValueError(f"--optimizer must be one of {known}, but is {flags.optimizer!r}.")
     smoke = SMOKE_CONFIG if flags.smoke else {}
     config = task.config | smoke | config | dict(parse_setting(text) for text in flags.set)
-    if flags.passes < 1:
-        raise ValueError(f"--passes must be at least 1, but is {flags.passes}.")
     checked = ElmoConfig(**config)  # says what is wrong with it
     if flags.elmo is None and not flags.smoke:
         raise ValueError("say by --elmo which pretrained biLM to read, or try things out with --smoke.")
@@ -344,8 +318,9 @@ def finetune(
 ) -> dict[str, Any]:
     """A run for each seed; returns what stands in results.json."""
     output = Path(flags.output)
-    if (output / "results.json").exists():
-        raise ValueError(f"{output} holds the results of a run; name another --output.")
+    check_output(output)
+    if len(set(flags.seeds)) < len(flags.seeds):
+        raise ValueError(f"--seeds names one twice: {' '.join(map(str, flags.seeds))}.")
     data = longest_first(drawn(data, flags))
     start = prepare(task, flags, data, **config)
     output.mkdir(parents=True, exist_ok=True)
@@ -358,6 +333,14 @@ def finetune(
         write_json(output / "results.json", results)
         print(json.dumps({"seed": seed} | runs[str(seed)]), flush=True)
     return results
+
+
+def check_output(output: Path) -> None:
+    if (output / "results.json").exists():
+        raise ValueError(f"{output} holds the results of a run; name another --output.")
+    there = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there} is a file, and no folder for a run; name another --output.")
 
 
 def run_seed(

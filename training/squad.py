@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from finetuning import SPLITS, Example, read_text
+from finetuning import Example, load_dataset, read_text, splits_of
+from recipe_parser import SPLITS
 from torch import Tensor
 
 from elmo_hf import ElmoTokenizer
@@ -149,19 +150,10 @@ def check_names(split: str, examples: list[Example]) -> None:
 
 def load(name: str) -> dict[str, Any]:
     """A dataset's splits. With train and validation alone, as SQuAD has them, validation is for the test."""
-    import datasets  # type: ignore[import-untyped]
-
-    try:
-        saved = Path(name, "dataset_dict.json").exists()
-        found = datasets.load_from_disk(name) if saved else datasets.load_dataset(name)
-    except OSError as error:
-        raise ValueError(f"no dataset could be read from {name} ({str(error).splitlines()[0]}).") from None
+    found = load_dataset(name)
     test = "test" if "test" in found else "validation"
     names = {"train": "train", "test": test} | ({"dev": "validation"} if test == "test" else {})
-    for wanted in names.values():
-        if wanted not in found:
-            raise ValueError(f"{name} has no split '{wanted}', but {', '.join(found)}.")
-    return {split: found[key] for split, key in names.items()}
+    return splits_of(name, found, names)
 
 
 def hold_out(examples: list[Example]) -> tuple[list[Example], list[Example]]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks_elmo import check_range, check_shape
+from .checks_elmo import check_range, check_shape, check_whole
 from .crf_elmo import IGNORED
 
 # ---- a row is two texts
@@ -32,7 +32,7 @@ class ElmoPart:
     @classmethod
     def of(cls, in_row: Tensor) -> "ElmoPart":
         lengths = in_row.sum(dim=1, keepdim=True)
-        longest = max(1, int(lengths.max()))
+        longest = max([1, *lengths.flatten().tolist()])
         return cls(in_row, torch.arange(longest, device=in_row.device) < lengths)
 
     def take(self, x: Tensor) -> Tensor:
@@ -78,16 +78,20 @@ def check_separators(separators: Tensor, ids: Tensor, expected: list[int | None]
 def check_places(name: str, places: Tensor, in_context: Tensor) -> None:
     """places (batch,) must be words of the context, (batch, words)."""
     batch, words = in_context.shape
+    check_whole(name, places)
     if places.shape != (batch,):
         raise ValueError(f"{name} must have the shape ({batch},), but has {tuple(places.shape)}.")
     check_range(name, places, words - 1)
-    wrong = ~in_context.gather(1, places[:, None])
+    wrong = ~in_context.gather(1, places[:, None].long())
     if wrong.any():
         row = int(wrong.int().argmax())
         raise ValueError(f"{name} of row {row} is {int(places[row])}, where no word of the context stands.")
 
 
 def as_pairs(question: str | Sequence[str], context: str | Sequence[str]) -> list[tuple[str, str]]:
+    for name, given in (("question", question), ("context", context)):
+        if not isinstance(given, Sequence):
+            raise ValueError(f"{name} must be a string or a list of strings, but is {given!r:.60}.")
     questions = [question] if isinstance(question, str) else list(question)
     contexts = [context] * len(questions) if isinstance(context, str) else list(context)
     if isinstance(question, str) and not isinstance(context, str):

@@ -123,5 +123,5 @@ def _fingerprint(tensors: list[Tensor]) -> bytes:
     found = hashlib.blake2b()
     for one in tensors:
         found.update(f"{one.dtype} {tuple(one.shape)} ".encode())
-        found.update(one.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        found.update(one.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return found.digest()

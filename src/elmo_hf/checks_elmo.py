@@ -68,6 +68,14 @@ def check_shape(name: str, tensor: Tensor, words: Tensor) -> None:
         )
 
 
+def check_whole(name: str, numbers: Tensor) -> None:
+    if not isinstance(numbers, Tensor):
+        raise ValueError(f"{name} must be a tensor of whole numbers, but is {type(numbers).__name__}.")
+    # An empty one may be of any type: torch.tensor([]) is of a float's.
+    if numbers.numel() and (numbers.is_floating_point() or numbers.dtype == torch.bool):
+        raise ValueError(f"{name} must be a tensor of whole numbers, but is of {numbers.dtype}.")
+
+
 def check_range(name: str, ids: Tensor, highest: int) -> None:
     """A wrong id would otherwise end in an index error without a name, or take a GPU down with it."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or ids.numel() == 0:

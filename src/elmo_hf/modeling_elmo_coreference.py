@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .checks_elmo import word_mask
+from .checks_elmo import check_whole, word_mask
 from .configuration_elmo import ElmoConfig
 from .crf_elmo import IGNORED
 from .layers_elmo import ElmoBiRNN, ElmoVariationalDropout
@@ -160,17 +160,25 @@ class ElmoForCoreferenceResolution(ElmoTaskModel):
 
         Returns lists of mentions, each (sentence, first word, last word).
         """
+        if isinstance(sentences, str) or not isinstance(sentences, Sequence):
+            raise ValueError(f"a document is a list of sentences, but this is {sentences!r:.60}.")
         for number, sentence in enumerate(sentences):
-            if isinstance(sentences, str) or isinstance(sentence, str):
+            if isinstance(sentence, str) or not isinstance(sentence, Sequence):
                 raise ValueError(
-                    "a document is a list of sentences and a sentence a list of words, but sentence "
-                    f"{number} is text; split it into words first."
+                    f"a sentence is a list of words, but sentence {number} is {sentence!r:.60}; split text "
+                    "into words first."
                 )
         if not sentences:
             return []
-        encoding = tokenizer(list(sentences), is_split_into_words=True, padding=True, return_tensors="pt")
+        words = [list(sentence) for sentence in sentences]
+        encoding = tokenizer(words, is_split_into_words=True, padding=True, return_tensors="pt")
         names = ("input_ids", "char_ids", "attention_mask")
-        found = self.decode(**{name: encoding[name].to(self.device) for name in names})
+        was_training = self.training
+        self.eval()
+        try:
+            found = self.decode(**{name: encoding[name].to(self.device) for name in names})
+        finally:
+            self.train(was_training)
         clusters: dict[int, list[Mention]] = {}
         for sentence, first, last, cluster in found[0].tolist():
             clusters.setdefault(cluster, []).append((sentence, first, last))
@@ -248,6 +256,7 @@ def _documents(document_ids: Tensor | None, mask: Tensor) -> list[int]:
     """How many sentences each document has."""
     if document_ids is None:
         return [len(mask)]
+    check_whole("document_ids", document_ids)
     if document_ids.shape != mask.shape[:1]:
         raise ValueError(
             f"document_ids must have the shape ({len(mask)},), a number for each sentence, but has "
@@ -263,11 +272,12 @@ def _documents(document_ids: Tensor | None, mask: Tensor) -> list[int]:
 
 def _gold(labels: Tensor, lengths: Tensor, documents: list[int]) -> list[dict[Mention, int]]:
     """Each document's mentions and their clusters, after a look at every one."""
+    check_whole("labels", labels)
     shape = tuple(labels.shape)
-    if labels.dim() != 3 or shape[0] != len(documents) or shape[2] != 4 or labels.is_floating_point():
+    if labels.dim() != 3 or shape[0] != len(documents) or shape[2] != 4:
         raise ValueError(
-            f"labels must be whole numbers of the shape ({len(documents)}, mentions, 4), each mention's "
-            f"sentence, first word, last word and cluster, but are {labels.dtype} of the shape {shape}."
+            f"labels must have the shape ({len(documents)}, mentions, 4), each mention's sentence, first "
+            f"word, last word and cluster, but have {shape}."
         )
     gold: list[dict[Mention, int]] = []
     for number, (mentions, words) in enumerate(zip(labels.tolist(), lengths.split(documents), strict=True)):

@@ -221,8 +221,8 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
         """
         longest = self.config.max_answer_length if max_answer_length is None else max_answer_length
         for name, number in (("top_k", top_k), ("max_answer_length", longest), ("batch_size", batch_size)):
-            if number < 1:
-                raise ValueError(f"{name} must be at least 1, but is {number}.")
+            if not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name} must be a whole number, at least 1, but is {number!r}.")
         pairs = as_pairs(question, context)
         was_training = self.training
         self.eval()
@@ -327,7 +327,7 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
             raise ValueError(
                 f"row {row}: the answer ends at {int(last[row])}, before it starts at {int(first[row])}."
             )
-        loss = (F.cross_entropy(start, first) + F.cross_entropy(end, last)) / 2
+        loss = (F.cross_entropy(start, first.long()) + F.cross_entropy(end, last.long())) / 2
         return self.with_penalty(loss)
 
     @torch.no_grad()
