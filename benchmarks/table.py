@@ -4,7 +4,7 @@
     python benchmarks/table.py --check    # says which file is out of date, and fails
 
 Markers are lines of their own: `<!-- speed: summary -->`, or `brief` or `details` in place of `summary`, and
-`<!-- /speed -->`. A file without markers is left alone.
+`<!-- /speed -->`; `<!-- gpu: training -->` or `reading`, and `<!-- /gpu -->`. A file without markers is left alone.
 """
 
 import argparse
@@ -160,6 +160,38 @@ def without_empty(
     return [head[n] for n in kept], [[row[n] for n in kept] for row in rows]
 
 
+# ---- a GPU
+
+
+def fill_gpu(text: str, folder: Path = RESULTS / "gpu") -> str:
+    """The same for what gpu.py has measured in the original size."""
+    found = json.loads((folder / "original.json").read_text(encoding="utf-8"))
+    tables = {"training": gpu_training, "reading": gpu_reading}
+    return fill_blocks(text, "gpu", lambda name: f"{gpu_facts(found['facts'])}\n\n{tables[name](found)}")
+
+
+def gpu_facts(facts: Result) -> str:
+    return f"{facts['gpu']['name']}, torch {facts['versions']['torch']}; medians of {facts['rounds']} rounds."
+
+
+def gpu_training(found: Result) -> str:
+    rows = []
+    for batch in dict.fromkeys(row["batch"] for row in found["training"]):
+        own = {row["kernels"]: row["words_per_second"] for row in found["training"] if row["batch"] == batch}
+        ratio = f"{number(own['auto'])} ({own['auto'] / own['readable']:.1f} ×)"
+        rows.append([f"{batch} rows of 20 words", number(own["readable"]), ratio])
+    return markdown(["words/s", "readable", "auto"], rows)
+
+
+def gpu_reading(found: Result) -> str:
+    rows = []
+    for row in found["graphs"]:
+        if row["what"] == "a model":
+            slow, fast = (row["us"][name]["median"] / 1000 for name in ("readable", "auto"))
+            rows.append([str(row["batch"]), number(slow), f"{number(fast)} ({slow / fast:.1f} ×)"])
+    return markdown(["sentences at once", "readable, ms", "auto, ms"], rows)
+
+
 # ---- small things
 
 
@@ -192,7 +224,7 @@ def main() -> None:
     stale = []
     for path in TARGETS:
         text = path.read_text(encoding="utf-8")
-        fresh = fill(text, read_results())
+        fresh = fill_gpu(fill(text, read_results()))
         if fresh != text:
             stale.append(str(path))
             if not options.check:
