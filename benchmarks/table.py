@@ -4,7 +4,7 @@
     python benchmarks/table.py --check    # says which file is out of date, and fails
 
 Markers are lines of their own: `<!-- speed: summary -->`, or `brief` or `details` in place of `summary`, and
-`<!-- /speed -->`; `<!-- gpu: training -->` or `reading`, and `<!-- /gpu -->`. A file without markers is left alone.
+`<!-- /speed -->`; `<!-- gpu: training -->` or `reading`, and `<!-- /gpu -->`. A file without is left alone.
 """
 
 import argparse
