@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from elmo_hf import ElmoConfig
+from elmo_hf import ElmoConfig, ElmoForTokenClassification
 
 
 def test_the_default_is_the_original_model():
@@ -109,6 +109,39 @@ def test_a_misspelt_option_in_a_file_is_refused_too(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "elmo", "projction_dim": 3}))
     with pytest.raises(ValueError, match="did you mean 'projection_dim'"):
         ElmoConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mix_l2": -1.0}, "mix_l2 must be 0 or more"),
+        ({"task_num_layers": 0}, "task_num_layers must be at least 1"),
+        ({"task_word_dim": -3}, "task_word_dim must be 0 or more"),
+        ({"elmo_at_input": False}, "a task model would have nothing to read"),
+        ({"role_rules": True, "tag_scheme": "none"}, "tag_scheme must not be 'none'"),
+        ({"id2label": {1: "A", 2: "B"}}, "id2label must name the labels 0, 1, ..., but has .1, 2."),
+        ({"id2label": {0: "A", 1: 1}}, "id2label must hold names, but has 1"),
+        ({"id2label": 3}, "id2label must be .0: name, ...., but is 3"),
+    ],
+)
+def test_options_beside_a_checkpoint_are_checked_as_well(tmp_path, options, message):
+    ElmoConfig(lstm_dim=12, projection_dim=8).save_pretrained(tmp_path)
+    with pytest.raises((ValueError, TypeError), match=message):
+        ElmoForTokenClassification.from_pretrained(tmp_path, **options)
+
+
+def test_options_beside_a_checkpoint_are_as_those_in_its_file(tmp_path):
+    ElmoConfig(lstm_dim=12, projection_dim=8, vocab_size=100, pad_token_id=100).save_pretrained(tmp_path)
+    names = {"0": "O", "1": "B-X", "2": "I-X"}  # as JSON writes them
+    config, rest = ElmoConfig.from_pretrained(
+        tmp_path, vocab_size=7, task_word_dim=2, id2label=names, return_unused_kwargs=True, spare=1
+    )
+    assert rest == {"spare": 1}
+    assert (config.lstm_dim, config.vocab_size, config.pad_token_id, config.num_labels) == (12, 7, 7, 3)
+    assert config.id2label == {0: "O", 1: "B-X", 2: "I-X"}
+    assert ElmoConfig.from_pretrained(tmp_path, num_labels=5).num_labels == 5
+    config.save_pretrained(tmp_path / "again")
+    assert ElmoConfig.from_pretrained(tmp_path / "again").to_dict() == config.to_dict()
 
 
 def test_options_that_the_library_itself_writes_are_taken():

@@ -135,6 +135,17 @@ def test_long_and_extreme_sentences_stay_finite():
     torch.testing.assert_close(marginals.exp().sum(dim=-1), torch.ones(1, 400), rtol=0.02, atol=0)
 
 
+def test_probabilities_of_long_sentences_sum_to_one():
+    """However large the sums of their paths have become."""
+    torch.manual_seed(0)
+    crf = ElmoCRF(["O", "B-X", "I-X"], learned=True, scheme="BIO")
+    scores, mask = 20 * torch.randn(1, 2000, 3), torch.ones(1, 2000, dtype=torch.bool)
+    found = crf(scores, mask)[0].exp()
+    torch.testing.assert_close(found.sum(dim=-1), torch.ones(1, 2000), atol=1e-5, rtol=0)
+    exact = crf.double()(scores.double(), mask)[0].exp()
+    assert (found - exact).abs().max() < 0.02
+
+
 def test_half_precision_is_summed_in_single():
     crf = ElmoCRF(LABEL_SETS[1], learned=True, scheme=None).to(torch.bfloat16)
     scores, mask = torch.randn(1, 5, 3), torch.ones(1, 5, dtype=torch.bool)

@@ -69,6 +69,46 @@ def test_roles_are_an_example_for_each_predicate(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("The DT O\n# NN B-MONEY\n5 CD I-MONEY\n", [["The", "#", "5"]]),
+        ("# O\nNo O\n\n# O\n", [["#", "No"], ["#"]]),
+        ("# a file of names\n\n# one\nAda NNP I-PER\n", [["Ada"]]),
+        ("# sent_id = 1\n# text = Ada sat\n1\tAda\tB-PER\n#hash\tx\tO\n", [["1", "#hash"]]),
+        ("", []),
+    ],
+)
+def test_a_hash_may_be_a_word_or_begin_a_comment(tmp_path, text, words):
+    path = tmp_path / "file.conll"
+    path.write_text(text, encoding="utf-8")
+    assert [[line[0] for line in lines] for lines in read_columns(path)] == words
+
+
+WORDS = {"tokens": ["Ada", "sat"]}
+
+
+@pytest.mark.parametrize(
+    ("from_row", "row", "message"),
+    [
+        (finetune_ner.from_row, {"ner_tags": [1, 0]}, "a label is 1, and must be a name"),
+        (finetune_ner.from_row, {"ner_tags": ["O", None]}, "a label is None, and must be a name"),
+        (finetune_ner.from_row, {"ner_tags": None}, "labels must be a list, but is None"),
+        (finetune_ner.from_row, {"ner_tags": ["O"]}, "there are 1 labels for 2 words"),
+        (lambda row: finetune_pos.from_row(row, "upos"), {"upos": [3, 4]}, "a label is 3"),
+        (
+            finetune_srl.from_row,
+            {"labels": ["O", "B-V"], "predicate_mask": [1]},
+            "1 predicate_mask for 2 words",
+        ),
+    ],
+)
+def test_a_wrong_row_of_a_dataset_is_one_sentence(from_row, row, message):
+    with pytest.raises(ValueError, match=message) as error:
+        from_row(WORDS | row)
+    assert str(error.value).startswith("a row of the dataset: ")
+
+
+@pytest.mark.parametrize(
     ("read", "text", "message"),
     [
         (finetune_ner.read, "Ada S-PER\n", "word 0 has 'S-PER'"),
@@ -305,6 +345,10 @@ def test_wrong_flags_are_one_sentence(tmp_path, call, flags, message):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (
+            ["--smoke", "--vectors", "x", "--set", "task_word_dim=0"],
+            "give them room by --set task_word_dim=N.",
+        ),
         (["--smoke", "--seeds", "0", "1", "0"], "--seeds names one twice: 0 1 0."),
         (["--smoke", "--set", "task_hiden_size=3"], "did you mean 'task_hidden_size'?"),
         ([], "say by --elmo which pretrained biLM to read"),

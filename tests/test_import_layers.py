@@ -7,7 +7,16 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "elmo_hf"
 LAYERS = [
-    ["configuration_elmo", "words_elmo", "layers_elmo", "roles_elmo", "vectors_io", "sampling", "zstd"],
+    [
+        "configuration_elmo",
+        "words_elmo",
+        "layers_elmo",
+        "roles_elmo",
+        "vectors_io",
+        "sampling",
+        "zstd",
+        "weights_elmo",
+    ],
     ["crf_elmo"],
     ["plot", "metrics", "metrics_coreference", "hub_results"],
     ["metrics_squad"],
@@ -33,7 +42,7 @@ LAYERS = [
 ]
 # What travels to the Hub.
 FLAT = {"configuration", "tokenization", "modeling", "words", "layers", "checks"}
-FLAT |= {"crf", "cache", "task", "answers", "spans", "roles"}
+FLAT |= {"crf", "cache", "task", "answers", "spans", "roles", "weights"}
 
 
 def level(name):

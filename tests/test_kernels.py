@@ -337,3 +337,21 @@ def test_weights_that_changed_between_two_times_of_being_frozen_are_laid_out_ane
         weight.grad = torch.ones(2)
         steps.step()
         weight.requires_grad_(False)
+
+
+def test_weights_that_were_changed_by_their_data_are_read_anew():
+    """As averages of weights are often put in place, which PyTorch does not count as a change."""
+    torch.manual_seed(0)
+    config = ElmoConfig(lstm_dim=16, projection_dim=8, char_filters=[[1, 4], [2, 8]], num_highway_layers=1)
+    model = ElmoModel(config).eval()
+    batch = ElmoTokenizer()(["He sat .", "Why ?"], padding=True, return_tensors="pt")
+    for weight in model.parameters():
+        with torch.no_grad():
+            before = model(**batch).last_hidden_state
+            weight.data.mul_(1.5).add_(0.1)
+            found = model(**batch).last_hidden_state
+        assert not torch.equal(found, before)
+        fresh = ElmoModel(config).eval()
+        fresh.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            torch.testing.assert_close(found, fresh(**batch).last_hidden_state, atol=1e-6, rtol=0)

@@ -183,6 +183,12 @@ def test_fifty_examples_are_learnt_by_heart(model_class, use_crf):
             r"labels must have the shape \(3, 6\) of the words",
         ),
         ({"labels": torch.zeros(3, dtype=torch.long)}, r"labels must have the shape \(3, 6\)"),
+        ({"labels": torch.zeros(3, 6)}, "labels must be a tensor of whole numbers, but is of torch.float32"),
+        (
+            {"labels": torch.zeros(3, 6).bool()},
+            "labels must be a tensor of whole numbers, but is of torch.bool",
+        ),
+        ({"labels": [[0] * 6] * 3}, "labels must be a tensor of whole numbers, but is list"),
         ({"labels": torch.full((3, 6), 5)}, "labels must be from 0 to 4, but holds 5"),
         ({"labels": torch.full((3, 6), -1)}, "labels must be from 0 to 4, but holds -1"),
         ({"labels": torch.full((3, 6), 2)}, "row 0: I-PER begins a row"),
@@ -200,6 +206,7 @@ def test_mistakes_are_said_in_one_sentence(model_class, change, message):
     ("mask", "message"),
     [
         (None, "pass predicate_mask"),
+        ([[0] * 6] * 3, "predicate_mask must be a tensor, but is list"),
         (torch.zeros(3, 5), r"predicate_mask must have the shape \(3, 6\)"),
         (torch.full((3, 6), 2), "predicate_mask must be from 0 to 1, but holds 2"),
     ],
@@ -370,3 +377,22 @@ def test_the_pipeline_shows_true_probabilities(strategy, batch_size, tmp_path):
             ]
             assert [(one["entity_group"], one["word"], one["score"]) for one in found] == expected
         assert all(text[one["start"] : one["end"]] == one["word"] for one in found)
+
+
+@pytest.mark.parametrize("use_crf", [True, False])
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64])
+def test_labels_are_any_whole_numbers_and_those_of_padding_do_not_matter(use_crf, dtype):
+    model = make(ElmoForTokenClassification, use_crf=use_crf).eval()
+    batch = encode(model)
+    expected = model(**batch).loss
+    for at_padding in (-100, 99, -7):
+        labels = batch["labels"].masked_fill(~batch["attention_mask"].bool(), at_padding).to(dtype)
+        torch.testing.assert_close(model(**batch | {"labels": labels}).loss, expected)
+
+
+def test_a_pipeline_reads_an_empty_text_among_others():
+    model = make(ElmoForTokenClassification).eval()
+    tagger = pipeline("token-classification", model=model, tokenizer=ElmoTokenizer(), batch_size=2)
+    texts = ["", "Ada wrote", "   ", "Paris"]
+    assert tagger(texts) == [tagger(text) for text in texts]
+    assert [len(found) for found in tagger(texts, ignore_labels=[])] == [0, 2, 0, 1]

@@ -225,8 +225,7 @@ def test_the_cache_starts_over_when_the_weights_change(tokenizer, encoding, tmp_
     for cache in (ElmoLayerCache(), ElmoLayerCache(folder)):
         model.elmo_cache = cache
         before = model.read(**encoding).x
-        with torch.no_grad():
-            model.elmo.layers[0].bias.add_(0.1)
+        model.elmo.layers[0].bias.data.add_(0.1)  # which PyTorch does not count as a change
         after = model.read(**encoding).x
         model.elmo_cache = None
         assert not torch.allclose(before, after)
@@ -251,6 +250,11 @@ def test_the_cache_keeps_all_layers_apart_from_the_top_alone(tokenizer, encoding
     assert top.hidden_states is None
     assert len(every.hidden_states) == 3
     torch.testing.assert_close(every.x, top.x)
+
+
+def test_a_cache_in_no_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="absent is no folder for the cache's file"):
+        ElmoLayerCache(tmp_path / "absent")
 
 
 def test_a_tuned_biLM_is_not_cached(tokenizer, encoding):

@@ -89,3 +89,11 @@ def test_a_model_or_tokenizer_that_does_not_fit_is_refused(tmp_path):
         load_word_vectors(model, ElmoTokenizer(), path)
     with pytest.raises(ValueError, match="could not be read"):
         load_word_vectors(model, tokenizer, tmp_path / "absent.txt")
+
+
+def test_a_word_that_the_vocabulary_has_twice(tmp_path):
+    model, tokenizer = make(tmp_path, words=["<S>", "</S>", "<UNK>", "a", "b", "b", "c"], task_word_dim=2)
+    load_word_vectors(model, tokenizer, write(tmp_path, "b 2 2\nc 3 3\n"))
+    batch = tokenizer([["b", "c"]], is_split_into_words=True, return_tensors="pt")
+    rows = model.task_words.word_table.weight
+    assert rows[batch["input_ids"][0]].tolist() == [[2, 2], [3, 3]]

@@ -21,8 +21,10 @@ def example(label: str | None, labels: list[str], where: str, *sentences: list[s
     return {"tokens": words, "sentences": sentences, "label": label}
 
 
-def as_words(text: str | list[str]) -> list[str]:
+def as_words(text: Any) -> list[str]:
     """Of a dataset's row, where a text is raw or a list of words."""
+    if not isinstance(text, str | list):
+        raise ValueError(f"a row of the dataset has {text!r:.60} in place of a text, or of a list of words.")
     return split_text(text, "penn").words if isinstance(text, str) else list(text)
 
 

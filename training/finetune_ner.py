@@ -24,7 +24,7 @@ from finetuning import (
     run,
 )
 from recipe_parser import make_parser
-from tagging import as_bio, collate_words, decided, example
+from tagging import collate_words, decided, example
 from transformers import EvalPrediction
 
 from elmo_hf import ElmoForTokenClassification
@@ -67,7 +67,7 @@ def read(path: Path) -> list[Example]:
     sentences = read_columns(path)
     return [
         example(
-            [line[0] for line in lines], as_bio([line[-1] for line in lines]), f"{path}, sentence {number}"
+            [line[0] for line in lines], [line[-1] for line in lines], f"{path}, sentence {number}", bio=True
         )
         for number, lines in enumerate(sentences, start=1)
     ]
@@ -75,7 +75,7 @@ def read(path: Path) -> list[Example]:
 
 def from_row(row: Example) -> list[Example]:
     labels = first_column(row, ("ner_tags", "labels", "tags"))
-    return [example(first_column(row, ("tokens", "words")), as_bio(labels), "a row of the dataset")]
+    return [example(first_column(row, ("tokens", "words")), labels, "a row of the dataset", bio=True)]
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from finetuning import (
     run,
 )
 from recipe_parser import make_parser
-from tagging import as_bio, collate_words, decided, example
+from tagging import collate_words, decided, example
 from transformers import EvalPrediction
 
 from elmo_hf import ElmoForSemanticRoleLabeling
@@ -101,10 +101,9 @@ def labels_of_spans(cells: list[str], where: str) -> list[str]:
 
 
 def from_row(row: Example) -> list[Example]:
-    labels, mask = as_bio(first_column(row, ("labels", "tags"))), first_column(row, ("predicate_mask",))
-    return [
-        example(first_column(row, ("tokens", "words")), labels, "a row of the dataset", predicate_mask=mask)
-    ]
+    labels, mask = first_column(row, ("labels", "tags")), first_column(row, ("predicate_mask",))
+    words, where = first_column(row, ("tokens", "words")), "a row of the dataset"
+    return [example(words, labels, where, bio=True, predicate_mask=mask)]
 
 
 if __name__ == "__main__":

@@ -164,16 +164,35 @@ def first_column(row: Example, names: Sequence[str]) -> Any:
 def read_columns(path: Path) -> list[list[list[str]]]:
     """Sentences of lines of columns, from a file in which a blank line ends a sentence; `.xz` is unpacked.
 
-    Lines that begin with `# ` and sentences `-DOCSTART-` are left out.
+    Sentences `-DOCSTART-` are left out, and so are comments: lines that begin with `#` and have not the
+    columns of the others, for `#` may also be a word.
     """
-    sentences: list[list[list[str]]] = [[]]
+    sentences: list[list[str]] = [[]]
     for line in read_text(path).split("\n"):
-        fields = line.rstrip("\r").split("\t") if "\t" in line else line.split()
-        if not line.strip():
+        line = line.rstrip("\r")
+        if line.strip():
+            sentences[-1].append(line)
+        else:
             sentences.append([])
-        elif not line.startswith("# ") and fields[0] != "-DOCSTART-":
-            sentences[-1].append(fields)
-    return [sentence for sentence in sentences if sentence]
+    usual = next((line for lines in sentences for line in lines if not line.startswith("#")), "")
+    found = (without_comments(lines, usual) for lines in sentences)
+    return [sentence for sentence in found if sentence and sentence[0][0] != "-DOCSTART-"]
+
+
+def without_comments(lines: list[str], usual: str) -> list[list[str]]:
+    """The columns of a sentence's lines. `usual` is a line of another one, if this has comments alone."""
+    word = next((line for line in reversed(lines) if not line.startswith("#")), usual)
+    rows = [(line, columns_of(line)) for line in lines]
+    return [
+        columns
+        for line, columns in rows
+        if not line.startswith("#")
+        or (("\t" in line) == ("\t" in word) and len(columns) == len(columns_of(word)))
+    ]
+
+
+def columns_of(line: str) -> list[str]:
+    return line.split("\t") if "\t" in line else line.split()
 
 
 def read_text(path: Path) -> str:
@@ -254,6 +273,10 @@ def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]
     smoke = SMOKE_CONFIG if flags.smoke else {}
     config = task.config | smoke | config | dict(parse_setting(text) for text in flags.set)
     checked = ElmoConfig(**config)  # says what is wrong with it
+    if flags.vectors and not checked.task_word_dim:
+        raise ValueError(
+            "--vectors are those of the task's own words; give them room by --set task_word_dim=N."
+        )
     if flags.elmo is None and not flags.smoke:
         raise ValueError("say by --elmo which pretrained biLM to read, or try things out with --smoke.")
     elmo = load_config(flags.elmo) if flags.elmo else ElmoConfig(**SMOKE_ELMO)

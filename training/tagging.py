@@ -1,6 +1,6 @@
 """What the recipes of taggers share: batches of labelled words, and names of what the model decided."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -47,13 +47,23 @@ def decided(evaluation: EvalPrediction, labels: list[str]) -> tuple[list[list[st
     )
 
 
-def example(words: list[str], labels: list[str], where: str, **more: Any) -> Example:
-    if len(words) != len(labels):
-        raise ValueError(f"{where}: there are {len(labels)} labels for {len(words)} words.")
-    return {"tokens": list(words), "labels": list(labels)} | more
+def example(words: Any, labels: Any, where: str, bio: bool = False, **more: Any) -> Example:
+    """With `bio`, labels of any scheme of I- and B- become BIO."""
+    for name, values in {"words": words, "labels": labels, **more}.items():
+        if not isinstance(values, Sequence) or isinstance(values, str):
+            raise ValueError(f"{where}: {name} must be a list, but is {values!r:.60}.")
+        if len(values) != len(words):
+            raise ValueError(f"{where}: there are {len(values)} {name} for {len(words)} words.")
+    for label in labels:
+        if not isinstance(label, str):
+            raise ValueError(
+                f"{where}: a label is {label!r}, and must be a name; those of a dataset's numbers are in its "
+                "ClassLabel."
+            )
+    return {"tokens": list(words), "labels": as_bio(labels) if bio else list(labels)} | more
 
 
-def as_bio(labels: list[str]) -> list[str]:
+def as_bio(labels: Sequence[str]) -> list[str]:
     """The same spans, each begun by B-, whatever scheme of I- and B- they were written in."""
     found = ["O"] * len(labels)
     for kind, start, end in spans(labels):

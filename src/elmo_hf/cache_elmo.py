@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .modeling_elmo import ElmoModel
+from .weights_elmo import state_of
 
 
 class ElmoLayerCache:
@@ -32,11 +33,13 @@ class ElmoLayerCache:
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self._file: Any = None
+        if folder is not None and not Path(folder).is_dir():
+            raise ValueError(f"{folder} is no folder for the cache's file.")
         if folder is not None:  # a file without a name, so that nothing is left however the process ends
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
             weakref.finalize(self, self._file.close)
         self._kept: dict[bytes, Any] = {}  # a tensor, or its place in the file
-        self._versions: list[tuple[int, int]] = []  # what tells without a look at the numbers
+        self._states: list[tuple[Any, ...]] = []
         self._weights = b""
         self.encoded = self.reused = 0
 
@@ -62,10 +65,10 @@ class ElmoLayerCache:
 
     def _start_over_if_changed(self, elmo: ElmoModel) -> None:
         tensors = [*elmo.parameters(), *elmo.buffers()]
-        versions = [(one.data_ptr(), 0 if one.is_inference() else one._version) for one in tensors]
-        if versions == self._versions:
+        states = [state_of(one) for one in tensors]
+        if states == self._states:
             return
-        self._versions = versions
+        self._states = states
         weights = _fingerprint(tensors)  # as they may have been loaded again, which changes no number
         if weights != self._weights:
             self._weights = weights

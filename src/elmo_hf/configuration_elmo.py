@@ -179,7 +179,18 @@ class ElmoConfig(PreTrainedConfig):
         self.task_char_filters = [list(pair) for pair in self.task_char_filters or []]
         if self.pad_token_id is None:
             self.pad_token_id = self.vocab_size
+        if self.id2label is not None and not isinstance(self.id2label, dict):
+            raise ValueError(f"ElmoConfig: id2label must be {{0: name, ...}}, but is {self.id2label!r:.60}.")
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """What is said beside a checkpoint's name is checked with the rest, as if its config.json said so."""
+        ours = {field.name for field in fields(cls)} - {"dtype"}
+        given = {name: kwargs.pop(name) for name in list(kwargs) if name in ours}
+        if "vocab_size" in given:
+            given.setdefault("pad_token_id", None)  # one past the vocabulary, of whatever size
+        return super().from_dict({**config_dict, **given}, **kwargs)
 
     def _refuse_unknown(self, options: dict[str, Any]) -> None:
         """The base class would store a misspelt option in silence."""
@@ -277,6 +288,15 @@ class ElmoConfig(PreTrainedConfig):
                 "ElmoConfig: a task model would have nothing to read; set elmo_at_input, or give it words of "
                 "its own by task_word_dim or task_char_filters."
             )
+
+    def validate_labels(self) -> None:
+        names: Any = self.id2label
+        if not names or sorted(names) != list(range(len(names))):
+            raise ValueError(
+                f"ElmoConfig: id2label must name the labels 0, 1, ..., but has {list(names)!r:.60}."
+            )
+        if wrong := [name for name in names.values() if not isinstance(name, str)]:
+            raise ValueError(f"ElmoConfig: id2label must hold names, but has {wrong[0]!r}.")
 
     def validate_token_ids(self) -> None:
         """Padding is no word: its id is one past the vocabulary, which the base class would warn about."""

@@ -113,12 +113,13 @@ class ElmoCRF(nn.Module):
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         known = mask & (gold != IGNORED) if gold is not None else None
         if gold is not None and known is not None:
+            gold = gold.long().masked_fill(~known, IGNORED)  # whatever stands at padding
             self._check(gold, mask)
         if not self.learned:
             marginals = scores.log_softmax(dim=-1).masked_fill(~mask[:, :, None], 0)
             if gold is None or known is None:
                 return marginals, None
-            chosen = marginals.gather(2, gold.masked_fill(~known, 0)[:, :, None]).squeeze(2)
+            chosen = marginals.gather(2, gold.clamp(min=0)[:, :, None]).squeeze(2)
             return marginals, -chosen[known].sum() / known.sum().clamp(min=1)
         if mask.shape[1] == 0:
             return scores, scores.sum() if gold is not None else None
@@ -141,7 +142,8 @@ class ElmoCRF(nn.Module):
             torch.stack([transitions, transitions.T]),
         )
         total = torch.logsumexp(left[:, -1] + end, dim=-1).masked_fill(~mask.any(dim=1), 0)
-        marginals = left + right.flip(1) - scores - total[:, None, None]
+        # Those of a word sum up to the partition; taken from themselves, it is a number of their own size.
+        marginals = (left + right.flip(1) - scores).log_softmax(dim=-1)
         return marginals.masked_fill(~mask[:, :, None], 0), total
 
     def _log_partition(self, scores: Tensor, mask: Tensor) -> Tensor:

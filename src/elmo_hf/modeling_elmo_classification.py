@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .checks_elmo import check_range, check_shape, word_mask
+from .checks_elmo import check_range, check_shape, check_whole, word_mask
 from .configuration_elmo import ElmoConfig
 from .layers_elmo import ElmoBiRNN, ElmoVariationalDropout, words_first
 from .task_elmo import ElmoTaskInput, ElmoTaskModel
@@ -339,13 +339,14 @@ class ElmoForSequenceClassification(ElmoTaskModel):
         return words
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if labels.shape != logits.shape[:1] or labels.is_floating_point():
+        check_whole("labels", labels)
+        if labels.shape != logits.shape[:1]:
             raise ValueError(
-                f"labels must be {len(logits)} whole numbers, one a row, but have the shape "
-                f"{tuple(labels.shape)} and the type {labels.dtype}."
+                f"labels must be {len(logits)} numbers, one a row, but have the shape {tuple(labels.shape)}."
             )
         check_range("labels", labels, self.num_labels - 1)
-        return self.with_penalty(F.cross_entropy(logits, labels.long()))
+        loss = F.cross_entropy(logits, labels.long()) if len(logits) else logits.sum()
+        return self.with_penalty(loss)
 
 
 ElmoForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")

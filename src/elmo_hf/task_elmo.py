@@ -26,7 +26,14 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 from .cache_elmo import ElmoLayerCache
-from .checks_elmo import check_range, check_shape, checked_char_ids, checked_input_ids, word_mask
+from .checks_elmo import (
+    check_range,
+    check_shape,
+    check_whole,
+    checked_char_ids,
+    checked_input_ids,
+    word_mask,
+)
 from .configuration_elmo import ElmoConfig
 from .crf_elmo import IGNORED
 from .layers_elmo import ElmoHighwayLSTM, ElmoScalarMix
@@ -194,6 +201,7 @@ class ElmoTaskModel(ElmoPreTrainedModel):
 
     def check_labels(self, labels: Tensor, mask: Tensor, number: int) -> None:
         """Labels of words, (batch, words), from 0 to number - 1, or `IGNORED`."""
+        check_whole("labels", labels)
         check_shape("labels", labels, mask)
         check_range("labels", labels[mask & (labels != IGNORED)], number - 1)
 

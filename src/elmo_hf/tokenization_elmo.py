@@ -254,11 +254,8 @@ class ElmoTokenizer(PreTrainedTokenizer):
         encodings, sources = [], []
         for number, (first, second) in enumerate(examples):
             pair = (split(first), split(second) if second is not None else None)
-            if (
-                return_overflowing_tokens
-                and second is not None
-                and truncation_strategy == TruncationStrategy.LONGEST_FIRST
-            ):
+            takes_turns = second is not None and truncation_strategy == TruncationStrategy.LONGEST_FIRST
+            if return_overflowing_tokens and takes_turns:
                 raise ValueError(
                     "windows over a pair need to know which sentence to cut; pass truncation='only_first' or "
                     "'only_second'."
@@ -297,6 +294,8 @@ class ElmoTokenizer(PreTrainedTokenizer):
             if not encodings:  # a batch of no sentences still has its dimensions
                 data = {"input_ids": np.zeros((0, 0), int), "attention_mask": np.zeros((0, 0), int)}
                 data["char_ids"] = np.zeros((0, 0, self.max_characters_per_token), int)
+            if "offset_mapping" in data:  # (words, 2), also of no words
+                data["offset_mapping"] = [np.array(one, int).reshape(-1, 2) for one in data["offset_mapping"]]
             return BatchEncoding(data, encodings, return_tensors)  # type: ignore[arg-type]
         data["char_ids"] = [rows.tolist() for rows in data["char_ids"]]
         if not is_batch:

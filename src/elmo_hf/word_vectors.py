@@ -24,8 +24,7 @@ def load_word_vectors(model: ElmoTaskModel, tokenizer: Any, path: str | Path) ->
     config = model.config
     if not config.task_word_dim:
         raise ValueError("this model has no word vectors of its own; make it with task_word_dim.")
-    numbers = tokenizer.get_vocab()
-    words = sorted(numbers, key=lambda word: numbers[word])[: tokenizer.vocab_size]  # padding is no word
+    words = tokenizer.convert_ids_to_tokens(list(range(tokenizer.vocab_size)))  # a word may be there twice
     if len(words) != config.vocab_size:
         raise ValueError(
             f"the tokenizer has {len(words)} words, but the model's vocab_size is {config.vocab_size}."

@@ -8,6 +8,8 @@ from torch.autograd.graph import increment_version
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
+from elmo_hf.weights_elmo import state_of
+
 Made = TypeVar("Made")
 
 _kept: Any = WeakIdKeyDictionary()
@@ -27,13 +29,8 @@ def keep(owner: object, tensors: Iterable[Tensor], version: Hashable, make: Call
 
     An owner keeps one thing at a time.
     """
-    state = (version, *map(_fingerprint, tensors))
+    state = (version, *map(state_of, tensors))
     found = _kept.get(owner)
     if found is None or found[0] != state:
         _kept[owner] = found = (state, make())
     return found[1]
-
-
-def _fingerprint(tensor: Tensor) -> tuple[int, int]:
-    """Another one after every change. Tensors of inference mode count none, and then their place must do."""
-    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
