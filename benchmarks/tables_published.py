@@ -31,9 +31,18 @@ ELMO = "https://aclanthology.org/N18-1202"
 GAP = "gap"
 PUBLISHED = {
     "srl": Published(
-        (),
-        "We know of no figure for the spans of given predicates on this division: PropBank's release has no "
-        "words, and ours are those of UD English EWT in its train, dev and test set, put together with it.",
+        (
+            Figure(
+                82.6,
+                "BERT-base, roles of head words",
+                "dannashao, the model's page, read in 2026",
+                "https://huggingface.co/dannashao/bert-base-uncased-finetuned-srl_arg",
+            ),
+        ),
+        "Theirs is a pretrained BERT, and its data are Universal Propositions 1.0, in which a role is that "
+        "of a single word; ours has to find whole spans, and learns from 10,000 of 40,423 predicates. Of "
+        "spans on this division we have found no figure: PropBank's release has no words, and ours are put "
+        "together with it.",
     ),
     "ner-wnut": Published(
         (
