@@ -147,9 +147,14 @@ def test_many_questions_at_a_time():
         (["Who ?"], [None], {}, "context 0 must be a string, but is None"),
         ("  ", "Ada", {}, "question 0 has no words"),
         (["Who ?"] * 3, ["Ada", "Bob", " \n"], {"batch_size": 2}, "context 2 has no words"),
-        ("Who ?", "Ada", {"top_k": 0}, "top_k must be at least 1, but is 0"),
-        ("Who ?", "Ada", {"batch_size": 0}, "batch_size must be at least 1, but is 0"),
-        ("Who ?", "Ada", {"max_answer_length": 0}, "max_answer_length must be at least 1, but is 0"),
+        ("Who ?", "Ada", {"top_k": 0}, "top_k must be a whole number, at least 1, but is 0"),
+        ("Who ?", "Ada", {"batch_size": 0}, "batch_size must be a whole number, at least 1, but is 0"),
+        (
+            "Who ?",
+            "Ada",
+            {"max_answer_length": 0},
+            "max_answer_length must be a whole number, at least 1, but is 0",
+        ),
     ],
 )
 def test_what_has_no_answer_is_refused(question, context, options, message):
