@@ -9,7 +9,7 @@ def arguments(folder, steps, learning_rate, **more):
     quiet = {"report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_strategy": "no"}
     here = {"use_cpu": True, "dataloader_pin_memory": False}
     return TrainingArguments(
-        output_dir=str(folder), max_steps=steps, learning_rate=learning_rate, **quiet, **here, **more
+        output_dir=str(folder), max_steps=steps, learning_rate=learning_rate, **quiet | here | more
     )
 
 

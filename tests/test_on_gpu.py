@@ -11,7 +11,8 @@ import small_documents
 import small_questions
 import test_modeling_elmo_tagging as tagging
 import torch
-from transformers import Trainer, TrainingArguments, pipeline
+from teaching import arguments
+from transformers import Trainer, pipeline
 
 from elmo_hf import (
     ElmoForSemanticRoleLabeling,
@@ -99,21 +100,9 @@ def test_trainer_teaches_on_the_gpu(head, half, tmp_path):
     model, batch = HEADS[head]()
     model = type(model)(model.config.__class__.from_dict(model.config.to_dict() | {"freeze_elmo": True}))
     model.elmo_cache = ElmoLayerCache()
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path),
-        max_steps=60,
-        learning_rate=0.02,
-        per_device_train_batch_size=1,
-        bf16=half,
-        report_to="none",
-        save_strategy="no",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-    )
-    trainer = Trainer(
-        model, arguments, train_dataset=[0], eval_dataset=[0], data_collator=lambda _: dict(batch)
-    )
+    batches = {"per_device_train_batch_size": 1, "remove_unused_columns": False}
+    given = arguments(tmp_path, 60, 0.02, use_cpu=False, bf16=half, **batches)
+    trainer = Trainer(model, given, train_dataset=[0], eval_dataset=[0], data_collator=lambda _: dict(batch))
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
     assert next(model.parameters()).is_cuda

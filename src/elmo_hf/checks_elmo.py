@@ -62,6 +62,8 @@ def check_embeds(config: ElmoConfig, embeds: Tensor) -> None:
 
 
 def check_shape(name: str, tensor: Tensor, words: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name} must be a tensor, but is {type(tensor).__name__}.")
     if tensor.shape != words.shape:
         raise ValueError(
             f"{name} must have the shape {tuple(words.shape)} of the words, but has {tuple(tensor.shape)}."

@@ -172,8 +172,6 @@ class ElmoForSemanticRoleLabeling(ElmoTagger):
             raise ValueError(
                 "semantic roles are those of a predicate; pass predicate_mask, 1 at its word and 0 elsewhere."
             )
-        if not isinstance(predicate_mask, Tensor):
-            raise ValueError(f"predicate_mask must be a tensor, but is {type(predicate_mask).__name__}.")
         check_shape("predicate_mask", predicate_mask, words.mask)
         check_range("predicate_mask", predicate_mask, 1)
         predicate = self.predicate_embedding(predicate_mask.long())
