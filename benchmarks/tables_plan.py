@@ -175,6 +175,34 @@ TASKS = {
         paper=("Coreference, OntoNotes", 67.2, 70.4),
     ),
 }
+TABLE1 = tuple(TASKS)
+# With a GPU, of the tasks that learn from a part: all there is, in batches that keep it busy.
+TASKS |= {
+    "srl-all": replace(
+        TASKS["srl"],
+        title="SRL, PropBank EWT, all",
+        sizes={},
+        train_size=40_423,
+        seconds=(25, 40),
+        flags="--batch-size 80 --optimizer adam --learning-rate 0.002 --cache none",
+    ),
+    "squad-all": replace(
+        TASKS["squad"],
+        title="Questions, SQuAD 1.1, all",
+        sizes={"dev": 1000},
+        train_size=82_033,
+        seconds=(90, 150),
+        flags="--batch-size 64 --max-context 200 --optimizer adam --learning-rate 0.001 --cache none",
+        of="83,345, whose answer is in the beginning of its text",
+    ),
+    "coref-all": replace(
+        TASKS["coref"],
+        title="Coreference, LitBank, all",
+        train_size=188,
+        seconds=(25, 30),
+        flags="--cache none",
+    ),
+}
 GAP = "DATA/coref_gap/gap-test.tsv.xz"  # what a model of coreference is judged on besides
 GAP_TEXTS = 500
 # Unlabelled text for adapting a biLM to a task's field, and the column of its words, where there are columns.
@@ -210,12 +238,13 @@ class Run:
 @dataclass(frozen=True)
 class Table:
     """`variants`: what is changed in a run, by the name of the row. With "share", it is the share of the
-    train examples."""
+    train examples. `wants_gpu`: is run only if it is asked for by its name."""
 
     title: str
     tasks: tuple[str, ...]
     split: str
     variants: dict[str, dict[str, Any]]
+    wants_gpu: bool = False
 
 
 SHARES = (1, 2, 5, 10, 20, 50, 100)
@@ -226,7 +255,7 @@ FEW, FEW_BATCH = 0.1, 8  # up to this share, batches are small, or there would b
 EVALUATED = 0.1  # the share of an epoch's time that does not shrink with the train examples
 TUNED_TIMES = 4  # as long as with a frozen biLM, whose sentences are encoded once
 TABLES = {
-    "table1": Table("Table 1. With and without ELMo", tuple(TASKS), "test", {"ELMo": {}}),
+    "table1": Table("Table 1. With and without ELMo", TABLE1, "test", {"ELMo": {}}),
     "table2": Table(
         "Table 2. Which layers",
         ("srl", "sst"),
@@ -250,16 +279,23 @@ TABLES = {
         {f"{share} %": {"share": share / 100} for share in SHARES},
     ),
     "tuned": Table(
-        "A biLM that is tuned with the task, on a fifth of the tweets",
-        ("ner-btc",),
+        "A biLM that is tuned with the task",
+        ("ner-wnut", "ner-btc", "sst"),
         "test",
-        {"frozen": {"share": 0.2}, "tuned": {"share": 0.2, "biLM": "tuned"}},
+        {"frozen": {}, "tuned": {"biLM": "tuned"}},
     ),
     "adapted": Table(
         "A biLM that was adapted to the field's text",
         ("srl", "ner-wnut", "sst"),
         "test",
         {"as it is": {}, "adapted": {"biLM": "adapted"}},
+    ),
+    "whole": Table(
+        "All there is to learn from, on a GPU",
+        ("srl-all", "squad-all", "coref-all"),
+        "test",
+        {"ELMo": {}},
+        wants_gpu=True,
     ),
 }
 
@@ -273,7 +309,7 @@ def smoke_plan() -> dict[str, Task]:
         name: replace(
             task,
             sizes={},
-            train_size=SMOKE_PIECES if name == "coref" else SMOKE_SIZE,
+            train_size=SMOKE_PIECES if name.startswith("coref") else SMOKE_SIZE,
             epochs=1,
             patience=1,
         )
