@@ -20,6 +20,7 @@ from tables_plan import GAP_TEXTS, TABLES, Run, Table, Task, baseline_of, recipe
 from tables_published import GAP, PUBLISHED
 
 Result = dict[str, Any]
+WITH_PUBLISHED = ("table1", "whole")  # whose baselines stand beside those of others
 NOTHING = "–"
 NOT_RUN = "not run"
 
@@ -125,7 +126,7 @@ def row_of(name: str, task: str, variant: str, measured: Measured) -> Result:
         "paper": paper_of(plan) if name == "table1" else None,
         "command": f"{command} --seeds {' '.join(map(str, measured.seeds))}",
     }
-    if name == "table1":
+    if name in WITH_PUBLISHED:
         metric = PUBLISHED[task].metric or plan.metric
         counted_so = compared(runs, measured, score_of(plan, table.split, metric))
         row["published"] = published(task, metric, counted_so["baseline"])
@@ -212,10 +213,11 @@ def train_part(size: int, of: str) -> str:
     return f"{size:,} of {of}" if of else f"{size:,}"
 
 
-def beside_others(table: Result) -> str:
+def beside_others(tables: dict[str, Result]) -> str:
     """Our baselines beside what is published of their data, a line for each figure; then why they differ."""
+    rows = [row for name in WITH_PUBLISHED for row in tables[name]["rows"]]
     lines = []
-    for row in table["rows"]:
+    for row in rows:
         found = row["published"]
         ours = [row["task"], found["metric"], shown(found["baseline"])]
         for figure in found["figures"]:
@@ -223,7 +225,7 @@ def beside_others(table: Result) -> str:
             lines.append([*ours, f"{figure['score']:.1f}", figure["system"], link])
         if not found["figures"]:
             lines.append([*ours, NOTHING, NOTHING, NOTHING])
-    reasons = "\n".join(f"- {row['task']}: {row['published']['why']}" for row in table["rows"])
+    reasons = "\n".join(f"- {row['task']}: {row['published']['why']}" for row in rows)
     head = ["task", "score", "our baseline", "published", "system", "source"]
     return f"**Our baselines beside published ones.**\n\n{markdown(head, lines)}\n\n{reasons}"
 
@@ -280,7 +282,7 @@ def filled(text: str, tables: dict[str, Any], plan: dict[str, Task]) -> str:
 
     def content(name: str) -> str:
         if name == "published":
-            return beside_others(tables["table1"])
+            return beside_others(tables)
         return budget(plan) if name == "budget" else markdown_of(name, tables[name])
 
     return fill_blocks(text, "tables", content)

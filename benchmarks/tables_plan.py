@@ -178,14 +178,6 @@ TASKS = {
 TABLE1 = tuple(TASKS)
 # With a GPU, of the tasks that learn from a part: all there is, in batches that keep it busy.
 TASKS |= {
-    "srl-all": replace(
-        TASKS["srl"],
-        title="SRL, PropBank EWT, all",
-        sizes={},
-        train_size=40_423,
-        seconds=(25, 40),
-        flags="--batch-size 80 --optimizer adam --learning-rate 0.002 --cache none",
-    ),
     "squad-all": replace(
         TASKS["squad"],
         title="Questions, SQuAD 1.1, all",
@@ -292,7 +284,7 @@ TABLES = {
     ),
     "whole": Table(
         "All there is to learn from, on a GPU",
-        ("srl-all", "squad-all", "coref-all"),
+        ("squad-all", "coref-all"),
         "test",
         {"ELMo": {}},
         wants_gpu=True,

@@ -3,6 +3,9 @@
 Shown on the tagger, which is the simplest of them.
 """
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -240,6 +243,18 @@ def test_the_cache_stays_when_the_same_weights_are_loaded_again(tokenizer, encod
     model.load_state_dict({name: weight.clone() for name, weight in model.state_dict().items()})
     model.read(**encoding)
     assert (model.elmo_cache.encoded, model.elmo_cache.reused) == (3, 3)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copied_model_has_an_empty_cache_of_its_own(tokenizer, encoding, tmp_path, on_disk, copied):
+    model = make(tokenizer).eval()
+    model.elmo_cache = ElmoLayerCache(tmp_path if on_disk else None)
+    expected = model.read(**encoding).x
+    other = copied(model)
+    assert other.elmo_cache.encoded == 0
+    assert torch.equal(other.read(**encoding).x, expected)
+    assert (other.elmo_cache.encoded, model.elmo_cache.encoded) == (3, 3)
 
 
 def test_the_cache_keeps_all_layers_apart_from_the_top_alone(tokenizer, encoding):

@@ -32,6 +32,7 @@ class ElmoLayerCache:
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
+        self._folder = folder
         self._file: Any = None
         if folder is not None and not Path(folder).is_dir():
             raise ValueError(f"{folder} is no folder for the cache's file.")
@@ -42,6 +43,9 @@ class ElmoLayerCache:
         self._states: list[tuple[Any, ...]] = []
         self._weights = b""
         self.encoded = self.reused = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ElmoLayerCache, (self._folder,)  # a copy, here or in another process, begins empty
 
     def __call__(
         self,
