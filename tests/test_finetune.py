@@ -48,6 +48,31 @@ def test_names_in_any_scheme_become_bio(tmp_path):
         {"tokens": ["in", "Paris"], "labels": ["O", "B-LOC"]},
     ]
     assert as_bio(["I-A", "I-A", "I-B", "O", "B-A", "B-A"]) == ["B-A", "I-A", "B-B", "O", "B-A", "B-A"]
+    bio = ["B-A", "I-A", "I-A", "B-A", "O", "B-B", "I-B"]
+    assert as_bio(["B-A", "I-A", "E-A", "S-A", "O", "B-B", "E-B"]) == bio
+    assert as_bio(["B-A", "I-A", "L-A", "U-A", "O", "B-B", "L-B"]) == bio
+
+
+UNER = (
+    "\ufeff# newdoc id = 1\n# text = In Ada's\n"
+    + "1\tIn\tO\t-\t-\n2-3\tAda's\t_\t-\t-\n2\tAda\tB-PER\t-\tann\n3\t's\tO\t-\t-\n3.1\tx\t_\t-\t-\n"
+)
+
+
+def test_names_stand_in_the_columns_that_are_asked_for(tmp_path):
+    path = tmp_path / "uner.iob2"
+    path.write_text(UNER, encoding="utf-8")
+    assert finetune_ner.read(path, [2, 3]) == [{"tokens": ["In", "Ada", "'s"], "labels": ["O", "B-PER", "O"]}]
+    with pytest.raises(
+        ValueError, match=r"sentence 1: a line has 5 columns, and --columns asks for \[2, 6\]"
+    ):
+        finetune_ner.read(path, [2, 6])
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "ner.conll"
+    path.write_bytes(b"\xef\xbb\xbfAda B-PER\n")
+    assert finetune_ner.read(path) == [{"tokens": ["Ada"], "labels": ["B-PER"]}]
 
 
 def test_parts_of_speech_leave_ranges_out(tmp_path):
@@ -111,7 +136,7 @@ def test_a_wrong_row_of_a_dataset_is_one_sentence(from_row, row, message):
 @pytest.mark.parametrize(
     ("read", "text", "message"),
     [
-        (finetune_ner.read, "Ada S-PER\n", "word 0 has 'S-PER'"),
+        (finetune_ner.read, "Ada X-PER\n", "file.conll, sentence 1: labels of spans .* word 0 has 'X-PER'"),
         (finetune_srl.read, SRL.replace(" (V*) *\n", " (V*)\n", 1), "sentence 1: not one column of spans"),
         (finetune_srl.read, SRL.replace("(ARG0*) *", "(ARG0* *"), "column 9: '.V..' is no span of roles"),
         (finetune_srl.read, SRL.replace("*) - - *)", "*) - - *"), "column 9: the span of ARG1 does not end"),
@@ -247,6 +272,23 @@ def test_parts_of_speech_and_roles_run(tmp_path, call):
         call(recipe, *files, "--smoke", "--output", output, "--epochs", 2)
         results = json.loads((output / "results.json").read_text())
         assert 0 <= results["mean"]["dev"][score] <= 1
+
+
+def test_a_treebank_without_these_parts_of_speech_is_refused(tmp_path, call):
+    text = UD.replace("PRP", "_").replace("MD", "_").replace("VB\t", "_\t")
+    (tmp_path / "ud.conllu").write_text(text, encoding="utf-8")
+    files = [part for split in ("train", "dev", "test") for part in (f"--{split}", tmp_path / "ud.conllu")]
+    with pytest.raises(ValueError, match=r"^the column xpos is empty in all files; name the other one"):
+        call(finetune_pos, *files, "--smoke", "--column", "xpos", "--output", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_word_of_a_treebank_may_have_a_blank(tmp_path, call):
+    (tmp_path / "ud.conllu").write_text((UD.replace("go\tgo", "10 000\tgo") + "\n") * 8, encoding="utf-8")
+    assert finetune_pos.read(tmp_path / "ud.conllu", 3)[0]["tokens"] == ["He", "'ll", "10 000"]
+    files = [part for split in ("train", "dev", "test") for part in (f"--{split}", tmp_path / "ud.conllu")]
+    call(finetune_pos, *files, "--smoke", "--output", tmp_path / "run", "--epochs", 1)
+    assert (tmp_path / "run" / "results.json").is_file()
 
 
 def drawn_of(**sizes):

@@ -5,11 +5,15 @@
     python training/finetune_ner.py --elmo my-elmo --data conll2003 --output runs/ner --vectors glove.txt
     python training/finetune_ner.py --smoke $FILES --output runs/smoke
 
-A line of a file is a word, and its label as the last of its columns; labels are B- and I- with or without
-every B-. A dataset has the columns `tokens` and `ner_tags` or `labels`. The ablations are flags:
-`--set elmo_at_input=false`, `elmo_at_output=true`, `elmo_layers=top`, `mix_l2=0.001`, `freeze_elmo=false`.
+A line of a file is a word, and its label as the last of its columns, or else `--columns` says where they are
+(`--columns 2 3` for Universal NER). Labels are BIO, with or without every B-, BIOES or BILOU. A dataset has
+the columns `tokens` and `ner_tags` or `labels`. The ablations are flags: `--set elmo_at_input=false`,
+`elmo_at_output=true`, `elmo_layers=top`, `mix_l2=0.001`, `freeze_elmo=false`.
 """
 
+import re
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ from finetuning import (
     read_splits,
     run,
 )
-from recipe_parser import make_parser
+from recipe_parser import at_least, make_parser
 from tagging import collate_words, decided, example
 from transformers import EvalPrediction
 
@@ -51,8 +55,10 @@ CONFIG: dict[str, Any] = {
 
 def main() -> None:
     parser = make_parser(__doc__, batch_size=32, learning_rate=1e-3, epochs=75, patience=15, clip=5.0)
+    help = "which columns of a file have the words and the labels, from 1 (the first and the last)"
+    parser.add_argument("--columns", type=at_least(1), nargs=2, metavar=("WORD", "LABEL"), help=help)
     flags = parser.parse_args()
-    data = read_splits(flags, read, from_row)
+    data = read_splits(flags, partial(read, columns=flags.columns), from_row)
     labels = labels_of(data, scheme="BIO")
 
     def score(evaluation: EvalPrediction) -> dict[str, float]:
@@ -63,14 +69,21 @@ def main() -> None:
     finetune(task, flags, data, id2label=dict(enumerate(labels)))
 
 
-def read(path: Path) -> list[Example]:
-    sentences = read_columns(path)
-    return [
-        example(
-            [line[0] for line in lines], [line[-1] for line in lines], f"{path}, sentence {number}", bio=True
-        )
-        for number, lines in enumerate(sentences, start=1)
-    ]
+def read(path: Path, columns: Sequence[int] | None = None) -> list[Example]:
+    examples = []
+    for number, lines in enumerate(read_columns(path), start=1):
+        where = f"{path}, sentence {number}"
+        word, label = 0, -1
+        if columns is not None:
+            word, label = (column - 1 for column in columns)
+            short = min(len(line) for line in lines)
+            if short < max(columns):
+                raise ValueError(f"{where}: a line has {short} columns, and --columns asks for {columns}.")
+            if word > 0:  # the first is a number: no ranges (1-2), no empty words (1.1), as in CoNLL-U
+                lines = [line for line in lines if not re.fullmatch(r"\d+[-.]\d+", line[0])]
+        found = [line[word] for line in lines], [line[label] for line in lines]
+        examples.append(example(*found, where, bio=True))
+    return examples
 
 
 def from_row(row: Example) -> list[Example]:

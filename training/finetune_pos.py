@@ -51,6 +51,8 @@ def main() -> None:
         flags, partial(read, column=COLUMNS[flags.column]), partial(from_row, name=flags.column)
     )
     labels = labels_of(data)
+    if labels == ["_"]:
+        raise ValueError(f"the column {flags.column} is empty in all files; name the other one by --column.")
 
     def score(evaluation: EvalPrediction) -> dict[str, float]:
         return {"accuracy": accuracy(*decided(evaluation, labels))}

@@ -198,7 +198,7 @@ def columns_of(line: str) -> list[str]:
 def read_text(path: Path) -> str:
     try:
         content = path.read_bytes()
-        return (lzma.decompress(content) if path.suffix == ".xz" else content).decode("utf-8")
+        return (lzma.decompress(content) if path.suffix == ".xz" else content).decode("utf-8-sig")
     except OSError as error:
         raise ValueError(f"{path} could not be read ({error.strerror}).") from None
     except (UnicodeDecodeError, lzma.LZMAError):

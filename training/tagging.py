@@ -11,6 +11,9 @@ from transformers import EvalPrediction
 from elmo_hf import ElmoTokenizer
 from elmo_hf.metrics import spans
 
+# Of a name's single word and of its last one, as BIOES and BILOU have them.
+PREFIXES = {"S-": "B-", "U-": "B-", "E-": "I-", "L-": "I-"}
+
 
 def collate_words(
     labels: list[str],
@@ -48,7 +51,7 @@ def decided(evaluation: EvalPrediction, labels: list[str]) -> tuple[list[list[st
 
 
 def example(words: Any, labels: Any, where: str, bio: bool = False, **more: Any) -> Example:
-    """With `bio`, labels of any scheme of I- and B- become BIO."""
+    """With `bio`, labels of any scheme become BIO."""
     for name, values in {"words": words, "labels": labels, **more}.items():
         if not isinstance(values, Sequence) or isinstance(values, str):
             raise ValueError(f"{where}: {name} must be a list, but is {values!r:.60}.")
@@ -60,12 +63,15 @@ def example(words: Any, labels: Any, where: str, bio: bool = False, **more: Any)
                 f"{where}: a label is {label!r}, and must be a name; those of a dataset's numbers are in its "
                 "ClassLabel."
             )
-    return {"tokens": list(words), "labels": as_bio(labels) if bio else list(labels)} | more
+    try:
+        return {"tokens": list(words), "labels": as_bio(labels) if bio else list(labels)} | more
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def as_bio(labels: Sequence[str]) -> list[str]:
-    """The same spans, each begun by B-, whatever scheme of I- and B- they were written in."""
+    """The same spans, each begun by B-, whether they were written in IOB, BIO, BIOES or BILOU."""
     found = ["O"] * len(labels)
-    for kind, start, end in spans(labels):
+    for kind, start, end in spans([PREFIXES.get(label[:2], label[:2]) + label[2:] for label in labels]):
         found[start:end] = [f"B-{kind}"] + [f"I-{kind}"] * (end - start - 1)
     return found
