@@ -30,9 +30,20 @@ def test_pairs_are_read_by_the_names_of_their_columns(tmp_path):
     assert (second["sentences"], second["label"]) == (([], ["B", "c"]), "neutral")
 
 
+def test_raw_pairs_and_gold_labels_are_read_as_multinli_has_them(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("sentence1\tsentence2\tlabel1\tgold_label\nIt runs.\tIt's here!\tneutral\tentailment\n")
+    (raw,) = finetune_nli.read(path, finetune_nli.as_words)
+    assert raw["sentences"] == (["It", "runs", "."], ["It", "'s", "here", "!"])
+    assert raw["label"] == "entailment"
+    (blanks,) = finetune_nli.read(path)
+    assert blanks["sentences"] == (["It", "runs."], ["It's", "here!"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("sentence1\tsentence2\tgold\n", "names no column label, but sentence1, sentence2, gold"),
         ("sentence1\tlabel\n", "the first line names no column sentence2, but sentence1, label"),
         (HEADER + "a\tb\tc\n", "line 2: 3 columns in place of 4"),
         (HEADER + "a\tb\tc\tmaybe\n", "line 2: the label is 'maybe', and must be one of entailment, neutral"),

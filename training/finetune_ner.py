@@ -82,7 +82,11 @@ def read(path: Path, columns: Sequence[int] | None = None) -> list[Example]:
             if word > 0:  # the first is a number: no ranges (1-2), no empty words (1.1), as in CoNLL-U
                 lines = [line for line in lines if not re.fullmatch(r"\d+[-.]\d+", line[0])]
         found = [line[word] for line in lines], [line[label] for line in lines]
-        examples.append(example(*found, where, bio=True))
+        try:
+            examples.append(example(*found, where, bio=True))
+        except ValueError as error:
+            hint = "if the labels stand in another column than the last, say in which by --columns."
+            raise ValueError(str(error) if columns else f"{str(error).rstrip('.')}; {hint}") from None
     return examples
 
 

@@ -6,11 +6,11 @@
     python training/finetune_nli.py --smoke $FILES --output runs/smoke
 
 A file's first line names its columns, with tabs between them; those read are `sentence1`, `sentence2` (words
-with blanks between them) and `label`. A dataset has them, or `premise`, `hypothesis` and `label`. Pairs on
-whose label the annotators did not agree (`-`) are left out. Every word of one sentence is compared with every
-word of the other, and there are copies of MultiNLI with a "sentence" of thirty thousand words, which a stray
-quotation mark has made. So pairs of more than `--max-words` words are left out of training, and dev and test
-sentences of more are read up to there.
+with blanks between them, or texts to be split, with `--raw`), and `label` or `gold_label`. A dataset has
+them, or `premise`, `hypothesis` and `label`. Pairs on whose label the annotators did not agree (`-`) are left
+out. Every word of one sentence is compared with every word of the other, and there are copies of MultiNLI
+with a "sentence" of thirty thousand words, which a stray quotation mark has made. So pairs of more than
+`--max-words` words are left out of training, and dev and test sentences of more are read up to there.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from finetuning import (
     read_text,
     run,
 )
-from recipe_parser import make_parser
+from recipe_parser import at_least, make_parser
 from torch import Tensor, nn
 from transformers import SchedulerType, TrainingArguments
 
@@ -87,14 +87,14 @@ def squares(network: nn.Module) -> Tensor:
 def main() -> None:
     parser = make_parser(__doc__, batch_size=32, learning_rate=4e-4, epochs=75, patience=5, clip=5.0)
     help = "that much of the sum of the weight matrices' squares is added to the loss (0.0001)"
-    parser.add_argument("--l2", type=float, default=1e-4, help=help)
+    parser.add_argument("--l2", type=at_least(0.0), default=1e-4, help=help)
     parser.add_argument(
-        "--max-words", type=int, default=400, help="of a train pair, or another sentence (400)"
+        "--max-words", type=at_least(1), default=400, help="of a train pair, or another sentence (400)"
     )
+    help = "a file's sentences are not yet split into words, as SNLI's and MultiNLI's own are not"
+    parser.add_argument("--raw", action="store_true", help=help)
     flags = parser.parse_args()
-    if not 0 <= flags.l2 < float("inf"):
-        raise ValueError(f"--l2 must be 0 or more, but is {flags.l2}.")
-    data = read_splits(flags, read, from_row)
+    data = read_splits(flags, partial(read, split=as_words if flags.raw else str.split), from_row)
     short = [one for one in data["train"] if len(one["tokens"]) <= flags.max_words]
     if not short:
         raise ValueError(f"no train pair has {flags.max_words} words or fewer; set --max-words higher.")
@@ -115,9 +115,10 @@ def shortened(one: Example, words: int) -> Example:
     return example(one["label"], LABELS, "", *sentences)
 
 
-def read(path: Path) -> list[Example]:
+def read(path: Path, split: Callable[[str], list[str]] = str.split) -> list[Example]:
     header, *lines = (line.rstrip("\r").split("\t") for line in read_text(path).split("\n"))
-    missing = [name for name in ("sentence1", "sentence2", "label") if name not in header]
+    missing = [name for name in ("sentence1", "sentence2") if name not in header]
+    missing += ["label"] if not {"label", "gold_label"} & set(header) else []
     if missing:
         raise ValueError(f"{path}: the first line names no column {missing[0]}, but {', '.join(header)}.")
     examples = []
@@ -126,7 +127,7 @@ def read(path: Path) -> list[Example]:
             continue
         if len(fields) != len(header):
             raise ValueError(f"{path}, line {number}: {len(fields)} columns in place of {len(header)}.")
-        examples += pair(dict(zip(header, fields, strict=True)), str.split, f"{path}, line {number}")
+        examples += pair(dict(zip(header, fields, strict=True)), split, f"{path}, line {number}")
     return examples
 
 
