@@ -272,7 +272,7 @@ TABLES = {
     ),
     "tuned": Table(
         "A biLM that is tuned with the task",
-        ("ner-wnut", "ner-btc", "sst"),
+        ("srl", "ner-wnut", "ner-btc", "sst"),
         "test",
         {"frozen": {}, "tuned": {"biLM": "tuned"}},
     ),
