@@ -126,6 +126,13 @@ def row_of(name: str, task: str, variant: str, measured: Measured) -> Result:
         "paper": paper_of(plan) if name == "table1" else None,
         "command": f"{command} --seeds {' '.join(map(str, measured.seeds))}",
     }
+    told_of = [found["adapting"] for found in map(measured.of, runs) if found and "adapting" in found]
+    if told_of:
+        row["adapting"] = {
+            "field": told_of[0]["domain"],
+            "words": told_of[0]["train_words"],
+            "perplexity": [round(told_of[0][when]["mean"], 1) for when in ("before", "after")],
+        }
     if name in WITH_PUBLISHED:
         metric = PUBLISHED[task].metric or plan.metric
         counted_so = compared(runs, measured, score_of(plan, table.split, metric))
@@ -186,7 +193,20 @@ def markdown_of(name: str, table: Result) -> str:
 def about(name: str, table: Result) -> str:
     part = "Test" if table["split"] == "test" else "Dev"
     picture = f"\n\n![{table['title']}](results/{name}.png)" if name in ("table1", "figure1") else ""
-    return f"{table['model']}; {part} scores, mean ± deviation of the seeds.{picture}"
+    scores = f"{table['model']}; {part} scores, mean ± deviation of the seeds."
+    return f"{scores}{perplexities(table['rows'])}{picture}"
+
+
+def perplexities(rows: list[Result]) -> str:
+    """Of held-out text of the fields to which a biLM was adapted."""
+    told_of = [row["adapting"] for row in rows if "adapting" in row]
+    if not told_of:
+        return ""
+    found = []
+    for one in told_of:
+        before, after = one["perplexity"]
+        found.append(f"{one['field']} {before:.1f} → {after:.1f} by {one['words']:,} words")
+    return f" Perplexity of the field's held-out text: {', '.join(found)}."
 
 
 def beside_the_paper(rows: list[Result]) -> str:

@@ -133,6 +133,10 @@ def record(places: Places, run: Run) -> None:
     content |= {key: results[key] for key in ("ceiling", "left_out_of_training") if key in results}
     if run.task == "coref":
         content["gap"] = json.loads((folder / "gap.json").read_text(encoding="utf-8"))["scores"]
+    adapted = places.adapted(run)
+    if adapted is not None:  # as benchmarks/domain.py tells it
+        told_of = json.loads((places.runs / f"{adapted}.json").read_text(encoding="utf-8"))
+        content["adapting"] = told_of["rows"][0]
     content["weights"] = None if run.place == "none" else places.weights
     content |= {"flags": recipe_flags(run, places.plan), "commands": told(places, run)}
     content |= {"versions": results["versions"], "machine": machine()}

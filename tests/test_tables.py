@@ -216,6 +216,33 @@ def test_published_figures_are_shown_with_our_baseline_by_the_same_score():
     json.dumps(tables)
 
 
+ADAPTING = {"domain": "movies", "train_words": 12_345, "before": {"mean": 90.04}, "after": {"mean": 60.0}}
+
+
+def test_an_adapted_biLM_tells_its_perplexities():
+    found = results_of("sst", {0: 0.5}, {0: 0.4}, {"biLM": "adapted"}, adapting=ADAPTING)
+    tables = collected(found, [0])
+    row = row_of(tables, "adapted", "Sentiment, SST-5", "adapted")
+    assert row["adapting"] == {"field": "movies", "words": 12_345, "perplexity": [90.0, 60.0]}
+    assert "adapting" not in row_of(tables, "adapted", "Sentiment, SST-5", "as it is")
+    text = tables_collect.markdown_of("adapted", tables["adapted"])
+    assert "Perplexity of the field's held-out text: movies 90.0 → 60.0 by 12,345 words." in text
+    assert "Perplexity" not in tables_collect.markdown_of("table1", tables["table1"])
+
+
+def test_a_run_with_an_adapted_biLM_keeps_what_its_adapting_told(tmp_path):
+    places = tables_runs.Places(None, "my-elmo", tmp_path / "runs", tmp_path / "results", TASKS)
+    run = run_of(TASKS, "sst", {"biLM": "adapted"}, 0)
+    learnt = {"dev": {}, "test": {}, "epochs": 1, "best_epoch": 1, "seconds": 1, "processor_seconds": 1}
+    tables_runs.write_json(
+        places.folder(run) / "results.json", {"examples": {}, "versions": {}, "runs": {"0": learnt}}
+    )
+    tables_runs.write_json(tmp_path / "runs" / f"{places.adapted(run)}.json", {"rows": [ADAPTING]})
+    tables_runs.record(places, run)
+    (kept,) = (tmp_path / "results" / "tables" / "runs").iterdir()
+    assert json.loads(kept.read_text())["adapting"] == ADAPTING
+
+
 def test_variants_stand_side_by_side():
     changes = TABLES["table2"].variants
     found = {}
