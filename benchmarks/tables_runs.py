@@ -134,9 +134,9 @@ def record(places: Places, run: Run) -> None:
     if run.task == "coref":
         content["gap"] = json.loads((folder / "gap.json").read_text(encoding="utf-8"))["scores"]
     adapted = places.adapted(run)
-    if adapted is not None:  # as benchmarks/domain.py tells it
-        told_of = json.loads((places.runs / f"{adapted}.json").read_text(encoding="utf-8"))
-        content["adapting"] = told_of["rows"][0]
+    if adapted is not None:
+        told_of = told_by_adapting(places, adapted).read_text(encoding="utf-8")
+        content["adapting"] = json.loads(told_of)["rows"][0]
     content["weights"] = None if run.place == "none" else places.weights
     content |= {"flags": recipe_flags(run, places.plan), "commands": told(places, run)}
     content |= {"versions": results["versions"], "machine": machine()}
@@ -152,8 +152,8 @@ def jobs_of(places: Places, runs: Sequence[Run]) -> list[Job]:
     jobs: dict[str, Job] = {}
     for run in runs:
         adapted = places.adapted(run)
-        needs = places.runs / adapted / "final" if adapted else None
-        if adapted and needs and not needs.is_dir():
+        needs = told_by_adapting(places, adapted) if adapted else None
+        if adapted and needs and not needs.exists():
             commands = [resolved(places, adapting(adapted))]
             jobs.setdefault(adapted, Job(adapted, commands, places.runs / f"{adapted}.log"))
         name = run.name(places.model)
@@ -193,6 +193,11 @@ def adapting(name: str) -> list[str]:
     folder, field = name.split("/")
     told = ["--model", "ELMO", "--domains", f"{field}=RUNS/data/{field}.txt", "--keep", f"RUNS/{folder}"]
     return ["benchmarks/domain.py", *told, "--output", f"RUNS/{name}.json"]
+
+
+def told_by_adapting(places: Places, name: str) -> Path:
+    """What benchmarks/domain.py writes at its very end, when the biLM is there."""
+    return places.runs / f"{name}.json"
 
 
 def resolved(places: Places, words: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ WAIT = 0.1  # seconds between two looks at what is running
 
 @dataclass
 class Job:
-    """Commands, one after the other. It waits for the folder that it `needs`, which another job makes."""
+    """Commands, one after the other. It waits for what it `needs`, which another job makes."""
 
     name: str
     commands: list[list[str]]
@@ -86,7 +86,7 @@ def run_jobs(
     with stopping(running):
         while True:
             while len(running) < side_by_side and time.monotonic() < until:
-                job = next((one for one in waiting if one.needs is None or one.needs.is_dir()), None)
+                job = next((one for one in waiting if one.needs is None or one.needs.exists()), None)
                 if job is None:
                     break
                 waiting.remove(job)

@@ -243,6 +243,17 @@ def test_a_run_with_an_adapted_biLM_keeps_what_its_adapting_told(tmp_path):
     assert json.loads(kept.read_text())["adapting"] == ADAPTING
 
 
+def test_what_was_adapted_but_did_not_tell_of_it_is_adapted_to_its_end(tmp_path):
+    """As after a kill between the biLM and its perplexities, without which no run could be recorded."""
+    places = tables_runs.Places(None, str(tmp_path / "my-elmo"), tmp_path, tmp_path, TASKS)
+    run = run_of(TASKS, "sst", {"biLM": "adapted"}, 0)
+    (tmp_path / places.adapted(run) / "final").mkdir(parents=True)
+    names = [job.name for job in tables_runs.jobs_of(places, [run])]
+    assert names == [places.adapted(run), run.name("my-elmo")]
+    tables_runs.write_json(tmp_path / f"{places.adapted(run)}.json", {"rows": [ADAPTING]})
+    assert [job.name for job in tables_runs.jobs_of(places, [run])] == [run.name("my-elmo")]
+
+
 def test_variants_stand_side_by_side():
     changes = TABLES["table2"].variants
     found = {}
