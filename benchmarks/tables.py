@@ -3,7 +3,7 @@
     python benchmarks/tables.py --data DATA --dry-run                    # what there is to do, and how long
     python benchmarks/tables.py --data DATA --elmo my-elmo --jobs 2      # everything; a night on two cores
     python benchmarks/tables.py --data DATA --only table1 --tasks ner-wnut sst --seeds 0 --minutes 60
-    python benchmarks/tables.py --data DATA --only whole --jobs 18          # with a GPU
+    python benchmarks/tables.py --data DATA --only whole --jobs 6        # with a GPU
     python benchmarks/tables.py --collect                                # the tables, from the runs there are
     python benchmarks/tables.py --data DATA --smoke                      # tiny sizes, a random biLM
 
@@ -60,7 +60,7 @@ def read_options() -> argparse.Namespace:
         choices=list(TABLES),
         default=usual,
         metavar="TABLE",
-        help="table1 table2 table3 figure1 tuned adapted; and whole, which wants a GPU (all others)",
+        help=f"some of {', '.join(TABLES)} (all but those that want a GPU: {' '.join(usual)})",
     )
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS), metavar="TASK")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -126,18 +126,23 @@ def row_of(name: str, task: str, variant: str, measured: Measured) -> Result:
         "paper": paper_of(plan) if name == "table1" else None,
         "command": f"{command} --seeds {' '.join(map(str, measured.seeds))}",
     }
-    told_of = [found["adapting"] for found in map(measured.of, runs) if found and "adapting" in found]
-    if told_of:
-        row["adapting"] = {
-            "field": told_of[0]["domain"],
-            "words": told_of[0]["train_words"],
-            "perplexity": [round(told_of[0][when]["mean"], 1) for when in ("before", "after")],
-        }
+    row |= adapting(runs, measured)
     if name in WITH_PUBLISHED:
         metric = PUBLISHED[task].metric or plan.metric
         counted_so = compared(runs, measured, score_of(plan, table.split, metric))
         row["published"] = published(task, metric, counted_so["baseline"])
     return row
+
+
+def adapting(runs: list[Run], measured: Measured) -> Result:
+    """What the adapting of these runs' biLM brought, if it was adapted; it is the same for all."""
+    for found in map(measured.of, runs):
+        if found and "adapting" in found:
+            told = found["adapting"]
+            perplexity = [round(told[when]["mean"], 1) for when in ("before", "after")]
+            field, words = told["domain"], told["train_words"]
+            return {"adapting": {"field": field, "words": words, "perplexity": perplexity}}
+    return {}
 
 
 def published(task: str, metric: str, baseline: Result | None) -> Result:

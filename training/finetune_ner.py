@@ -73,21 +73,25 @@ def read(path: Path, columns: Sequence[int] | None = None) -> list[Example]:
     examples = []
     for number, lines in enumerate(read_columns(path), start=1):
         where = f"{path}, sentence {number}"
-        word, label = 0, -1
-        if columns is not None:
-            word, label = (column - 1 for column in columns)
-            short = min(len(line) for line in lines)
-            if short < max(columns):
-                raise ValueError(f"{where}: a line has {short} columns, and --columns asks for {columns}.")
-            if word > 0:  # the first is a number: no ranges (1-2), no empty words (1.1), as in CoNLL-U
-                lines = [line for line in lines if not re.fullmatch(r"\d+[-.]\d+", line[0])]
-        found = [line[word] for line in lines], [line[label] for line in lines]
+        pairs = chosen(lines, columns, where) if columns else [(line[0], line[-1]) for line in lines]
+        words, labels = [word for word, _ in pairs], [label for _, label in pairs]
         try:
-            examples.append(example(*found, where, bio=True))
+            examples.append(example(words, labels, where, bio=True))
         except ValueError as error:
             hint = "if the labels stand in another column than the last, say in which by --columns."
             raise ValueError(str(error) if columns else f"{str(error).rstrip('.')}; {hint}") from None
     return examples
+
+
+def chosen(lines: list[list[str]], columns: Sequence[int], where: str) -> list[tuple[str, str]]:
+    """Words and labels by the numbers of their columns."""
+    short = min(len(line) for line in lines)
+    if short < max(columns):
+        raise ValueError(f"{where}: a line has {short} columns, and --columns asks for {columns}.")
+    word, label = (column - 1 for column in columns)
+    if word > 0:  # the first is a number: no ranges (1-2), no empty words (1.1), as in CoNLL-U
+        lines = [line for line in lines if not re.fullmatch(r"\d+[-.]\d+", line[0])]
+    return [(line[word], line[label]) for line in lines]
 
 
 def from_row(row: Example) -> list[Example]:

@@ -117,8 +117,8 @@ def shortened(one: Example, words: int) -> Example:
 
 def read(path: Path, split: Callable[[str], list[str]] = str.split) -> list[Example]:
     header, *lines = (line.rstrip("\r").split("\t") for line in read_text(path).split("\n"))
-    missing = [name for name in ("sentence1", "sentence2") if name not in header]
-    missing += ["label"] if not {"label", "gold_label"} & set(header) else []
+    named = {*header, "label"} if "gold_label" in header else {*header}
+    missing = [name for name in ("sentence1", "sentence2", "label") if name not in named]
     if missing:
         raise ValueError(f"{path}: the first line names no column {missing[0]}, but {', '.join(header)}.")
     examples = []
