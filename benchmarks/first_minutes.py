@@ -1,9 +1,9 @@
 """A new user's first minutes with this repository, typed as the README says, and timed.
 
-    python benchmarks/first_minutes.py                    # on a clean clone, in an environment of its own
-    python benchmarks/first_minutes.py --published published-elmo/ --tagged wnut17train.conll
-    python benchmarks/first_minutes.py --here --epochs 1  # without clone and installation: what is here
-    python benchmarks/first_minutes.py --table            # its JSON, as the table of README.md
+    python -m benchmarks.first_minutes                    # on a clean clone, in an environment of its own
+    python -m benchmarks.first_minutes --published published-elmo/ --tagged wnut17train.conll
+    python -m benchmarks.first_minutes --here --epochs 1  # without clone and installation: what is here
+    python -m benchmarks.first_minutes --table            # its JSON, as the table of README.md
 
 Clone, install, see vectors, convert a published ELMo, teach a tagger 200 sentences, write its card, push it
 to a Hub (one on this machine), load it there by its name. Commands are taken from the README, and each is
@@ -28,11 +28,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from saving import ROOT, command, machine, write_json
-from table import fill_blocks, markdown
-
-sys.path.insert(0, str(ROOT / "tests"))
-from hub_server import Hub  # the Hub of the tests
+from benchmarks.report import ROOT, command, machine, write_json
+from benchmarks.speed.table import fill_blocks, markdown
+from tests.helpers.hub_server import Hub  # the Hub of the tests
 
 PAGE = ROOT / "benchmarks" / "README.md"
 RESULT = ROOT / "benchmarks" / "results" / "first-minutes.json"
@@ -276,7 +274,7 @@ def main() -> None:
             walk(reader, options)
         except ValueError as error:
             sys.exit(f"first_minutes.py: {error}")
-    content: dict[str, Any] = {"command": command("first_minutes.py", sys.argv[1:]), "machine": machine()}
+    content: dict[str, Any] = {"command": command("first_minutes", sys.argv[1:]), "machine": machine()}
     for clock in ("seconds", "processor_seconds"):
         content[clock] = round(sum(step[clock] for step in reader.steps), 1)
     write_json(options.output, content | {"steps": reader.steps})

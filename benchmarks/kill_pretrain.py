@@ -1,20 +1,17 @@
 """Kills a pretraining run (kill -9) at many random steps, and compares its end with that of a run left alone.
 
-    python benchmarks/kill_pretrain.py --kills 20 --processes 2
+    python -m benchmarks.kill_pretrain --kills 20 --processes 2
 
 Prints where it was killed, and ends with exit code 1 if a weight, state, loss or sentence differs.
 """
 
 import argparse
 import random
-import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-
-from launcher import Launcher, small_run, steps_of
-from test_pretrain_kill import assert_every_sentence_once, assert_same_end, end, kill_at
+from tests.helpers.launcher import Launcher, small_run, steps_of
+from tests.pretraining.test_pretrain_kill import assert_every_sentence_once, assert_same_end, end, kill_at
 
 
 def main() -> None:

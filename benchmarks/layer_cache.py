@@ -1,6 +1,6 @@
 """What it saves to encode a sentence once a run: a tagger on a frozen biLM, with and without the cache.
 
-    OMP_NUM_THREADS=1 python benchmarks/layer_cache.py
+    OMP_NUM_THREADS=1 python -m benchmarks.layer_cache
 
 The tagger of training/finetune_ner.py reads made-up sentences and labels for some epochs, on a biLM of the
 "small" size with random weights. All ways begin with the same weights and read the same batches; the loss in
@@ -10,23 +10,19 @@ the last epoch is told for each. Times are seconds of the processor, for whole e
 import argparse
 import json
 import random
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from saving import machine
 from torch import Tensor
-from workloads import SIZES, made_up_sentences
 
+from benchmarks.report import RESULTS, machine
+from benchmarks.speed.workloads import SIZES, made_up_sentences
 from elmo_hf import ElmoConfig, ElmoForTokenClassification, ElmoLayerCache, ElmoTokenizer
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "training"))
-from finetune_ner import CONFIG  # noqa: E402
-from tagging import collate_words  # noqa: E402
+from elmo_hf.finetuning.tagging import collate_words
+from training.finetune_ner import CONFIG
 
 LABELS = ["O", "B-A", "I-A", "B-B", "I-B"]
 CHANCES = {
@@ -77,7 +73,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "tasks" / "layer-cache.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "tasks" / "layer-cache.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     examples, collate, tokenizer = made_up_examples(options.sentences), collate_words(LABELS), ElmoTokenizer()

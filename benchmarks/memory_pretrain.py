@@ -1,15 +1,12 @@
 """The memory of a pretraining run and its workers after every 200 of 2,000 steps.
 
-python benchmarks/memory_pretrain.py
+python -m benchmarks.memory_pretrain
 """
 
-import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-
-from launcher import Launcher, memory_of_run
+from tests.helpers.launcher import Launcher, memory_of_run
 
 
 def main() -> None:

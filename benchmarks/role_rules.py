@@ -1,6 +1,6 @@
 """What it costs, and what it changes, to keep the rules of roles: labels decoded with and without.
 
-    OMP_NUM_THREADS=1 python benchmarks/role_rules.py dev.conll.xz      # as training/finetune_srl.py reads it
+    OMP_NUM_THREADS=1 python -m benchmarks.role_rules dev.conll.xz      # as training/finetune_srl.py reads it
 
 No trained model is needed: a word's scores are random numbers (normal, deviation 1), and its right label gets
 so much more (`right`). The more, the better the labeller: F1 tells how good. With 0 nearly every row breaks
@@ -10,24 +10,20 @@ many rules, which is the worst that can come. Times are those of decoding alone,
 
 import argparse
 import json
-import sys
 import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from saving import machine
 from torch import Tensor
 
-from elmo_hf.crf_elmo import ElmoCRF
-from elmo_hf.metrics import role_scores
-from elmo_hf.roles_elmo import ElmoRoles, broken_roles
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "training"))
-from finetune_srl import read  # noqa: E402
-from finetuning import labels_of  # noqa: E402
+from benchmarks.report import RESULTS, machine
+from elmo_hf.finetuning.run import labels_of
+from elmo_hf.metrics.tags import role_scores
+from elmo_hf.model.crf_elmo import ElmoCRF
+from elmo_hf.model.roles_elmo import ElmoRoles, broken_roles
+from training.finetune_srl import read
 
 BATCH = 64
 Batch = tuple[Tensor, Tensor]
@@ -76,7 +72,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--hard-rows", type=int, default=20, help="of the worst case")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "tasks" / "role-rules.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "tasks" / "role-rules.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     examples = read(options.file)

@@ -1,6 +1,6 @@
 """How long drawing the words of a sampled softmax takes, beside drawing them one by one.
 
-    OMP_NUM_THREADS=1 python benchmarks/sampler.py
+    OMP_NUM_THREADS=1 python -m benchmarks.sampler
 
 Seconds of the processor, in turns; the JSON has milliseconds a draw of one direction.
 """
@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from saving import machine
 
-from elmo_hf.sampling import log_uniform_sample
+from benchmarks.report import machine
+from elmo_hf.pretraining.sampling import log_uniform_sample
 
 RESULTS = Path(__file__).resolve().parent / "results" / "training"
 

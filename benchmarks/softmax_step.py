@@ -1,6 +1,6 @@
 """Does a step of the sampled softmax cost more when the vocabulary is larger? It should not.
 
-    OMP_NUM_THREADS=1 python benchmarks/softmax_step.py     # 7 GB of memory for 800,000 x 512
+    OMP_NUM_THREADS=1 python -m benchmarks.softmax_step     # 7 GB of memory for 800,000 x 512
 
 A step draws the samples, gathers the rows, computes the loss forward and backward, clips, and updates the
 rows with Adagrad: 2 directions of 2,560 words against 8,192 samples each. The targets are drawn like words of
@@ -11,21 +11,17 @@ Times are seconds of the processor.
 import argparse
 import json
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from saving import machine
 from torch import Tensor, nn
 
-from elmo_hf.sampling import draw_samples, sampled_loss, wanted_rows
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "training"))
-from optimizers import OptimizerSettings, RowGradient, make_optimizer  # noqa: E402
+from benchmarks.report import RESULTS, machine
+from elmo_hf.pretraining.optimizers import OptimizerSettings, RowGradient, make_optimizer
+from elmo_hf.pretraining.sampling import draw_samples, sampled_loss, wanted_rows
 
 
 class Softmax:
@@ -88,7 +84,7 @@ def main() -> None:
     parser.add_argument("--places", type=int, default=2560, help="words a step and direction (2560)")
     parser.add_argument("--samples", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "training" / "softmax-step.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "training" / "softmax-step.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = []

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from elmo_hf.hub_cards import render_card, write_card
+from elmo_hf.hub.card import render_card, write_card
 
 HERE = Path(__file__).resolve().parent
 

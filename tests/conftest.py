@@ -6,18 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from launcher import Launcher
-from nursery import Nursery
 
 from elmo_hf import kernels
-
-REPOSITORY = Path(__file__).resolve().parent.parent
+from tests.helpers.launcher import Launcher
+from tests.helpers.nursery import Nursery
+from tests.helpers.paths import SHARED
 
 
 @pytest.fixture(scope="session")
 def shared_fixtures() -> Path:
     """The folder of the two published fixture sets, `allennlp` and `bilm-tf`, which the repository lacks."""
-    shared = Path(os.environ.get("ELMO_HF_SHARED", REPOSITORY.parent / "shared"))
+    shared = SHARED
     folder = shared / "fixtures"
     if not folder.is_dir():
         pytest.skip(f"no published fixtures in {folder}; ELMO_HF_SHARED names their parent folder")
@@ -50,7 +49,7 @@ def nursery(tmp_path_factory) -> Iterator[Nursery]:
 @pytest.fixture
 def hub(monkeypatch):
     """A Hub on this machine, on which `someone` may write."""
-    from hub_folders import served
+    from tests.helpers.hub_folders import served
 
     yield from served(monkeypatch)
 

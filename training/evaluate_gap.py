@@ -10,14 +10,13 @@ share of pronouns with both answers right, and F1 is GAP's own: that of the answ
 import argparse
 from pathlib import Path
 
-from coref_data import read_gap, resolved
-from finetuning import run, versions
-from recipe_parser import at_least
-
 from elmo_hf import ElmoForCoreferenceResolution
+from elmo_hf.embedding.vectors import write_json
+from elmo_hf.finetuning.coreference import read_gap, resolved
+from elmo_hf.finetuning.flags import at_least
+from elmo_hf.finetuning.run import run, versions
 from elmo_hf.loading import load
-from elmo_hf.metrics_coreference import pronoun_scores
-from elmo_hf.vectors_io import write_json
+from elmo_hf.metrics.coreference import pronoun_scores
 
 
 def main() -> None:

@@ -19,7 +19,10 @@ published of it mostly counts them; `conll_f1_with_singletons` does.
 from pathlib import Path
 from typing import Any
 
-from coref_data import (
+from transformers import EvalPrediction
+
+from elmo_hf import ElmoForCoreferenceResolution
+from elmo_hf.finetuning.coreference import (
     as_clusters,
     checked_document,
     collate_documents,
@@ -28,12 +31,9 @@ from coref_data import (
     split_documents,
     windows,
 )
-from finetuning import Example, Task, finetune, first_column, read_splits, run
-from recipe_parser import make_parser
-from transformers import EvalPrediction
-
-from elmo_hf import ElmoForCoreferenceResolution
-from elmo_hf.metrics_coreference import coreference_scores, without_singletons
+from elmo_hf.finetuning.flags import make_parser
+from elmo_hf.finetuning.run import Example, Task, finetune, first_column, read_splits, run
+from elmo_hf.metrics.coreference import coreference_scores, without_singletons
 
 # Lee et al. (2017), and Peters et al. (2018), A.6. Theirs differs in this: its word vectors are GloVe's 300
 # and Turian's 50 numbers; words and letters have dropout of 0.5; speakers and genres are known; the

@@ -17,7 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finetuning import (
+from transformers import EvalPrediction
+
+from elmo_hf import ElmoForTokenClassification
+from elmo_hf.finetuning.flags import at_least, make_parser
+from elmo_hf.finetuning.run import (
     Example,
     Task,
     finetune,
@@ -27,12 +31,8 @@ from finetuning import (
     read_splits,
     run,
 )
-from recipe_parser import at_least, make_parser
-from tagging import collate_words, decided, example
-from transformers import EvalPrediction
-
-from elmo_hf import ElmoForTokenClassification
-from elmo_hf.metrics import span_scores
+from elmo_hf.finetuning.tagging import collate_words, decided, example
+from elmo_hf.metrics.tags import span_scores
 
 # Peters et al. (2018), A.7. The paper's second layer has half the cells and its word vectors are Senna's;
 # AllenNLP's published configuration (tagging/ner_elmo.jsonnet) has 200 in both layers, GloVe, BIOUL in

@@ -19,8 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from classification import as_words, collate_texts, example, score
-from finetuning import (
+from torch import Tensor, nn
+from transformers import SchedulerType, TrainingArguments
+
+from elmo_hf import ElmoForSequenceClassification
+from elmo_hf.embedding.vectors import write_json
+from elmo_hf.finetuning.classification import as_words, collate_texts, example, score
+from elmo_hf.finetuning.flags import at_least, make_parser
+from elmo_hf.finetuning.run import (
     DecodingTrainer,
     Example,
     Task,
@@ -30,12 +36,6 @@ from finetuning import (
     read_text,
     run,
 )
-from recipe_parser import at_least, make_parser
-from torch import Tensor, nn
-from transformers import SchedulerType, TrainingArguments
-
-from elmo_hf import ElmoForSequenceClassification
-from elmo_hf.vectors_io import write_json
 
 LABELS = ["entailment", "neutral", "contradiction"]
 # Peters et al. (2018), A.3, with `--l2 0` for a baseline without ELMo, as there. AllenNLP's published

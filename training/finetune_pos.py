@@ -12,7 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finetuning import (
+from transformers import EvalPrediction
+
+from elmo_hf import ElmoForTokenClassification
+from elmo_hf.finetuning.flags import make_parser
+from elmo_hf.finetuning.run import (
     Example,
     Task,
     finetune,
@@ -22,12 +26,8 @@ from finetuning import (
     read_splits,
     run,
 )
-from recipe_parser import make_parser
-from tagging import collate_words, decided, example
-from transformers import EvalPrediction
-
-from elmo_hf import ElmoForTokenClassification
-from elmo_hf.metrics import accuracy
+from elmo_hf.finetuning.tagging import collate_words, decided, example
+from elmo_hf.metrics.tags import accuracy
 
 CONFIG: dict[str, Any] = {
     "task_word_dim": 50,

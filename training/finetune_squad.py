@@ -21,15 +21,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from averaging import AveragingTrainer
-from finetuning import Task, drawn, finetune, run
-from recipe_parser import make_parser
-from squad import SPLITTER, answers_at, ceiling, collate, cut, read_questions, right_answers
 from transformers import AutoTokenizer, EvalPrediction
 
 from elmo_hf import ElmoForQuestionAnswering
-from elmo_hf.metrics_squad import squad_scores
-from elmo_hf.vectors_io import write_json
+from elmo_hf.embedding.vectors import write_json
+from elmo_hf.finetuning.averaging import AveragingTrainer
+from elmo_hf.finetuning.flags import make_parser
+from elmo_hf.finetuning.run import Task, drawn, finetune, run
+from elmo_hf.finetuning.squad import (
+    SPLITTER,
+    answers_at,
+    ceiling,
+    collate,
+    cut,
+    read_questions,
+    right_answers,
+)
+from elmo_hf.metrics.squad import squad_scores
 
 # Peters et al. (2018), A.4, and their code (allenai/document-qa, docqa/elmo/ablate_elmo_model.py). The word
 # vectors are not tuned, if there are any (`--vectors`). Theirs differs in this: it stops after 24 epochs

@@ -17,7 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from finetuning import (
+from transformers import EvalPrediction
+
+from elmo_hf import ElmoForSemanticRoleLabeling
+from elmo_hf.finetuning.flags import make_parser
+from elmo_hf.finetuning.run import (
     Example,
     Task,
     finetune,
@@ -27,12 +31,8 @@ from finetuning import (
     read_splits,
     run,
 )
-from recipe_parser import make_parser
-from tagging import collate_words, decided, example
-from transformers import EvalPrediction
-
-from elmo_hf import ElmoForSemanticRoleLabeling
-from elmo_hf.metrics import role_scores
+from elmo_hf.finetuning.tagging import collate_words, decided, example
+from elmo_hf.metrics.tags import role_scores
 
 # He et al. (2017), and Peters et al. (2018), A.5. Theirs stops only after 200 epochs without a better dev
 # score (`--patience 200`), cuts each number of the gradient at 1 and not its norm (He et al.: the norm, as

@@ -17,8 +17,10 @@ With their phrases there are many texts, and a cache in memory holds the layers 
 import re
 from pathlib import Path
 
-from classification import as_words, collate_texts, example, score
-from finetuning import (
+from elmo_hf import ElmoForSequenceClassification
+from elmo_hf.finetuning.classification import as_words, collate_texts, example, score
+from elmo_hf.finetuning.flags import make_parser
+from elmo_hf.finetuning.run import (
     SMOKE_EXAMPLES,
     Example,
     Task,
@@ -28,9 +30,6 @@ from finetuning import (
     read_text,
     run,
 )
-from recipe_parser import make_parser
-
-from elmo_hf import ElmoForSequenceClassification
 
 LABELS = ["very negative", "negative", "neutral", "positive", "very positive"]
 # Peters et al. (2018), A.8, and of the dropout no more than that there is some. `--set maxout_pieces=4` is

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probing.data import Sentence, words_of
-from probing.names import sense_name
-from probing.vectors import Reader, starts_of, unit
+from benchmarks.probing.data import Sentence, words_of
+from benchmarks.probing.names import sense_name
+from benchmarks.probing.vectors import Reader, starts_of, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from probing.data import Sentence, words_of
-from probing.names import sense_name
-from probing.tables import markdown, plain
-from probing.vectors import Reader, starts_of, unit
+from benchmarks.probing.data import Sentence, words_of
+from benchmarks.probing.names import sense_name
+from benchmarks.probing.tables import markdown, plain
+from benchmarks.probing.vectors import Reader, starts_of, unit
 
 # Parts of sentences of SemCor; a star is before the word. The first two are the paper's, each with the
 # neighbour that it shows.

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from probing.data import (
+from benchmarks.probing.data import (
     INVENTORY,
     TESTS,
     Mark,
@@ -29,8 +29,8 @@ from probing.data import (
     read_test,
     words_of,
 )
-from probing.tables import markdown, percent
-from probing.vectors import Reader, span_means, starts_of, unit
+from benchmarks.probing.tables import markdown, percent
+from benchmarks.probing.vectors import Reader, span_means, starts_of, unit
 
 SETS = ("senseval2", "senseval3", "semeval2007", "semeval2013")
 # Table 5, F1 on Raganato's five sets together, with WordNet 3.0's first sense for what is not in SemCor.

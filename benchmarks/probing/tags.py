@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from probing.data import PRINTED, TREEBANK, Tagged, read_conllu
-from probing.tables import markdown, percent
-from probing.vectors import Reader
+from benchmarks.probing.data import PRINTED, TREEBANK, Tagged, read_conllu
+from benchmarks.probing.tables import markdown, percent
+from benchmarks.probing.vectors import Reader
 
 PARTS = ("train", "dev", "test")
 KINDS = ("xpos", "upos")

@@ -17,8 +17,8 @@ import torch
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from elmo_hf import ElmoModel, ElmoTokenizer
-from elmo_hf.embed import fingerprint
-from elmo_hf.embedder import Embedder, Options, parse_layers
+from elmo_hf.embedding.embedder import Embedder, Options, parse_layers
+from elmo_hf.embedding.job import fingerprint
 from elmo_hf.loading import load
 
 BATCH_WORDS, CACHE_WORDS = 4096, 50_000

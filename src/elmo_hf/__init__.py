@@ -12,18 +12,18 @@ from transformers import (
     AutoTokenizer,
 )
 
-from .cache_elmo import ElmoLayerCache
-from .configuration_elmo import ElmoConfig
-from .embed import embed
-from .layers_elmo import ElmoScalarMix
-from .modeling_elmo import ElmoModel, ElmoPreTrainedModel
-from .modeling_elmo_classification import ElmoForSequenceClassification
-from .modeling_elmo_coreference import ElmoForCoreferenceResolution
-from .modeling_elmo_pretraining import ElmoForPreTraining
-from .modeling_elmo_question_answering import ElmoForQuestionAnswering
-from .modeling_elmo_tagging import ElmoForSemanticRoleLabeling, ElmoForTokenClassification
-from .tokenization_elmo import ElmoTokenizer
-from .vectors_io import read_vectors
+from elmo_hf.embedding.job import embed
+from elmo_hf.embedding.vectors import read_vectors
+from elmo_hf.model.cache_elmo import ElmoLayerCache
+from elmo_hf.model.configuration_elmo import ElmoConfig
+from elmo_hf.model.layers_elmo import ElmoScalarMix
+from elmo_hf.model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
+from elmo_hf.model.modeling_elmo_classification import ElmoForSequenceClassification
+from elmo_hf.model.modeling_elmo_coreference import ElmoForCoreferenceResolution
+from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
+from elmo_hf.model.modeling_elmo_question_answering import ElmoForQuestionAnswering
+from elmo_hf.model.modeling_elmo_tagging import ElmoForSemanticRoleLabeling, ElmoForTokenClassification
+from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
 __version__ = "0.1.0"
 TINY = Path(__file__).parent / "checkpoints" / "elmo-tiny"  # a small pretrained model, for from_pretrained

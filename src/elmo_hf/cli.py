@@ -25,7 +25,7 @@ from typing import Annotated
 
 import typer
 
-from elmo_hf.perplexity import Perplexity
+from elmo_hf.pretraining.perplexity import Perplexity
 
 # Each command imports for itself what it runs, so that none waits for another's h5py, matplotlib or server.
 
@@ -91,8 +91,8 @@ def vectors(
     """
     with _one_sentence_errors():
         from elmo_hf import TINY, ElmoModel
+        from elmo_hf.demo.terminal import comparisons, numbers, read
         from elmo_hf.loading import load
-        from elmo_hf.look import comparisons, numbers, read
 
         words, layers = read(sentences, *load(model or TINY, ElmoModel))
         if not as_json:
@@ -185,8 +185,8 @@ def vocab(
     with _one_sentence_errors():
         from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-        from elmo_hf.sources import Source
-        from elmo_hf.vocabulary import check_options, count_words, counts_path, write_vocabulary
+        from elmo_hf.corpus.source import Source
+        from elmo_hf.corpus.vocabulary import check_options, count_words, counts_path, write_vocabulary
 
         check_options(output, min_count, max_words)
         source = Source(
@@ -246,8 +246,8 @@ def perplexity(
         from transformers.utils import logging as transformers_logging
 
         from elmo_hf import TINY
-        from elmo_hf.perplexity import load_language_model
-        from elmo_hf.perplexity import perplexity as judge
+        from elmo_hf.pretraining.perplexity import load_language_model
+        from elmo_hf.pretraining.perplexity import perplexity as judge
 
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()  # what a folder lacks is said in a sentence of ours
@@ -303,7 +303,7 @@ def export(
     with _one_sentence_errors():
         from transformers.utils import logging as transformers_logging
 
-        from elmo_hf.export import export_onnx
+        from elmo_hf.export.onnx import export_onnx
 
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()  # what does not load is said in a sentence of ours
@@ -322,7 +322,7 @@ def plot(
 ) -> None:
     """Draw the course of a pretraining run: training loss, held-out perplexity, words a second."""
     with _one_sentence_errors():
-        from elmo_hf.plot import draw, log_path, read_log
+        from elmo_hf.pretraining.plot import draw, log_path, read_log
 
         path = log_path(run)
         output = output if output is not None else path.with_suffix(".png")
@@ -344,8 +344,8 @@ def card(
 ) -> None:
     """Write a model card from facts.yaml and the results of commands; none with a hole is written."""
     with _one_sentence_errors():
-        from elmo_hf.hub_cards import write_card
-        from elmo_hf.hub_facts import record_sources
+        from elmo_hf.hub.card import write_card
+        from elmo_hf.hub.facts import record_sources
 
         if source:
             typer.echo(f"Wrote {record_sources(source, results or folder / 'results')}.")
@@ -371,8 +371,8 @@ def push(
         from huggingface_hub.utils import logging as hub_logging
         from transformers.utils import logging as transformers_logging
 
-        from elmo_hf.hub import prepare
-        from elmo_hf.hub import push as upload
+        from elmo_hf.hub.push import prepare
+        from elmo_hf.hub.push import push as upload
 
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()  # what does not load is said in a sentence of ours

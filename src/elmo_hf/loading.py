@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 from transformers.utils import logging
 
-from elmo_hf.configuration_elmo import ElmoConfig
-from elmo_hf.modeling_elmo import ElmoPreTrainedModel
-from elmo_hf.tokenization_elmo import ElmoTokenizer
+from elmo_hf.model.configuration_elmo import ElmoConfig
+from elmo_hf.model.modeling_elmo import ElmoPreTrainedModel
+from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
 Model = TypeVar("Model", bound=ElmoPreTrainedModel)
 NAME_ON_THE_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")

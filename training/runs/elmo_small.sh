@@ -15,6 +15,6 @@ mkdir -p "$run"
 accelerate launch training/pretrain.py --config training/runs/elmo_small.yaml --resume auto \
     --data "${text[@]}" --vocab "$run/vocab.txt" --output "$run" \
     --heldout "$data"/lm_pretrain/valid.books.txt.xz "$data"/lm_pretrain/valid.wiki.txt.xz
-python training/ship.py "$run/final" "$model" --code --shards 50MB
+python -m elmo_hf.pretraining.publish "$run/final" "$model" --code --shards 50MB
 bash training/runs/judge.sh elmo-small "$run" "$model" "$data"
 echo "elmo-hf push $model ORG/elmo-small --facts hub_cards/elmo-small/facts.yaml --results hub_cards/elmo-small/results"

@@ -15,10 +15,10 @@ mkdir -p "$run"
 accelerate launch --cpu training/pretrain.py --config training/runs/elmo_tiny.yaml --resume auto \
     --data "${text[@]}" --vocab "$run/vocab.txt" --output "$run" \
     --heldout "$data"/lm_pretrain/valid.books.txt.xz "$data"/lm_pretrain/valid.wiki.txt.xz
-python training/ship.py "$run/final" "$model" --half
+python -m elmo_hf.pretraining.publish "$run/final" "$model" --half
 # Why this shape and recipe: what others learn in equal time of the text of lm_small.sh, which makes its words.
 small=runs/lm-small shapes=hub_cards/elmo-tiny/results/shapes.json
 [ -f "$small/heldout.txt" ] || bash training/runs/lm_small.sh "$data"
-[ -f "$shapes" ] || python benchmarks/shapes.py --data "$data"/lm_small/train.wiki.txt.xz --raw --split-sentences \
+[ -f "$shapes" ] || python -m benchmarks.speed.shapes --data "$data"/lm_small/train.wiki.txt.xz --raw --split-sentences \
     --vocab "$small/vocab.txt" --heldout "$small/heldout.txt" --minutes 2 --output "$shapes"
 bash training/runs/judge.sh elmo-tiny "$run" "$model" "$data" "${text[@]}"

@@ -14,7 +14,7 @@ heldout=("$data"/lm_pretrain/valid.books.txt.xz "$data"/lm_pretrain/valid.wiki.t
 
 mkdir -p "$results"
 # The log is there as long as the run's folder; the results stay.
-[ ! -d "$run" ] || python training/summarize_run.py "$run" -o "$results/run.json"
+[ ! -d "$run" ] || python -m elmo_hf.pretraining.summary "$run" -o "$results/run.json"
 [ ! -d "$run" ] || elmo-hf plot "$run" "$results/log.png"
 for text in "${heldout[@]}"; do
     saved=$results/perplexity-$(basename "$text" .txt.xz).json
@@ -23,12 +23,12 @@ for text in "${heldout[@]}"; do
     mv "$saved.unfinished" "$saved"
 done
 [ $# = 0 ] || [ -f "$results/kneser_ney.json" ] ||
-    python benchmarks/kneser_ney.py --data "$@" --vocab "$run/vocab.txt" --heldout "${heldout[@]}" "${form[@]}" \
+    python -m benchmarks.language_models.kneser_ney --data "$@" --vocab "$run/vocab.txt" --heldout "${heldout[@]}" "${form[@]}" \
         --output "$results/kneser_ney.json"
 [ -f "$results/probes.json" ] ||
-    python benchmarks/probes.py --model "$model" --data "$data" --output "$results/probes.json"
+    python -m benchmarks.probing --model "$model" --data "$data" --output "$results/probes.json"
 [ -f "$results/domain.json" ] ||
-    python benchmarks/domain.py --model "$model" --output "$results/domain.json" --domains \
+    python -m benchmarks.language_models.domain --model "$model" --output "$results/domain.json" --domains \
         movies="$data"/domain_movie/movie_reviews.txt.xz \
         tweets="$(printf '%s,' "$data"/ner_btc/?.conll | sed 's/,$//')"
 python hub_cards/render.py

@@ -26,7 +26,6 @@ import h5py
 import torch
 from torch import Tensor
 
-from elmo_hf.configuration_elmo import ElmoConfig
 from elmo_hf.convert.files import Files, new_folder, recognise
 from elmo_hf.convert.hdf5 import (
     ConversionError,
@@ -36,10 +35,11 @@ from elmo_hf.convert.hdf5 import (
     first_sentence,
     read_json,
 )
-from elmo_hf.modeling_elmo import ElmoModel
-from elmo_hf.modeling_elmo_pretraining import ElmoForPreTraining
-from elmo_hf.tokenization_elmo import ElmoTokenizer
-from elmo_hf.words_elmo import read_vocabulary
+from elmo_hf.model.configuration_elmo import ElmoConfig
+from elmo_hf.model.modeling_elmo import ElmoModel
+from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
+from elmo_hf.model.tokenization_elmo import ElmoTokenizer
+from elmo_hf.model.words_elmo import read_vocabulary
 
 logger = logging.getLogger(__name__)
 

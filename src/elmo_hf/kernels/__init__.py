@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elmo_hf.kernels import characters, graphs, inference, training
+from elmo_hf.kernels import characters, graphs, training
+from elmo_hf.kernels import reading as inference
 from elmo_hf.kernels.kept import Made, keep
 
 CHOICES = ("auto", "readable", "bf16", "int8")

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from elmo_hf.kernels.cuda_cell import clip_into
+from elmo_hf.kernels.cell import clip_into
 from elmo_hf.kernels.kept import keep
 from elmo_hf.kernels.steps import Steps
 from elmo_hf.kernels.training import HALF, Clips, Weights, product, read

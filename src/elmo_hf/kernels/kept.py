@@ -8,7 +8,7 @@ from torch.autograd.graph import increment_version
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
-from elmo_hf.weights_elmo import state_of
+from elmo_hf.model.weights_elmo import state_of
 
 Made = TypeVar("Made")
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from elmo_hf.kernels.cuda_cell import cell_backward, cell_forward, clip, clip_into
+from elmo_hf.kernels.cell import cell_backward, cell_forward, clip, clip_into
 from elmo_hf.kernels.steps import Steps, plan
 from elmo_hf.kernels.training_cpu import Clips, CpuLayer
 

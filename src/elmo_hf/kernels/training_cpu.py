@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from elmo_hf.kernels.cuda_cell import clip, clip_into, through_sigmoid, through_tanh
+from elmo_hf.kernels.cell import clip, clip_into, through_sigmoid, through_tanh
 from elmo_hf.kernels.memory import empty
 from elmo_hf.kernels.steps import Steps
 

@@ -1,0 +1,495 @@
+"""Who takes part. Each class runs in its own process (worker.py) and in the Python that has its library; so
+each imports its library only when it is made, and this file keeps to Python 3.9.
+
+A contestant turns sentences (lists of words) into vectors, or does a training step. ELMos return the average
+of the layers, and all of them from ready ids; the others their last layer. All ELMos have the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import tempfile
+import time
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+from unittest import mock
+
+from benchmarks.speed import workloads
+
+
+class Unavailable(Exception):
+    """This contestant cannot take part here, and why; without a word if this is not its setting."""
+
+
+class Contestant:
+    libraries: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ("batch", "ready", "single", "corpus")
+    by_length = False  # the order in which a corpus is read: a library's own, else what any user would do
+    dtype = "float32"  # of the LSTMs' products, for the peak to compare with
+    is_elmo = True
+
+    def __init__(self, job):
+        self.job = job
+
+    def versions(self):
+        found = {"python": platform.python_version()}
+        for library in self.libraries:
+            try:
+                found[library] = version(library)
+            except PackageNotFoundError:
+                found[library] = "without a version"
+        return found
+
+    def prepare(self, setting, sentences):
+        """What `run` gets for these sentences; it is made before the clock starts."""
+        return self.encode(sentences) if setting == "ready" else sentences
+
+    def run(self, setting, prepared):
+        """One call of a round; what it returns is noted beside the round's times."""
+        ways = {"ready": self.layers, "corpus": self.corpus, "train": self.train}
+        ways.get(setting, self.embed)(prepared)
+
+    def encode(self, sentences):
+        """The ids of a batch as its library wants them."""
+        raise NotImplementedError
+
+    def layers(self, encoded):
+        """Of an ELMo all layers of a batch from the bottom up, (sentences, words, dim) each."""
+        raise NotImplementedError
+
+    def embed(self, sentences):
+        """Vectors of one batch, (sentences, words, dim)."""
+        raise NotImplementedError
+
+    def corpus(self, sentences):
+        """Vectors of all sentences, in their order."""
+        vectors = [None] * len(sentences)
+        for places in workloads.batches(sentences, by_length=self.by_length):
+            output = self.embed([sentences[place] for place in places])
+            for row, place in enumerate(places):
+                vectors[place] = output[row, : len(sentences[place])].copy()
+        return vectors
+
+    def train(self, rows):
+        """Forward and backward of the top layer's mean square; returns the loss and the gradient's norm."""
+        raise NotImplementedError
+
+    def fresh(self):
+        """Forget what the calls before have left behind."""
+
+    def work(self, setting, calls):
+        """The operations that the result needs, by product."""
+        return workloads.elmo_work(self.job.size, setting, calls)
+
+
+# ---- in torch
+
+
+def start_torch(job):
+    import torch
+
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(0)
+    return torch
+
+
+def gradient_norm(parameters):
+    return math.sqrt(sum(float(p.grad.double().pow(2).sum()) for p in parameters if p.grad is not None))
+
+
+class Ours(Contestant):
+    """elmo_hf with one of its kernels: "ours-readable", "ours-auto", ..."""
+
+    libraries = ("elmo_hf", "torch", "transformers")
+    settings: tuple[str, ...] = ("batch", "ready", "single", "corpus", "train")
+    by_length = True
+
+    def __init__(self, job):
+        super().__init__(job)
+        self.torch = start_torch(job)
+        kernel = job.contestant.split("-")[1]
+        inexact = {"bf16": "bfloat16", "int8": "int8"}
+        if kernel in inexact and job.setting == "train":
+            raise Unavailable("")  # they are for reading only
+        use_kernel(kernel)
+        self.dtype = inexact.get(kernel, "float32")
+        self.embed_options: dict[str, Any] = {"layers": "average", "progress": False}
+        from elmo_hf import ElmoModel, ElmoTokenizer
+
+        self.tokenizer = ElmoTokenizer()
+        self.model = ElmoModel.from_pretrained(job.weights / "transformers")
+        self.model.train(job.setting == "train")
+
+    def run(self, setting, prepared):
+        super().run(setting, prepared)
+        reason = why_readable()
+        return {"note": f"ran the readable code: {reason}"} if reason else None
+
+    def encode(self, sentences):
+        return self.tokenizer(sentences, is_split_into_words=True, padding=True, return_tensors="pt")
+
+    def layers(self, encoded):
+        with self.torch.inference_mode():
+            return self.model(**encoded, output_hidden_states=True).hidden_states
+
+    def embed(self, sentences):
+        with self.torch.inference_mode():
+            layers = self.layers(self.encode(sentences))
+            return (sum(layers) / len(layers)).numpy()
+
+    def corpus(self, sentences):
+        from elmo_hf import embed
+
+        with tempfile.TemporaryDirectory() as folder:  # it writes files, and here reads them, too
+            found = embed(sentences, folder, self.model, tokenizer=self.tokenizer, **self.embed_options)
+            return [sentence.vectors for sentence in found]
+
+    def train(self, rows):
+        self.model.zero_grad()
+        loss = self.model(**self.encode(rows)).last_hidden_state.pow(2).mean()
+        loss.backward()
+        return float(loss.detach()), self.model.parameters()
+
+
+class OursUncached(Ours):
+    """A corpus without the encodings of the batches before: how much of a ratio is only the word cache."""
+
+    settings = ("corpus",)
+
+    def __init__(self, job):
+        super().__init__(job)
+        self.embed_options["cache_words"] = 0
+
+
+class OursUnsorted(Ours):
+    """A corpus in the file's order: how much of a ratio is only sorting. `embed` has no such option, so its
+    batches are replaced for the time of the call; all else, their budget too, stays as it is."""
+
+    settings = ("corpus",)
+
+    def corpus(self, sentences):
+        with mock.patch("elmo_hf.embedding.embedder.batches", batches_in_order):
+            return super().corpus(sentences)
+
+
+def batches_in_order(lengths, budget):
+    """As `elmo_hf.embedding.embedder.batches`: as many sentences as fit the budget with their padding."""
+    batch: list[int] = []
+    longest = 0
+    for number, length in enumerate(lengths):
+        if not length:
+            continue
+        if batch and max(longest, length) * (len(batch) + 1) > budget:
+            yield batch
+            batch, longest = [], 0
+        batch.append(number)
+        longest = max(longest, length)
+    if batch:
+        yield batch
+
+
+def use_kernel(name):
+    from elmo_hf.kernels import use
+
+    try:
+        use(name)
+    except (ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise Unavailable(str(error).split("\n")[0]) from error
+
+
+def why_readable():
+    """Why the last call did not run the kernel that was asked for, if so."""
+    try:
+        from elmo_hf.kernels import why_not
+    except ImportError:
+        return ""
+    return why_not()
+
+
+class AllenNLP(Contestant):
+    libraries = ("allennlp", "torch", "numpy")
+    settings: tuple[str, ...] = ("batch", "ready", "single", "corpus", "train")
+
+    def __init__(self, job):
+        super().__init__(job)
+        self.torch = start_torch(job)
+        from allennlp.modules.elmo import Elmo, batch_to_ids
+
+        self.batch_to_ids = batch_to_ids
+        files = [str(job.weights / "bilm" / name) for name in ("options.json", "weights.hdf5")]
+        average = [0.0] * (workloads.NUM_LAYERS + 1)
+        self.model = Elmo(
+            *files, 1, dropout=0, scalar_mix_parameters=average, requires_grad=job.setting == "train"
+        )
+        self.model.train(job.setting == "train")
+
+    def encode(self, sentences):
+        return self.batch_to_ids(sentences)
+
+    def layers(self, encoded):
+        with self.torch.inference_mode():
+            return [layer[:, 1:-1] for layer in self.model._elmo_lstm(encoded)["activations"]]
+
+    def embed(self, sentences):
+        with self.torch.inference_mode():
+            return self.model(self.encode(sentences))["elmo_representations"][0].numpy()
+
+    def train(self, rows):
+        self.fresh()  # else the steps would differ, as the state goes on
+        self.model.zero_grad(set_to_none=True)
+        layers = self.model._elmo_lstm(self.encode(rows))["activations"]
+        loss = layers[-1][:, 1:-1].pow(2).mean()
+        loss.backward()
+        return float(loss.detach()), self.model.parameters()
+
+    def fresh(self):
+        self.model._elmo_lstm._elmo_lstm.reset_states()
+
+
+class AllenNLPByLength(AllenNLP):
+    """The same, handed the sentences by length: how much of a ratio is only that."""
+
+    settings = ("corpus",)
+    by_length = True
+
+
+class TransformersEncoder(Contestant):
+    """An encoder of Transformers with random weights, on 1.25 random word pieces a word and two signs."""
+
+    libraries = ("transformers", "torch")
+    by_length = True
+    is_elmo = False
+    names = ("BertConfig", "BertModel")
+
+    def __init__(self, job):
+        super().__init__(job)
+        self.torch = start_torch(job)
+        import transformers
+
+        config = getattr(transformers, self.names[0])()
+        self.model = getattr(transformers, self.names[1])(config).eval()
+        self.vocabulary = config.vocab_size
+
+    def encode(self, sentences):
+        pieces = self.torch.tensor([number_of_pieces(sentence) for sentence in sentences])
+        ids = self.torch.randint(self.vocabulary, (len(sentences), int(pieces.max())))
+        return {
+            "input_ids": ids,
+            "attention_mask": (self.torch.arange(ids.shape[1]) < pieces[:, None]).long(),
+        }
+
+    def layers(self, encoded):
+        with self.torch.inference_mode():
+            return [self.model(**encoded).last_hidden_state]
+
+    def embed(self, sentences):
+        return self.layers(self.encode(sentences))[-1].numpy()
+
+    def work(self, setting, calls):
+        """The linear layers; attention itself adds little at these lengths."""
+        linears = (module for module in self.model.modules() if isinstance(module, self.torch.nn.Linear))
+        weights = sum(linear.weight.numel() for linear in linears)
+        pieces = sum(number_of_pieces(sentence) for call in calls for sentence in call)
+        return {"linear": 2 * weights * pieces}
+
+
+def number_of_pieces(sentence):
+    return math.ceil(workloads.PIECES_PER_WORD * len(sentence)) + 2
+
+
+class DistilBert(TransformersEncoder):
+    names = ("DistilBertConfig", "DistilBertModel")
+
+
+class ModernBert(TransformersEncoder):
+    names = ("ModernBertConfig", "ModernBertModel")
+
+
+class TorchLSTM(Contestant):
+    """The mark to reach: torch's own LSTM with projection, one stack a direction. It lacks the clips, the
+    residual connection and the characters, so it does less than an ELMo."""
+
+    libraries = ("torch",)
+    settings = ("batch", "ready", "single", "corpus", "train")
+    by_length = True
+    is_elmo = False
+
+    def __init__(self, job):
+        super().__init__(job)
+        self.torch = start_torch(job)
+        cells, width = (workloads.SIZES[job.size][name] for name in ("lstm_dim", "projection_dim"))
+        self.stacks = self.torch.nn.ModuleList(
+            self.torch.nn.LSTM(
+                width, cells, proj_size=width, num_layers=workloads.NUM_LAYERS, batch_first=True
+            )
+            for _ in range(2)
+        )
+
+    def encode(self, sentences):
+        longest = max(map(len, sentences)) + 2  # begin and end of the sentence, as in the model
+        return self.torch.randn(len(sentences), longest, self.stacks[0].input_size)
+
+    def forward(self, x):
+        halves = [stack(inputs)[0] for stack, inputs in ((self.stacks[0], x), (self.stacks[1], x.flip(1)))]
+        return self.torch.cat([halves[0], halves[1].flip(1)], dim=-1)[:, 1:-1]
+
+    def layers(self, encoded):
+        with self.torch.inference_mode():
+            return [self.forward(encoded)]
+
+    def embed(self, sentences):
+        return self.layers(self.encode(sentences))[-1].numpy()
+
+    def train(self, rows):
+        self.stacks.zero_grad()
+        loss = self.forward(self.encode(rows)).pow(2).mean()
+        loss.backward()
+        return float(loss.detach()), self.stacks.parameters()
+
+    def work(self, setting, calls):
+        steps = workloads.number_of_words(calls) * (3 if setting == "train" else 1)
+        return workloads.times(workloads.lstm_work(self.job.size), steps)
+
+
+# ---- in TensorFlow
+
+
+class SimpleElmo(Contestant):
+    libraries = ("simple_elmo", "tensorflow-cpu", "numpy")
+
+    def __init__(self, job):
+        super().__init__(job)
+        import logging
+
+        import tensorflow as tf
+        from simple_elmo import ElmoModel
+        from simple_elmo.elmo import weight_layers
+
+        self.tf, self.model = tf.compat.v1, ElmoModel()
+        logging.getLogger().setLevel(logging.WARNING)
+        self.model.load(str(job.weights / "bilm"), max_batch_size=workloads.BATCH)
+        # Without a session of ours, each call would build the graph's end anew and initialise all variables.
+        self.model.elmo_sentence_input = weight_layers("input", self.model.sentence_embeddings_op)
+        threads = {"intra_op_parallelism_threads": job.threads, "inter_op_parallelism_threads": job.threads}
+        self.session = self.tf.Session(config=self.tf.ConfigProto(**threads))
+        self.fresh()
+
+    def encode(self, sentences):
+        return self.model.batcher.batch_sentences(sentences)
+
+    def layers(self, encoded):
+        wanted = self.model.sentence_embeddings_op["lm_embeddings"]
+        return list(self.session.run(wanted, {self.model.sentence_character_ids: encoded}).swapaxes(0, 1))
+
+    def embed(self, sentences):
+        return self.model.get_elmo_vectors(sentences, warmup=False, session=self.session)
+
+    def corpus(self, sentences):
+        return self.embed(sentences)  # batches in the file's order, by itself
+
+    def fresh(self):
+        self.session.run(self.tf.global_variables_initializer())
+
+
+# ---- the machine
+
+
+class Peak(Contestant):
+    """How fast the machine multiplies matrices of the model's shapes, in GFLOP/s: with `torch.mm`, with
+    oneDNN and the weight packed beforehand, and with PyTorch's own product of eight bits."""
+
+    libraries = ("torch",)
+    settings = tuple(workloads.SETTINGS)
+    is_elmo = False
+
+    def __init__(self, job):
+        super().__init__(job)
+        self.torch = start_torch(job)
+        clock = time.process_time if job.clock == "cpu" else time.perf_counter
+        self.clock, self.seconds = clock, 0.01 if job.size == "tiny" else 0.1
+
+    def prepare(self, setting, sentences):
+        return sentences
+
+    def run(self, setting, prepared):
+        rates = {}
+        for name, rows, inner, columns in workloads.products(self.job.size):
+            x, weight = self.torch.randn(rows, inner), self.torch.randn(columns, inner)
+            for way, product in self.ways(x, weight, name in workloads.LSTM_PRODUCTS):
+                dtype, _, library = way.partition(" ")
+                rate = self.rate(product, 2 * rows * inner * columns)
+                rates[f"{dtype} {name} {library}"] = round(rate / 1e9, 1)
+        return {"gflops": rates}
+
+    def ways(self, x, weight, is_lstm):
+        """Only the LSTMs' products come in other types than float32."""
+        yield from self.floats("float32", x, weight)
+        if is_lstm:
+            yield from self.floats("bfloat16", x.bfloat16(), weight.bfloat16())
+            yield from self.eight_bits(x, weight)
+
+    def floats(self, dtype, x, weight):
+        torch = self.torch
+        transposed = weight.t()
+        yield f"{dtype} torch.mm", lambda: torch.mm(x, transposed)
+        try:  # private operations of torch, which may go away
+            packed = torch.ops.mkldnn._reorder_linear_weight(weight, len(x))
+            product = torch.ops.mkldnn._linear_pointwise
+            product(x, packed, None, "none", [], "")
+        except (RuntimeError, AttributeError, NotImplementedError):
+            return
+        yield f"{dtype} packed", lambda: product(x, packed, None, "none", [], "")
+
+    def eight_bits(self, x, weight):
+        torch = self.torch
+        scales, zeros = torch.full((len(weight),), 0.03).double(), torch.zeros(len(weight), dtype=torch.int64)
+        try:
+            with warnings.catch_warnings():  # PyTorch means to drop such tensors
+                warnings.simplefilter("ignore", UserWarning)
+                rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+            packed = torch.ops.quantized.linear_prepack(rounded, None)
+        except (RuntimeError, AttributeError, NotImplementedError):
+            return
+        yield "int8 dynamic", lambda: torch.ops.quantized.linear_dynamic(x, packed)
+
+    def rate(self, product, operations):
+        with self.torch.inference_mode():
+            product()
+            start, done, now = self.clock(), 0, 0.0
+            while now < self.seconds:
+                product()
+                done, now = done + 1, self.clock() - start
+        return done * operations / now
+
+    def work(self, setting, calls):
+        return {}
+
+
+CLASSES = {
+    "allennlp": AllenNLP,
+    "allennlp-by-length": AllenNLPByLength,
+    "simple-elmo": SimpleElmo,
+    "bert-base": TransformersEncoder,
+    "distilbert": DistilBert,
+    "modernbert-base": ModernBert,
+    "torch-lstm": TorchLSTM,
+    "peak": Peak,
+}
+
+
+VARIANTS = {"": Ours, "unsorted": OursUnsorted, "uncached": OursUncached}
+
+
+def class_of(name):
+    if name.startswith("ours-"):
+        variant = name.partition("-")[2].partition("-")[2]
+        if variant not in VARIANTS:
+            raise Unavailable(
+                f"unknown; there are ours-<kernel>, ours-<kernel>-{', -'.join([*VARIANTS][1:])}"
+            )
+        return VARIANTS[variant]
+    if name not in CLASSES:
+        raise Unavailable(f"unknown; there are ours-<kernel>, {', '.join(CLASSES)}")
+    return CLASSES[name]

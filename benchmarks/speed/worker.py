@@ -1,0 +1,139 @@
+"""One contestant in one process, told by speed.py what to do; not meant to be started by hand.
+
+    python worker.py --contestant allennlp --size small --setting batch --threads 1 \\
+        --weights FOLDER --sentences FILE
+
+It says `{"ready": ...}` or `{"unavailable": why}`, then answers each line of its standard input with a line
+of JSON: `go 3` runs round 3 and tells the seconds, `check FILE` writes vectors to compare. Standard library
+only up to the contestant's own imports; Python 3.9 is enough.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def main():
+    answers = private_stdout()
+    job = parse_arguments()
+    from benchmarks.speed.contestants import Unavailable, class_of
+
+    sentences = json.loads(job.sentences.read_text(encoding="utf-8"))
+    try:
+        kind = class_of(job.contestant)
+        if job.setting not in kind.settings:
+            raise Unavailable("")
+        contestant = kind(job)
+    except (Unavailable, ImportError) as reason:
+        say(answers, {"unavailable": str(reason)})
+        return
+    from benchmarks.speed.workloads import calls_of_round
+
+    say(answers, ready(contestant))
+    for line in sys.stdin:
+        command, _, argument = line.strip().partition(" ")
+        if command == "go":
+            say(
+                answers, timed(contestant, job.setting, calls_of_round(job.setting, sentences, int(argument)))
+            )
+        elif command == "check":
+            first = calls_of_round("train" if job.setting == "train" else "batch", sentences, 0)[0]
+            check(contestant, job.setting, first, argument)
+            say(answers, {"checked": True})
+
+
+def private_stdout():
+    """The real standard output, for answers only; what libraries print goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+def say(answers, message):
+    answers.write(json.dumps(message) + "\n")
+    answers.flush()
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser()
+    for name in ("contestant", "size", "setting", "clock"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--sentences", type=Path, required=True)
+    return parser.parse_args()
+
+
+def ready(contestant):
+    return {
+        "ready": True,
+        "versions": contestant.versions(),
+        "dtype": contestant.dtype,
+        "is_elmo": contestant.is_elmo,
+    }
+
+
+def timed(contestant, setting, calls):
+    prepared = [contestant.prepare(setting, call) for call in calls]
+    gc.collect()
+    wall, cpu = time.perf_counter(), time.process_time()
+    notes = [contestant.run(setting, call) for call in prepared]
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    from benchmarks.speed.workloads import number_of_words
+
+    answer = {"wall": wall, "cpu": cpu, "words": number_of_words(calls), "peak_mb": peak_memory()}
+    answer["work"] = contestant.work(setting, calls)
+    answer.update(notes[0] or {})
+    return answer
+
+
+def check(contestant, setting, sentences, path):
+    """What all ELMos must agree on: a first batch's vectors, each of its layers if the ids are ready, or a
+    training step's loss and gradient."""
+    import numpy as np
+
+    from benchmarks.speed.contestants import gradient_norm
+
+    contestant.fresh()
+    found: dict[str, Any] = {}
+    if setting == "train":
+        loss, parameters = contestant.train(sentences)
+        found = {"loss": np.array(loss), "gradient_norm": np.array(gradient_norm(parameters))}
+    elif setting == "ready":
+        layers = contestant.layers(contestant.prepare(setting, sentences))
+        found = {f"layer {number}": words_of(layer, sentences) for number, layer in enumerate(layers)}
+    else:
+        output = contestant.corpus(sentences) if setting == "corpus" else contestant.embed(sentences)
+        found = {"vectors": words_of(output, sentences)}
+    np.savez(path, **found)
+
+
+def words_of(output, sentences):
+    """(sentences, words, dim) -> (words, dim), without padding"""
+    import numpy as np
+
+    rows = [np.asarray(output[row])[: len(sentence)] for row, sentence in enumerate(sentences)]
+    return np.concatenate(rows).astype(np.float32)
+
+
+def peak_memory():
+    """The most memory that this process ever held, in MB. Linux's own count of children starts from their
+    parent's, so the process's status comes first."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
+    except (OSError, StopIteration):
+        unit = 1024 * 1024 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""A shard's sentences to its vectors: like lengths share a batch, a word is encoded once, layers are chosen.
+
+embedder = Embedder(model, tokenizer, parse_layers("average", model.config), options)
+embedder([["Ice", "cream"], ["Why", "?"]])    # (words of both, dim)
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elmo_hf.embedding.vectors import FORMATS, pyarrow_parquet
+from elmo_hf.model.configuration_elmo import ElmoConfig
+from elmo_hf.model.modeling_elmo import ElmoModel
+from elmo_hf.model.tokenization_elmo import ElmoTokenizer
+from elmo_hf.model.words_elmo import character_ids
+
+POOLS = (None, "mean", "max")
+DTYPES = ("float32", "float16")
+ENCODED_AT_ONCE = 256  # words; the letters' convolutions take some 200 kB for each
+
+
+@dataclass(frozen=True)
+class Options:
+    """What of a call's arguments goes into the plan as it is, checked."""
+
+    format: str
+    pool: str | None
+    dtype: str
+    whitespace: bool
+    batch_words: int
+    cache_words: int
+    shard_words: int
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("format", FORMATS), ("pool", POOLS), ("dtype", DTYPES)):
+            if getattr(self, name) not in allowed:
+                names = ", ".join(map(str, allowed))
+                raise ValueError(f"{name} must be one of {names}, but is {getattr(self, name)!r}.")
+        for name, least in (("batch_words", 1), ("cache_words", 0), ("shard_words", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, but is {value!r}.")
+        if self.format == "parquet":
+            pyarrow_parquet()
+
+
+@dataclass
+class Layers:
+    numbers: list[int]  # from the bottom up
+    name: str
+    is_average: bool = False
+
+    @property
+    def columns(self) -> list[str]:
+        """A name for each vector that a word gets."""
+        if self.is_average or len(self.numbers) == 1:
+            return ["vector"]
+        return [f"layer_{number}" for number in self.numbers]
+
+
+def parse_layers(layers: str | int | Sequence[int], config: ElmoConfig) -> Layers:
+    top = config.num_hidden_layers
+    every = list(range(top + 1))
+    if layers == "top":
+        return Layers([top], "top")
+    if layers in ("average", "all"):
+        chosen = Layers(every, str(layers), layers == "average")
+    else:
+        text = ",".join(map(str, layers)) if isinstance(layers, list | tuple) else str(layers)
+        parts = [part.strip() for part in text.split(",")]
+        numbers = [int(part) for part in parts if re.fullmatch(r"\d+", part, re.ASCII)]
+        if len(numbers) < len(parts) or len(set(numbers)) < len(parts) or not set(numbers) <= set(every):
+            raise ValueError(
+                f"layers must be top, average, all or different numbers from 0 to {top} of this model's "
+                f"{top + 1} layers, such as 0,{top}, but is {text!r}."
+            )
+        chosen = Layers(numbers, ",".join(map(str, numbers)))
+    if 0 in chosen.numbers and len(chosen.numbers) > 1 and config.projection_dim != config.output_dim:
+        raise ValueError(
+            f"layer 0 of this model has {2 * config.projection_dim} numbers and the others have "
+            f"{config.hidden_size}, so they cannot be together; ask for one, or for others."
+        )
+    return chosen
+
+
+class WordCache:
+    """Different words to their encodings; those of the `size` words used last are kept."""
+
+    def __init__(self, encode: Callable[[list[str]], Tensor], size: int) -> None:
+        self.encode, self.size = encode, size
+        self.slots: OrderedDict[str, int] = OrderedDict()  # rows of the table; the word used last stands last
+        self.table: Tensor | None = None
+
+    def __call__(self, words: list[str]) -> Tensor:
+        """So many words -> (words, dim)"""
+        new = [word for word in words if word not in self.slots]
+        known = [word for word in words if word in self.slots]
+        if self.table is None or not known:
+            encoded = self.encode(new)
+            self._keep([], new, encoded)
+            return encoded
+        vectors = self.table.new_empty(len(words), self.table.shape[1])
+        is_new = torch.tensor([word not in self.slots for word in words], device=vectors.device)
+        vectors[~is_new] = self.table[[self.slots[word] for word in known]]
+        encoded = self.encode(new) if new else vectors[:0]
+        vectors[is_new] = encoded
+        self._keep(known, new, encoded)
+        return vectors
+
+    def _keep(self, known: list[str], new: list[str], encoded: Tensor) -> None:
+        if not self.size:
+            return
+        if self.table is None:
+            self.table = encoded.new_empty(self.size, encoded.shape[1])
+        for word in known:
+            self.slots.move_to_end(word)
+        new, encoded = new[-self.size :], encoded[-self.size :]
+        for word in new:
+            is_full = len(self.slots) == self.size
+            self.slots[word] = self.slots.popitem(last=False)[1] if is_full else len(self.slots)
+        self.table[[self.slots[word] for word in new]] = encoded
+
+
+class Embedder:
+    """A shard's sentences to its vectors."""
+
+    def __init__(self, model: ElmoModel, tokenizer: ElmoTokenizer, layers: Layers, options: Options) -> None:
+        self.model, self.tokenizer, self.layers, self.options = model, tokenizer, layers, options
+        config = model.config
+        self.by_letters = config.token_encoder == "characters"
+        self.width = 2 * config.projection_dim if layers.numbers == [0] else config.hidden_size
+        self.cache = WordCache(self._encode, options.cache_words)
+
+    def split(self, record: str | list[str]) -> list[str]:
+        if isinstance(record, list):
+            return record
+        return record.split() if self.options.whitespace else self.tokenizer.tokenize(record)
+
+    def __call__(self, sentences: list[list[str]], done: Callable[[int], Any]) -> np.ndarray:
+        """([layers,] rows, dim); `done` hears how many words each batch had."""
+        self.cache.slots.clear()  # a batched product's last bit may depend on what is encoded with what
+        lengths = [len(words) for words in sentences]
+        starts = list(accumulate((1 if self.options.pool else length for length in lengths), initial=0))
+        vectors = np.zeros((len(self.layers.columns), starts[-1], self.width), dtype=self.options.dtype)
+        for batch in batches(lengths, self.options.batch_words):
+            found = self._read([sentences[number] for number in batch]).float().cpu().numpy()
+            for place, number in enumerate(batch):
+                rows = slice(starts[number], starts[number + 1])
+                vectors[:, rows] = found[:, place, : rows.stop - rows.start]
+            done(sum(lengths[number] for number in batch))
+        return vectors if len(vectors) > 1 else vectors[0]
+
+    def _read(self, sentences: list[list[str]]) -> Tensor:
+        """(layers, batch, words, dim), or with one place for the words if pooled"""
+        lengths = torch.tensor([len(words) for words in sentences], device=self.model.device)
+        mask = torch.arange(int(lengths.max()), device=self.model.device) < lengths[:, None]
+        needs_all = self.layers.numbers != [self.model.config.num_hidden_layers]
+        output = self.model(
+            **self._inputs(sentences, mask),
+            attention_mask=mask,
+            output_hidden_states=needs_all,
+            return_dict=True,
+        )
+        hidden = output.hidden_states if needs_all else {self.layers.numbers[0]: output.last_hidden_state}
+        layers = torch.stack([hidden[number] for number in self.layers.numbers])
+        if self.layers.is_average:
+            layers = layers.mean(dim=0, keepdim=True)
+        if self.options.pool is None:
+            return layers
+        padding = ~mask[:, :, None]
+        if self.options.pool == "max":
+            return layers.masked_fill(padding, -torch.inf).amax(dim=2, keepdim=True)
+        return layers.masked_fill(padding, 0).sum(dim=2, keepdim=True) / lengths[:, None, None]
+
+    def _inputs(self, sentences: list[list[str]], mask: Tensor) -> dict[str, Tensor]:
+        words = [word for sentence in sentences for word in sentence]
+        places = {word: place for place, word in enumerate(dict.fromkeys(words))}
+        if not self.by_letters:
+            ids = torch.tensor(self.tokenizer.convert_tokens_to_ids(words), device=mask.device)
+            rows = ids.new_full(mask.shape, self.model.config.pad_token_id or 0)
+            rows[mask] = ids
+            return {"input_ids": rows}
+        encoded = self.cache(list(places))
+        rows = torch.zeros(mask.shape, dtype=torch.long, device=mask.device)
+        rows[mask] = torch.tensor([places[word] for word in words], device=mask.device)
+        return {"inputs_embeds": encoded[rows]}
+
+    def _encode(self, words: list[str]) -> Tensor:
+        """Different words, letter by letter -> (words, projection_dim)"""
+        tokenizer = self.tokenizer
+        length = self.model.config.max_characters_per_token
+        rows = torch.from_numpy(character_ids(words, length, tokenizer.bos_token, tokenizer.eos_token))
+        chunks = rows.to(self.model.device).split(ENCODED_AT_ONCE)
+        return torch.cat([self.model.token_encoder(chunk) for chunk in chunks])
+
+
+def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Numbers of sentences, the longest first, so many together as fit the budget with their padding."""
+    order = sorted(
+        (number for number, length in enumerate(lengths) if length), key=lambda n: (-lengths[n], n)
+    )
+    start = 0
+    while start < len(order):
+        end = start + max(1, budget // lengths[order[start]])
+        yield order[start:end]
+        start = end

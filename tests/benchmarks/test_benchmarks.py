@@ -1,0 +1,356 @@
+"""The speed benchmark runs for somebody who has nothing but this repository, and its tables fit its JSON."""
+
+import ast
+import contextlib
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.helpers.paths import BENCHMARKS
+
+TINY = ["--sizes", "tiny", "--rounds", "2", "--warmup", "0", "--corpus-sentences", "40"]
+
+
+SETTINGS = ["batch", "ready", "single", "corpus", "train"]
+
+
+@pytest.fixture(scope="module")
+def modules():
+    """`workloads` and `table`."""
+    from benchmarks.speed import table, workloads
+
+    return workloads, table
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    output = tmp_path_factory.mktemp("speed") / "speed.json"
+    contestants = ["ours-readable", "ours-nothing", "torch-lstm"]
+    command = [sys.executable, "-m", "benchmarks.speed", *TINY, "--settings", "ready"]
+    command += ["--contestants", *contestants, "--baseline", "ours-readable", "--output", output]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ours-nothing is left out" in done.stdout
+    return json.loads(output.read_text())
+
+
+def test_the_json_has_its_numbers(results):
+    assert [result["setting"] for result in results] == ["ready"]
+    for result in results:
+        assert list(result["contestants"]) == ["ours-readable", "torch-lstm"]
+        assert list(result["skipped"]) == ["ours-nothing"]
+        assert result["text"]["source"] == "made-up words"
+        for found in result["contestants"].values():
+            assert found["ratio"]["min"] <= found["ratio"]["median"] <= found["ratio"]["max"]
+            assert found["words_per_second"]["median"] > 0
+            assert found["peak_memory_mb"] > 50
+            assert 0 < found["share_of_peak"] < 1.5
+            assert found["share_of_peak"] <= found["share_of_roof"]
+            assert len(found["rounds"]) == 2
+        ours = result["contestants"]["ours-readable"]
+        assert ours["ratio"] == {"median": 1, "min": 1, "max": 1}
+
+
+@pytest.fixture(scope="module")
+def weights(modules, tmp_path_factory):
+    from benchmarks.speed import weights
+
+    folder = tmp_path_factory.mktemp("weights")
+    weights.write_weights("tiny", folder)
+    return folder
+
+
+def contestant_of(name, setting, weights):
+    from benchmarks.speed import contestants
+
+    job = {"contestant": name, "size": "tiny", "setting": setting, "threads": 1, "weights": weights}
+    return contestants.class_of(name)(SimpleNamespace(**job))
+
+
+@pytest.fixture
+def kernels_as_before():
+    """A contestant chooses its kernel for its whole process, which here is the tests'."""
+    yield
+    with contextlib.suppress(ImportError):
+        from elmo_hf import kernels
+
+        kernels.use("auto")
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("name", ["ours-readable", "torch-lstm"])
+def test_contestants_in_each_setting(name, setting, modules, weights, kernels_as_before):
+    from benchmarks.speed import worker
+
+    workloads, _ = modules
+    sentences = workloads.made_up_sentences(40)
+    contestant = contestant_of(name, setting, weights)
+    answer = worker.timed(contestant, setting, workloads.calls_of_round(setting, sentences, 0))
+    assert answer["words"] > 0
+    assert min(answer["work"].values()) > 0
+    if setting == "corpus":
+        vectors = contestant.corpus(sentences)
+        assert [len(vector) for vector in vectors] == [len(sentence) for sentence in sentences]
+
+
+@pytest.mark.parametrize("name", ["ours-readable", "ours-auto-unsorted", "ours-auto-uncached"])
+def test_a_corpus_gives_the_vectors_of_its_sentences(name, modules, weights, kernels_as_before):
+    workloads, _ = modules
+    sentences = workloads.made_up_sentences(40)
+    ours = contestant_of(name, "corpus", weights)
+    vectors = ours.corpus(sentences)
+    for place in (0, 17, 39):
+        alone = ours.embed([sentences[place]])[0]
+        assert np.abs(vectors[place] - alone).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "is_sorted", "is_cached"),
+    [("ours-auto", True, True), ("ours-auto-unsorted", False, True), ("ours-auto-uncached", True, False)],
+)
+def test_what_is_switched_off_in_a_corpus(
+    name, is_sorted, is_cached, modules, weights, kernels_as_before, monkeypatch
+):
+    """The sentences that are read and the words that are encoded, as the package's own code gets them."""
+    from elmo_hf.embedding import embedder
+
+    read, encoded = [], []
+    reads, encodes = embedder.Embedder._read, embedder.Embedder._encode
+    monkeypatch.setattr(embedder.Embedder, "_read", lambda self, them: read.extend(them) or reads(self, them))
+    monkeypatch.setattr(
+        embedder.Embedder, "_encode", lambda self, them: encoded.extend(them) or encodes(self, them)
+    )
+    sentences = [[f"w{number}", "again", *["x"] * (number % 7)] for number in range(800)]
+    contestant_of(name, "corpus", weights).corpus(sentences)
+    assert (read == sentences) == (not is_sorted)
+    assert sorted(read) == sorted(sentences)
+    assert (encoded.count("again") == 1) == is_cached
+
+
+def test_batches_in_order(modules):
+    from benchmarks.speed import contestants
+
+    found = list(contestants.batches_in_order([3, 3, 0, 4, 1, 20, 2], budget=9))
+    assert found == [[0, 1], [3, 4], [5], [6]]
+    assert list(contestants.batches_in_order([0, 0], budget=9)) == []
+
+
+@pytest.mark.parametrize("name", ["ours-readable", "ours-auto"])
+def test_ready_ids_give_all_layers_and_are_made_before_the_clock(name, modules, weights, kernels_as_before):
+    from benchmarks.speed import worker
+
+    workloads, _ = modules
+    ours = contestant_of(name, "ready", weights)
+    [batch] = workloads.calls_of_round("ready", workloads.made_up_sentences(40), 0)
+    layers = ours.layers(ours.prepare("ready", batch))
+    average = sum(layer.numpy() for layer in layers) / len(layers)
+    assert np.abs(average - ours.embed(batch)).max() < 1e-6
+
+    events = []
+    ours.prepare = lambda *_: events.append("prepare")
+    ours.run = lambda *_: events.append("run")
+    ours.work = lambda *_: {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker.time, "perf_counter", lambda: events.append("clock") or 0.0)
+        worker.timed(ours, "ready", [batch])
+    assert events == ["prepare", "clock", "run", "clock"]
+
+
+def test_contestants_that_are_left_out(modules, weights):
+    from benchmarks.speed import contestants
+
+    for name in ("ours-bf16", "ours-int8"):
+        with pytest.raises(contestants.Unavailable):
+            contestant_of(name, "train", weights)
+    with pytest.raises(contestants.Unavailable, match="unsorted"):
+        contestants.class_of("ours-auto-nothing")
+    assert contestants.class_of("ours-int8-unsorted").settings == ("corpus",)
+
+
+def test_the_peaks_products(modules):
+    from benchmarks.speed import __main__ as speed
+    from benchmarks.speed import contestants
+
+    job = {"contestant": "peak", "size": "tiny", "setting": "batch", "threads": 1, "clock": "cpu"}
+    answer = contestants.Peak(SimpleNamespace(**job)).run("batch", [])
+    [rates] = speed.rates_of_rounds(SimpleNamespace(answers=[answer]))
+    for product in ("input", "state", "projection", "highway", "word"):
+        assert rates["float32"] >= rates[f"float32 {product}"] >= rates[f"float32 {product} torch.mm"] > 0
+    assert rates["bfloat16 input"] > 0
+    assert "bfloat16 word" not in rates  # there is none in the model
+
+
+def test_shares_by_hand(modules):
+    """Two rounds: in the second one the machine and the contestant are half as fast, and the share is the
+    same."""
+    from benchmarks.speed import __main__ as speed
+
+    first = {"float32 input packed": 50.0, "float32 input torch.mm": 20.0, "float32 highway packed": 100.0}
+    first["bfloat16 input packed"] = 200.0
+    answers = [{"gflops": first}, {"gflops": {name: rate / 2 for name, rate in first.items()}}]
+    rates = speed.rates_of_rounds(SimpleNamespace(answers=answers))
+    work = {"input": 100e9, "highway": 50e9}
+    worker = SimpleNamespace(dtype="float32", answers=[{"work": work}] * 2)
+    assert speed.share(worker, [4.0, 8.0], rates, "peak") == (100 + 50) / 100 / 4
+    assert speed.share(worker, [4.0, 8.0], rates, "roof") == (100 / 50 + 50 / 100) / 4
+    worker.dtype = "bfloat16"
+    assert speed.share(worker, [4.0, 8.0], rates, "roof") == (100 / 200 + 50 / 100) / 4
+    worker.dtype = "int8"
+    assert speed.share(worker, [4.0, 8.0], rates, "peak") is None
+    assert speed.share(worker, [4.0, 8.0], [], "peak") is None
+
+
+def test_errors_by_hand(modules, tmp_path):
+    from benchmarks.speed import __main__ as speed
+
+    arrays = {"theirs": np.array([[3.0, 4.0]]), "ours": np.array([[3.0, 4.5]])}
+    workers = []
+    for name, array in arrays.items():
+        np.savez(tmp_path / f"{name}.npz", **{"layer 0": array})
+        workers.append(SimpleNamespace(name=name, is_elmo=True, ask=lambda line: None))
+    found = speed.agree(workers, tmp_path, "theirs", {})
+    assert found == {"ours": {"layer 0": 0.5, "rms layer 0": 0.1, "largest layer 0": 4.0}}
+
+
+def test_a_later_run_replaces_its_own_tables_only(modules, tmp_path):
+    from benchmarks.speed import __main__ as speed
+
+    def result(setting, threads=1, words=0):
+        facts = {"size": "tiny", "clock": "wall", "machine": {"cpu": "a"}, "words": words}
+        return {"setting": setting, "threads": threads, **facts}
+
+    path = tmp_path / "speed.json"
+    for saved in (result("batch"), result("train"), result("batch", threads=2), result("batch", words=5)):
+        speed.save(saved, path)
+    assert speed.read_saved(path) == [result("train"), result("batch", threads=2), result("batch", words=5)]
+    assert list(tmp_path.iterdir()) == [path]
+    path.write_text('{"something": "else"}')
+    with pytest.raises(SystemExit, match="something else"):
+        speed.save(result("batch"), path)
+    assert path.read_text() == '{"something": "else"}'
+
+
+def test_an_unknown_name_is_a_clear_error():
+    command = [sys.executable, "-m", "benchmarks.speed", "--sizes", "huge"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "huge" in done.stderr
+
+
+def test_tables_between_markers(results, modules):
+    _, table = modules
+    end = "<!-- /speed -->\n"
+    text = f"before\n<!-- speed: summary -->\nold\n{end}<!-- speed: details -->\n{end}after\n"
+    results = [results[0] | {"setting": "batch"}, *results]
+    filled = table.fill(text, results)
+    assert "old" not in filled
+    assert filled.startswith("before\n")
+    assert filled.endswith("after\n")
+    assert "| words/s (ratio) | tiny, batch of 32 | tiny, batch of 32, ids ready |" in filled
+    assert "| of the peak | of the roof |" in filled
+    assert "| ours-readable |" in filled
+    assert "Left out: ours-nothing" in filled
+    assert table.fill(filled, results) == filled
+    assert table.fill(text, []) == text
+    small = [one | {"size": "small", "contestants": {"allennlp": one["contestants"]["ours-readable"]}}
+             for one in results]  # fmt: skip
+    few = table.brief([*results, *small])  # neither the tiny size nor ready ids
+    assert "| words/s | allennlp |\n| --- | ---: |\n| small, batch of 32 | " in few
+    assert few.endswith(" (1.0 ×) |")
+    assert few.count("\n") == 4
+
+
+def test_tables_of_results_that_lack_what_came_later(results, modules):
+    _, table = modules
+    [old] = json.loads(json.dumps(results))
+    for found in old["contestants"].values():
+        del found["share_of_roof"]
+    old["agreement_with_baseline"] = {"torch-lstm": {"vectors": 1e-6, "largest vectors": 2.0}}
+    details = table.details([old])
+    assert "of the roof" not in details
+    assert "rms" not in details
+    assert details.splitlines()[-3].endswith("| vectors 1.0e-06 |")
+
+
+def test_a_layers_errors_stand_one_after_the_other(results, modules):
+    _, table = modules
+    [ready] = json.loads(json.dumps(results))
+    errors = {
+        "layer 0": 1e-7,
+        "layer 1": 2e-3,
+        "rms layer 0": 1e-8,
+        "rms layer 1": 3e-4,
+        "largest layer 0": 1,
+    }
+    ready["agreement_with_baseline"] = {"torch-lstm": errors}
+    assert table.details([ready]).count("| 1.0e-07 / 2.0e-03 | 1.0e-08 / 3.0e-04 |") == 1
+
+
+def test_the_readmes_show_what_the_json_says(modules):
+    _, table = modules
+    results = table.read_results()
+    if not results:
+        pytest.skip("no results are stored")
+    for path in table.TARGETS:
+        text = path.read_text(encoding="utf-8")
+        assert table.fill_gpu(table.fill(text, results)) == text, (
+            f"{path} is out of date; run python -m benchmarks.speed.table"
+        )
+
+
+def test_made_up_sentences_look_like_text(modules):
+    workloads, _ = modules
+    sentences = workloads.made_up_sentences(500)
+    assert sentences == workloads.made_up_sentences(500)
+    assert sentences[:10] != workloads.made_up_sentences(10, seed=1)
+    words = [word for sentence in sentences for word in sentence]
+    assert 18 < len(words) / len(sentences) < 27
+    assert 4 < sum(map(len, words)) / len(words) < 6
+    assert 0.2 < len(set(words)) / len(words) < 0.6
+
+
+def test_sentences_of_a_file(modules, tmp_path):
+    workloads, _ = modules
+    path = tmp_path / "text.txt"
+    path.write_text(" = Heading = \n\n One two . Three four . \n" + "long " * 200 + "\nlast one\n")
+    sentences = workloads.read_sentences(path, 10)
+    assert sentences == [["One", "two", "."], ["Three", "four", "."], ["last", "one"]]
+    assert workloads.read_sentences(path, 2) == sentences[:2]
+
+
+def test_rounds_differ_except_for_the_corpus(modules):
+    workloads, _ = modules
+    sentences = workloads.made_up_sentences(400)
+    for setting in workloads.SETTINGS:
+        first, second = (workloads.calls_of_round(setting, sentences, number) for number in (0, 1))
+        assert (first == second) == (setting == "corpus")
+        assert first == workloads.calls_of_round(setting, sentences, 0)
+    [batch] = workloads.calls_of_round("batch", sentences, 3)
+    assert len(batch) == 32
+    assert max(map(len, batch)) - min(map(len, batch)) <= 3
+    [rows] = workloads.calls_of_round("train", sentences, 0)
+    assert [len(row) for row in rows] == [20] * 128
+
+
+def test_arithmetic_of_the_original(modules):
+    """151 million operations a word in the LSTMs, as counted by hand in many places, and 36 before them."""
+    workloads, _ = modules
+    lstm, word = workloads.lstm_work("original"), workloads.word_work("original")
+    assert round(sum(lstm.values()) / 1e6) == 151
+    assert round(sum(word.values()) / 1e6) == 36
+    work = workloads.elmo_work("original", "ready", [[["a", "b", "a"]]])
+    assert work == {name: 3 * lstm[name] if name in lstm else 2 * word[name] for name in (*lstm, *word)}
+    train = workloads.elmo_work("original", "train", [[["a", "b", "a"]]])
+    assert train == {name: 3 * operations for name, operations in work.items()}
+    assert [name for name, *_ in workloads.products("original")] == list(work)
+    assert tuple(lstm) == workloads.LSTM_PRODUCTS
+
+
+@pytest.mark.parametrize("name", ["worker", "workloads", "contestants"])
+def test_files_of_the_peers_keep_to_their_python(name):
+    ast.parse((BENCHMARKS / "speed" / f"{name}.py").read_text(encoding="utf-8"), feature_version=(3, 9))

@@ -1,0 +1,128 @@
+"""The scripts around elmo-tiny: the 5-gram beside it, other fields' text, and the choice of its shape."""
+
+import json
+import lzma
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import report as saving
+from benchmarks.language_models import domain, kneser_ney
+from benchmarks.speed import shapes
+from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoTokenizer
+
+SENTENCES = [["the", "cat", "sat"], [], ["Zürich", "sat"]]
+
+
+def test_the_5_gram_reads_each_sentence_from_both_ends(tmp_path):
+    count = kneser_ney.write_sentences(SENTENCES, {"the", "sat"}, tmp_path / "text")
+    assert count == {"sentences": 2, "tokens": 7, "unknown": 2}
+    assert (tmp_path / "text.forward").read_text() == "the <RARE> sat\n<RARE> sat\n"
+    assert (tmp_path / "text.backward").read_text() == "sat <RARE> the\nsat <RARE>\n"
+
+
+@pytest.mark.skipif(
+    not (kneser_ney.KENLM / "bin" / "lmplz").exists(), reason="KenLM is not there; kneser_ney.py compiles it"
+)
+def test_the_5_gram_expects_what_it_has_read(tmp_path):
+    text = [list("ahbgcfdeedfcgbha"[number % 8 :]) for number in range(200)]
+    kneser_ney.write_sentences(text, set("abcdefgh"), tmp_path / "train")
+    model = kneser_ney.train(tmp_path / "train.forward", "100M")
+    losses = []
+    for number, sentence in enumerate(["ahbgcfde", "hhhaaagg"]):
+        kneser_ney.write_sentences([list(sentence)], set("abcdefgh"), tmp_path / f"{number}")
+        losses.append(kneser_ney.loss_of(model, tmp_path / f"{number}.forward", 9))
+    assert 0 < losses[0] < math.log(8) < losses[1]
+
+
+def test_text_of_a_field_by_line_or_by_column(tmp_path):
+    packed, columns = tmp_path / "lines.txt.xz", tmp_path / "a.conll"
+    packed.write_bytes(lzma.compress("the cat sat\n\nZürich sat\n".encode()))
+    columns.write_text("the\tO\ncat\tB\nsat\tO\n\n\nZürich\tB\nsat\tO", encoding="utf-8")
+    wanted = [["the", "cat", "sat"], ["Zürich", "sat"]]
+    assert list(domain.read_sentences(packed)) == list(domain.read_sentences(columns)) == wanted
+
+
+def test_a_model_reads_a_field_and_is_kept(tmp_path, monkeypatch):
+    """As tables.py asks for it: judged before and after, what was read is not what it was judged on."""
+    words = [f"word{number}" for number in range(9)]
+    sentences = [" ".join(words[: 2 + number % 8]) for number in range(200)]
+    text, kept = tmp_path / "news.txt", tmp_path / "kept"
+    text.write_text("\n".join(sentences), encoding="utf-8")
+    (tmp_path / "vocab.txt").write_text("\n".join(["<S>", "</S>", "<UNK>", *words]), encoding="utf-8")
+    tokenizer = ElmoTokenizer(tmp_path / "vocab.txt")
+    sizes = {"lstm_dim": 8, "projection_dim": 4, "char_filters": [[1, 4], [2, 4]]}
+    source = ElmoForPreTraining(ElmoConfig(vocab_size=tokenizer.vocab_size, **sizes))
+    for part in (source, tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    told = ["--model", tmp_path / "model", "--domains", f"news={text}", "--keep", kept, "--rows", "4"]
+    told += ["--learning-rate", "0.01", "--output", tmp_path / "news.json"]
+    monkeypatch.setattr(sys, "argv", ["domain.py", *map(str, told)])
+    domain.main()
+    [row] = json.loads((tmp_path / "news.json").read_text(encoding="utf-8"))["rows"]
+    assert row["domain"] == "news"
+    assert row["train_sentences"] == 190
+    assert row["factor"] == row["before"]["mean"] / row["after"]["mean"] > 1
+    assert (kept / "news.txt").read_text(encoding="utf-8").split("\n")[:-1] == sentences[190:]
+    tuned = ElmoForPreTraining.from_pretrained(kept / "news" / "final")
+    assert not torch.equal(tuned.elmo.layers[0].bias, source.elmo.layers[0].bias)
+
+
+def test_a_field_needs_a_name_and_files(tmp_path):
+    (tmp_path / "text").touch()
+    assert domain.domain(f"news={tmp_path}/text") == ("news", [tmp_path / "text"])
+    for wrong in (f"{tmp_path}/text", f"news={tmp_path}/text,{tmp_path}/none"):
+        with pytest.raises(Exception, match="NAME=FILE,FILE"):
+            domain.domain(wrong)
+
+
+def test_candidates_are_settings_of_pretraining():
+    from elmo_hf.pretraining.settings import make_parser, with_type
+
+    for candidate in shapes.CANDIDATES.values():
+        flags = shapes.flags_of(candidate)
+        found = vars(make_parser().parse_args(shapes.arguments_of(flags | {"raw": False})))
+        for name, value in flags.items():
+            if name != "char_filters":
+                assert found[name] == with_type(name, value)
+        assert found["char_filters"] == json.loads(flags["char_filters"])
+        assert "raw" not in found or not found["raw"]
+
+
+def test_a_saved_command_tells_no_folders_from_elsewhere(tmp_path):
+    (tmp_path / "a.txt").touch()
+    (tmp_path / "b.txt").touch()
+    files = [f"{tmp_path}/a.txt", f"news={tmp_path}/a.txt,{tmp_path}/b.txt"]
+    own = ["--model", "runs/x", "--output", "benchmarks/results/domain.json", "--seed", "1"]
+    told = saving.command("language_models.domain", ["--data", *files, *own])
+    assert told == (
+        "python -m benchmarks.language_models.domain --data a.txt news=a.txt,b.txt --model runs/x "
+        "--output benchmarks/results/domain.json --seed 1"
+    )
+
+
+def test_shapes_are_timed_and_judged(tmp_path, monkeypatch):
+    smoke = Path(shapes.PRETRAIN).parent / "runs" / "smoke.txt"
+    words = sorted({word for line in smoke.read_text(encoding="utf-8").splitlines() for word in line.split()})
+    vocab, heldout, output = (tmp_path / name for name in ("vocab.txt", "heldout.txt", "shapes.json"))
+    vocab.write_text("\n".join(["<S>", "</S>", "<UNK>", *words]) + "\n", encoding="utf-8")
+    heldout.write_text(
+        "\n".join(smoke.read_text(encoding="utf-8").splitlines()[:20]) + "\n", encoding="utf-8"
+    )
+    tiny = {"projection_dim": 4, "filters": "one", "rows": 2, "samples": 8}
+    monkeypatch.setitem(shapes.FILTERS, "one", [[1, 4]])
+    monkeypatch.setattr(shapes, "CANDIDATES", {f"{size}/4": {"lstm_dim": size, **tiny} for size in (6, 8)})
+    arguments = ["--data", smoke, "--vocab", vocab, "--heldout", heldout, "--minutes", "0.001"]
+    arguments += ["--turns", "1", "--candidates", "8/4", "--output", output]
+    monkeypatch.setattr("sys.argv", ["shapes.py", *map(str, arguments)])
+    shapes.main()
+    found = json.loads(output.read_text(encoding="utf-8"))
+    assert [row["name"] for row in found["rows"]] == ["8/4"]
+    assert [row["settings"]["lstm_dim"] for row in found["rows"]] == [8]
+    for row in found["rows"]:
+        assert row["steps"] >= 1
+        assert row["words"] == row["steps"] * 40
+        assert 1 < row["perplexity"]["mean"] < 2 * len(words)

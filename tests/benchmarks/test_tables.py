@@ -1,0 +1,449 @@
+"""The paper's tables: their arithmetic by hand, what is shown of it, and their plan."""
+
+import importlib
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.tables import collect as tables_collect
+from benchmarks.tables import inputs as tables_inputs
+from benchmarks.tables import pictures as tables_pictures
+from benchmarks.tables import runs as tables_runs
+from benchmarks.tables.plan import TABLES, TASKS, baseline_of, passes, planned, recipe_flags, run_of
+from benchmarks.tables.published import GAP, PUBLISHED
+from benchmarks.tables.runs import Places
+from tests.helpers.paths import BENCHMARKS
+
+SEEDS = [0, 1, 2]
+
+
+# ---- arithmetic
+
+
+def test_means_and_deviations_by_hand():
+    assert tables_collect.cell({0: 60.0, 1: 62.0, 2: 64.0}) == {
+        "mean": 62.0,
+        "std": 2.0,
+        "seeds": [0, 1, 2],
+        "scores": [60.0, 62.0, 64.0],
+    }
+    assert tables_collect.cell({4: 60.0}) == {"mean": 60.0, "std": None, "seeds": [4], "scores": [60.0]}
+    assert tables_collect.cell({}) is None
+
+
+def test_the_papers_error_reductions_come_out():
+    """As they stand in its Table 1; the one of names is given there as 21."""
+    wanted = {"squad": 24.9, "nli": 5.8, "srl": 17.2, "coref": 9.8, "ner-wnut": 21.0, "sst": 6.8}
+    for name, reduction in wanted.items():
+        assert tables_collect.paper_of(TASKS[name])["relative_error_reduction"] == reduction
+    assert tables_collect.error_reduction(50.0, 45.0) == -10.0
+    assert tables_collect.error_reduction(100.0, 100.0) is None
+
+
+@pytest.mark.parametrize(
+    ("baseline", "elmo", "wanted"),
+    [
+        ([50, 52], [49, 51], "no"),
+        ([50, 52], [50, 52], "no"),
+        ([50, 52], [51, 53], "within the deviations"),
+        ([50, 52], [60, 62], "yes"),
+        ([50], [60], "one seed"),
+    ],
+)
+def test_whether_it_helps(baseline, elmo, wanted):
+    cells = [tables_collect.cell(dict(enumerate(map(float, scores)))) for scores in (baseline, elmo)]
+    assert tables_collect.verdict(*cells) == wanted
+
+
+def result(run, score, plan=TASKS, **more):
+    """What `record` keeps of a run, as far as it is collected."""
+    metrics = {plan[run.task].metric, PUBLISHED[run.task].metric or plan[run.task].metric}
+    scores = {split: dict.fromkeys(metrics, score) for split in ("dev", "test")}
+    facts = {"flags": recipe_flags(run, plan), "processor_seconds": 60.0, "weights": "abc"}
+    return vars(run) | {"scores": scores} | facts | more
+
+
+def results_of(task, scores, baselines, change=None, **more):
+    found = {}
+    for seed, score in scores.items():
+        run = run_of(TASKS, task, change or {}, seed)
+        found[run.name("tiny")] = result(run, score, **more)
+    for seed, score in baselines.items():
+        run = baseline_of(run_of(TASKS, task, change or {}, seed))
+        found[run.name("tiny")] = result(run, score, **more)
+    return found
+
+
+def collected(found, seeds, plan=TASKS, weights=None):
+    measured = tables_collect.Measured(found, plan, "tiny", seeds, weights, "--elmo models/tiny")
+    return tables_collect.collect(measured)
+
+
+def row_of(tables, name, task, variant="ELMo"):
+    rows = [row for row in tables[name]["rows"] if (row["task"], row["variant"]) == (task, variant)]
+    assert len(rows) == 1
+    return rows[0]
+
+
+def test_a_row_by_hand():
+    found = results_of("sst", {0: 0.42, 1: 0.44, 2: 0.46}, {0: 0.40, 1: 0.40, 2: 0.40})
+    tables = collected(found, SEEDS)
+    row = row_of(tables, "table1", "Sentiment, SST-5")
+    assert row["baseline"]["mean"] == 40.0
+    assert row["elmo"] == {"mean": 44.0, "std": 2.0, "seeds": SEEDS, "scores": [42.0, 44.0, 46.0]}
+    assert row["relative_error_reduction"] == 6.7  # 4 of 60
+    assert row["helps"] == "yes"
+    assert row["metric"] == "accuracy"
+    assert row["train_size"] == 8544
+    assert row["missing"] == []
+    assert row["command"].endswith("--elmo models/tiny --only table1 --tasks sst --seeds 0 1 2")
+    assert row["paper"] == {
+        "task": "SST-5",
+        "baseline": 51.4,
+        "elmo": 54.7,
+        "relative_error_reduction": 6.8,
+    }
+    line = next(
+        line for line in tables_collect.markdown_of("table1", tables["table1"]).split("\n") if "SST" in line
+    )
+    assert line == (
+        "| Sentiment, SST-5 | accuracy | 8,544 | 40.0 ± 0.0 | 44.0 ± 2.0 | 6.7 % | yes "
+        "| SST-5: 51.4 → 54.7 | 6.8 % |"
+    )
+
+
+def test_a_part_of_what_is_there_is_told():
+    row = row_of(collected({}, SEEDS), "table1", "Coreference, LitBank")
+    assert (row["train_size"], row["train_size_of"]) == (80, "188 pieces of 50 sentences")
+    assert "| 80 of 188 pieces of 50 sentences |" in tables_collect.budget(TASKS)
+
+
+def test_squads_scores_are_percentages_already():
+    found = results_of("squad", {0: 45.5}, {0: 40.0})
+    row = row_of(collected(found, [0]), "table1", "Questions, SQuAD 1.1")
+    assert row["elmo"]["mean"] == 45.5
+    assert row["relative_error_reduction"] == 9.2  # 5.5 of 60
+    assert row["helps"] == "one seed"
+
+
+def test_pronouns_are_judged_by_the_models_of_coreference():
+    found = results_of("coref", {0: 0.3}, {0: 0.2}, gap={"f1": 0.5})
+    rows = collected(found, [0])["table1"]["rows"]
+    check = next(row for row in rows if row["task"].startswith("GAP"))
+    assert check["elmo"]["mean"] == check["baseline"]["mean"] == 50.0
+    assert check["helps"] == "no"
+    assert check["paper"] is None
+
+
+def test_what_is_missing_is_empty_and_named():
+    found = results_of("sst", {0: 0.42}, {0: 0.40, 1: 0.40})
+    tables = collected(found, [0, 1])
+    row = row_of(tables, "table1", "Sentiment, SST-5")
+    assert row["elmo"]["seeds"] == [0]
+    assert row["relative_error_reduction"] is None
+    assert row["helps"] is None
+    assert row["missing"] == ["tiny.sst.both.mix.l2-0.001.frozen.n8544.seed-1"]
+    other = row_of(tables, "table1", "SRL, PropBank EWT")
+    assert (other["baseline"], other["elmo"], len(other["missing"])) == (None, None, 4)
+    text = tables_collect.markdown_of("table1", tables["table1"])
+    assert "| SRL, PropBank EWT | f1 | 10,000 | not run | not run | – | – |" in text
+    assert "| 42.0 (one seed) | – | – |" in text
+    assert "Nothing of this is measured yet." in tables_collect.markdown_of("figure1", tables["figure1"])
+
+
+def test_results_of_other_settings_do_not_count():
+    longer = {name: replace(task, epochs=task.epochs + 1) for name, task in TASKS.items()}
+    found = results_of("sst", {0: 0.42}, {0: 0.40})
+    row = row_of(collected(found, [0], longer), "table1", "Sentiment, SST-5")
+    assert row["baseline"] is row["elmo"] is None
+
+
+def test_results_of_other_weights_do_not_count():
+    found = results_of("sst", {0: 0.42}, {0: 0.40})
+    for weights, is_there in ((None, True), ("abc", True), ("abd", False)):
+        row = row_of(collected(found, [0], weights=weights), "table1", "Sentiment, SST-5")
+        assert (row["elmo"] is not None) == is_there
+        assert row["baseline"]["mean"] == 40.0  # which has none
+
+
+def test_each_baseline_stands_beside_a_published_figure_or_a_reason():
+    assert set(PUBLISHED) == {*TASKS, GAP}
+    for name, found in PUBLISHED.items():
+        assert found.why.endswith("."), name
+        assert ("We know of no figure" in found.why) == (not found.figures), name
+        for figure in found.figures:
+            assert 0 < figure.score < 100
+            assert figure.url.startswith("https://")
+            assert re.search(r" (19|20)\d\d\b", figure.source), figure.source
+    paper = {name: TASKS[name].paper[1] for name in ("sst", "squad")}
+    for name, score in paper.items():
+        assert score in [figure.score for figure in PUBLISHED[name].figures]
+
+
+def test_published_figures_are_shown_with_our_baseline_by_the_same_score():
+    found = results_of("coref", {0: 0.4}, {0: 0.3}, gap={"f1": 0.5})
+    for one in found.values():
+        one["scores"]["test"]["conll_f1_with_singletons"] = 0.2
+    tables = collected(found, [0])
+    row = row_of(tables, "table1", "Coreference, LitBank")
+    assert row["baseline"]["mean"] == 30.0
+    assert row["published"]["baseline"]["mean"] == 20.0
+    text = tables_collect.beside_others(tables)
+    figure = PUBLISHED["coref"].figures[0]
+    assert (
+        f"| Coreference, LitBank | conll_f1_with_singletons | 20.0 (one seed) | {figure.score} "
+        f"| {figure.system} | [{figure.source}]({figure.url}) |"
+    ) in text
+    assert "| f1 | 50.0 (one seed) | 66.9 |" in text  # GAP
+    assert "| NER, Broad Twitter | f1 | not run | – | – | – |" in text
+    assert text.count("| Sentiment, SST-5 |") == len(PUBLISHED["sst"].figures)
+    for one in PUBLISHED.values():
+        assert f": {one.why}" in text
+    json.dumps(tables)
+
+
+ADAPTING = {"domain": "movies", "train_words": 12_345, "before": {"mean": 90.04}, "after": {"mean": 60.0}}
+
+
+def test_an_adapted_biLM_tells_its_perplexities():
+    found = results_of("sst", {0: 0.5}, {0: 0.4}, {"biLM": "adapted"}, adapting=ADAPTING)
+    tables = collected(found, [0])
+    row = row_of(tables, "adapted", "Sentiment, SST-5", "adapted")
+    assert row["adapting"] == {"field": "movies", "words": 12_345, "perplexity": [90.0, 60.0]}
+    assert "adapting" not in row_of(tables, "adapted", "Sentiment, SST-5", "as it is")
+    text = tables_collect.markdown_of("adapted", tables["adapted"])
+    assert "Perplexity of the field's held-out text: movies 90.0 → 60.0 by 12,345 words." in text
+    assert "Perplexity" not in tables_collect.markdown_of("table1", tables["table1"])
+
+
+def test_a_run_with_an_adapted_biLM_keeps_what_its_adapting_told(tmp_path):
+    places = tables_runs.Places(None, "my-elmo", tmp_path / "runs", tmp_path / "results", TASKS)
+    run = run_of(TASKS, "sst", {"biLM": "adapted"}, 0)
+    learnt = {"dev": {}, "test": {}, "epochs": 1, "best_epoch": 1, "seconds": 1, "processor_seconds": 1}
+    tables_runs.write_json(
+        places.folder(run) / "results.json", {"examples": {}, "versions": {}, "runs": {"0": learnt}}
+    )
+    tables_runs.write_json(tmp_path / "runs" / f"{places.adapted(run)}.json", {"rows": [ADAPTING]})
+    tables_runs.record(places, run)
+    (kept,) = (tmp_path / "results" / "tables" / "runs").iterdir()
+    assert json.loads(kept.read_text())["adapting"] == ADAPTING
+
+
+def test_what_was_adapted_but_did_not_tell_of_it_is_adapted_to_its_end(tmp_path):
+    """As after a kill between the biLM and its perplexities, without which no run could be recorded."""
+    places = tables_runs.Places(None, str(tmp_path / "my-elmo"), tmp_path, tmp_path, TASKS)
+    run = run_of(TASKS, "sst", {"biLM": "adapted"}, 0)
+    (tmp_path / places.adapted(run) / "final").mkdir(parents=True)
+    names = [job.name for job in tables_runs.jobs_of(places, [run])]
+    assert names == [places.adapted(run), run.name("my-elmo")]
+    tables_runs.write_json(tmp_path / f"{places.adapted(run)}.json", {"rows": [ADAPTING]})
+    assert [job.name for job in tables_runs.jobs_of(places, [run])] == [run.name("my-elmo")]
+
+
+def test_variants_stand_side_by_side():
+    changes = TABLES["table2"].variants
+    found = {}
+    for number, change in enumerate(changes.values()):
+        found |= results_of("sst", {0: 0.42 + number / 100}, {0: 0.40}, change)
+    tables = collected(found, [0])
+    lines = tables_collect.markdown_of("table2", tables["table2"]).split("\n")
+    assert "| task | without ELMo | top layer | all layers, lambda 1 | all layers, lambda 0.001 |" in lines
+    one = " (one seed)"
+    assert lines[-1] == (
+        f"| Sentiment, SST-5 | 40.0{one} | 42.0{one} (3.3 %) | 43.0{one} (5.0 %) | 44.0{one} (6.7 %) |"
+    )
+
+
+def test_shares_of_the_train_set_have_baselines_of_their_own():
+    found = {}
+    for share in (0.01, 1.0):
+        found |= results_of("ner-btc", {0: 0.4 + share / 10}, {0: 0.3 + share / 10}, {"share": share})
+    tables = collected(found, [0])
+    row = row_of(tables, "figure1", "NER, Broad Twitter", "1 %")
+    assert (row["train_size"], row["baseline"]["mean"], row["elmo"]["mean"]) == (50, 30.1, 40.1)
+    lines = tables_collect.markdown_of("figure1", tables["figure1"]).split("\n")
+    assert "| task | 1 % | 2 % | 5 % | 10 % | 20 % | 50 % | 100 % |" in lines
+    without = next(line for line in lines if line.startswith("| NER, Broad Twitter, without"))
+    assert without.startswith("| NER, Broad Twitter, without | 30.1 (one seed) | not run |")
+    assert without.endswith("| 40.0 (one seed) |")
+
+
+def test_pictures_of_what_is_there(tmp_path):
+    found = results_of("sst", {0: 0.42, 1: 0.44}, {0: 0.40})
+    found |= results_of("ner-btc", {0: 0.4}, {}, {"share": 0.01})
+    tables = collected(found, [0, 1])
+    tables_pictures.draw_tables(tables, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"table1.png", "figure1.png"}
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    tables_pictures.draw_tables(collected({}, SEEDS), empty)
+    assert not list(empty.iterdir())
+
+
+def test_the_readme_shows_what_the_json_says():
+    readme = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    results = BENCHMARKS / "results"
+    paths = {name: results / f"{name}.json" for name in TABLES}
+    if not all(path.is_file() for path in paths.values()):
+        pytest.skip("the tables are not stored")
+    tables = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items()}
+    assert tables_collect.filled(readme, tables, TASKS) == readme, "run python -m benchmarks.tables --collect"
+    for name in (*TABLES, "budget", "published"):
+        assert f"<!-- tables: {name} -->" in readme
+
+
+# ---- the plan
+
+
+def test_the_plan_has_what_the_paper_has():
+    assert {*TABLES["table1"].tasks, *TABLES["whole"].tasks} == set(TASKS)
+    recipes = {task.recipe for task in TASKS.values()}
+    assert recipes == {f"finetune_{name}.py" for name in ("srl", "ner", "sst", "nli", "squad", "coref")}
+    assert all((BENCHMARKS.parent / "training" / recipe).is_file() for recipe in recipes)
+    assert list(TABLES["figure1"].variants) == ["1 %", "2 %", "5 %", "10 %", "20 %", "50 %", "100 %"]
+    layers = [run_of(TASKS, "srl", change, 0) for change in TABLES["table2"].variants.values()]
+    assert [(run.layers, run.mix_l2) for run in layers] == [("top", 0.001), ("mix", 1.0), ("mix", 0.001)]
+    places = [run_of(TASKS, "srl", change, 0).place for change in TABLES["table3"].variants.values()]
+    assert places == ["input", "both", "output"]
+    assert run_of(TASKS, "srl", TABLES["tuned"].variants["tuned"], 0).biLM == "tuned"
+    for name in TABLES["adapted"].tasks:
+        assert TASKS[name].domain is not None
+
+
+def test_table_1_of_all_tasks_comes_first_and_nothing_twice():
+    runs = planned(TASKS, list(TABLES), list(TASKS), SEEDS)
+    assert len(set(runs)) == len(runs)
+    tasks = TABLES["table1"].tasks
+    first = runs[: 2 * len(tasks)]
+    assert {run.task for run in first} == set(tasks)
+    assert {run.seed for run in first} == {0}
+    assert [run.place == "none" for run in first] == [True, False] * len(tasks)
+    table1 = planned(TASKS, ["table1"], list(TASKS), SEEDS)
+    assert runs[: len(table1)] == table1
+    assert len(table1) == 2 * len(tasks) * len(SEEDS)
+    names = [run.name("tiny") for run in runs]
+    assert len(set(names)) == len(names)
+
+
+def test_a_baseline_has_the_same_budget():
+    for run in planned(TASKS, list(TABLES), list(TASKS), [0]):
+        flags, other = recipe_flags(run, TASKS), recipe_flags(baseline_of(run), TASKS)
+        cut = flags.index("--set") + 1 + len(TASKS[run.task].settings)
+        assert flags[:cut] == other[:cut]
+        assert other[cut:] == ["elmo_at_input=false", "elmo_at_output=false"]
+    assert baseline_of(run_of(TASKS, "sst", {"mix_l2": 1.0}, 0)) == baseline_of(run_of(TASKS, "sst", {}, 0))
+
+
+def test_few_examples_are_read_more_often():
+    task = TASKS["srl"]
+    sizes = {share: run_of(TASKS, "srl", {"share": share}, 0) for share in (1.0, 0.1, 0.01)}
+    assert {share: passes(run, task) for share, run in sizes.items()} == {1.0: 1, 0.1: 2, 0.01: 8}
+    told = {share: " ".join(recipe_flags(run, TASKS)) for share, run in sizes.items()}
+    assert all(f"--epochs {task.epochs} --patience {task.patience} " in flags for flags in told.values())
+    assert "--passes" not in told[1.0]
+    assert " --passes 2 " in told[0.1]
+    assert " --passes 8 " in told[0.01]
+    batches = {share: flags.count("--batch-size 8 ") for share, flags in told.items()}
+    assert batches == {1.0: 0, 0.1: 1, 0.01: 1}
+
+
+def test_recipes_know_these_flags():
+    """Each command of the plan is one that its recipe's parser takes."""
+    from elmo_hf import ElmoConfig
+    from elmo_hf.finetuning.flags import make_parser
+    from elmo_hf.finetuning.run import parse_setting
+
+    for run in planned(TASKS, list(TABLES), list(TASKS), [0]):
+        parser = make_parser("", batch_size=1, learning_rate=1.0, epochs=1, patience=1, clip=1.0)
+        for name in ("--phrases", "--max-context"):
+            parser.add_argument(name)
+        flags = parser.parse_args(["--output", "x", *recipe_flags(run, TASKS)])
+        assert (flags.train_size, flags.seeds) == (run.train_size, [run.seed])
+        recipe = importlib.import_module("training." + TASKS[run.task].recipe.removesuffix(".py"))
+        config = ElmoConfig(**recipe.CONFIG | dict(map(parse_setting, flags.set)))
+        assert config.reads_elmo == (run.place != "none")
+
+
+def test_commands_name_no_place_of_this_machine(tmp_path):
+    places = Places(tmp_path / "data", str(tmp_path / "my-elmo"), tmp_path / "runs", tmp_path, TASKS)
+    for run in planned(TASKS, list(TABLES), list(TASKS), [0]):
+        commands = tables_runs.told(places, run)
+        assert not any(str(tmp_path) in command for command in commands)
+        assert all(
+            command.startswith(("python training/", "python -m benchmarks.language_models.domain"))
+            for command in commands
+        )
+        for words in tables_runs.commands_of(places, run):
+            real = tables_runs.resolved(places, words)
+            assert not any(re.match("(.*=)?(DATA|RUNS)/|ELMO$", word) for word in real)
+    adapted = run_of(TASKS, "sst", {"biLM": "adapted"}, 0)
+    first, second = tables_runs.told(places, adapted)
+    assert first == (
+        "python -m benchmarks.language_models.domain --model my-elmo "
+        "--domains movies=runs/tables/data/movies.txt "
+        "--keep runs/tables/adapted-my-elmo --output runs/tables/adapted-my-elmo/movies.json"
+    )
+    assert "--elmo runs/tables/adapted-my-elmo/movies/final" in second
+    [adapting, _] = tables_runs.jobs_of(places, [adapted])
+    assert adapting.commands[0][6] == f"movies={tmp_path / 'runs' / 'data' / 'movies.txt'}"
+
+
+# ---- inputs
+
+
+def test_what_is_missing_of_the_data_is_named(tmp_path):
+    run = run_of(TASKS, "ner-wnut", {}, 0)
+    folder = tmp_path / "ner_wnut17"
+    assert tables_inputs.missing_file([run], TASKS, tmp_path) == folder / "wnut17train.conll"
+    folder.mkdir()
+    for name in ("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"):
+        (folder / name).touch()
+    assert tables_inputs.missing_file([run], TASKS, tmp_path) is None
+    adapted = replace(run, biLM="adapted")
+    assert tables_inputs.missing_file([adapted], TASKS, tmp_path) == tmp_path / "ner_btc" / "a.conll"
+
+
+def test_a_premise_is_for_dev_or_for_test(tmp_path):
+    import lzma
+
+    rows = [f"premise {number // 3}\thypothesis {number}\tneutral\tfiction" for number in range(300)]
+    (tmp_path / "nli_mnli_20k").mkdir()
+    text = "\n".join(["sentence1\tsentence2\tlabel\tgenre", *rows]) + "\n"
+    (tmp_path / tables_inputs.MNLI).write_bytes(lzma.compress(text.encode()))
+    tables_inputs.cut_mnli(tmp_path, tmp_path / "cut")
+    parts = {}
+    for name in ("mnli_dev", "mnli_test"):
+        header, *lines = (tmp_path / "cut" / f"{name}.tsv").read_text(encoding="utf-8").splitlines()
+        assert header == "sentence1\tsentence2\tlabel\tgenre"
+        parts[name] = lines
+    assert sorted(parts["mnli_dev"] + parts["mnli_test"]) == sorted(rows)
+    premises = [{line.split("\t")[0] for line in lines} for lines in parts.values()]
+    assert not premises[0] & premises[1]
+    assert min(map(len, premises)) > 20
+
+
+def test_text_of_a_field(tmp_path, monkeypatch):
+    (tmp_path / "srl.conll").write_text("s 0 He PRON\ns 1 left VERB\n\ns 0 Why ADV\n", encoding="utf-8")
+    monkeypatch.setitem(tables_inputs.DOMAINS, "web", (("DATA/srl.conll",), 2))
+    tables_inputs.make_domain("web", tmp_path, tmp_path)
+    assert (tmp_path / "web.txt").read_text(encoding="utf-8") == "He left\nWhy\n"
+
+
+# ---- how long it takes
+
+
+def test_estimates_follow_what_was_measured(tmp_path):
+    places = Places(None, "tiny", tmp_path, tmp_path, TASKS)
+    runs = planned(TASKS, ["table1"], ["sst", "srl"], [0, 1])
+    before = tables_runs.minutes_left(places, runs)
+    run = runs[0]
+    assert run.task == "srl"
+    assert run.place == "none"
+    kept = tmp_path / "tables" / "runs" / f"{run.name('tiny')}.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(json.dumps(result(run, 0.5) | {"processor_seconds": 3 * 60 * before[0]}))
+    after = tables_runs.minutes_left(places, runs)
+    assert after == pytest.approx([3 * minutes for minutes in before])

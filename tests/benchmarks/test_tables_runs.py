@@ -1,0 +1,276 @@
+"""The runs of tables.py as processes: each once, going on after a kill, and a small whole one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from benchmarks.tables import __main__ as tables
+from benchmarks.tables import runs as tables_runs
+from benchmarks.tables import work as tables_work
+from benchmarks.tables.plan import planned, smoke_plan
+from benchmarks.tables.runs import Places
+
+# In place of a recipe: it says who it is, and sleeps where it finds a file "wait".
+RECIPE = """
+import json, os, sys, time
+from pathlib import Path
+words = sys.argv[1:]
+output, seed = Path(words[words.index("--output") + 1]), words[words.index("--seeds") + 1]
+data = Path(words[words.index("--train") + 1]).parent
+with (data / "calls").open("a") as file:
+    file.write(output.name + "\\n")
+assert not (output / "half").exists(), "an earlier run has left something"
+(output / "half").touch()
+while (data / "wait").exists() and seed == "1":
+    time.sleep(0.01)
+found = {"dev": {"f1": 0.25}, "test": {"f1": 0.5}, "epochs": 3, "best_epoch": 2}
+found |= {"seconds": 1.5, "processor_seconds": 1.0}
+versions = {"threads": os.environ["OMP_NUM_THREADS"]}
+results = {"runs": {seed: found}, "examples": {"train": 40}, "versions": versions}
+(output / "results.json").write_text(json.dumps(results))
+"""
+DRIVER = """
+import sys
+from pathlib import Path
+from benchmarks.tables import __main__ as tables, runs
+runs.ROOT = Path(sys.argv.pop(1))
+tables.main()
+"""
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """tables.py as a call: how it ended, what it said, and its mistakes."""
+
+    def run(*flags):
+        monkeypatch.setattr(sys, "argv", ["tables.py", *map(str, flags)])
+        code = 0
+        try:
+            tables.main()
+        except SystemExit as end:  # with a sentence, Python would write it and end with 1
+            code = 1 if isinstance(end.code, str) else end.code
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch, call):
+    """Made-up data and a made-up recipe. Called, it is the command; `begin` leaves it running."""
+    monkeypatch.setattr(tables_runs, "ROOT", tmp_path)
+    data = tmp_path / "data" / "ner_wnut17"
+    data.mkdir(parents=True)
+    for name in ("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"):
+        (data / name).touch()
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "finetune_ner.py").write_text(RECIPE, encoding="utf-8")
+
+    class Stage:
+        folder, wait, calls = tmp_path, data / "wait", data / "calls"
+        kept = tmp_path / "results" / "tables" / "runs"
+
+        flags = ("--smoke", "--only", "table1", "--tasks", "ner-wnut", "--data", tmp_path / "data", "--runs",
+                 tmp_path / "runs", "--results", tmp_path / "results")  # fmt: skip
+
+        def begin(self, *flags):
+            command = [sys.executable, "-c", DRIVER, tmp_path, *self.flags, *flags]
+            return subprocess.Popen(
+                [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+
+        def __call__(self, *flags):
+            return call(*self.flags, *flags)
+
+        def called(self):
+            return self.calls.read_text().split() if self.calls.exists() else []
+
+        def until(self, number):
+            while len(self.called()) < number:
+                time.sleep(0.01)
+
+    return Stage()
+
+
+def names_of(seeds):
+    plan = smoke_plan()
+    return [run.name("smoke") for run in planned(plan, ["table1"], ["ner-wnut"], seeds)]
+
+
+def test_each_run_is_done_once_and_kept(stage):
+    code, out, error = stage("--seeds", "0", "1", "--jobs", "2")
+    assert (code, error) == (0, "")
+    assert sorted(stage.called()) == sorted(names_of([0, 1]))
+    assert "0 runs left, about 0.0 hours" in out
+    kept = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in stage.kept.iterdir()}
+    assert sorted(kept) == sorted(names_of([0, 1]))
+    for name, one in kept.items():
+        assert one["name"] == name
+        assert one["scores"] == {"dev": {"f1": 0.25}, "test": {"f1": 0.5}}
+        assert one["versions"] == {"threads": "1"}
+        assert str(stage.folder) not in json.dumps(one)
+    assert not [path for path in (stage.folder / "runs").iterdir() if path.is_dir()]  # no model is left
+    [row] = [
+        row
+        for row in json.loads((stage.folder / "results" / "table1.json").read_text())["rows"]
+        if row["elmo"]
+    ]
+    assert row["baseline"]["mean"] == row["elmo"]["mean"] == 50.0
+    assert row["missing"] == []
+    assert (stage.folder / "results" / "table1.png").is_file()
+    assert stage("--seeds", "0", "1")[0] == 0
+    assert len(stage.called()) == 4
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_one_goes_on_at_the_run_that_was_cut_off(stage, sign):
+    stage.wait.touch()
+    process = stage.begin("--seeds", "0", "1")
+    stage.until(3)  # both of seed 0 are done, and the baseline of seed 1 has begun
+    process.send_signal(sign)
+    process.communicate()
+    assert process.returncode == (143 if sign == signal.SIGTERM else -signal.SIGKILL)
+    assert {path.stem for path in stage.kept.iterdir()} == set(names_of([0]))
+    before = {path: path.stat().st_mtime_ns for path in stage.kept.iterdir()}
+    stage.wait.unlink()
+    if sign == signal.SIGKILL:
+        time.sleep(0.5)  # its recipe, which nobody has told to end, ends by itself
+    assert stage("--seeds", "0", "1")[0] == 0
+    done = names_of([0, 1])
+    if sign == signal.SIGTERM:
+        assert stage.called() == [*done[:3], *done[2:]]  # the third was begun again, the others not
+    assert {path.stem for path in stage.kept.iterdir()} == set(done)
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+
+
+def test_sigterm_ends_the_recipe_too(stage):
+    stage.wait.touch()
+    process = stage.begin("--seeds", "1")
+    stage.until(1)
+    process.terminate()
+    process.communicate()  # would wait for whoever still holds its pipes
+    stage.wait.unlink()
+    time.sleep(0.2)
+    assert not list((stage.folder / "runs").glob("*/results.json"))
+
+
+def test_results_that_were_not_recorded_yet_are_not_made_again(stage):
+    places = Places(
+        stage.folder / "data", None, stage.folder / "runs", stage.folder / "results", smoke_plan()
+    )
+    run = planned(places.plan, ["table1"], ["ner-wnut"], [0])[0]
+    tables_runs.begin(places, run)
+    assert not tables_runs.has_learnt(places, run)
+    found = {"dev": {"f1": 0.1}, "test": {"f1": 0.2}, "epochs": 1, "best_epoch": 1}
+    found |= {"seconds": 1.0, "processor_seconds": 1.0}
+    results = {"runs": {"0": found}, "examples": {}, "versions": {}}
+    (places.folder(run) / "results.json").write_text(json.dumps(results))
+    assert stage("--seeds", "0")[0] == 0
+    assert stage.called() == names_of([0])[1:]
+    assert len(list(stage.kept.iterdir())) == 2
+
+
+def test_tables_keep_the_seeds_that_were_run_before(stage):
+    for seeds in (["0", "1"], ["1"]):
+        assert stage("--seeds", *seeds)[0] == 0
+    table = json.loads((stage.folder / "results" / "table1.json").read_text())
+    row = next(row for row in table["rows"] if row["task"] == "NER, WNUT-17")
+    assert row["elmo"]["seeds"] == [0, 1]
+    assert row["command"] == (
+        "python -m benchmarks.tables --data DATA --smoke --only table1 --tasks ner-wnut --seeds 0 1"
+    )
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{"])
+def test_a_damaged_result_is_named(stage, content):
+    stage("--seeds", "0")
+    path = next(stage.kept.iterdir())
+    path.write_text(content)
+    code, _, error = stage("--seeds", "0")
+    assert code == 1
+    assert f"{path} is no run's result; remove it, and the run will be done again." in error
+
+
+def test_a_failed_run_is_told_and_the_others_go_on(stage):
+    recipe = stage.folder / "training" / "finetune_ner.py"
+    recipe.write_text("import sys\nif '.none.' in ' '.join(sys.argv): sys.exit('no luck')\n" + RECIPE)
+    code, out, error = stage("--seeds", "0")
+    first, second = names_of([0])
+    assert code == 1
+    assert f"{first}: ended with 1: no luck" in out
+    assert error == f"tables.py: 1 failed, see their logs in {stage.folder / 'runs'}: {first}.\n"
+    assert [path.stem for path in stage.kept.iterdir()] == [second]
+
+
+def test_no_run_is_begun_when_the_minutes_are_over(stage):
+    assert stage("--minutes", "0")[0] == 0
+    assert stage.called() == []
+
+
+def test_a_dry_run_writes_nothing_and_tells_the_time(stage):
+    code, out, _ = stage("--dry-run", "--seeds", "0")
+    assert code == 0
+    assert [line.split()[-1] for line in out.splitlines()[:2]] == names_of([0])
+    assert "2 runs left, about" in out
+    assert not (stage.folder / "runs").exists()
+    assert not (stage.folder / "results").exists()
+
+
+def test_a_job_waits_for_what_another_makes(tmp_path):
+    made = tmp_path / "made"
+    script = "import sys, pathlib; pathlib.Path(sys.argv[1]).mkdir()"
+    jobs = [
+        tables_work.Job("user", [[sys.executable, "-c", "pass"]], tmp_path / "user.log", needs=made),
+        tables_work.Job("maker", [[sys.executable, "-c", script, str(made)]], tmp_path / "maker.log"),
+    ]
+    ended = []
+    tables_work.run_jobs(jobs, 2, None, lambda job: ended.append((job.name, job.fault())))
+    assert ended == [("maker", None), ("user", None)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dry-run"], "name the folder of the data by --data."),
+        (["--data", "/absent"], "tables.py: /absent/ner_wnut17/wnut17train.conll is missing; is /absent the"),
+        (["--data", "x", "--jobs", "0"], "--jobs must be 1 or more."),
+    ],
+)
+def test_a_wrong_call_is_one_sentence(tmp_path, call, flags, message):
+    folders = ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
+    code, _, error = call("--tasks", "ner-wnut", "--only", "table1", *folders, *flags)
+    assert code != 0
+    assert message in error
+    assert not list(tmp_path.iterdir())
+
+
+# ---- a whole one
+
+
+def test_a_small_one_with_the_real_recipe(tmp_path):
+    folder = tmp_path / "data" / "ner_wnut17"
+    folder.mkdir(parents=True)
+    text = "Ada\tB-person\nsaw\tO\nthe\tO\nBay\tB-location\n\n" * 60
+    for name in ("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"):
+        (folder / name).write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "benchmarks.tables", "--smoke", "--data", str(tmp_path / "data")]
+    command += ["--only", "table1", "--tasks", "ner-wnut", "--seeds", "0", "--runs", str(tmp_path / "runs")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    rows = json.loads((tmp_path / "runs" / "results" / "table1.json").read_text())["rows"]
+    [row] = [row for row in rows if row["elmo"]]
+    assert 0 <= row["elmo"]["mean"] <= 100
+    assert row["train_size"] == 40
+    [kept] = (tmp_path / "runs" / "results" / "tables" / "runs").glob("smoke.*.json")
+    kept = json.loads(kept.read_text(encoding="utf-8"))
+    assert kept["examples"]["train"] == 40
+    assert kept["best_epoch"] == kept["epochs"] == 1
+    assert kept["seconds"] > 0

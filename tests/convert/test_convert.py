@@ -1,0 +1,243 @@
+"""HDF5 -> Transformers -> HDF5 changes no bit of any variant, and what the folder between holds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
+from elmo_hf.convert import convert_from_bilm, convert_to_bilm
+from elmo_hf.convert import hdf5 as safe_reading
+from elmo_hf.convert.bilm import options_from_config, softmax_table, weights_table
+from tests.helpers.bilm_files import (
+    VOCABULARY,
+    assert_same_arrays,
+    change,
+    read_hdf5,
+    settings,
+    write_source,
+)
+from tests.helpers.reference import lstm_path, options, random_options, random_weights, write_hdf5
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_source(tmp_path / "source", options())
+
+
+@pytest.fixture
+def language_model(tmp_path: Path) -> Path:
+    return write_source(tmp_path / "language_model", options(), softmax=True)
+
+
+# ---- there and back
+
+VARIANTS: dict[str, tuple[dict, dict]] = {
+    "base": (options(), {}),
+    "no highway": (options(n_highway=0), {}),
+    "no character projection": (options(filters=((1, 3), (2, 5))), {}),
+    "projection of equal size": (options(filters=((1, 3), (2, 5))), {"char_projection": True}),
+    "no LSTM projection": (options(dim=8, projection_dim=8), {}),
+    "no LSTM projection, fewer cells": (options(dim=5, projection_dim=8), {}),
+    "no clips": (options(cell_clip=None, proj_clip=None), {}),
+    "one layer": (options(n_layers=1), {}),
+    "three layers": (options(n_layers=3), {}),
+    "other word length": (options(max_characters=20), {}),
+    "tanh, no skip": (options(activation="tanh", use_skip_connections=False), {}),
+    "words": (options(word_level=True), {}),
+    "words, no LSTM projection": (options(word_level=True, dim=5, projection_dim=8), {}),
+} | {f"random {seed}": (random_options(seed), {}) for seed in range(8)}
+
+
+@pytest.mark.parametrize("softmax", [False, True], ids=["biLM", "with softmax"])
+@pytest.mark.parametrize("label", VARIANTS)
+def test_round_trip(label: str, softmax: bool, tmp_path: Path) -> None:
+    content, weights = VARIANTS[label]
+    source = write_source(tmp_path / "source", content, seed=5, softmax=softmax, **weights)
+    folder = convert_from_bilm([source], tmp_path / "transformers")
+    back = convert_to_bilm(folder, tmp_path / "back")
+
+    assert sorted(path.name for path in back.iterdir()) == sorted(path.name for path in source.iterdir())
+    assert_same_arrays(back / "weights.hdf5", source / "weights.hdf5")
+    if softmax:
+        assert_same_arrays(back / "softmax.hdf5", source / "softmax.hdf5")
+    for name in {"options.json", "vocab.txt"} & {path.name for path in source.iterdir()}:
+        assert (back / name).read_bytes() == (source / name).read_bytes()
+
+    # Options written anew describe the same model.
+    new = options_from_config(ElmoConfig.from_pretrained(folder))
+    (source / "options.json").write_text(json.dumps(new))
+    assert settings(convert_from_bilm([source], tmp_path / "again")) == settings(folder)
+
+
+@pytest.mark.parametrize(
+    "line_ends",
+    [b"\n%s\n", b"\n%s", b"\r\n%s\r\n"],
+    ids=["newline", "last line open", "windows"],
+)
+def test_vocabulary_and_options_keep_every_byte(
+    language_model: Path, tmp_path: Path, line_ends: bytes
+) -> None:
+    separator, end = line_ends.split(b"%s")
+    vocabulary = separator.join(word.encode() for word in VOCABULARY) + end
+    (language_model / "vocab.txt").write_bytes(vocabulary)
+    content = b"\n" + (language_model / "options.json").read_bytes().replace(b": ", b" :\t") + b"\n\n"
+    (language_model / "options.json").write_bytes(content)
+
+    folder = convert_from_bilm([language_model], tmp_path / "transformers")
+    assert ElmoTokenizer.from_pretrained(folder).convert_ids_to_tokens(range(8)) == VOCABULARY
+    back = convert_to_bilm(folder, tmp_path / "back")
+    assert (folder / "vocab.txt").read_bytes() == (back / "vocab.txt").read_bytes() == vocabulary
+    assert (folder / "options.json").read_bytes() == (back / "options.json").read_bytes() == content
+
+
+def test_numbers_are_where_the_model_reads_them(language_model: Path, tmp_path: Path) -> None:
+    """Bits could survive a round trip at a wrong place."""
+    weights = {
+        name: torch.from_numpy(array)
+        for path in ("weights.hdf5", "softmax.hdf5")
+        for name, array in read_hdf5(language_model / path).items()
+    }
+    model = ElmoForPreTraining.from_pretrained(convert_from_bilm([language_model], tmp_path / "target"))
+    ours = model.state_dict()
+    encoder = "elmo.token_encoder"
+
+    assert not ours[f"{encoder}.char_embedding.weight"][0].any()
+    assert ours[f"{encoder}.char_embedding.weight"][1:].equal(weights["char_embed"])
+    assert ours[f"{encoder}.convolutions.2.weight"][4, 3, 1] == weights["CNN/W_cnn_2"][0, 1, 3, 4]
+    assert ours[f"{encoder}.convolutions.2.bias"].equal(weights["CNN/b_cnn_2"])
+    assert ours[f"{encoder}.highways.1.carry.weight"].T.equal(weights["CNN_high_1/W_carry"])
+    assert ours[f"{encoder}.highways.1.transform.bias"].equal(weights["CNN_high_1/b_transform"])
+    assert ours[f"{encoder}.projection.weight"].T.equal(weights["CNN_proj/W_proj"])
+    assert ours["lm_head.weight"].equal(weights["softmax/W"])
+    assert ours["lm_head.bias"].equal(weights["softmax/b"])
+    for direction in range(2):
+        cell = lstm_path(direction, 1)
+        assert ours["elmo.layers.1.input_weight"][direction].equal(weights[f"{cell}/W_0"][:8])
+        assert ours["elmo.layers.1.recurrent_weight"][direction].equal(weights[f"{cell}/W_0"][8:])
+        assert ours["elmo.layers.1.bias"][direction].equal(weights[f"{cell}/B"])
+        assert ours["elmo.layers.1.projection"][direction].equal(weights[f"{cell}/W_P_0"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tables_name_every_parameter_once(seed: int) -> None:
+    config = ElmoConfig(
+        vocab_size=7, lstm_dim=4, projection_dim=3 + seed, token_encoder=["characters", "words"][seed % 2]
+    )
+    with torch.device("meta"):
+        parameters = ElmoForPreTraining(config).state_dict()
+    rows = [*weights_table(config), *softmax_table(config)]
+    assert {row.parameter for row in rows} == parameters.keys()
+    covered = sum(row.view(parameters).numel() for row in rows)
+    padding = config.char_embedding_dim if config.token_encoder == "characters" else 0
+    assert covered + padding == sum(parameter.numel() for parameter in parameters.values())
+
+
+def test_published_fixtures(shared_fixtures: Path, tmp_path: Path) -> None:
+    for name in ("allennlp", "bilm-tf"):
+        source = shared_fixtures / name
+        folder = convert_from_bilm([source], tmp_path / f"{name}-transformers")
+        back = convert_to_bilm(folder, tmp_path / f"{name}-back")
+        assert_same_arrays(back / "weights.hdf5", source / "lm_weights.hdf5")
+        assert (back / "options.json").read_bytes() == (source / "options.json").read_bytes()
+        assert (back / "vocab.txt").read_bytes() == (source / "vocab_test.txt").read_bytes()
+        assert ElmoConfig.from_pretrained(folder).token_encoder == "characters"
+
+
+def test_published_token_table(shared_fixtures: Path, tmp_path: Path) -> None:
+    """AllenNLP's cached word vectors, named as a file, take the place of the characters."""
+    source = shared_fixtures / "allennlp"
+    table = source / "elmo_token_embeddings.hdf5"
+    folder = convert_from_bilm([source, table], tmp_path / "transformers")
+    assert ElmoConfig.from_pretrained(folder).token_encoder == "words"
+    back = convert_to_bilm(folder, tmp_path / "back")
+    weights = read_hdf5(back / "weights.hdf5")
+    assert weights.pop("embedding").tobytes() == read_hdf5(table)["embedding"].tobytes()
+    lstm = {name: array for name, array in read_hdf5(source / "lm_weights.hdf5").items() if "RNN" in name}
+    assert weights.keys() == lstm.keys()
+    assert all(weights[name].tobytes() == lstm[name].tobytes() for name in lstm)
+
+
+# ---- what the folder holds
+
+
+def test_saved_and_loaded_is_equal(language_model: Path, tmp_path: Path) -> None:
+    first = convert_from_bilm([language_model], tmp_path / "first")
+    model = ElmoForPreTraining.from_pretrained(first)
+    model.save_pretrained(tmp_path / "second")
+    again = ElmoForPreTraining.from_pretrained(tmp_path / "second")
+    assert settings(tmp_path / "second") == settings(first)
+    for name, parameter in model.state_dict().items():
+        assert parameter.equal(again.state_dict()[name]), name
+    # Without its options.json the folder still becomes the same files.
+    assert_same_arrays(
+        convert_to_bilm(tmp_path / "second", tmp_path / "back") / "weights.hdf5",
+        language_model / "weights.hdf5",
+    )
+
+
+def test_config_comes_from_options_and_tokenizer(language_model: Path, tmp_path: Path) -> None:
+    (language_model / "vocab.txt").write_text("a\n</S>\nb\n<S>\nc\nd\n<UNK>\ne\n")
+    folder = convert_from_bilm([language_model], tmp_path / "target")
+    config = ElmoConfig.from_pretrained(folder)
+    assert (config.vocab_size, config.pad_token_id) == (8, 8)
+    assert (config.bos_token_id, config.eos_token_id, config.unk_token_id) == (3, 1, 6)
+    assert config.architectures == ["ElmoForPreTraining"]
+    assert (config.lstm_dim, config.projection_dim, config.num_hidden_layers) == (12, 8, 2)
+    assert config.char_filters == [[1, 4], [2, 5], [3, 6]]
+    lstm = options()["lstm"]
+    assert (config.cell_clip, config.proj_clip) == (lstm["cell_clip"], lstm["proj_clip"])
+    assert config.use_skip_connections
+
+
+def test_options_left_out_have_their_defaults(source: Path, tmp_path: Path) -> None:
+    write_hdf5(source / "weights.hdf5", random_weights(options(n_highway=0), 0))
+    content = {
+        "lstm": {"dim": 12, "projection_dim": 8, "n_layers": 2, "cell_clip": 0},
+        "char_cnn": {"embedding": {"dim": 4}, "filters": [[1, 4], [2, 5], [3, 6]], "activation": "tanh"},
+        "bidirectional": True,
+        "n_train_tokens": 768648884,
+        "dropout": 0.1,
+    }
+    (source / "options.json").write_text(json.dumps(content))
+    config = ElmoConfig.from_pretrained(convert_from_bilm([source], tmp_path / "target"))
+    assert (config.cell_clip, config.proj_clip, config.use_skip_connections) == (None, None, False)
+    assert (config.num_highway_layers, config.max_characters_per_token) == (0, 50)
+    assert (config.char_activation, config.vocab_size) == ("tanh", 3)
+    assert ElmoTokenizer.from_pretrained(tmp_path / "target").max_characters_per_token == 50
+
+
+def test_word_length_reaches_the_tokenizer(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "source", options(max_characters=20))
+    folder = convert_from_bilm([source], tmp_path / "target")
+    assert ElmoTokenizer.from_pretrained(folder).max_characters_per_token == 20
+    assert ElmoConfig.from_pretrained(folder).max_characters_per_token == 20
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4"])
+def test_other_float_types_without_loss(source: Path, tmp_path: Path, dtype: Any) -> None:
+    exact = random_weights(options(), 7)["char_embed"].astype(np.float16)
+    change(source / "weights.hdf5", "char_embed", lambda _: exact.astype(dtype))
+    folder = convert_from_bilm([source], tmp_path / "target")
+    ours = ElmoModel.from_pretrained(folder).token_encoder.char_embedding.weight[1:]
+    assert ours.dtype == torch.float32
+    assert np.array_equal(ours.detach().numpy(), exact.astype(np.float32))
+
+
+def test_compressed_weights(source: Path, tmp_path: Path) -> None:
+    arrays = read_hdf5(source / "weights.hdf5")
+    with h5py.File(source / "weights.hdf5", "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array, compression="gzip", chunks=True)
+    convert_to_bilm(convert_from_bilm([source], tmp_path / "target"), tmp_path / "back")
+    assert_same_arrays(tmp_path / "back" / "weights.hdf5", source / "weights.hdf5")
+
+
+def test_reading_in_blocks(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safe_reading, "BLOCK_OF_NUMBERS", 100)
+    convert_to_bilm(convert_from_bilm([source], tmp_path / "target"), tmp_path / "back")
+    assert_same_arrays(tmp_path / "back" / "weights.hdf5", source / "weights.hdf5")

@@ -1,0 +1,284 @@
+"""Hostile HDF5 files are refused in one sentence that names file and dataset, with nothing left behind."""
+
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from elmo_hf.convert import ConversionError, convert_from_bilm
+from elmo_hf.convert import hdf5 as safe_reading
+from tests.helpers.bilm_files import (
+    VOCABULARY,
+    assert_one_sentence,
+    change,
+    read_hdf5,
+    refused,
+    write_source,
+)
+from tests.helpers.reference import lstm_path, options, random_softmax, random_weights, write_hdf5
+
+Damage = Callable[[h5py.File], None]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_source(tmp_path / "source", options())
+
+
+@pytest.fixture
+def language_model(tmp_path: Path) -> Path:
+    return write_source(tmp_path / "language_model", options(), softmax=True)
+
+
+def test_not_hdf5(source: Path) -> None:
+    (source / "weights.hdf5").write_text("version https://git-lfs.github.com/spec/v1\n")
+    refused([source], str(source / "weights.hdf5"), "not an HDF5 file")
+    refused([source / "weights.hdf5", source / "options.json"], "weights.hdf5", "not an HDF5 file")
+
+
+def test_missing_and_extra_datasets(source: Path) -> None:
+    arrays = read_hdf5(source / "weights.hdf5")
+    for name, array in arrays.items():
+        if name == "CNN_proj/W_proj":
+            continue
+        rest = {other: values for other, values in arrays.items() if other != name}
+        write_hdf5(source / "weights.hdf5", rest)
+        refused([source], str(source / "weights.hdf5"), f"'{name}'", "missing", str(array.shape))
+    for name in ("extra", "RNN_2/RNN/B", "CNN/W_cnn_3", "embedding"):
+        write_hdf5(source / "weights.hdf5", {**arrays, name: np.zeros(3, np.float32)})
+        refused([source], str(source / "weights.hdf5"), f"'{name}'")
+
+
+def test_wrong_shapes(source: Path) -> None:
+    arrays = read_hdf5(source / "weights.hdf5")
+    for name, array in arrays.items():
+        wrong = [array[:-1], array[None], np.concatenate([array, array], -1), np.float32(1)]
+        for other in wrong if array.ndim < 3 else [array.swapaxes(1, 3)[:, :, :-1], array[0]]:
+            write_hdf5(source / "weights.hdf5", {**arrays, name: other})
+            refused([source], str(source / "weights.hdf5"), f"'{name}'", str(array.shape), str(other.shape))
+
+
+def test_softmax_of_another_model(language_model: Path) -> None:
+    softmax = random_softmax(options(projection_dim=6), 0, len(VOCABULARY))
+    write_hdf5(language_model / "softmax.hdf5", softmax)
+    refused([language_model], "softmax.hdf5", "'softmax/W'", "(8, 8)", "(8, 6)")
+    change(language_model / "softmax.hdf5", "softmax/W", lambda _: np.zeros((8, 8), np.float32))
+    change(language_model / "softmax.hdf5", "softmax/b", lambda b: b[:-1])
+    refused([language_model], "softmax.hdf5", "'softmax/b'", "(8,)", "(7,)")
+
+
+def with_value(array: np.ndarray, value: float) -> np.ndarray:
+    array = array.copy()
+    array.flat[array.size // 2] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("new", "word"),
+    [
+        (lambda array: with_value(array, np.nan), "NaN"),
+        (lambda array: with_value(array, np.inf), "NaN"),
+        (lambda array: with_value(array, -np.inf), "NaN"),
+        (lambda array: with_value(array.astype(np.float64), np.nan), "NaN"),
+        (lambda array: array.astype(np.float64) + 1e-12, "float64"),
+        (lambda array: with_value(array.astype(np.float64), 1e300), "float64"),
+        (lambda array: with_value(array.astype(np.float64), 1e-300), "float64"),
+        (lambda array: array.astype(np.int32), "int32"),
+        (lambda array: array.astype(bool), "bool"),
+        (lambda array: array.astype(np.complex64), "complex64"),
+        (lambda array: array.astype("S4"), "S4"),
+        (lambda array: array.astype(np.longdouble), "must hold float32"),
+        (lambda array: h5py.Empty(np.float32), "None"),
+    ],
+)
+@pytest.mark.parametrize("name", ["char_embed", f"{lstm_path(1, 1)}/W_0"])
+def test_numbers_that_are_no_weights(source: Path, name: str, new: Callable, word: str) -> None:
+    change(source / "weights.hdf5", name, new)
+    refused([source], str(source / "weights.hdf5"), f"'{name}'", word)
+
+
+def text_dataset(file: h5py.File) -> None:
+    file["char_embed"] = "text"
+
+
+def soft_link(file: h5py.File) -> None:
+    file["char_embed"] = h5py.SoftLink("/CNN_proj/W_proj")
+
+
+def dangling_link(file: h5py.File) -> None:
+    file["char_embed"] = h5py.SoftLink("/nowhere")
+
+
+def external_link(file: h5py.File) -> None:
+    file["char_embed"] = h5py.ExternalLink("other.hdf5", "/char_embed")
+
+
+def external_storage(file: h5py.File) -> None:
+    file.create_dataset("char_embed", (261, 4), "f4", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+
+
+def virtual_dataset(file: h5py.File) -> None:
+    layout = h5py.VirtualLayout((261, 4), "f4")
+    layout[:] = h5py.VirtualSource("other.hdf5", "char_embed", (261, 4))
+    file.create_virtual_dataset("char_embed", layout)
+
+
+def never_written(file: h5py.File) -> None:
+    file.create_dataset("char_embed", (261, 4), "f4")
+
+
+def partly_written(file: h5py.File) -> None:
+    file.create_dataset("char_embed", (261, 4), "f4", chunks=(10, 4))
+    file["char_embed"][:200] = 1
+
+
+def terabytes(file: h5py.File) -> None:
+    file.create_dataset("char_embed", (2**40, 4), "f4", chunks=(2**20, 4))
+
+
+def huge_chunk(file: h5py.File) -> None:
+    """A chunk is unpacked whole, however little of it the array shows."""
+    chunks = (1 << 25, 1)
+    file.create_dataset("char_embed", (261, 1), "f4", chunks=chunks, maxshape=(None, 1), compression="gzip")
+    file["char_embed"][:] = 1
+
+
+def named_type(file: h5py.File) -> None:
+    file["char_embed"] = np.dtype("f4")
+
+
+DAMAGES: dict[str, tuple[Damage, str]] = {
+    "text": (text_dataset, "char_embed"),
+    "soft link": (soft_link, "'char_embed' is a soft link"),
+    "dangling link": (dangling_link, "'char_embed' is a soft link"),
+    "external link": (external_link, "'char_embed' is an external link"),
+    "external storage": (external_storage, "'char_embed' keeps its numbers in other files"),
+    "virtual": (virtual_dataset, "'char_embed' keeps its numbers in other files"),
+    "never written": (never_written, "never written"),
+    "partly written": (partly_written, "never written"),
+    "terabytes": (terabytes, "never written"),
+    "huge chunk": (huge_chunk, "promises datasets of"),
+    "named type": (named_type, "'char_embed' is neither group nor dataset"),
+}
+
+
+@pytest.mark.parametrize("label", DAMAGES)
+def test_hostile_datasets(source: Path, label: str) -> None:
+    damage, words = DAMAGES[label]
+    with h5py.File(source / "weights.hdf5", "a") as file:
+        del file["char_embed"]
+        damage(file)
+    refused([source], str(source / "weights.hdf5"), words)
+
+
+def test_compression_bomb(source: Path) -> None:
+    """All of it is there, but it would unpack to a thousand times the file's size."""
+    rows = 3 << 20
+    with h5py.File(source / "weights.hdf5", "a") as file:
+        del file["char_embed"]
+        file.create_dataset(
+            "char_embed", (rows, 8), "f4", chunks=(rows, 8), compression="gzip", compression_opts=1
+        )
+        file["char_embed"][:] = 0
+    size = (source / "weights.hdf5").stat().st_size
+    refused([source], str(source / "weights.hdf5"), f"{size:,}", "promises")
+
+
+def test_group_that_holds_itself(source: Path) -> None:
+    with h5py.File(source / "weights.hdf5", "a") as file:
+        file["CNN/again"] = file["/"]
+    refused([source], str(source / "weights.hdf5"), "'CNN/again/", "circle")
+
+
+def test_too_many_names(source: Path) -> None:
+    with h5py.File(source / "weights.hdf5", "a") as file:
+        group = file.create_group("many")
+        for number in range(safe_reading.MAX_NAMES):
+            group.create_group(str(number))
+    refused([source], str(source / "weights.hdf5"), f"{safe_reading.MAX_NAMES} names")
+
+
+def test_external_links_are_not_followed(source: Path, tmp_path: Path) -> None:
+    """Not even to find out what a file is: the weights here are a link to good ones elsewhere."""
+    (source / "weights.hdf5").rename(tmp_path / "good.hdf5")
+    with h5py.File(source / "weights.hdf5", "w") as file:
+        for name in {path.split("/")[0] for path in random_weights(options(), 0)}:
+            file[name] = h5py.ExternalLink(str(tmp_path / "good.hdf5"), name)
+    refused([source], str(source / "weights.hdf5"), "is an external link")
+
+
+def test_truncated_anywhere(language_model: Path) -> None:
+    for name in ("weights.hdf5", "softmax.hdf5"):
+        whole = (language_model / name).read_bytes()
+        for length in [*range(8, 200, 23), *range(200, len(whole), len(whole) // 20), len(whole) - 1]:
+            (language_model / name).write_bytes(whole[:length])
+            refused([language_model], str(language_model / name))
+        (language_model / name).write_bytes(whole)
+
+
+def test_flipped_bits(source: Path, tmp_path: Path) -> None:
+    """Each damaged file is refused in a sentence or, where a bit of a number was hit, converted."""
+    whole, rng, converted = (source / "weights.hdf5").read_bytes(), random.Random(0), 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for _ in range(rng.choice([1, 3, 30])):
+            damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        (source / "weights.hdf5").write_bytes(damaged)
+        place = tmp_path / "place"
+        place.mkdir()
+        message = outcome(source, place / "target")
+        if message is None:
+            converted += 1
+        else:
+            assert_one_sentence(message)
+            assert str(source) in message
+            assert list(place.iterdir()) == []
+        shutil.rmtree(place)
+    assert 10 < converted < 140
+
+
+def outcome(source: Path, target: Path) -> str | None:
+    try:
+        convert_from_bilm([source], target)
+    except ConversionError as error:
+        return str(error)
+    return None
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """The superuser may read everything, so for a while it is somebody else."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("closed", ["weights.hdf5", "options.json", "vocab.txt", "."])
+@pytest.mark.parametrize("by_name", [True, False])
+def test_closed_doors(closed: str, by_name: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is for its user alone
+        Path(folder).chmod(0o755)
+        source, place = write_source(Path(folder) / "source", options()), Path(folder) / "place"
+        (source / "vocab.txt").write_text("<S>\n</S>\n<UNK>\n")
+        place.mkdir()
+        place.chmod(0o777)
+        sources = sorted(source.iterdir(), reverse=True) if by_name else [source]
+        (source / closed).chmod(0)
+        with as_nobody(), pytest.raises(ConversionError) as caught:
+            convert_from_bilm(sources, place / "target")
+        (source / closed).chmod(0o755)
+        assert list(place.iterdir()) == []
+    first = sources[0] if closed == "." else source / closed
+    assert str(caught.value) == f"{first} cannot be read (Permission denied); check its permissions."

@@ -1,0 +1,242 @@
+"""Every sentence once, whoever reads it: processes, workers, states to go on from, and the audit log."""
+
+import json
+import random
+import subprocess
+import sys
+from collections import Counter
+from itertools import chain, islice, pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elmo_hf.corpus.order import START, Deal, Reading
+from elmo_hf.corpus.source import Source
+from elmo_hf.corpus.windows import AuditLog, Encoder, Plan, Reader, Windows, cut_audit, merge_states
+from tests.helpers.stream_windows import (
+    SENTENCES,
+    TEXTS,
+    VOCABULARY,
+    same,
+    until_the_end,
+    words_of,
+    write_files,
+)
+
+# Python 3.12 warns of every fork of a process with threads, as pyarrow's; the loader's workers are forks.
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return write_files(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def source(files):
+    return Source(f"{files}/*.txt")
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return Encoder(VOCABULARY, max_characters=16)
+
+
+# ---- who reads what
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_any_number_of_processes_and_workers_makes_the_same_windows(
+    source, encoder, processes, workers, shared
+):
+    plan = Plan(rows=7, steps=5, seed=1, shuffle_sentences=10, epochs=2, shared=shared)
+    whole = until_the_end(Reader(source, encoder, plan))
+    parts = []
+    for process in range(processes):
+        windows = Windows(
+            source, encoder, plan, process=process, processes=processes, workers=workers, prefetch=2
+        )
+        parts.append(list(windows))
+        assert not windows.nothing.mask.any()
+        assert 0 < windows.waited <= windows.seconds
+    counts = Counter(sentence for part in parts for window in part for sentence in window.begun)
+    assert set(counts.values()) == {1}
+    assert len(counts) == 2 * 2 * len(TEXTS)  # directions, epochs
+    start = 0
+    for part in parts:
+        rows = part[0].mask.shape[1]
+        for window, full in zip(part, whole, strict=False):
+            for name in ("char_ids", "targets", "mask"):
+                assert np.array_equal(getattr(window, name), getattr(full, name)[:, start : start + rows])
+        assert not any(full.mask[:, start : start + rows].any() for full in whole[len(part) :])
+        start += rows
+    for step in range(min(map(len, parts))):
+        state = merge_states([part[step].state for part in parts][::-1])
+        assert state == whole[step].state
+
+
+def play(source, encoder, plan, bounds, state, steps):
+    """Some windows of readers for the rows between `bounds`, and the state after them."""
+    readers = [Reader(source, encoder, plan, first, last, state) for first, last in pairwise(bounds)]
+    windows = []
+    for _ in range(steps):
+        windows.append([reader.window() for reader in readers])
+        if not any(window.mask.any() for window in windows[-1]):
+            break
+    return windows, json.loads(json.dumps(merge_states([reader.state() for reader in readers])))
+
+
+def cuts(draw, rows):
+    """Rows cut at random between up to three readers."""
+    inner = draw.sample(range(1, rows), k=draw.randint(0, min(2, rows - 1)))
+    return [0, *sorted(inner), rows]
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_killed_anywhere_and_resumed_with_any_rows(source, encoder, seed):
+    """Rows, readers, length of windows: all change at random, and still every word is read once an epoch."""
+    draw = random.Random(seed)
+    shuffle, shared = draw.choice([0, 6, 10, 1000]), draw.random() < 0.3
+    state, every, rows = None, [], draw.randint(1, 9)
+    while True:
+        plan = Plan(rows, draw.randint(1, 12), 5, shuffle, shared, epochs=2)
+        steps = draw.choice([0, 1, 2, 5, 9])
+        windows, state = play(source, encoder, plan, cuts(draw, rows), state, steps)
+        every += chain.from_iterable(windows)
+        if windows and not any(window.mask.any() for window in windows[-1]):
+            break
+        rows = draw.choice([rows, rows, draw.randint(1, 9)])
+    begun = Counter((s.direction, *s[2:]) for window in every for s in window.begun)
+    assert set(begun.values()) == {1}
+    assert len(begun) == 2 * 2 * len(TEXTS)
+    for direction, boundary in ((0, "<S>"), (1, "</S>")):
+        read = Counter(
+            word
+            for window in every
+            for row in range(window.mask.shape[1])
+            for word in words_of(window, direction, row)
+        )
+        assert read.pop(boundary) == 2 * len(TEXTS)
+        assert read == Counter(dict.fromkeys(" ".join(TEXTS).split(), 2))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_resumed_with_the_same_rows_it_is_the_same_stream(source, encoder, shared):
+    plan = Plan(rows=5, steps=6, seed=2, shuffle_sentences=9, shared=shared, epochs=2)
+    whole = until_the_end(Reader(source, encoder, plan))
+    for step in range(0, len(whole), 3):
+        state = json.loads(json.dumps(whole[step].state))
+        reader = Reader(source, encoder, plan, state=state)
+        assert reader.state() == state
+        assert all(same(*pair) for pair in zip(islice(reader, 4), whole[step + 1 :], strict=False))
+
+
+def test_workers_go_on_where_others_stopped(source, encoder):
+    plan = Plan(rows=6, steps=6, seed=2, shuffle_sentences=9, epochs=3)
+    whole = list(Windows(source, encoder, plan))
+    for workers, processes in ((0, 2), (2, 1), (1, 2)):
+        options = {"processes": processes, "workers": workers, "state": whole[8].state}
+        parts = [list(Windows(source, encoder, plan, process=p, **options)) for p in range(processes)]
+        for step, windows in enumerate(zip(*parts, strict=False)):
+            joined = np.concatenate([window.char_ids for window in windows], axis=1)
+            assert np.array_equal(joined, whole[9 + step].char_ids)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_deal_numbers_anew_what_was_not_read(data):
+    rows = data.draw(st.integers(1, 5))
+    begun = data.draw(st.lists(st.integers(0, 6), min_size=rows, max_size=rows))
+    used = [data.draw(st.integers(0, 4)) if count else 0 for count in begun]
+    numbers = np.arange(50)
+    new, starts = Deal(rows, begun, used).renumber(numbers, np.zeros_like(numbers))
+    expected = [((begun[row] - 1) * rows + row, used[row]) for row in range(rows) if used[row]]
+    expected += [(number, 0) for number in range(50) if number // rows >= begun[number % rows]]
+    found = sorted(
+        (n, number, start) for number, (n, start) in enumerate(zip(new, starts, strict=True)) if n >= 0
+    )
+    assert [(number, start) for _, number, start in found] == expected
+    assert [n for n, *_ in found] == list(range(len(expected)))
+
+
+def test_the_state_stays_small_and_rows_do_not_pile_up(source, encoder):
+    plan = Plan(rows=8, steps=5, shuffle_sentences=10)
+    reader = Reader(source, encoder, plan)
+    for window in islice(reader, 300):
+        assert len(json.dumps(window.state)) < 600
+    for rows in reader.parts:
+        assert sum(map(len, rows.waiting)) < 4 * 10 + SENTENCES
+        assert sum(map(len, rows.waiting)) == rows._ahead
+
+
+def test_reading_draws_nothing_from_torch(source, encoder):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    next(iter(Windows(source, encoder, Plan(rows=2), workers=1)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_program_ends_with_its_workers(files, tmp_path):
+    """Though it is in the midst of the windows: its workers are told to go, and need not be killed."""
+    code = (
+        "from elmo_hf.corpus.source import Source\n"
+        "from elmo_hf.corpus.windows import Encoder, Plan, Windows\n"
+        "from elmo_hf.corpus.vocabulary import Vocabulary\n"
+        "vocabulary = Vocabulary(['<S>', '</S>', '<UNK>', 'w1_0'])\n"
+        f"windows = iter(Windows(Source('{files}/*.txt'), Encoder(vocabulary), Plan(rows=2), workers=1))\n"
+        "next(windows)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+# ---- the audit log
+
+
+def test_the_audit_log_counts_every_sentence_once(source, encoder, tmp_path):
+    """A run of 3 processes is killed, one of 2 goes on from the last step that was saved."""
+    plan = Plan(rows=6, steps=6, shuffle_sentences=10, epochs=1)
+    saved = 4
+    logs = [tmp_path / f"audit-{process}.jsonl" for process in range(3)]
+    parts = []
+    for process, path in enumerate(logs):
+        windows = list(Windows(source, encoder, plan, process=process, processes=3))
+        log = AuditLog(path, process)
+        for step, window in enumerate(windows[:8]):
+            log.write(step, window)
+        log.close()
+        parts.append(windows[saved].state)
+        with path.open("a") as file:
+            file.write('{"step": 8, "proc')
+    for path in logs:
+        cut_audit(path, saved)
+    for process in range(2):
+        log = AuditLog(logs[process], process)
+        windows = Windows(source, encoder, plan, process=process, processes=2, state=merge_states(parts))
+        for step, window in enumerate(windows, start=saved + 1):
+            log.write(step, window)
+        log.close()
+    entries = [json.loads(text) for path in logs for text in path.read_text().splitlines()]
+    for direction in ("forward", "backward"):
+        seen = Counter(tuple(sentence[1:]) for entry in entries for sentence in entry[direction])
+        assert set(seen.values()) == {1}
+        assert len(seen) == len(TEXTS)
+    assert {entry["process"] for entry in entries if entry["step"] > saved} == {0, 1}
+
+
+def test_blocks_are_the_same_from_any_place(source):
+    reading = Reading(source, 0, 3, 60, 2)
+    whole = [(b.place, b.end, b.texts, b.digest) for b in reading.blocks(START) if b is not None]
+    assert None in list(reading.blocks(START))  # a pause, in which a window can be made
+    for number, (place, *_) in enumerate(whole):
+        again = [(b.place, b.end, b.texts, b.digest) for b in reading.blocks(place) if b is not None]
+        assert again == whole[number:]
+    assert [place.sentence for place, *_ in whole] == [
+        0,
+        *np.cumsum([len(texts) for _, _, texts, _ in whole])[:-1],
+    ]

@@ -1,0 +1,217 @@
+"""Words counted and written: against a count of a few lines, files that are refused, the command."""
+
+import json
+import lzma
+import pickle
+import re
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from elmo_hf import ElmoTokenizer
+from elmo_hf.cli import app
+from elmo_hf.corpus.source import Source
+from elmo_hf.corpus.vocabulary import (
+    SPECIALS,
+    Vocabulary,
+    WordCounts,
+    choose_words,
+    count_words,
+    write_vocabulary,
+)
+from elmo_hf.model.words_elmo import read_vocabulary
+
+TEXT = """\
+the cat sat on the mat
+<UNK> cat , été
+
+<S> the mat was flat . </S>
+b a <UNK>
+"""
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+def written(path):
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def test_bilm_tfs_form_and_the_counts_beside_it(corpus, tmp_path):
+    vocabulary = write_vocabulary(tmp_path / "vocab.txt", count_words(Source(corpus)))
+    expected = ["the", "cat", "mat", ",", ".", "a", "b", "flat", "on", "sat", "was", "été"]
+    assert written(tmp_path / "vocab.txt") == ["<S>", "</S>", "<UNK>", *expected]
+    counts = [line.split("\t") for line in written(tmp_path / "vocab.counts.tsv")]
+    assert counts[:6] == [
+        ["<S>", "4"],
+        ["</S>", "4"],
+        ["<UNK>", "2"],
+        ["the", "3"],
+        ["cat", "2"],
+        ["mat", "2"],
+    ]
+    assert sum(int(count) for _, count in counts[2:]) == 18  # every word of the text, <UNK> among them
+    assert vocabulary.words == [word for word, _ in counts]
+    assert vocabulary.counts == [int(count) for _, count in counts]
+    assert {path.name for path in tmp_path.iterdir()} == {"corpus.txt", "vocab.txt", "vocab.counts.tsv"}
+
+
+def test_rare_words_are_unknown(corpus, tmp_path):
+    found = count_words(Source(corpus))
+    assert (found.sentences, found.tokens, found.types) == (4, 18, 12)
+    vocabulary = write_vocabulary(tmp_path / "two.txt", found, min_count=2, max_words=2)
+    assert vocabulary.words == ["<S>", "</S>", "<UNK>", "the", "cat"]
+    assert vocabulary.counts == [4, 4, 13, 3, 2]
+    assert vocabulary.ids["mat"] == vocabulary.ids["<UNK>"] == vocabulary.unknown_id == 2
+    assert "mat" not in vocabulary.ids
+    assert len(vocabulary) == 5
+    assert pickle.loads(pickle.dumps(vocabulary)).ids["mat"] == 2
+
+
+def test_the_tokenizer_reads_it(corpus, tmp_path):
+    vocabulary = write_vocabulary(tmp_path / "vocab.txt", count_words(Source(corpus)))
+    tokenizer = ElmoTokenizer(tmp_path / "vocab.txt")
+    assert tokenizer("the flat horse")["input_ids"] == [3, vocabulary.ids["flat"], 2]
+    assert tokenizer.vocab_size == len(vocabulary)
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from([*"abcdefgh", "éa", "<UNK>"]), min_size=1, max_size=9),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_order_against_a_plain_count(sentences):
+    plain = Counter(word for words in sentences for word in words if word != "<UNK>")
+    found = WordCounts()
+    found.counts.update(plain)
+    chosen = choose_words(found)
+    assert dict(chosen) == plain
+    for (word, count), (following, following_count) in pairwise(chosen):
+        assert count > following_count or (count == following_count and word < following)
+
+
+def test_memory_is_bounded_and_said_so():
+    """Frequent words are counted right, and of the others none is held for ever."""
+    lines = [f"often often rare{number}" for number in range(1000)]
+    found = count_words(Source(Dataset.from_dict({"text": lines})), most_types=100)
+    assert found.counts["often"] == 2000
+    assert found.types <= 100
+    assert found.tokens == 3000
+    assert found.forgotten == 1000 - (found.types - 1)
+    assert count_words(Source(Dataset.from_dict({"text": lines})), most_types=2000).forgotten == 0
+
+
+def test_raw_paragraphs(tmp_path):
+    (tmp_path / "plain.txt").write_text("He didn't pay. Mr. Smith did!\n", encoding="utf-8")
+    found = count_words(Source(tmp_path / "plain.txt", raw=True, split_sentences=True))
+    assert found.sentences == 2
+    assert found.counts == Counter(["He", "didn", "'t", "pay", ".", "Mr.", "Smith", "did", "!"])
+
+
+def refused(match, call, *args, **options):
+    with pytest.raises(ValueError, match=match) as error:
+        call(*args, **options)
+    assert "\n" not in str(error.value)
+    assert str(error.value).endswith(".")
+
+
+def test_vocabularies_that_are_refused(tmp_path):
+    path = tmp_path / "vocab.txt"
+    for lines, match in (
+        (["</S>", "<UNK>", "a"], "vocab.txt has no line <S>"),
+        (["<S>", "</S>", "a"], "has no line <UNK>"),
+        ([*SPECIALS, "a", "b", "a"], "'a' stands in line 4 and in line 6"),
+        ([*SPECIALS, "a", "", "b"], "line 5 is empty"),
+    ):
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        refused(match, Vocabulary.load, path)
+    refused("there is no vocabulary", Vocabulary.load, tmp_path / "none.txt")
+    path.write_text("\n".join([*SPECIALS, "a", "b"]), encoding="utf-8")
+    assert Vocabulary.load(path).counts is None
+    special = "<S>\t1\n</S>\t1\n<UNK>\t0\n"
+    for counts, match in (
+        ("a\t1\nb\t2\n", "line 5: 'b' occurs 2 times, more often than the word before it"),
+        ("a\t1\n", "has 4 lines for 5 words"),
+        ("a\t1\nc\t1\n", r"line 5 should be 'b', a tab and a count, but is 'c\\t1'"),
+        ("a\tx\nb\t1\n", "line 4 should be 'a'"),
+    ):
+        (tmp_path / "vocab.counts.tsv").write_text(special + counts, encoding="utf-8")
+        refused(match, Vocabulary.load, path)
+
+
+def test_nothing_is_written_over(corpus, tmp_path):
+    found = count_words(Source(corpus))
+    refused("corpus.txt is there already", write_vocabulary, corpus, found)
+    refused("min_count must be at least 1", write_vocabulary, tmp_path / "v.txt", found, min_count=0)
+    refused("max_words must be at least 1", write_vocabulary, tmp_path / "v.txt", found, max_words=0)
+    refused("no word occurs 9 times", write_vocabulary, tmp_path / "v.txt", found, min_count=9)
+    refused("there is no folder", write_vocabulary, tmp_path / "none" / "v.txt", found)
+    (tmp_path / "blank.txt").write_text("\n", encoding="utf-8")
+    refused("blank.txt is empty", count_words, Source(tmp_path / "blank.txt"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blank.txt", "corpus.txt"]
+
+
+# ---- the command
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["vocab", *map(str, arguments)])
+
+
+def test_the_command(corpus, tmp_path):
+    (tmp_path / "more.txt.xz").write_bytes(lzma.compress(b"the the\n"))
+    result = run(corpus, tmp_path / "more.txt.xz", tmp_path / "vocab.txt", "--min-count", 2)
+    assert result.exit_code == 0, result.output
+    assert written(tmp_path / "vocab.txt") == ["<S>", "</S>", "<UNK>", "the", "cat", "mat"]
+    assert "5 sentences, 20 words, 12 different ones." in result.output
+    assert "6 words. 45.00% of the text is in it, 55.00% is <UNK>." in result.output
+    assert "words/s" in result.output
+
+
+def test_the_commands_options(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps({"id": 1, "body": "He paid. It's late."}) + "\n", encoding="utf-8")
+    target = tmp_path / "v.txt"
+    result = run(
+        path, target, "--column", "body", "--raw", "--split-sentences", "--max-words", 3, "--no-progress"
+    )
+    assert result.exit_code == 0, result.output
+    assert read_vocabulary(target)[3:] == [".", "'s", "He"]
+    assert "2 sentences, 7 words, 6 different ones." in result.output
+    assert "words/s" not in result.output
+
+
+def test_the_commands_sentences_for_what_is_wrong(corpus, tmp_path):
+    for arguments, match in (
+        ([tmp_path / "none.txt", tmp_path / "v.txt"], "elmo-hf: there is no file .*none.txt"),
+        ([corpus, corpus], "elmo-hf: .*corpus.txt is there already"),
+        ([corpus, tmp_path / "v.txt", "--column", "x"], "elmo-hf: .* has no column 'x'; it has text"),
+        ([corpus, tmp_path / "v.txt", "--min-count", 0], "elmo-hf: min_count must be at least 1"),
+        ([corpus, tmp_path / "v.txt", "--min-count", 50], "elmo-hf: no word occurs 50 times"),
+    ):
+        result = run(*arguments, "--no-progress")
+        assert result.exit_code == 1
+        assert re.fullmatch(match + r".*\.\n", result.output), result.output
+    assert not (tmp_path / "v.txt").exists()
+
+
+def test_without_the_package_datasets(corpus, nursery, tmp_path):
+    program = (
+        "import sys; sys.modules['datasets'] = None\n"
+        "from elmo_hf.cli import app\n"
+        f"app(['vocab', {str(corpus)!r}, {str(tmp_path / 'v.txt')!r}], prog_name='elmo-hf')"
+    )
+    found = nursery.run(program)
+    assert found.code == 1
+    assert found.err.splitlines()[-1].startswith("elmo-hf: a corpus is read by the package datasets")

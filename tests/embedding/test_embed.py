@@ -1,0 +1,210 @@
+"""A corpus in, vectors out: all options against direct calls of the model, every kind of input."""
+
+import gzip
+import json
+import lzma
+import random
+from itertools import product
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from datasets import Dataset, IterableDataset
+
+import elmo_hf
+from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer, read_vectors
+from elmo_hf.corpus.sentences import Corpus
+from elmo_hf.embedding.embedder import WordCache, batches
+from tests.helpers.embed_corpora import (
+    FORMATS,
+    SMALL,
+    contents,
+    directly,
+    expected,
+    sentences,
+    small_model,
+    write_corpus,
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model()
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return write_corpus(tmp_path / "corpus.txt")
+
+
+# ---- the vectors
+
+
+@pytest.mark.parametrize("layers", ["top", "average", "all", "1", "2,0"])
+def test_vectors_are_those_of_a_direct_call(model, corpus, tmp_path, layers):
+    lines = corpus.read_text(encoding="utf-8").split("\n")[:-1]
+    words = [ElmoTokenizer().tokenize(line) for line in lines]
+    called = [directly(model, sentence) for sentence in words]
+    for pool, format in product((None, "mean", "max"), FORMATS):
+        output = tmp_path / f"{pool}-{format}"
+        found = elmo_hf.embed(corpus, output, model, layers=layers, pool=pool, format=format, **SMALL)
+        assert [sentence.words for sentence in found] == words
+        for sentence, every in zip(found, called, strict=True):
+            wanted = expected(every, layers, pool)
+            assert sentence.vectors.shape == wanted.shape
+            assert sentence.vectors.dtype == np.float32
+            np.testing.assert_allclose(sentence.vectors, wanted, atol=2e-6)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_half_precision_is_rounding(model, corpus, tmp_path, format):
+    full = elmo_hf.embed(corpus, tmp_path / "full", model, **SMALL)
+    half = elmo_hf.embed(corpus, tmp_path / "half", model, format=format, dtype="float16", **SMALL)
+    for one, other in zip(full, half, strict=True):
+        assert other.vectors.dtype == np.float16
+        assert np.array_equal(one.vectors.astype(np.float16), other.vectors)
+
+
+@pytest.mark.parametrize("cache_words", [0, 1, 7, 10_000])
+@pytest.mark.parametrize(("batch_words", "shard_words"), [(1, 10_000), (50, 1), (4096, 300)])
+def test_cache_and_budgets_change_no_vector(model, corpus, tmp_path, cache_words, batch_words, shard_words):
+    options = {"cache_words": cache_words, "batch_words": batch_words, "shard_words": shard_words}
+    found = elmo_hf.embed(corpus, tmp_path / "out", model, **(SMALL | options))
+    for sentence in found:
+        np.testing.assert_allclose(sentence.vectors, directly(model, sentence.words)[-1], atol=2e-6)
+
+
+def test_a_word_table_needs_no_letters(tmp_path, corpus):
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("<S>\n</S>\n<UNK>\nBank\nthe\nsat\n", encoding="utf-8")
+    tokenizer = ElmoTokenizer(vocabulary)
+    torch.manual_seed(1)
+    config = ElmoConfig(lstm_dim=16, projection_dim=8, token_encoder="words", vocab_size=6)
+    model = ElmoModel(config).eval()
+    found = elmo_hf.embed(corpus, tmp_path / "out", model, tokenizer=tokenizer, **SMALL)
+    for words, vectors in found:
+        if words:
+            encoding = tokenizer([words], is_split_into_words=True, return_tensors="pt")
+            wanted = model(**encoding).last_hidden_state[0].detach().numpy()
+            np.testing.assert_allclose(vectors, wanted, atol=2e-6)
+    with pytest.raises(ValueError, match="needs its tokenizer"):
+        elmo_hf.embed(corpus, tmp_path / "other", model, **SMALL)
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_model_is_left_as_it_was(corpus, tmp_path):
+    """Dropout is off while it reads, and a language model's ELMo is what reads."""
+    torch.manual_seed(0)
+    language_model = ElmoForPreTraining(ElmoConfig(lstm_dim=8, projection_dim=4, vocab_size=5, dropout=0.5))
+    found = elmo_hf.embed(corpus, tmp_path / "out", language_model.train(), layers="all", **SMALL)
+    assert language_model.training
+    assert language_model.elmo.training
+    for words, vectors in found[:5]:
+        np.testing.assert_allclose(vectors, directly(language_model.eval().elmo, words), atol=2e-6)
+
+
+def test_the_cache_holds_the_words_used_last():
+    asked = []
+
+    def encode(words):
+        asked.append(words)
+        return torch.tensor([[float(ord(word))] for word in words])
+
+    cache = WordCache(encode, size=3)
+    for words in ("ab", "bc", "a", "d", "cad", "bcdefg", "g"):
+        assert cache(list(words)).tolist() == [[float(ord(word))] for word in words]
+    # After "a" was used again, "b" is the oldest and gives way to "d"; "c", "a", "d" are then all there.
+    assert asked == [["a", "b"], ["c"], ["d"], ["b", "e", "f", "g"]]
+    assert len(cache.slots) == 3
+
+
+def test_batches_waste_little_and_hold_everything_once():
+    lengths = [random.Random(3).randint(0, 40) for _ in range(200)] + [500]
+    made = list(batches(lengths, budget=100))
+    assert sorted(number for batch in made for number in batch) == [
+        n for n, length in enumerate(lengths) if length
+    ]
+    assert made[0] == [200]
+    assert all(len(batch) * lengths[batch[0]] <= 100 for batch in made[1:])
+    padded = sum(len(batch) * lengths[batch[0]] for batch in made)
+    assert padded < 1.05 * sum(lengths)
+
+
+# ---- what goes in
+
+
+def write_parquet(path, table):
+    pyarrow.parquet.write_table(pyarrow.table(table), path)
+
+
+def every_source(path, lines):
+    """The same sentences in every form that `embed` reads."""
+    text = "".join(line + "\n" for line in lines)
+    tokens = [line.split() for line in lines]
+    (path / "a.txt").write_text(text, encoding="utf-8")
+    (path / "bom.txt").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode("utf-8"))
+    with gzip.open(path / "b.txt.gz", "wt", encoding="utf-8") as file:
+        file.write(text)
+    with lzma.open(path / "c.jsonl.xz", "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps({"id": 1, "text": line}) + "\n" for line in lines)
+    (path / "d.jsonl").write_text("".join(json.dumps(words) + "\n" for words in tokens), encoding="utf-8")
+    write_parquet(path / "e.parquet", {"tokens": pyarrow.array(tokens, pyarrow.list_(pyarrow.string()))})
+    write_parquet(path / "f.parquet", {"text": ["no"] * len(lines), "mine": lines})
+    yield from ((path / name, {}) for name in ("a.txt", "bom.txt", "b.txt.gz", "c.jsonl.xz", "d.jsonl"))
+    yield path / "e.parquet", {}
+    yield path / "f.parquet", {"text_column": "mine"}
+    yield lines, {}
+    yield iter(lines), {}
+    yield tokens, {}
+    yield Dataset.from_dict({"words": tokens}), {"tokens_column": "words"}
+    yield Dataset.from_dict({"text": lines}).to_iterable_dataset(), {}
+    yield IterableDataset.from_generator(lambda: ({"text": line} for line in lines)), {}
+
+
+def test_every_kind_of_input_gives_the_same(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    lines = [line for line in sentences(30) if line]
+    found = {}
+    for number, (source, options) in enumerate(every_source(tmp_path, lines)):
+        output = tmp_path / f"out-{number}"
+        elmo_hf.embed(source, output, model, whitespace=True, **SMALL, **options)
+        found[number] = {name: file for name, file in contents(output).items() if name.startswith("vectors")}
+    first = found[0]
+    assert len(first) > 3
+    for number, files in found.items():
+        vectors = [sentence.vectors for sentence in read_vectors(tmp_path / f"out-{number}")]
+        assert [len(array) for array in vectors] == [len(line.split()) for line in lines]
+        assert list(files) == list(first)
+    same = [number for number in found if found[number] == first]
+    # Words and their text are cut at the same places, but are not the same input.
+    assert same == [0, 1, 2, 3, 6, 7, 8, 11, 12]
+
+
+def test_a_long_line_without_blanks_counts_as_more_than_a_word():
+    assert [len(piece.records) for piece in Corpus(["文字。" * 160] * 4, None, None).pieces(30)] == [1] * 4
+
+
+def test_half_a_letter_is_passed_over(model, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"tokens": ["a\\ud800b", "\\udfff"]}\n', encoding="utf-8")
+    for format in FORMATS:
+        found = elmo_hf.embed(path, tmp_path / format, model, format=format, **SMALL)
+        assert found[0].words == ["ab", ""]
+
+
+def test_a_sentence_of_100_000_words(tmp_path):
+    """The forward half of its first words is a short sentence's, as is the backward half of its last."""
+    torch.manual_seed(0)
+    config = ElmoConfig(lstm_dim=8, projection_dim=4, num_hidden_layers=1, char_filters=[[1, 4]])
+    model = ElmoModel(config).eval()
+    words = [f"w{number % 1000}" for number in range(100_000)]
+    found = elmo_hf.embed([["a"], words, ["b", "c"]], tmp_path / "out", model, progress=False)
+    assert [len(sentence.words) for sentence in found] == [1, 100_000, 2]
+    vectors = found[1].vectors
+    assert np.isfinite(vectors).all()
+    assert np.abs(vectors).min(axis=1).max() > 0
+    head, tail = directly(model, words[:50])[-1], directly(model, words[-50:])[-1]
+    np.testing.assert_allclose(vectors[:50, :4], head[:, :4], atol=2e-6)
+    np.testing.assert_allclose(vectors[-50:, 4:], tail[:, 4:], atol=2e-6)

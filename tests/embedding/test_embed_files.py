@@ -1,0 +1,97 @@
+"""The files that `embed` writes, for readers of each kind."""
+
+import json
+
+import h5py
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from datasets import Dataset
+
+import elmo_hf
+from elmo_hf import read_vectors
+from tests.helpers.embed_corpora import (
+    FORMATS,
+    SMALL,
+    directly,
+    expected,
+    save_model,
+    small_model,
+    write_corpus,
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model()
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return write_corpus(tmp_path / "corpus.txt")
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    return save_model(model, tmp_path_factory.mktemp("model"))
+
+
+# ---- what comes out
+
+
+@pytest.mark.parametrize(("layers", "shape"), [("all", (3, 4, 16)), ("average", (4, 16))])
+def test_readers_of_allennlp_files_read_ours(model, tmp_path, layers, shape):
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("Ice is cold .\nWhy ?\nIce is cold .\n", encoding="utf-8")
+    elmo_hf.embed(corpus, tmp_path / "out", model, layers=layers, format="hdf5", whitespace=True, **SMALL)
+    with h5py.File(tmp_path / "out" / "vectors.hdf5") as file:
+        assert sorted(file) == ["0", "1", "2", "sentence_to_index"]
+        assert file["sentence_to_index"].shape == (1,)
+        assert json.loads(file["sentence_to_index"][0]) == {"Ice is cold .": "2", "Why ?": "1"}
+        assert file["0"].shape == shape
+        assert file["0"].dtype == np.float32
+        assert file["1"].shape == (*shape[:-2], 2, 16)
+        wanted = expected(directly(model, ["Ice", "is", "cold", "."]), layers, None)
+        np.testing.assert_allclose(file["0"][()], wanted, atol=2e-6)
+        first = file["0"][()]
+    # The file by itself is read as AllenNLP's own; of equal sentences it knows the last one's words.
+    alone = read_vectors(tmp_path / "out" / "vectors.hdf5")
+    assert [sentence.words for sentence in alone] == [None, ["Why", "?"], ["Ice", "is", "cold", "."]]
+    assert np.array_equal(alone[0].vectors, first)
+
+
+def test_tables_for_other_programs(model, tmp_path):
+    lines = [["Ice", "is"], [], ["cold"]]
+    elmo_hf.embed(lines, tmp_path / "rows", model, layers="0,2", format="parquet", **SMALL)
+    table = pyarrow.parquet.read_table(tmp_path / "rows" / "vectors-00000.parquet")
+    assert table.column_names == ["sentence", "word", "layer_0", "layer_2"]
+    assert table["sentence"].to_pylist() == [0, 0, 2]
+    assert table["word"].to_pylist() == ["Ice", "is", "cold"]
+    wanted = directly(model, ["Ice", "is"])
+    np.testing.assert_allclose(table["layer_2"].to_pylist()[1], wanted[2, 1], atol=2e-6)
+    loaded = Dataset.from_parquet(str(tmp_path / "rows" / "*.parquet"), cache_dir=str(tmp_path / "cache"))
+    np.testing.assert_allclose(loaded[0]["layer_0"], wanted[0, 0], atol=2e-6)
+    elmo_hf.embed(lines, tmp_path / "pooled", model, pool="max", format="parquet", **SMALL)
+    table = pyarrow.parquet.read_table(tmp_path / "pooled" / "vectors-00000.parquet")
+    assert table["words"].to_pylist() == lines
+    assert table["vector"].to_pylist()[1] == [0.0] * 16
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_vectors_are_a_sequence(model, corpus, tmp_path, format):
+    found = elmo_hf.embed(corpus, tmp_path / "out", model, format=format, **SMALL)
+    every = list(found)
+    assert len(every) == len(found) == 60
+    for place in (0, 59, -1, -60, 31):
+        assert found[place].words == every[place].words
+        assert np.array_equal(found[place].vectors, every[place].vectors)
+    assert [sentence.words for sentence in found[50:4:-9]] == [every[n].words for n in range(50, 4, -9)]
+    assert found[3].vectors.flags.writeable
+    with pytest.raises(IndexError, match="60 sentences"):
+        found[60]
+
+
+def test_all_files_are_readable_by_whom_the_folder_is(model, corpus, tmp_path):
+    elmo_hf.embed(corpus, tmp_path / "out", model, **SMALL)
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1

@@ -1,0 +1,328 @@
+"""The recipe for coreference: what it reads, what it refuses, a whole run, and GAP."""
+
+import io
+import json
+import lzma
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+
+from elmo_hf import ElmoForCoreferenceResolution, ElmoTokenizer
+from elmo_hf.finetuning import coreference as coref_data
+from elmo_hf.finetuning.coreference import (
+    as_clusters,
+    collate_documents,
+    parse_conll,
+    read_archive,
+    read_conll,
+    read_gap,
+    resolved,
+    split_documents,
+    windows,
+)
+from training import (
+    evaluate_gap,
+    finetune_coref,
+)
+
+SENTENCES = [["Ada", "saw", "the", "old", "man", "'s", "dog"], ["He", "liked", "her"], ["Why", "?"]]
+CLUSTERS = [[(0, 0, 0), (1, 2, 2)], [(0, 2, 4), (1, 0, 0)], [(0, 2, 6)]]
+MARKS = [["(0)", "-", "(1|(2", "-", "1)", "-", "2)"], ["(1)", "-", "(0)"], ["-", "-"]]
+
+
+def conll(name="book", sentences=SENTENCES, marks=MARKS, blank="-", tab=" "):
+    lines = [f"#begin document ({name}); part 000"]
+    for words, row in zip(sentences, marks, strict=True):
+        for number, (word, mark) in enumerate(zip(words, row, strict=True)):
+            lines.append(tab.join([name, "0", str(number), word, "_", blank if mark == "-" else mark]))
+        lines.append("")
+    return "\n".join([*lines, "#end document", ""])
+
+
+def archive(path, files, mode="w:xz"):
+    with tarfile.open(path, mode) as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            if content is None:
+                member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+                tar.addfile(member)
+            else:
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("text", [conll(), conll(blank="", tab="\t"), conll().replace("\n", "\r\n")])
+def test_marks_become_clusters(text, tmp_path):
+    path = tmp_path / "book.conll.xz"
+    path.write_bytes(lzma.compress(text.encode()))
+    (found,) = read_conll(path)
+    assert found["sentences"] == SENTENCES
+    assert found["tokens"] == [word for sentence in SENTENCES for word in sentence]
+    assert sorted(map(sorted, found["clusters"])) == CLUSTERS
+    assert found["name"] == "(book); part 000"
+
+
+def test_mentions_of_a_cluster_may_stand_in_each_other():
+    marks = [["(0", "(0)", "0)"]]
+    (found,) = parse_conll(conll(sentences=[["he", "himself", "there"]], marks=marks), "x")
+    assert found["clusters"] == [[(0, 1, 1), (0, 0, 2)]]
+
+
+LINE = "book 0 0 Ada _ "
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LINE + "-\n", "x, line 1: a word stands outside of any document."),
+        ("#begin document (b)\n" + LINE + "(0\n\n", "x, line 3: a mention of cluster 0 is still open"),
+        (
+            "#begin document (b)\n" + LINE + "0)\n",
+            "x, line 2: a mention of cluster 0 ends that has not begun",
+        ),
+        ("#begin document (b)\n" + LINE + "0\n", "x, line 2: '0' is no mark of a mention"),
+        ("#begin document (b)\n" + LINE + "(1234567890)\n", "line 2: '.1234567890.' is no mark of a mention"),
+        ("#begin document (b)\nAda (0)\n", "x, line 2: a line has at least five columns, but this has 2."),
+        ("#begin document (b)\n" + LINE + "-\n", "x: document .b. has no end; is the file cut off"),
+        (
+            "#begin document (b)\n" + LINE + "-\n\n#begin document (c)\n" + LINE + "-\n#end document\n",
+            "x, line 4: document .b. has no end before the next one begins.",
+        ),
+        ("#begin document (b)\n#end document\n", "x, line 2: document .b. has no words."),
+        (
+            "#begin document (b)\n" + LINE + "(0)|(1)\n#end document\n",
+            r"x, line 3: the document has the mention \(0, 0, 0\) twice, or in two clusters",
+        ),
+    ],
+)
+def test_a_broken_document_is_named(text, message):
+    with pytest.raises(ValueError, match=message) as error:
+        parse_conll(text, "x")
+    assert "\n" not in str(error.value)
+
+
+def test_an_archive_is_read_in_the_order_of_names(tmp_path):
+    files = {f"a/{name}.conll": conll(name).encode() for name in ("b2", "b1")}
+    files |= {"a/notes.txt": b"\xff", "a/link.conll": None}
+    found = read_archive(archive(tmp_path / "books.tar.xz", files))
+    assert [one["name"][:4] for one in found] == ["(b1)", "(b2)"]
+    documents = [{"name": str(number)} for number in range(25)]
+    split = split_documents(documents)
+    assert [one["name"] for one in split["dev"]] == ["8", "18"]
+    assert [one["name"] for one in split["test"]] == ["9", "19"]
+    assert len(split["train"]) == 21
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"), [("LARGEST_FILE", 100), ("LARGEST_ARCHIVE", 100), ("MOST_FILES", 1)]
+)
+def test_an_archive_over_a_limit_is_refused_before_it_is_read(tmp_path, monkeypatch, limit, value):
+    monkeypatch.setattr(coref_data, limit, value)
+    path = archive(tmp_path / "books.tar", {"1.conll": b"", "2.conll": conll().encode()}, "w")
+    with pytest.raises(ValueError, match=r"too large for a corpus: 2\.conll in it is over a limit"):
+        read_archive(path)
+
+
+def test_a_broken_archive_is_named(tmp_path):
+    path = archive(tmp_path / "1.tar.xz", {"1.conll": conll().encode() * 50})
+    (tmp_path / "2.tar.xz").write_bytes(path.read_bytes()[:-200])
+    (tmp_path / "3.tar.xz").write_bytes(b"no archive")
+    archive(tmp_path / "4.tar.xz", {"4.conll": b"\xff"})
+    messages = {"2": "could not be read as a tar archive", "3": "could not be read as a tar archive",
+                "4": r"4\.conll is no text in UTF-8", "5": "could not be read"}  # fmt: skip
+    for name, message in messages.items():
+        with pytest.raises(ValueError, match=message) as error:
+            read_archive(tmp_path / f"{name}.tar.xz")
+        assert "\n" not in str(error.value)
+
+
+def test_a_window_has_what_lies_in_it():
+    (document,) = parse_conll(conll(), "x")
+    first, second = windows(document, 2)
+    assert first["sentences"] == SENTENCES[:2]
+    assert sorted(map(sorted, first["clusters"])) == CLUSTERS
+    assert (second["sentences"], second["clusters"]) == ([["Why", "?"]], [])
+    later = windows(document, 1)[1]
+    assert sorted(later["clusters"]) == [[(0, 0, 0)], [(0, 2, 2)]]
+    assert later["tokens"] == SENTENCES[1]
+
+
+def test_a_batch_holds_documents_and_gives_them_back():
+    (document,) = parse_conll(conll(), "x")
+    batch = collate_documents(ElmoTokenizer(), [document, windows(document, 2)[1], document])
+    assert batch["document_ids"].tolist() == [0, 0, 0, 1, 2, 2, 2]
+    assert batch["labels"].shape == (3, 5, 4)
+    assert batch["char_ids"].shape == (7, 7, 50)
+    clusters = as_clusters(np.asarray(batch["labels"]))
+    assert [sorted(map(sorted, one)) for one in clusters] == [CLUSTERS, [], CLUSTERS]
+
+
+# ---- whole runs
+
+
+def books(number):
+    """Books in which names are known by their words, and pronouns by the last name."""
+    generator = torch.Generator().manual_seed(0)
+    files = {}
+    for book in range(number):
+        sentences, marks = [], []
+        for who in torch.randint(2, (12,), generator=generator).tolist():
+            sentences += [[["Ada", "Tom"][who], "came", "in", "."], [["She", "He"][who], "left", "."]]
+            marks += [[f"({who})", "-", "-", "-"], [f"({who})", "-", "-"]]
+        files[f"{book}.conll"] = conll(f"b{book:02d}", sentences, marks).encode()
+    return files
+
+
+@pytest.fixture
+def call(monkeypatch):
+    """Runs a recipe as a command would, in this process."""
+
+    def run(recipe, *flags):
+        monkeypatch.setattr(sys, "argv", [recipe.__name__, *map(str, flags)])
+        recipe.main()
+
+    return run
+
+
+GAP = "\t".join(coref_data._COLUMNS) + "\n"
+
+
+def gap_line(text, pronoun, a, b, *right):
+    columns = ["1", text, pronoun, str(text.rindex(pronoun))]
+    for name, coref in zip((a, b), right, strict=True):
+        columns += [name, str(text.index(name)), coref]
+    return "\t".join([*columns, "http://x"]) + "\n"
+
+
+def test_a_run_learns_writes_its_results_and_is_judged_on_gap(tmp_path, call):
+    data, run = archive(tmp_path / "books.tar", books(12), "w"), tmp_path / "run"
+    call(finetune_coref, "--smoke", "--data", data, "--output", run, "--learning-rate", 0.01,
+                  "--set", "task_word_dim=8", "task_dropout=0.0")  # fmt: skip
+    results = json.loads((run / "results.json").read_text())
+    assert results["examples"] == {"train": 8, "dev": 1, "test": 1}
+    scores = results["mean"]["test"]
+    parts = ("muc_f1", "b_cubed_f1", "ceaf_e_f1")
+    assert scores["conll_f1"] == pytest.approx(sum(scores[name] for name in parts) / 3, abs=1e-4)
+    assert {"ceaf_m_f1", "mentions_recall", "conll_f1_with_singletons"} < set(scores)
+    path = tmp_path / "gap.tsv"
+    text = "Ada met Tom . She left ."
+    path.write_text(GAP + gap_line(text, "She", "Ada", "Tom", "TRUE", "FALSE"), encoding="utf-8")
+    call(evaluate_gap, "--model", run / "seed-0", "--gap", path, "--output", tmp_path / "gap.json")
+    found = json.loads((tmp_path / "gap.json").read_text())["scores"]
+    assert found["number"] == 1
+    model = ElmoForCoreferenceResolution.from_pretrained(run / "seed-0")
+    tokenizer = ElmoTokenizer.from_pretrained(run / "seed-0")
+    (example,) = read_gap(path)
+    answers = resolved(model.predict(example["sentences"], tokenizer), example)
+    assert found["accuracy"] == float(answers == (True, False))
+
+
+def test_rows_of_a_dataset_are_documents(tmp_path, call):
+    documents = [one for content in books(3).values() for one in parse_conll(content.decode(), "x")]
+    rows = [{"sentences": one["sentences"], "clusters": one["clusters"]} for one in documents]
+    splits = {
+        split: Dataset.from_list([row]) for split, row in zip(("train", "dev", "test"), rows, strict=True)
+    }
+    DatasetDict(splits).save_to_disk(tmp_path / "dataset")
+    flags = finetune_coref.make_parser("").parse_args(["--data", str(tmp_path / "dataset"), "--output", "x"])
+    flags.window = 50
+    found = finetune_coref.read(flags)
+    for split, one in zip(("train", "dev", "test"), documents, strict=True):
+        assert found[split][0]["clusters"] == one["clusters"]
+        assert found[split][0]["sentences"] == one["sentences"]
+
+
+@pytest.mark.parametrize(
+    ("mention", "message"),
+    [
+        ([0, 1], "is a sentence, a first and a last word, but .0, 1. is none"),
+        ([2, 0, 0], "but .2, 0, 0. is none"),
+        ([-1, 0, 0], "but .-1, 0, 0. is none"),
+        ([1, 0, 1], ".1, 0, 1. is not within the words of its sentence"),
+        ([1, 0, -1], ".1, 0, -1. is not within"),
+        ([0, 0, 1], ".0, 0, 1. twice"),
+    ],
+)
+def test_a_row_with_a_mention_that_is_none_is_refused(mention, message):
+    row = {"sentences": [["Ada", "left"], ["Why"]], "clusters": [[[0, 0, 1]], [mention]]}
+    with pytest.raises(ValueError, match=message):
+        finetune_coref.from_row(row)
+
+
+def test_wrong_flags_are_one_sentence(tmp_path, call):
+    few = archive(tmp_path / "few.tar", books(8), "w")
+    cases = {
+        (): "name files by --train",
+        ("--data", few): "too few documents in .*few.tar; none is left for dev",
+        ("--data", few, "--window", 0): "--window must be at least 1, but is 0",
+    }
+    for flags, message in cases.items():
+        with pytest.raises(ValueError, match=message) as error:
+            call(finetune_coref, "--smoke", "--output", tmp_path / "run", *flags)
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="no ELMo can be loaded from /absent"):
+        call(evaluate_gap, "--model", "/absent", "--gap", "x", "--output", tmp_path / "gap.json")
+
+
+# ---- GAP
+
+
+def test_names_and_pronouns_are_found_in_the_text(tmp_path):
+    path = tmp_path / "gap.tsv"
+    text = "Mr. Smith wrote to Bob Jones Jr. He liked John's dog, but she didn't."
+    path.write_text(GAP + gap_line(text, "she", "Smith", "Bob Jones", "TRUE", "FALSE"), encoding="utf-8")
+    (example,) = read_gap(path)
+    words = example["sentences"]
+    for name, value in (("pronoun", ["she"]), ("A", ["Smith"]), ("B", ["Bob", "Jones"])):
+        sentence, first, last = example[name]
+        assert words[sentence][first : last + 1] == value
+    assert example["right"] == (True, False)
+
+
+def test_a_pronoun_means_a_name_that_its_cluster_has():
+    example = {"pronoun": (1, 0, 0), "A": (0, 0, 1), "B": (0, 5, 5)}
+    assert resolved([[(1, 0, 0), (0, 0, 1)]], example) == (True, False)
+    assert resolved([[(1, 0, 0), (0, 0, 3)]], example) == (True, False)  # "Ada Smith of York"
+    assert resolved([[(1, 0, 0), (0, 0, 5)]], example) == (False, False)  # "Ada Smith's friend Bob"
+    assert resolved([[(1, 0, 0), (0, 1, 1)]], example) == (False, False)  # "Smith" alone
+    assert resolved([[(1, 0, 0), (0, 5, 5)], [(0, 0, 1)]], example) == (False, True)
+    assert resolved([[(0, 0, 1), (0, 5, 5)]], example) == (False, False)
+    assert resolved([[(1, 0, 0), (0, 0, 1)]], example | {"B": None}) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ID\tText\n", "has not the columns of GAP"),
+        (GAP + "1\tAda left.\n", "line 2: the columns do not fit together"),
+        (GAP + gap_line("Ada met Tom. She left.", "She", "Ada", "Tom", "TRUE", "x"), "line 2: the columns"),
+        (GAP + gap_line("Ada met Tom. She left.", "She", "Ada", "Tom", "TRUE", "FALSE").replace("\t8", "\t7"),
+         "each name must stand at its offset"),
+    ],
+)  # fmt: skip
+def test_a_broken_file_of_gap_is_named(tmp_path, text, message):
+    path = tmp_path / "gap.tsv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as error:
+        read_gap(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sentences": ["She left"]}, "`sentences` of a dataset are lists of words, but a row has"),
+        ({"sentences": []}, "document a row of the dataset has no words"),
+        ({"clusters": None}, "`clusters` of a dataset are lists of mentions, but a row has None"),
+        ({"clusters": [[[0, 0, 9]]]}, "row that begins 'She left': the mention .0, 0, 9. is not within"),
+    ],
+)
+def test_a_wrong_row_of_a_dataset_is_one_sentence(change, message):
+    with pytest.raises(ValueError, match=message):
+        finetune_coref.from_row({"sentences": [["She", "left"]], "clusters": [[[0, 0, 0]]]} | change)

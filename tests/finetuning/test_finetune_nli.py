@@ -1,0 +1,138 @@
+"""The recipe for entailment: tables of pairs, and a whole run."""
+
+import json
+import random
+import sys
+
+import pytest
+from datasets import Dataset, DatasetDict
+from transformers import pipeline
+
+from elmo_hf import ElmoTokenizer
+from training import finetune_nli
+
+HEADER = "genre\tsentence1\tsentence2\tlabel\n"
+
+
+def test_pairs_are_read_by_the_names_of_their_columns(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    rows = 'fiction\tA "dog runs .\tIt moves .\tentailment\r\nfiction\tA\tB\t-\n\nslate\t\tB c\tneutral\n'
+    path.write_text(HEADER + rows, encoding="utf-8", newline="")
+    first, second = finetune_nli.read(path)
+    assert first["sentences"] == (["A", '"dog', "runs", "."], ["It", "moves", "."])
+    assert first["tokens"] == ["A", '"dog', "runs", ".", "It", "moves", "."]
+    assert first["label"] == "entailment"
+    assert (second["sentences"], second["label"]) == (([], ["B", "c"]), "neutral")
+
+
+def test_raw_pairs_and_gold_labels_are_read_as_multinli_has_them(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("sentence1\tsentence2\tlabel1\tgold_label\nIt runs.\tIt's here!\tneutral\tentailment\n")
+    (raw,) = finetune_nli.read(path, finetune_nli.as_words)
+    assert raw["sentences"] == (["It", "runs", "."], ["It", "'s", "here", "!"])
+    assert raw["label"] == "entailment"
+    (blanks,) = finetune_nli.read(path)
+    assert blanks["sentences"] == (["It", "runs."], ["It's", "here!"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sentence1\tsentence2\tgold\n", "names no column label, but sentence1, sentence2, gold"),
+        ("sentence1\tlabel\n", "the first line names no column sentence2, but sentence1, label"),
+        (HEADER + "a\tb\tc\n", "line 2: 3 columns in place of 4"),
+        (HEADER + "a\tb\tc\tmaybe\n", "line 2: the label is 'maybe', and must be one of entailment, neutral"),
+    ],
+)
+def test_a_broken_table_is_named(tmp_path, text, message):
+    (tmp_path / "pairs.tsv").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as error:
+        finetune_nli.read(tmp_path / "pairs.tsv")
+    assert "\n" not in str(error.value)
+
+
+# ---- a whole run
+
+
+def write_pairs(folder):
+    """Made-up pairs: what runs moves, may be old, and does not sit."""
+    draw = random.Random(0)
+    flags = []
+    for split, number in (("train", 300), ("dev", 40), ("test", 40)):
+        lines = [HEADER.strip()]
+        for _ in range(number):
+            animal, label = draw.choice(["dog", "cat", "horse", "crow"]), draw.choice(finetune_nli.LABELS)
+            second = dict(zip(finetune_nli.LABELS, ("moves", "is old", "sits"), strict=True))[label]
+            lines.append(f"made-up\tThe {animal} runs .\tThe {animal} {second} .\t{label}")
+        (folder / f"{split}.tsv").write_text("\n".join(lines), encoding="utf-8")
+        flags += [f"--{split}", str(folder / f"{split}.tsv")]
+    return flags
+
+
+@pytest.fixture
+def finetune(monkeypatch):
+    """Runs the recipe as a command would, in this process."""
+
+    def run(*flags):
+        monkeypatch.setattr(sys, "argv", ["finetune_nli.py", "--smoke", *map(str, flags)])
+        finetune_nli.main()
+
+    return run
+
+
+def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, finetune):
+    files = write_pairs(tmp_path)
+    finetune(*files, "--output", tmp_path / "run", "--learning-rate", 0.005,
+                  "--batch-size", 8, "--set", "task_word_dim=16", "task_dropout=0.0")  # fmt: skip
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["mean"]["test"]["accuracy"] > 0.9
+    assert results["examples"] == {"train": 300, "dev": 40, "test": 40}
+    assert results["config"]["classifier"] == "esim"
+    classify = pipeline("text-classification", model=str(tmp_path / "run" / "seed-0"))
+    found = classify(
+        [
+            {"text": "The crow runs .", "text_pair": "The crow moves ."},
+            {"text": "The crow runs .", "text_pair": "The crow sits ."},
+        ]
+    )
+    assert [one["label"] for one in found] == ["entailment", "contradiction"]
+
+
+def test_endless_pairs_are_left_out_of_training_and_shortened_elsewhere(tmp_path, finetune, monkeypatch):
+    files = write_pairs(tmp_path)
+    endless = f"made-up\t{'The dog runs . ' * 200}\tThe dog moves .\tentailment"
+    for split in ("train", "test"):
+        path = tmp_path / f"{split}.tsv"
+        header, *lines = path.read_text(encoding="utf-8").split("\n")
+        path.write_text("\n".join([header, endless, *lines[:39]]), encoding="utf-8")
+    read_longest = []
+    tokenize = ElmoTokenizer.__call__
+    monkeypatch.setattr(
+        ElmoTokenizer,
+        "__call__",
+        lambda self, *sides, **more: (
+            read_longest.append(max(len(words) for side in sides for words in side))
+            or tokenize(self, *sides, **more)
+        ),
+    )
+    finetune(*files, "--output", tmp_path / "run", "--train-size", 16, "--max-words", 50)
+    assert max(read_longest) == 50
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["left_out_of_training"] == 1
+    assert results["examples"] == {"train": 16, "dev": 40, "test": 40}
+    with pytest.raises(ValueError, match="no train pair has 3 words or fewer; set --max-words higher"):
+        finetune(*files, "--output", tmp_path / "other", "--max-words", 3)
+
+
+def test_a_dataset_is_read_alike(tmp_path, finetune):
+    rows = {
+        "premise": ["It's a dog.", "Why?", "Why?"] * 5,
+        "hypothesis": ["Why?", "It isn't.", "It isn't."] * 5,
+        "label": ["neutral", "contradiction", "-"] * 5,
+    }
+    DatasetDict({name: Dataset.from_dict(rows) for name in ("train", "validation", "test")}).save_to_disk(
+        tmp_path / "dataset"
+    )
+    finetune("--data", tmp_path / "dataset", "--output", tmp_path / "run", "--set", "task_word_dim=16")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["examples"] == {"train": 10, "dev": 10, "test": 10}

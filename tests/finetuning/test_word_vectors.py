@@ -1,0 +1,99 @@
+"""Word vectors from a text file: the right row for every word, and one sentence for every broken line."""
+
+import pytest
+import torch
+
+from elmo_hf import ElmoConfig, ElmoForTokenClassification, ElmoTokenizer
+from elmo_hf.finetuning.word_vectors import load_word_vectors
+
+VOCABULARY = ["<S>", "</S>", "<UNK>", "Bank", "bank", "PAID", "é", "nowhere"]
+FILE = "bank 1 2 3\npaid 4 5 6\nBank -1 -2 -3\né 7 8e0 9.5\nother x y z\nat home 0 0 1\nbank 9 9 9\n"
+
+
+def make(tmp_path, words=VOCABULARY, **options):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(words), encoding="utf-8")
+    tokenizer = ElmoTokenizer(path)
+    sizes = {"lstm_dim": 12, "projection_dim": 8, "char_filters": [[1, 4]], "task_word_dim": 3}
+    config = ElmoConfig(**{"vocab_size": tokenizer.vocab_size} | sizes | options)
+    torch.manual_seed(0)
+    return ElmoForTokenClassification(config), tokenizer
+
+
+def write(tmp_path, text):
+    path = tmp_path / "vectors.txt"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize("header", ["", "7 3\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_each_word_gets_its_vector(tmp_path, header, end):
+    model, tokenizer = make(tmp_path)
+    share = load_word_vectors(model, tokenizer, write(tmp_path, (header + FILE).replace("\n", end)))
+    rows = model.task_words.word_table.weight.tolist()
+    assert rows[3] == [-1, -2, -3]
+    assert rows[4] == [1, 2, 3]  # the first of two counts
+    assert rows[5] == [4, 5, 6]  # in small letters, as the file has no PAID
+    assert rows[6] == [7, 8, 9.5]
+    assert share == 4 / 8
+    assert torch.tensor(rows[7]).abs().sum() > 0
+    assert len({tuple(row) for row in rows}) == 8
+    encoding = tokenizer([["paid", "bank"]], is_split_into_words=True, return_tensors="pt")
+    assert model.eval().read(**encoding).x[0, 1, :3].tolist() == [1, 2, 3]
+
+
+def test_others_are_random_but_of_the_same_size(tmp_path):
+    words = [f"w{number}" for number in range(2000)]
+    model, tokenizer = make(tmp_path, ["<S>", "</S>", "<UNK>", *words], task_word_dim=10)
+    lines = [
+        " ".join([word, *(f"{x:.4f}" for x in (torch.randn(10) * 0.3 + 0.1).tolist())])
+        for word in words[:1000]
+    ]
+    load_word_vectors(model, tokenizer, write(tmp_path, "\n".join(lines)))
+    table = model.task_words.word_table.weight
+    new, old = table[1003:], table[3:1003]
+    assert new.mean().item() == pytest.approx(old.mean().item(), abs=0.02)
+    assert new.std().item() == pytest.approx(old.std().item(), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bank 1 2\n", "line 1: 2 numbers follow the word, not task_word_dim's 3"),
+        ("paid 1 2 3\nbank 1 2 x\n", "line 2: not all that follows the word is a number"),
+        ("bank 1 nan 3\n", "line 1: a number is not finite"),
+        ("bank 1 1e999 3\n", "line 1: a number is not finite"),
+        ("other 1 2 3\n", "none of the tokenizer's 8 words"),
+        ("", "none of the tokenizer's 8 words"),
+        (b"bank 1 2 3\n\xff\xfe\n", "is not UTF-8 text"),
+        ("x" * (2**20 + 5), "line 1 is longer than any vector"),
+    ],
+)
+def test_a_broken_file_is_refused_and_nothing_is_changed(tmp_path, text, message):
+    model, tokenizer = make(tmp_path)
+    before = model.task_words.word_table.weight.clone()
+    with pytest.raises(ValueError, match=message) as error:
+        load_word_vectors(model, tokenizer, write(tmp_path, text))
+    assert "\n" not in str(error.value)
+    assert torch.equal(before, model.task_words.word_table.weight)
+
+
+def test_a_model_or_tokenizer_that_does_not_fit_is_refused(tmp_path):
+    path = write(tmp_path, FILE)
+    model, tokenizer = make(tmp_path, task_word_dim=0)
+    with pytest.raises(ValueError, match="no word vectors of its own"):
+        load_word_vectors(model, tokenizer, path)
+    model, _ = make(tmp_path)
+    with pytest.raises(ValueError, match="tokenizer has 3 words, but the model's vocab_size is 8"):
+        load_word_vectors(model, ElmoTokenizer(), path)
+    with pytest.raises(ValueError, match="could not be read"):
+        load_word_vectors(model, tokenizer, tmp_path / "absent.txt")
+
+
+def test_a_word_that_the_vocabulary_has_twice(tmp_path):
+    model, tokenizer = make(tmp_path, words=["<S>", "</S>", "<UNK>", "a", "b", "b", "c"], task_word_dim=2)
+    load_word_vectors(model, tokenizer, write(tmp_path, "b 2 2\nc 3 3\n"))
+    batch = tokenizer([["b", "c"]], is_split_into_words=True, return_tensors="pt")
+    rows = model.task_words.word_table.weight
+    assert rows[batch["input_ids"][0]].tolist() == [[2, 2], [3, 3]]

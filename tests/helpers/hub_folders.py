@@ -1,0 +1,59 @@
+"""A checkpoint to upload, and what is said where it is refused: what the tests of uploading share."""
+
+import json
+
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+from elmo_hf.hub.facts import describe_model
+from elmo_hf.hub.push import push
+from tests.helpers.card_folders import FACTS, RESULTS, RUN, save_checkpoint, write
+from tests.helpers.hub_server import Hub
+
+NAME = "someone/elmo-test"
+CODE = ["checks_elmo.py", "configuration_elmo.py", "layers_elmo.py", "modeling_elmo.py"]
+CODE += ["modeling_elmo_pretraining.py", "tokenization_elmo.py", "words_elmo.py"]
+FILES = [
+    "README.md",
+    *CODE,
+    "config.json",
+    "facts.yaml",
+    "model.safetensors",
+    "tokenizer_config.json",
+    "vocab.txt",
+]
+RESULT_FILES = [f"results/{name}.json" for name in [*RESULTS, "run"]]
+
+
+def refused(folder, repo=NAME, **options):
+    """The one sentence of the refusal."""
+    with pytest.raises(ValueError, match=r"\.$") as error:
+        push(folder, repo, **options)
+    sentence = str(error.value)
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+    return sentence
+
+
+def edit(path, **changes):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content | changes), encoding="utf-8")
+
+
+def save_with_card(folder):
+    """A checkpoint with its facts and results."""
+    save_checkpoint(folder)
+    return write(folder, FACTS, RESULTS | {"run": RUN | {"model": describe_model(folder)}})
+
+
+def served(monkeypatch):
+    """A Hub on this machine, which the library takes for the real one, for as long as a test runs."""
+    with Hub({"secret": {"someone"}, "guest": {"guest"}}) as found:
+        monkeypatch.setattr(constants, "ENDPOINT", found.url)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+        monkeypatch.setenv("HF_TOKEN", "secret")
+        disable_progress_bars()
+        yield found
+        enable_progress_bars()

@@ -1,0 +1,250 @@
+"""Starts `training/pretrain.py` in one or several processes, as `accelerate launch` and `torchrun` do, in a
+fraction of a second: one process imports everything once, and each start is a fork of it.
+
+    with Launcher() as launcher:
+        run = launcher.start(["--config", ...], processes=2)
+        os.killpg(run.group, signal.SIGKILL)
+        run.wait()              # exit codes, one a process
+        run.out, run.err
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.helpers.paths import REPOSITORY, TRAINING
+
+PATIENCE = 900  # seconds; a slow machine is no failure, and what hangs must not do so for ever
+
+
+class Run:
+    def __init__(self, folder):
+        self.folder = folder
+
+    @property
+    def group(self):
+        """The process group of all processes, and of the workers that read for them."""
+        return int(_wait_for(self.folder / "group"))
+
+    @property
+    def has_ended(self):
+        return (self.folder / "codes").exists()
+
+    def wait(self, seconds=PATIENCE):
+        return json.loads(_wait_for(self.folder / "codes", seconds))
+
+    @property
+    def out(self):
+        return (self.folder / "out").read_text(encoding="utf-8")
+
+    @property
+    def err(self):
+        """What stays on the screen of all that was written: no progress bar."""
+        lines = (self.folder / "err").read_text(encoding="utf-8").replace("\r", "\n").split("\n")
+        return "\n".join(line for line in lines if line.strip() and "words/s" not in line)
+
+
+class Launcher:
+    def __init__(self):
+        self.folder = Path(tempfile.mkdtemp())
+        self.count = 0
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE")}
+        environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.helpers.launcher", str(self.folder)],
+            stdin=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+            env=environment,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.kill()  # a process that was forked since holds the other end open, too
+        self.process.wait()
+
+    def start(self, arguments, processes=1, hook=""):
+        """hook: what is executed in each process before it begins, such as a fault."""
+        self.count += 1
+        folder = self.folder / str(self.count)
+        folder.mkdir()
+        command = {"folder": str(folder), "arguments": [str(one) for one in arguments], "hook": hook}
+        self.process.stdin.write(json.dumps(command | {"processes": processes, "port": _free_port()}) + "\n")
+        self.process.stdin.flush()
+        return Run(folder)
+
+
+def _wait_for(path, seconds=PATIENCE):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{path} after {seconds} s; see the errors beside it")
+        time.sleep(0.002)
+    return path.read_text(encoding="utf-8")
+
+
+def _write(path, text):
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+# ---- a small run
+
+
+SMOKE = TRAINING / "runs" / "smoke.txt"
+
+
+def write_corpus(folder, sizes=(150, 20, 60)):
+    """Files of uneven length; returns the pattern for them."""
+    lines = SMOKE.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, size in enumerate(sizes):
+        start = sum(sizes[:number])
+        (folder / f"text-{number}.txt").write_text("".join(lines[start : start + size]), encoding="utf-8")
+    return folder / "text-*.txt"
+
+
+def small_run(folder, output="run", **changes):
+    """Arguments of a run with all that is random: sampled softmax, dropout, shuffling, workers."""
+    if not (folder / "text-0.txt").exists():
+        write_corpus(folder)
+    settings = {
+        **{"data": folder / "text-*.txt", "vocab": TRAINING / "runs" / "smoke_vocab.txt", "workers": 1},
+        **{"output": folder / output, "resume": "auto", "shuffle_sentences": 50, "seed": 7},
+        **{"lstm_dim": 16, "projection_dim": 8, "char_embedding_dim": 4, "char_filters": "[[1,4],[2,8]]"},
+        **{"num_highway_layers": 1, "num_hidden_layers": 1, "max_characters_per_token": 12},
+        **{"rows": 6, "window": 5, "samples": 32, "epochs": 2, "save_every": 20, "log_every": 1},
+    } | changes
+    given = [(f"--{name}", value) for name, value in settings.items() if value is not None]
+    return [one for name, value in given for one in ([name] if value is True else [name, value])]
+
+
+def read_lines(path):
+    """JSON lines; without the last, if it is being written."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def steps_of(run):
+    """The steps that a run has logged, without what the clock says."""
+    steps = [entry for entry in read_lines(run / "log.jsonl") if entry["kind"] == "step"]
+    return [{k: v for k, v in entry.items() if k not in ("words_per_second", "waited")} for entry in steps]
+
+
+def memory_of_run(launcher, folder, at_steps, **changes):
+    """Megabytes of a run's processes, workers included, when it has made so many steps."""
+    run = launcher.start(small_run(folder, **changes))
+    found, log = [], folder / "run" / "log.jsonl"
+    while len(found) < len(at_steps) and not run.has_ended:
+        if log.exists() and log.read_bytes().count(b'"kind": "step"') >= at_steps[len(found)]:
+            found.append(_megabytes(run.group))
+        time.sleep(0.01)
+    assert run.wait() == [0], run.err
+    return found
+
+
+def _megabytes(group):
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    own = [pid for pid in pids if _group_of(pid) == group]
+    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8") for pid in own]
+    return sum(int(text.split("Pss:")[1].split()[0]) for text in texts) / 1024
+
+
+def _group_of(pid):
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
+# ---- in the process that everything is forked from
+
+
+def serve():
+    import datasets  # noqa: F401
+
+    from elmo_hf.pretraining import run as pretrain  # noqa: F401
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        command = json.loads(line)
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            launch(Path(command["folder"]), command)
+
+
+def launch(folder, command):
+    pids = []
+    for rank in range(command["processes"]):
+        pid = os.fork()
+        if pid == 0:
+            work(folder, command, rank, pids[0] if pids else 0)
+        pids.append(pid)
+        os.setpgid(pid, pids[0])
+    _write(folder / "group", str(pids[0]))
+    codes = {}
+    while len(codes) < len(pids):
+        pid, status = os.wait()
+        codes[pid] = os.waitstatus_to_exitcode(status)
+        if codes[pid] and not codes.keys() >= set(pids):  # the others would wait for it
+            time.sleep(1)
+            os.killpg(pids[0], signal.SIGKILL)
+    _write(folder / "codes", json.dumps([codes[pid] for pid in pids]))
+    os._exit(0)
+
+
+def work(folder, command, rank, group):
+    os.setpgid(0, group)
+    for name, number in (("out", 1), ("err", 2)):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    if command["processes"] > 1:
+        size = str(command["processes"])
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(command["port"])}
+        os.environ |= {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": size,
+            "LOCAL_WORLD_SIZE": size,
+        }
+    from elmo_hf.pretraining import run as pretrain
+
+    sys.argv = ["pretrain.py", *command["arguments"]]
+    code = 1
+    try:
+        exec(command["hook"], {"pretrain": pretrain, "rank": rank})
+        pretrain.main()
+        code = 0
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        import multiprocessing.util
+
+        multiprocessing.util._exit_function()  # waits for workers, as the end of every program does
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    serve()

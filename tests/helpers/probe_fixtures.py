@@ -1,0 +1,54 @@
+"""What the tests of the probes share: the scripts, tiny texts, a tiny model, and a plain reader of it.
+
+A test file takes them by `pytest_plugins = ["tests.helpers.probe_fixtures"]`.
+"""
+
+from importlib import import_module
+from types import SimpleNamespace
+
+import pytest
+
+from tests.helpers import probe_texts
+from tests.helpers.probe_plain import PlainReader, save_model
+
+MODULES = ("data", "layers", "names", "neighbours", "senses", "tables", "tags", "vectors")
+
+
+@pytest.fixture(scope="session")
+def probes():
+    """The modules of `benchmarks.probing`."""
+    from benchmarks.probing import __main__ as main
+
+    found = {name: import_module(f"benchmarks.probing.{name}") for name in MODULES}
+    return SimpleNamespace(main=main, **found)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    return SimpleNamespace(folder=folder, **probe_texts.write_data(folder))
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("models") / "some-elmo", seed=3)
+
+
+@pytest.fixture(scope="session")
+def reader(probes, model_folder):
+    return probes.vectors.load_reader(model_folder)
+
+
+@pytest.fixture(scope="session")
+def semcor(probes, made):
+    return probes.data.read_semcor(made.folder / probes.data.SEMCOR)
+
+
+@pytest.fixture(scope="session")
+def task(probes, made, semcor):
+    return probes.senses.read_task(made.folder, semcor)
+
+
+@pytest.fixture(scope="session")
+def plain(model_folder):
+    return PlainReader(model_folder)

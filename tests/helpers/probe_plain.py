@@ -1,0 +1,100 @@
+"""The probes' arithmetic once more, slow and plain: one sentence at a time, in loops over lists."""
+
+import math
+from collections import defaultdict
+
+import pytest
+import torch
+
+from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer
+from tests.helpers import probe_texts
+
+SHAPE = {"lstm_dim": 24, "projection_dim": 8, "char_filters": [[1, 8], [2, 8]], "num_highway_layers": 1}
+
+
+def save_model(folder, seed, **changes):
+    torch.manual_seed(seed)
+    ElmoModel(ElmoConfig(**SHAPE, **changes)).save_pretrained(folder)
+    ElmoTokenizer().save_pretrained(folder)
+    return folder
+
+
+def refused(call, *arguments):
+    """The one sentence that something ends in."""
+    with pytest.raises(ValueError, match=r"\S") as caught:
+        call(*arguments)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert said.endswith(".")
+    return said
+
+
+# ---- slow and plain versions
+
+
+def plain_words(sentence):
+    """Words, and for each item with senses its first word, end and senses."""
+    words, marks = [], []
+    for item in sentence:
+        text = item if isinstance(item, str) else item[0]
+        start = len(words)
+        words += text.replace("_", " ").split()
+        if not isinstance(item, str):
+            marks.append((start, len(words), item))
+    return words, marks
+
+
+class PlainReader:
+    """One sentence at a time, through the tokenizer and the model, no cache and no batch."""
+
+    def __init__(self, folder):
+        self.model, self.tokenizer = ElmoModel.from_pretrained(folder).eval(), ElmoTokenizer()
+
+    @torch.no_grad()
+    def __call__(self, words):
+        """A list of layers, each a list of words' vectors."""
+        encoding = self.tokenizer([words], is_split_into_words=True, return_tensors="pt")
+        states = self.model(**encoding, output_hidden_states=True).hidden_states
+        return [layer[0].double().tolist() for layer in states]
+
+
+def mean(vectors):
+    return [sum(numbers) / len(vectors) for numbers in zip(*vectors, strict=True)]
+
+
+def cosine(a, b):
+    norm = math.sqrt(sum(x * x for x in a)) * math.sqrt(sum(y * y for y in b))
+    return sum(x * y for x, y in zip(a, b, strict=True)) / norm
+
+
+def plain_occurrences(plain, semcor, layer):
+    """Senses to the vectors of their occurrences."""
+    found = defaultdict(list)
+    for sentence in semcor:
+        words, marks = plain_words(sentence)
+        vectors = plain(words)[layer]
+        for start, end, (_, _, _, keys) in marks:
+            for key in keys:
+                found[key].append(mean(vectors[start:end]))
+    return found
+
+
+def of_lemma(key, lemma, pos):
+    return key.split("%")[0] == lemma and probe_texts.KINDS[key.split("%")[1][0]] == pos
+
+
+def plain_first(lemma, pos):
+    return next((key for _, _, key in probe_texts.INVENTORY if of_lemma(key, lemma, pos)), None)
+
+
+def plain_scores(tests, choose):
+    """choose(words, start, end, lemma, pos) -> a key; the share that is right, a set and all."""
+    right = {}
+    for name, sentences in tests.items():
+        right[name] = []
+        for sentence in sentences:
+            words, marks = plain_words(sentence)
+            for start, end, (_, lemma, pos, keys) in marks:
+                right[name].append(choose(words, start, end, lemma, pos) in keys)
+    right["all"] = [each for found in right.values() for each in found]
+    return {name: 100 * sum(found) / len(found) for name, found in right.items()}

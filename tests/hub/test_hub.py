@@ -1,0 +1,175 @@
+"""Uploading to a Hub on this machine: what is sent, which card is kept, and the command."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from elmo_hf import ElmoForPreTraining, ElmoModel
+from elmo_hf.cli import app
+from elmo_hf.hub.facts import describe_model
+from elmo_hf.hub.push import prepare, push
+from tests.helpers.hub_folders import FILES, NAME, RESULT_FILES, edit, refused, save_with_card
+
+# huggingface_hub sends a file by an option of its HTTP library that is going away.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return save_with_card(tmp_path_factory.mktemp("saved") / "elmo")
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return Path(shutil.copytree(saved, tmp_path / "elmo"))
+
+
+# ---- what is sent
+
+
+def test_everything_goes_up_in_one_commit(hub, folder):
+    (folder / "training").mkdir()
+    (folder / "training" / "optimizer.safetensors").write_bytes(b"much")
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    shown = ["results/log.png", "results/probes.md"]
+    for name in [*shown, "results/log.png.unfinished"]:
+        (folder / name).write_bytes(b"what the card shows")
+    address = push(folder, NAME)
+    files = hub.files(NAME)
+    assert sorted(files) == sorted([".gitattributes", *FILES, *RESULT_FILES, *shown])
+    assert len(hub.repositories[NAME].commits) == 2
+    assert address == f"{hub.url}/{NAME}/commit/{hub.repositories[NAME].branches['main']}"
+    assert not hub.repositories[NAME].private
+    for name in set(files) - {".gitattributes", "README.md"}:
+        assert files[name] == (folder / name).read_bytes()
+    card = files["README.md"].decode("utf-8")
+    assert f'AutoModel.from_pretrained("{NAME}", trust_remote_code=True)' in card
+    assert "valid.books" in card
+    assert "(results/log.png)" in card
+
+
+def test_large_files_go_by_lfs(hub, folder):
+    push(folder, NAME)
+    weights = (folder / "model.safetensors").read_bytes()
+    assert hub.stored == {hashlib.sha256(weights).hexdigest(): weights}
+
+
+def test_the_same_again_changes_nothing(hub, folder):
+    push(folder, NAME)
+    before = hub.repositories[NAME].branches["main"]
+    assert push(folder, NAME) == f"{hub.url}/{NAME}/commit/{before}"
+    assert len(hub.repositories[NAME].commits) == 2
+    assert hub.count("PUT ") == 1
+
+
+def test_a_private_repository(hub, folder):
+    push(folder, NAME, private=True)
+    assert hub.repositories[NAME].private
+    push(folder, NAME, private=True)
+    hub.repositories[NAME].private = False
+    assert f"{NAME} is there and public" in refused(folder, private=True)
+
+
+def test_a_branch_begins_at_main(hub, folder):
+    push(folder, NAME)
+    main = hub.repositories[NAME].branches["main"]
+    ElmoModel.from_pretrained(folder).save_pretrained(folder)
+    push(folder, NAME, branch="vectors/only", overwrite_card=True)
+    assert hub.repositories[NAME].branches["main"] == main
+    assert hub.files(NAME, "vectors/only")["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+    assert hub.files(NAME, "main")["model.safetensors"] != (folder / "model.safetensors").read_bytes()
+    push(folder, NAME, branch="vectors/only")  # which is there now
+
+
+def test_a_pull_request_of_somebody_without_rights(hub, folder, monkeypatch):
+    push(folder, NAME)
+    main = hub.repositories[NAME].branches["main"]
+    monkeypatch.setenv("HF_TOKEN", "guest")
+    edit(folder / "results" / "shapes.json", hours_each=7)
+    assert "has another README.md" in refused(folder, create_pr=True)
+    assert push(folder, NAME, create_pr=True, overwrite_card=True) == f"{hub.url}/{NAME}/discussions/1"
+    assert hub.repositories[NAME].branches["main"] == main
+    assert b'"hours_each": 7' in hub.files(NAME, "refs/pr/1")["results/shapes.json"]
+    assert "there is no repository guest/new for a pull request" in refused(
+        folder, "guest/new", create_pr=True
+    )
+    assert "leave out the branch other" in refused(folder, branch="other", create_pr=True)
+
+
+def test_weights_under_other_names_are_removed(hub, folder):
+    """Were model.safetensors left beside shards, it would be loaded, and not they."""
+    push(folder, NAME)
+    model = ElmoForPreTraining.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="5KB")
+    edit(folder / "results" / "run.json", model=describe_model(folder))
+    push(folder, NAME)
+    weights = [name for name in hub.files(NAME) if "safetensors" in name]
+    assert "model.safetensors" not in weights
+    assert "model.safetensors.index.json" in weights
+    assert len(weights) > 2
+    assert sorted(weights) == sorted(path.name for path in folder.glob("*safetensors*"))
+
+
+def test_a_card_elsewhere_and_a_card_without_facts(hub, folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (folder / "facts.yaml").rename(elsewhere / "facts.yaml")
+    (folder / "results").rename(elsewhere / "results")
+    assert "has no card: write facts.yaml" in refused(folder)
+    push(folder, NAME, facts=elsewhere / "facts.yaml", results=elsewhere / "results")
+    assert sorted(hub.files(NAME)) == sorted([".gitattributes", *FILES, *RESULT_FILES])
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n\n# Mine\n", encoding="utf-8")
+    push(folder, NAME, overwrite_card=True)
+    assert hub.files(NAME)["README.md"] == (folder / "README.md").read_bytes()
+
+
+# ---- the card that is there
+
+
+def test_another_card_is_kept(hub, folder):
+    push(folder, NAME)
+    hub.commit(NAME, {"README.md": b"# Theirs\n"})
+    before = len(hub.repositories[NAME].commits)
+    assert refused(folder) == f"{NAME} has another README.md, which is kept; --overwrite-card replaces it."
+    asked = []
+    assert "has another README.md" in refused(folder, ask=lambda question: bool(asked.append(question)))
+    assert asked == [f"{NAME} has another README.md; overwrite it?"]
+    assert hub.files(NAME)["README.md"] == b"# Theirs\n"
+    assert len(hub.repositories[NAME].commits) == before
+    push(folder, NAME, ask=lambda _: True)
+    assert b"valid.books" in hub.files(NAME)["README.md"]
+    hub.commit(NAME, {"README.md": b"# Theirs\n"})
+    push(folder, NAME, overwrite_card=True)
+    assert b"valid.books" in hub.files(NAME)["README.md"]
+
+
+# ---- the command
+
+
+def test_a_dry_run_sends_nothing(hub, folder):
+    (folder / "optimizer.pt").write_bytes(b"x")
+    found = CliRunner().invoke(app, ["push", str(folder), NAME, "--dry-run"])
+    assert found.exit_code == 0, found.output
+    assert hub.requests == []
+    lines = found.stdout.splitlines()
+    sizes = {line.split()[1]: int(line.split()[0].replace(",", "")) for line in lines[:-2]}
+    assert sorted(sizes) == sorted([*FILES, *RESULT_FILES])
+    assert all(sizes[name] == (folder / name).stat().st_size for name in sizes if name != "README.md")
+    assert lines[-2].split()[:2] == [f"{sum(sizes.values()):,}", "bytes"]
+    assert lines[-1] == "These stay here: optimizer.pt."
+    assert prepare(folder, NAME).sizes() == sizes
+
+
+def test_the_command(hub, folder):
+    found = CliRunner().invoke(app, ["push", str(folder), NAME, "--private", "--branch", "next"])
+    assert found.exit_code == 0, found.output
+    assert found.stdout == f"Uploaded: {hub.url}/{NAME}/commit/{hub.repositories[NAME].branches['next']}\n"
+    hub.commit(NAME, {"README.md": b"# Theirs\n"})
+    found = CliRunner().invoke(app, ["push", str(folder), NAME])
+    assert found.exit_code == 1
+    assert found.stderr.startswith(f"elmo-hf: {NAME} has another README.md")
+    assert CliRunner().invoke(app, ["push", str(folder), NAME, "--overwrite-card"]).exit_code == 0

@@ -1,0 +1,303 @@
+"""Model cards: what they say, and that every number is that of its JSON."""
+
+import copy
+import hashlib
+import json
+import re
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub.repocard_data import ModelCardData
+from typer.testing import CliRunner
+
+from elmo_hf import ElmoForPreTraining
+from elmo_hf.cli import app
+from elmo_hf.hub.card import check_card, render_card
+from elmo_hf.hub.facts import describe_model, read_facts, tensor_shapes
+from elmo_hf.hub.results import number, probe_table, table
+from tests.helpers.card_folders import FACTS, RESULTS, RUN, save_checkpoint, write
+from tests.helpers.paths import REPOSITORY
+
+CARDS = REPOSITORY / "hub_cards"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "elmo-test")
+
+
+@pytest.fixture
+def run(checkpoint):
+    return RUN | {"model": describe_model(checkpoint)}
+
+
+@pytest.fixture
+def card(tmp_path, run):
+    """A folder of a card only, as in hub_cards."""
+    return write(tmp_path / "card", results=RESULTS | {"run": run})
+
+
+# ---- the cards of this repository
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in CARDS.glob("*/facts.yaml")), ids=lambda f: f.name
+)
+def test_a_committed_card_is_that_of_its_results(folder):
+    readme = folder / "README.md"
+    facts = read_facts(folder / "facts.yaml")
+    assert facts["name"] == folder.name
+    if not readme.exists():  # not yet: then it must lack something
+        with pytest.raises(ValueError, match=r"lacks|no config"):
+            render_card(folder)
+        return
+    text = readme.read_text(encoding="utf-8")
+    assert text == render_card(folder), "python hub_cards/render.py"
+    parsed = check_card(text, folder.name)
+    assert isinstance(parsed.data, ModelCardData)
+    assert parsed.data.model_name == facts["name"]
+    assert all(isinstance(one, EvalResult) for one in parsed.data.eval_results)
+    for link in re.findall(r"\]\((results/[^)]+)\)", text):
+        assert (folder / link).is_file()
+
+
+def test_all_cards_are_rendered_by_one_command(tmp_path, run, monkeypatch, capsys):
+    script = Path(shutil.copy(CARDS / "render.py", tmp_path))
+    write(tmp_path / "one", results=RESULTS | {"run": run})
+    write(tmp_path / "untrained", results={})
+
+    def render(*options):
+        monkeypatch.setattr(sys, "argv", ["render.py", *options])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(script), run_name="__main__")
+        return end.value.code, capsys.readouterr().out.splitlines()
+
+    untrained = "untrained: no results yet, so it has no card."
+    assert render("--check") == (1, [untrained, "Out of date: one"])
+    assert not (tmp_path / "one" / "README.md").exists()
+    assert render() == (0, [untrained, "Written: one"])
+    assert (tmp_path / "one" / "README.md").read_text(encoding="utf-8") == render_card(tmp_path / "one")
+    assert not (tmp_path / "untrained" / "README.md").exists()
+    assert render("--check") == (0, [untrained, "Out of date: nothing"])
+    write(tmp_path / "one", facts=FACTS | {"title": "Another"}, results={})
+    assert render("--check") == (1, [untrained, "Out of date: one"])
+    (tmp_path / "one" / "results" / "perplexity.json").unlink()
+    assert "the card lacks results/perplexity.json" in render()[0]
+
+
+# ---- what a card says
+
+
+def test_a_card_parses_and_its_index_holds_the_perplexities(card):
+    data = ModelCard(render_card(card)).data
+    assert data.license == "apache-2.0"
+    assert data.language == ["en", "la"]
+    assert data.library_name == "transformers"
+    assert data.model_name == "elmo-test"
+    found = {
+        (one.dataset_name, one.metric_name.split(", ")[1]): one.metric_value for one in data.eval_results
+    }
+    assert found == {
+        ("valid.books", "mean"): 111.5,
+        ("valid.books", "forward"): 110.0,
+        ("valid.books", "backward"): 113.25,
+        ("valid.wiki", "mean"): 222.25,
+        ("valid.wiki", "forward"): 220.75,
+        ("valid.wiki", "backward"): 224.0,
+    }
+    assert all("zero states, full softmax" in one.metric_name for one in data.eval_results)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "| valid.books | this model | zero | 110.0 | 113.2 | 111.5 | 111.6 | 111,500 | 1.11% |",
+        "| valid.books | 5-gram, Kneser-Ney | zero | 154.2 | 157.5 | 155.8 | 155.9 | 155,750 | 1.56% |",
+        "| valid.wiki | this model | zero | 220.8 | 224.0 | 222.2 | 222.4 | 222,250 | 2.22% |",
+        "| 512 / 64 | 1,234,567 | 4,321 | 177.5 |",
+        "| probe | metric | layer 0 | layer 1 | layer 2 | random | first |",
+        "| word sense | F1 | 0.5100 | 0.6200 | 0.6300 | 0.3100 | 0.6400 |",
+        "| part of speech | accuracy | 0.9100 | 0.9200 | 0.9300 | 0.8100 | – |",
+        "| law | 411.5 | 311.5 |",
+        "| learning rate | 0.21 |",
+        "| valid.books | zero | 132.0 | 135.2 | 133.5 | 133.6 | 133,500 | 1.33% |",
+        "| LSTM cells, a direction | 16 |",
+        "| filters over letters | 4 of width 1, 8 of width 2 |",
+        "| of them in the softmax | 81 |",  # 9 words, 8 weights and a bias
+        "Hours each: 0.2500.",
+        "shapes one",
+        "- It is not trained.",
+        "- Made-up text (public domain): Sentences by a grammar.",
+        "This model is by A. Nobody, B. Nobody.",
+        "accelerate launch training/pretrain.py --data books.txt",
+    ],
+)
+def test_lines_of_a_card(card, row):
+    assert row in render_card(card).split("\n")
+
+
+def test_the_run_is_told_in_words(card):
+    text = " ".join(render_card(card).split())
+    assert (
+        "7,654,123 words, a direction, in 1,017 updates (1.270 readings of the text), in 3.190 hours" in text
+    )
+    assert "work on EPYC, 2 cores: 4,117 words a second." in text
+    assert "taken up again 2 times" in text
+    assert "ended before" not in text
+
+
+def test_every_number_of_the_results_reaches_the_card(card):
+    """Another number in a JSON is another card: the test above would see it."""
+    before, unseen = render_card(card), []
+    for name, content in (RESULTS | {"run": RUN}).items():
+        path = card / "results" / f"{name}.json"
+        original = json.loads(path.read_text(encoding="utf-8"))
+        for place in numbers_in(content):
+            changed = copy.deepcopy(original)
+            part = changed
+            for key in place[:-1]:
+                part = part[key]
+            part[place[-1]] = 3 * part[place[-1]] + 1
+            path.write_text(json.dumps(changed), encoding="utf-8")
+            if render_card(card) == before:
+                unseen.append(".".join(map(str, (name, *place))))
+        path.write_text(json.dumps(original), encoding="utf-8")
+    # A perplexity's `sentences` has no column; a table of other results shows the mean of both directions.
+    assert all(name.endswith(".sentences") or name.startswith("domain.law.") for name in unseen), unseen
+    assert not [name for name in unseen if name.endswith(".mean")]
+
+
+def numbers_in(content, place=()):
+    if isinstance(content, dict | list):
+        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+            yield from numbers_in(value, (*place, key))
+    elif isinstance(content, int | float) and not isinstance(content, bool):
+        yield place
+
+
+def test_the_python_lines_of_a_card_work(card, checkpoint, monkeypatch):
+    """With the folder in place of the name on the Hub."""
+    blocks = re.findall(r"^```python\n(.*?)^```", render_card(card, repo=str(checkpoint)), re.M | re.S)
+    names: dict = {}
+    for block in blocks:
+        exec(compile(block, "card", "exec"), names)
+    assert len(blocks) == 1
+    assert names["output"].last_hidden_state.shape == (2, 6, 16)
+    assert len(names["output"].hidden_states) == 3
+
+
+def test_the_commands_of_a_card_work(card, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("corpus.txt", "held-out.txt"):
+        Path(name).write_text("He sat on the bank .\nHe sat .\n", encoding="utf-8")
+    usage = render_card(card, repo=str(checkpoint)).split("## Data")[0]
+    lines = [
+        line
+        for block in re.findall(r"^```shell\n(.*?)^```", usage, re.M | re.S)
+        for line in block.splitlines()
+    ]
+    assert [line.split()[1] for line in lines] == ["vectors", "embed", "perplexity"]
+    for line in lines:
+        words = re.findall(r'"[^"]*"|\S+', line)[1:]
+        found = CliRunner().invoke(app, [word.strip('"') for word in words])
+        assert found.exit_code == 0, found.output
+
+
+# ---- small things
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *[
+            (7, "7"),
+            (1234567, "1,234,567"),
+            (0.0, "0.0000"),
+            (0.5, "0.5000"),
+            (1.0, "1.000"),
+            (12.375, "12.38"),
+        ],
+        *[(999.96, "1000.0"), (1234.6, "1,235"), (-3.25, "-3.250"), (0.00012, "0.00012")],
+    ],
+)
+def test_numbers(value, text):
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"shape": "a", "words_per_second": 3}, {"shape": "b", "words_per_second": 4}],
+        {"rows": [{"shape": "a", "words_per_second": 3}, {"shape": "b", "words_per_second": 4}]},
+        {"a": {"words_per_second": 3}, "b": {"words_per_second": 4}, "command": "x"},
+        {"shapes": {"a": {"words_per_second": 3}, "b": {"words_per_second": 4}}},
+    ],
+)
+def test_rows_by_any_form(content):
+    assert table(content, "shape") == "| shape | words/s |\n| --- | ---: |\n| a | 3 |\n| b | 4 |"
+
+
+def test_what_the_probes_write():
+    """As benchmarks/probes.py does, whose counts and comparisons stay out of the card."""
+    senses = {
+        "first sense": {"senseval2": 63.1, "all": 60.5},
+        "trained, layer 1": {"senseval2": 65.2, "all": 62.0},
+    }
+    tags = {
+        kind: {"trained, layer 1": {"dev": 90.0, "test": value, "epoch": 3}}
+        for kind, value in (("upos", 91.5), ("xpos", 92.25))
+    }
+    probes = {
+        "senses": {"f1": senses, "counts": {"words": 7}, "paper": {"layer 1": 67.4}},
+        "tags": {"accuracy": tags, "counts": {"words": {"test": 7}}},
+        "neighbours": {"bank": ["river"]},
+    }
+    assert probe_table({"probes": probes, "seed": 0, "shape": {"lstm_dim": 7}}).splitlines() == [
+        "| word senses, F1 | senseval2 | all |",
+        "| --- | ---: | ---: |",
+        "| first sense | 63.10 | 60.50 |",
+        "| trained, layer 1 | 65.20 | 62.00 |",
+        "",
+        "| tags, accuracy on test | upos | xpos |",
+        "| --- | ---: | ---: |",
+        "| trained, layer 1 | 91.50 | 92.25 |",
+    ]
+    with pytest.raises(ValueError, match=r"is not as benchmarks/probes\.py writes it"):
+        probe_table({"probes": {"tags": {"accuracy": {"upos": {"x": {"dev": 1}}}}}})
+
+
+def test_a_table_cannot_be_broken_by_its_words():
+    assert "| a \\| b c | 3 |" in table([{"name": "a | b\nc", "x": 3}], "name")
+    with pytest.raises(ValueError, match="there is no number in the results of the shapes"):
+        table({"a": {"b": "c"}}, "shape")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"1234567", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]", b"\x03" + b"\0" * 7]
+)
+def test_weights_that_are_none(tmp_path, content):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is no safetensors file"):
+        tensor_shapes(path)
+
+
+def test_describing_loads_no_weight(checkpoint):
+    found = describe_model(checkpoint)
+    model = ElmoForPreTraining.from_pretrained(checkpoint)
+    assert found["parameters"] == model.num_parameters()
+    assert found["hidden_size"] == 16
+    content = (checkpoint / "model.safetensors").read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    assert found["files"] == {"model.safetensors": {"bytes": len(content), "sha256": sha256}}
+
+
+def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path):
+    found = CliRunner().invoke(app, ["card", str(tmp_path / "nowhere")])
+    assert found.exit_code == 1
+    assert found.stderr.startswith("elmo-hf: there is no folder")
+    assert len(found.stderr.splitlines()) == 1

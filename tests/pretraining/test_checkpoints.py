@@ -1,0 +1,93 @@
+"""training/checkpoints.py: whole or not at all, and which one is gone on from."""
+
+import pytest
+
+from elmo_hf.pretraining.checkpoints import (
+    checkpoints,
+    fault_of,
+    find_checkpoint,
+    save_checkpoint,
+    write_folder,
+)
+
+
+def fill(folder, text="weights"):
+    (folder / "training").mkdir()
+    (folder / "training" / "rows").write_text(text, encoding="utf-8")
+
+
+def names(run):
+    return sorted(path.name for path in run.iterdir())
+
+
+def find(run, resume="auto"):
+    said = []
+    return find_checkpoint(run, resume, said.append), said
+
+
+def test_last_ones_are_kept(tmp_path):
+    for step in (5, 10, 100, 20_000_000):
+        save_checkpoint(tmp_path, step, fill, keep=2)
+    assert names(tmp_path) == ["checkpoint-0000100", "checkpoint-20000000"]
+    assert [path.name for path in checkpoints(tmp_path)] == names(tmp_path)
+    assert find(tmp_path) == (tmp_path / "checkpoint-20000000", [])
+
+
+def test_what_fails_leaves_nothing(tmp_path):
+    save_checkpoint(tmp_path, 5, fill, keep=2)
+
+    def fail(folder):
+        fill(folder)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(
+        OSError, match=r"step 6 could not be written .*No space left.*checkpoint-0000005 is as"
+    ):
+        save_checkpoint(tmp_path, 6, fail, keep=2)
+    with pytest.raises(OSError, match="No space"):
+        write_folder(tmp_path / "checkpoint-0000005", fail)
+    assert names(tmp_path) == ["checkpoint-0000005"]
+    assert fault_of(tmp_path / "checkpoint-0000005") is None
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    write_folder(tmp_path / "final", fill)
+    write_folder(tmp_path / "final", lambda folder: fill(folder, "better"))
+    assert names(tmp_path) == ["final"]
+    assert (tmp_path / "final" / "training" / "rows").read_text(encoding="utf-8") == "better"
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (lambda path: path.unlink(), "training/rows is missing"),
+        (lambda path: path.write_text("weight", encoding="utf-8"), "has 6 bytes in place of 7"),
+        (lambda path: path.write_text("Weights", encoding="utf-8"), "is not what was written"),
+        (
+            lambda path: (path.parent.parent / "manifest.json").write_text("{", encoding="utf-8"),
+            "no readable",
+        ),
+    ],
+    ids=["missing", "shorter", "changed", "manifest"],
+)
+def test_damage_is_found(tmp_path, damage, fault):
+    for step in (5, 6):
+        save_checkpoint(tmp_path, step, fill, keep=2)
+    damage(tmp_path / "checkpoint-0000006" / "training" / "rows")
+    found, (said,) = find(tmp_path)
+    assert found == tmp_path / "checkpoint-0000005"
+    assert fault in said
+    damage(tmp_path / "checkpoint-0000005" / "training" / "rows")
+    with pytest.raises(ValueError, match=r"every checkpoint in .* is damaged"):
+        find(tmp_path)
+
+
+def test_a_run_has_one_end(tmp_path):
+    for step in (5, 6):
+        save_checkpoint(tmp_path, step, fill, keep=2)
+    with pytest.raises(ValueError, match="checkpoint-0000006 is later than"):
+        find(tmp_path, str(tmp_path / "checkpoint-0000005"))
+    assert find(tmp_path, str(tmp_path / "checkpoint-0000006")) == (tmp_path / "checkpoint-0000006", [])
+    assert find(tmp_path / "other", str(tmp_path / "checkpoint-0000005"))[0] is not None
+    with pytest.raises(ValueError, match="holds a run"):
+        find(tmp_path, "no")

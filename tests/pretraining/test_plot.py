@@ -1,0 +1,300 @@
+"""The log of a run, whole or killed and resumed; its picture: what is drawn, and that it can be read."""
+
+import json
+import struct
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
+from typer.testing import CliRunner
+
+from elmo_hf.cli import app
+from elmo_hf.pretraining.plot import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    draw,
+    make_figure,
+    read_log,
+    running_mean,
+)
+
+
+def start(**settings):
+    return {"kind": "start", "time": 1.5, "settings": settings, "processes": 2, "words_per_epoch": None}
+
+
+def step(number, loss=5.0, speed=4000.0):
+    extra = {"epoch": 0.1, "forward_loss": loss, "backward_loss": loss, "norm": 1.0, "lr": 0.2, "waited": 0.0}
+    return {"kind": "step", "step": number, "loss": loss, "words": 2560 * number, **extra} | {
+        "words_per_second": speed
+    }
+
+
+def evaluation(number, mean=50.0):
+    extra = {"epoch": 0.1, "tokens": 1000, "unknown": 0.01}
+    figures = {"forward": 1.1 * mean, "backward": 0.9 * mean, "mean": mean}
+    return {"kind": "evaluation", "step": number} | figures | extra
+
+
+def whole_run(**settings):
+    numbers = range(10, 1010, 10)
+    log = [start(**settings)]
+    for number in numbers:
+        log.append(step(number, loss=4 + 5 * np.exp(-number / 200), speed=4000 + number))
+        if number % 200 == 0:
+            log.append(evaluation(number, mean=40 + 4000 * np.exp(-number / 100)))
+        if number == 500:
+            log.append({"kind": "resume", "step": number})
+    return [*log, {"kind": "end", "step": 1000}]
+
+
+def write(path, entries, end=""):
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries) + end, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def log_file(tmp_path):
+    return tmp_path / "log.jsonl"
+
+
+# ---- the log
+
+
+def test_a_log_is_read_as_it_was_written(log_file):
+    entries = [*whole_run(name="Zürich"), {"kind": "note", "text": "passed over"}]
+    assert read_log(write(log_file, entries)) == entries
+    assert read_log(log_file.parent) == entries
+    assert read_log(str(log_file)) == entries
+
+
+@pytest.mark.parametrize("end", ['{"kind": "st', "{", '{"kind": "start", "settings": {}', "\x00\x00"])
+def test_an_unfinished_last_line_is_left_out(log_file, end):
+    entries = [start(), step(10)]
+    assert read_log(write(log_file, entries, end)) == entries
+
+
+def test_an_unfinished_last_letter_is_left_out(log_file):
+    write(log_file, [start(), step(10)])
+    log_file.write_bytes(log_file.read_bytes() + '{"kind": "Zü'.encode()[:-1])
+    assert read_log(log_file) == [start(), step(10)]
+
+
+def test_a_last_line_that_lacks_only_its_end_counts(log_file):
+    assert read_log(write(log_file, [start()], json.dumps(step(10)))) == [start(), step(10)]
+
+
+def test_steps_that_were_made_again_count_as_the_last_time(log_file):
+    resume = {"kind": "resume", "step": 20}
+    before = [start(), step(10), step(20), evaluation(20, 90.0), step(30, 1.0), evaluation(30, 80.0)]
+    after = [step(30, 2.0), step(40, 3.0)]
+    third = [{"kind": "resume", "step": 40}, evaluation(40, 70.0), step(50)]
+    kept = [*before[:4], resume, *after, *third]
+    assert read_log(write(log_file, [*before, resume, *after, *third])) == kept
+    # Killed again before the next checkpoint; and an evaluation that was made on both sides of the kill.
+    again = [*before, resume, step(30, 7.0), resume, evaluation(20, 91.0), *after]
+    assert read_log(write(log_file, again)) == [*before[:3], resume, evaluation(20, 91.0), *after]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([json.dumps(step(1)), "{broken", json.dumps(step(2))], "line 2 is damaged: '{broken'"),
+        ([json.dumps(step(1)), ""], "line 2 is damaged: ''"),
+        (["[1, 2]"], "line 1 is damaged: '"),
+        (['{"step": 3}'], "line 1 has no kind, so this is not the log of a pretraining run"),
+        (['{"kind": "step", "step": 3}'], "line 1: loss of this step must be a number, but is None"),
+        (['{"kind": "resume", "step": "3"}'], "line 1: step of this resume must be a number, but is '3'"),
+        (['{"kind": "evaluation", "step": true}'], "step of this evaluation must be a number, but is True"),
+    ],
+)
+def test_a_damaged_log_is_refused_in_one_sentence(log_file, lines, message):
+    log_file.write_text("".join(line + "\n" for line in lines))
+    with pytest.raises(ValueError, match="log") as error:
+        read_log(log_file)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", '{"kind": "sta'])
+def test_an_empty_log(log_file, content):
+    with pytest.raises(ValueError, match=r"there is no log .*log\.jsonl; name the folder"):
+        read_log(log_file.parent)
+    log_file.write_text(content)
+    with pytest.raises(ValueError, match=r"log\.jsonl is empty; the run has written nothing yet"):
+        read_log(log_file)
+
+
+# ---- what is drawn
+
+
+def lines_of(panel):
+    return {line.get_label(): np.asarray(line.get_xydata(), float) for line in panel.get_lines()}
+
+
+def test_each_panel_shows_its_numbers():
+    log = whole_run(softmax="sampled", name="my-run")
+    figure = make_figure(log, name="folder")
+    loss, perplexity, speed = figure.axes
+    assert figure.get_suptitle() == "my-run: 1,000 steps, 2.56M words"
+    assert loss.get_title("left") == "training loss (sampled softmax)"
+    steps = [entry for entry in log if entry["kind"] == "step"]
+    for panel, name in ((loss, "loss"), (speed, "words_per_second")):
+        raw, mean = [line.get_xydata() for line in panel.get_lines()[-2:]]
+        np.testing.assert_array_equal(raw, [(entry["step"], entry[name]) for entry in steps])
+        assert mean[-1, 1] == pytest.approx(np.mean(raw[-5:, 1]))
+    assert f"mean of the last 5 entries: {np.mean([entry['loss'] for entry in steps[-5:]]):.3f}" in lines_of(
+        loss
+    )
+    assert "mean of the last 5 entries: 4,980" in lines_of(speed)
+    assert perplexity.get_yscale() == "log"
+    evaluations = [entry for entry in log if entry["kind"] == "evaluation"]
+    for name, label in (("forward", "44.20"), ("backward", "36.16"), ("mean", "40.18")):
+        points = [(entry["step"], entry[name]) for entry in evaluations]
+        np.testing.assert_array_equal(lines_of(perplexity)[f"{name} {label}"], points)
+    resumed = [line.get_xdata()[0] for panel in figure.axes for line in panel.get_lines()[:1]]
+    assert resumed == [500, 500, 500]
+
+
+def test_the_name_of_the_folder_stands_in():
+    assert (
+        make_figure([start(), step(20_000)], "folder").get_suptitle() == "folder: 20,000 steps, 51.2M words"
+    )
+    assert make_figure([step(4)]).get_suptitle() == "pretraining: 4 steps, 10.2k words"
+    assert (
+        make_figure([start(softmax="full"), step(4)]).axes[0].get_title("left")
+        == "training loss (full softmax)"
+    )
+    assert make_figure([step(4)]).axes[0].get_title("left") == "training loss"
+
+
+def test_the_running_mean_by_hand():
+    found = running_mean(np.array([1.0, 2.0, 3.0, np.nan, 5.0, 6.0, 7.0, 8.0]), 3)
+    np.testing.assert_allclose(found, [1, 2, 3, 3, 5, 5.5, 6.5, 7])  # as wide as a quarter of what there was
+    assert np.isnan(running_mean(np.array([np.nan]), 5)).all()
+
+
+LOGS = {
+    "one step": [start(), step(1)],
+    "step 0": [start(), step(0)],
+    "no evaluation": [start(name="x"), step(10), step(20)],
+    "one evaluation": [start(), step(10), evaluation(10)],
+    "close figures": [start(), step(10), evaluation(10, 40.0), step(20), evaluation(20, 39.9)],
+    "large figures": [start(), step(10), evaluation(10, 793_471.0), step(20), evaluation(20, 793_470.0)],
+    "whole": whole_run(softmax="sampled"),
+    "long name": whole_run(name=r"a name of $\frac$ that " + "is long " * 40),
+    "no numbers": [
+        start(),
+        step(10, float("nan")),
+        step(20, float("inf")),
+        step(30),
+        evaluation(10, float("inf")),
+    ],
+    "all no numbers": [start(), step(10, float("nan"), float("nan")), evaluation(10, float("nan"))],
+    "many words": [start(), step(10), step(10**7, speed=123_456.0)],
+    "resumes": [start(), step(10)] + [{"kind": "resume", "step": 10 + number} for number in range(30)],
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_nothing_is_cut_and_nothing_covers_a_title(name):
+    figure = make_figure(LOGS[name], "folder")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    for panel in figure.axes:
+        title, legend = panel._left_title.get_window_extent(renderer), panel.get_legend()
+        if legend:
+            box = legend.get_window_extent(renderer)
+            assert box.x0 > title.x1
+            assert box.height < 40  # one line
+        boxes = [label.get_window_extent(renderer) for label in panel.get_yticklabels()]
+        drawn = [box for box in boxes if panel.bbox.y0 <= (box.y0 + box.y1) / 2 <= panel.bbox.y1]
+        assert all(high - low > 10 for low, high in pairwise(sorted(box.y0 for box in drawn)))
+        texts = [figure._suptitle, panel.xaxis.label, panel.yaxis.label, panel._left_title, legend]
+        for box in drawn + [text.get_window_extent(renderer) for text in texts if text]:
+            assert 0 <= box.x0 <= box.x1 <= 1200
+            assert 0 <= box.y0 <= box.y1 <= 900
+
+
+@pytest.mark.parametrize("name", ["close figures", "large figures", "one evaluation", "whole"])
+def test_the_perplexities_have_plain_numbers_beside_them(name):
+    figure = make_figure(LOGS[name])
+    FigureCanvasAgg(figure).draw()
+    panel = figure.axes[1]
+    low, high = panel.get_ylim()
+    shown = [
+        tick.label1.get_text() for tick in panel.yaxis.get_major_ticks() if low <= tick.get_loc() <= high
+    ]
+    assert len(shown) >= 3
+    assert all(float(text.replace(",", "")) for text in shown)
+
+
+def test_the_picture_holds_all_colours(tmp_path):
+    path = tmp_path / "log.png"
+    draw(iter(whole_run()), path)
+    content = path.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", content[16:24]) == (1200, 900)
+    pixels = imread(path)[:, :, :3]
+    for colour in (BLUE, ORANGE, GREEN, BLACK, GREY):
+        assert (np.abs(pixels - to_rgb(colour)).max(axis=2) < 0.02).sum() > 20, colour
+
+
+# ---- mistakes, and the command
+
+
+def test_mistakes_are_found_before_anything_is_written(tmp_path):
+    for output, message in (("log.jpg", "should end in .png"), ("no/log.png", "there is no folder")):
+        with pytest.raises(ValueError, match=message):
+            draw(whole_run(), tmp_path / output)
+    with pytest.raises(ValueError, match="the log has no step yet"):
+        draw([start(), evaluation(1)], tmp_path / "log.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_matplotlib_there_is_one_sentence(log_file, monkeypatch):
+    write(log_file, whole_run())
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = CliRunner().invoke(app, ["plot", str(log_file.parent)])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "elmo-hf: a picture needs the package matplotlib; `pip install 'elmo-hf[plot]'`.\n"
+    )
+
+
+def test_the_command(log_file, tmp_path):
+    write(log_file, [start(), step(10)])
+    result = CliRunner().invoke(app, ["plot", str(tmp_path)])
+    assert (result.exit_code, result.stdout) == (0, f"Wrote {tmp_path}/log.png.\n")
+    first = (tmp_path / "log.png").read_bytes()
+    other = tmp_path / "other.png"
+    result = CliRunner().invoke(app, ["plot", str(log_file), str(other)])
+    assert result.exit_code == 0, result.output
+    assert other.read_bytes() == first
+    result = CliRunner().invoke(app, ["plot", str(tmp_path / "nowhere")])
+    assert result.exit_code == 1
+    assert (
+        result.stderr
+        == f"elmo-hf: there is no log {tmp_path}/nowhere; name the folder of a pretraining run.\n"
+    )
+
+
+def test_each_held_out_text_has_its_own_lines(tmp_path):
+    path = tmp_path / "log.jsonl"
+    entry = {"kind": "evaluation", "forward": 90.0, "backward": 110.0, "mean": 100.0}
+    lines = [entry | {"step": step, "text": text} for step in (1, 2) for text in ("books.txt", "wiki.txt.xz")]
+    step = {"kind": "step", "step": 2, "words": 2, "loss": 1.0, "words_per_second": 5.0}
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, step]), encoding="utf-8")
+    panel = make_figure(read_log(path)).axes[1]
+    assert [line.get_xydata().tolist() for line in panel.lines[::3]] == [[[1.0, 100.0], [2.0, 100.0]]] * 2
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == [
+        "books, mean 100.00",
+        "wiki, mean 100.00",
+    ]

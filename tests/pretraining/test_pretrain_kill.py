@@ -1,0 +1,159 @@
+"""A run that is killed again and again ends with the weights of one that was not, to the last bit."""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from tests.helpers.launcher import read_lines, small_run, steps_of
+
+
+def kill_at(run, output, step):
+    """Kills all processes of a run when it has logged so many steps; False if it ended before."""
+    while not run.has_ended:
+        entries = read_lines(output / "log.jsonl")
+        if entries and entries[-1].get("step", 0) >= step:
+            os.killpg(run.group, signal.SIGKILL)
+            run.wait()
+            return True
+        time.sleep(0.001)
+    return False
+
+
+def last_checkpoint(output):
+    return max(output.glob("checkpoint-*"))
+
+
+def assert_same_end(found, expected):
+    assert steps_of(found) == steps_of(expected)
+    for one, other in (
+        (found / "final", expected / "final"),
+        (last_checkpoint(found), last_checkpoint(expected)),
+    ):
+        assert one.name == other.name
+        files = sorted(path.relative_to(other) for path in other.rglob("*.safetensors"))
+        assert files
+        for name in files:
+            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    assert not list(found.glob(".unfinished*"))
+
+
+def assert_every_sentence_once(output, sizes, epochs):
+    """By the audit files of all processes, each direction has begun every line once an epoch."""
+    for direction in ("forward", "backward"):
+        read = [
+            tuple(sentence[1:])
+            for path in output.glob("audit-*.jsonl")
+            for entry in read_lines(path)
+            for sentence in entry[direction]
+        ]
+        expected = [
+            (epoch, shard, line, 0)
+            for epoch in range(epochs)
+            for shard, size in enumerate(sizes)
+            for line in range(size)
+        ]
+        assert sorted(read) == expected, direction
+
+
+def end(launcher, arguments, processes):
+    run = launcher.start(arguments, processes)
+    assert run.wait() == [0] * processes, run.err
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(launcher, tmp_path_factory):
+    """The folder of an undisturbed run of so many processes, which is made when it is first asked for."""
+    folder, made = tmp_path_factory.mktemp("whole"), {}
+
+    def run(processes):
+        if processes not in made:
+            made[processes] = folder / str(processes)
+            end(launcher, small_run(folder, made[processes].name), processes)
+        return made[processes]
+
+    return run
+
+
+@pytest.mark.parametrize(("processes", "kills"), [(1, 4), (2, 3), (3, 1)])
+def test_killed_runs_end_as_undisturbed_ones(launcher, whole, tmp_path, processes, kills):
+    generator = random.Random(processes)
+    arguments, output = small_run(tmp_path, "killed", audit=True), tmp_path / "killed"
+    last = steps_of(whole(processes))[-1]["step"]
+    assert last > 150
+    targets = sorted(generator.sample(range(1, last), kills))
+    killed = [kill_at(launcher.start(arguments, processes), output, target) for target in targets]
+    end(launcher, arguments, processes)
+    assert all(killed)
+    assert_same_end(output, whole(processes))
+    assert_every_sentence_once(output, (150, 20, 60), epochs=2)
+
+
+def wait_for_step(run, output, step):
+    while not run.has_ended:
+        entries = read_lines(output / "log.jsonl")
+        if entries and entries[-1].get("step", 0) >= step:
+            return
+        time.sleep(0.001)
+    raise AssertionError(run.err)
+
+
+@pytest.mark.parametrize(
+    ("processes", "told"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (1, signal.SIGINT)]
+)
+def test_a_signal_to_everything_saves(launcher, whole, tmp_path, processes, told):
+    """Workers included, as a batch system or a terminal (Ctrl-C) tells all processes."""
+    output = tmp_path / "run"
+    arguments = small_run(tmp_path, save_every=10_000)
+    run = launcher.start(arguments, processes)
+    wait_for_step(run, output, 9)
+    os.killpg(run.group, told)
+    assert run.wait() == [143] * processes
+    assert run.err == ""
+    step = steps_of(output)[-1]["step"]
+    assert run.out == f"Stopped after step {step}, which is saved; --resume auto goes on from there.\n"
+    assert last_checkpoint(output).name == f"checkpoint-{step:07d}"
+    assert not (output / "final").exists()
+    run = end(launcher, arguments, processes)
+    assert run.out.startswith(f"Going on after step {step}.\n")
+    assert_same_end(output, whole(processes))
+
+
+def test_other_processes_and_rows_lose_no_sentence(launcher, tmp_path):
+    """One, two and three processes in turn, each stopped somewhere; and then four rows in place of six."""
+    output = tmp_path / "run"
+    for processes, step in ((1, 30), (2, 60), (3, 100)):
+        run = launcher.start(small_run(tmp_path, audit=True), processes)
+        wait_for_step(run, output, step)
+        os.kill(run.group, signal.SIGTERM)  # one of them; it tells the others
+        assert run.wait() == [143] * processes, run.err
+    run = launcher.start(small_run(tmp_path, audit=True, rows=4), 2)
+    wait_for_step(run, output, 150)
+    os.killpg(run.group, signal.SIGTERM)
+    assert run.wait() == [143] * 2
+    end(launcher, small_run(tmp_path, audit=True, rows=3, workers=0), 1)
+    facts = [entry["processes"] for entry in read_lines(output / "log.jsonl") if "processes" in entry]
+    assert facts == [1, 2, 3, 2, 1]
+    assert_every_sentence_once(output, (150, 20, 60), epochs=2)
+
+
+def test_number_of_processes_changes_no_sentence(launcher, tmp_path):
+    for processes in (1, 3):
+        end(launcher, small_run(tmp_path, f"{processes}", audit=True, epochs=1), processes)
+        assert_every_sentence_once(tmp_path / f"{processes}", (150, 20, 60), epochs=1)
+
+
+def test_two_processes_learn_what_one_does(launcher, tmp_path):
+    """Half the rows each, no dropout, the full softmax: the sums are the same, in another order."""
+    same = {"dropout": 0.0, "samples": 0, "max_steps": 60, "learning_rate": 0.1}
+    for processes in (1, 2):
+        end(launcher, small_run(tmp_path, f"{processes}", **same, processes=processes), processes)
+    one, two = (steps_of(tmp_path / name) for name in ("1", "2"))
+    assert [read_lines(tmp_path / name / "log.jsonl")[0]["processes"] for name in ("1", "2")] == [1, 2]
+    assert len(one) == len(two) == 60
+    for name in ("loss", "forward_loss", "backward_loss", "norm"):
+        assert [step[name] for step in two] == pytest.approx([step[name] for step in one], rel=2e-5)
+    assert one[0]["loss"] - one[-1]["loss"] > 0.5
