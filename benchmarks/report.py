@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from elmo_hf.embedding.vectors import write_json
+from elmo_hf.files import write_json
 
 __all__ = ["command", "machine", "write_json"]
 

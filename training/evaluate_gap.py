@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from elmo_hf import ElmoForCoreferenceResolution
-from elmo_hf.embedding.vectors import write_json
+from elmo_hf.files import write_json
 from elmo_hf.finetuning.coreference import read_gap, resolved
 from elmo_hf.finetuning.flags import at_least
 from elmo_hf.finetuning.run import run, versions

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import SchedulerType, TrainingArguments
 
 from elmo_hf import ElmoForSequenceClassification
-from elmo_hf.embedding.vectors import write_json
+from elmo_hf.files import write_json
 from elmo_hf.finetuning.classification import as_words, collate_texts, example, score
 from elmo_hf.finetuning.flags import at_least, make_parser
 from elmo_hf.finetuning.run import (

@@ -24,7 +24,7 @@ import torch
 from transformers import AutoTokenizer, EvalPrediction
 
 from elmo_hf import ElmoForQuestionAnswering
-from elmo_hf.embedding.vectors import write_json
+from elmo_hf.files import write_json
 from elmo_hf.finetuning.averaging import AveragingTrainer
 from elmo_hf.finetuning.flags import make_parser
 from elmo_hf.finetuning.run import Task, drawn, finetune, run

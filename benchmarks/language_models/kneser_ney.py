@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
+from tqdm.auto import tqdm
 
 from benchmarks.report import ENVIRONMENTS, RESULTS, command, machine, write_json
 from elmo_hf.corpus.source import Source

@@ -42,7 +42,7 @@ from benchmarks.probing.tags import probe_tags, read_treebank, tags_markdown
 from benchmarks.probing.vectors import Reader, load_reader, random_twin
 from benchmarks.report import command, machine, write_json
 from benchmarks.speed.worker import peak_memory
-from elmo_hf.embedding.vectors import written_whole
+from elmo_hf.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -162,9 +162,9 @@ def write(found: dict[str, Any], output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     names = beside(found, output)
     for kind, figure in pictures(found).items():
-        with written_whole(output.with_name(names[kind])) as file:
+        with whole_file(output.with_name(names[kind])) as file:
             figure.savefig(file, format="png")
-    with written_whole(output.with_name(names["tables"])) as file:
+    with whole_file(output.with_name(names["tables"])) as file:
         file.write_text(tables(found, names), encoding="utf-8")
     write_json(output, found)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
+from tqdm.auto import tqdm
 
 from elmo_hf import ElmoModel, ElmoTokenizer
 from elmo_hf.embedding.embedder import Embedder, Options, parse_layers

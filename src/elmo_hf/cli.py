@@ -183,7 +183,7 @@ def vocab(
     The words must be split as in training: say --raw and --split-sentences here if you do there.
     """
     with _one_sentence_errors():
-        from tqdm.auto import tqdm  # type: ignore[import-untyped]
+        from tqdm.auto import tqdm
 
         from elmo_hf.corpus.source import Source
         from elmo_hf.corpus.vocabulary import check_options, count_words, counts_path, write_vocabulary
@@ -246,7 +246,7 @@ def perplexity(
         from transformers.utils import logging as transformers_logging
 
         from elmo_hf import TINY
-        from elmo_hf.pretraining.perplexity import load_language_model
+        from elmo_hf.loading import load_language_model
         from elmo_hf.pretraining.perplexity import perplexity as judge
 
         transformers_logging.disable_progress_bar()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from elmo_hf import ElmoConfig, ElmoForPreTraining
-from elmo_hf.convert import ConversionError, convert_from_bilm, convert_to_bilm
+from elmo_hf.convert import ElmoError, convert_from_bilm, convert_to_bilm
 from elmo_hf.convert import hdf5 as safe_reading
 from tests.helpers.bilm_files import VOCABULARY, refused, write_source
 from tests.helpers.reference import options, write_hdf5
@@ -131,7 +131,7 @@ def test_needed_files(source: Path) -> None:
 
 
 def test_no_sources(tmp_path: Path) -> None:
-    with pytest.raises(ConversionError, match="weights"):
+    with pytest.raises(ElmoError, match="weights"):
         convert_from_bilm([], tmp_path / "target")
     assert list(tmp_path.iterdir()) == []
 
@@ -161,7 +161,7 @@ def test_target_in_use(source: Path, tmp_path: Path, is_file: bool) -> None:
         (target / "mine").write_text("mine")
     before = sorted(tmp_path.rglob("*"))
     for convert in (lambda: convert_from_bilm([source], target), lambda: convert_to_bilm(converted, target)):
-        with pytest.raises(ConversionError, match="target exists and is not an empty folder"):
+        with pytest.raises(ElmoError, match="target exists and is not an empty folder"):
             convert()
         assert sorted(tmp_path.rglob("*")) == before
 
@@ -178,7 +178,7 @@ def test_target_may_be_empty_or_deep(source: Path, tmp_path: Path) -> None:
 
 def test_target_under_a_file(source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConversionError, match="cannot be written"):
+    with pytest.raises(ElmoError, match="cannot be written"):
         convert_from_bilm([source], tmp_path / "file" / "target")
 
 
@@ -193,6 +193,6 @@ def test_full_disk_leaves_nothing(source: Path, tmp_path: Path, monkeypatch: pyt
         lambda: convert_from_bilm([source], tmp_path / "target"),
         lambda: convert_to_bilm(converted, tmp_path / "target"),
     ):
-        with pytest.raises(ConversionError, match=r"target cannot be written \(No space left on device\)"):
+        with pytest.raises(ElmoError, match=r"target cannot be written \(No space left on device\)"):
             convert()
         assert sorted(tmp_path.rglob("*")) == before

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from elmo_hf.convert import ConversionError, convert_from_bilm
+from elmo_hf.convert import ElmoError, convert_from_bilm
 from elmo_hf.convert import hdf5 as safe_reading
 from tests.helpers.bilm_files import (
     VOCABULARY,
@@ -247,7 +247,7 @@ def test_flipped_bits(source: Path, tmp_path: Path) -> None:
 def outcome(source: Path, target: Path) -> str | None:
     try:
         convert_from_bilm([source], target)
-    except ConversionError as error:
+    except ElmoError as error:
         return str(error)
     return None
 
@@ -276,7 +276,7 @@ def test_closed_doors(closed: str, by_name: bool) -> None:
         place.chmod(0o777)
         sources = sorted(source.iterdir(), reverse=True) if by_name else [source]
         (source / closed).chmod(0)
-        with as_nobody(), pytest.raises(ConversionError) as caught:
+        with as_nobody(), pytest.raises(ElmoError) as caught:
             convert_from_bilm(sources, place / "target")
         (source / closed).chmod(0o755)
         assert list(place.iterdir()) == []

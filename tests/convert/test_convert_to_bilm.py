@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel
-from elmo_hf.convert import ConversionError, convert_from_bilm, convert_to_bilm
+from elmo_hf.convert import ElmoError, convert_from_bilm, convert_to_bilm
 from tests.helpers.bilm_files import (
     VOCABULARY,
     assert_one_sentence,
@@ -28,7 +28,7 @@ def source(tmp_path: Path) -> Path:
 def not_written(folder: Path, *words: str) -> None:
     place = folder.parent / "place"
     place.mkdir()
-    with pytest.raises(ConversionError) as caught:
+    with pytest.raises(ElmoError) as caught:
         convert_to_bilm(folder, place / "target")
     assert list(place.iterdir()) == []
     place.rmdir()

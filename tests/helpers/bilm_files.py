@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from elmo_hf import ElmoConfig
-from elmo_hf.convert import ConversionError, convert_from_bilm
+from elmo_hf.convert import ElmoError, convert_from_bilm
 from tests.helpers.reference import random_softmax, random_weights, write_hdf5
 
 VOCABULARY = ["<S>", "</S>", "<UNK>", "the", ".", "cat", "Zürich", "日本語"]
@@ -60,7 +60,7 @@ def refused(sources: list[Path], *words: str) -> str:
     """The conversion fails with a sentence that holds these words, and leaves no folder and no open file."""
     place = sources[0].parent / "place"
     place.mkdir()
-    with pytest.raises(ConversionError) as caught:
+    with pytest.raises(ElmoError) as caught:
         convert_from_bilm(sources, place / "target")
     assert list(place.iterdir()) == []
     assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == 0

@@ -6,8 +6,8 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
-from elmo_hf.hub.facts import describe_model
 from elmo_hf.hub.push import push
+from elmo_hf.loading import describe_model
 from tests.helpers.card_folders import FACTS, RESULTS, RUN, save_checkpoint, write
 from tests.helpers.hub_server import Hub
 

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from elmo_hf import ElmoForPreTraining, ElmoModel
 from elmo_hf.cli import app
-from elmo_hf.hub.facts import describe_model
 from elmo_hf.hub.push import prepare, push
+from elmo_hf.loading import describe_model
 from tests.helpers.hub_folders import FILES, NAME, RESULT_FILES, edit, refused, save_with_card
 
 # huggingface_hub sends a file by an option of its HTTP library that is going away.

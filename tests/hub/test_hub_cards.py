@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from elmo_hf import ElmoForPreTraining
 from elmo_hf.cli import app
 from elmo_hf.hub.card import check_card, render_card
-from elmo_hf.hub.facts import describe_model, read_facts, tensor_shapes
+from elmo_hf.hub.facts import read_facts
 from elmo_hf.hub.results import number, probe_table, table
+from elmo_hf.loading import describe_model, tensor_shapes
 from tests.helpers.card_folders import FACTS, RESULTS, RUN, save_checkpoint, write
 from tests.helpers.paths import REPOSITORY
 

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from elmo_hf.hub.card import render_card, write_card
-from elmo_hf.hub.facts import NEEDED, describe_model
+from elmo_hf.hub.facts import NEEDED
+from elmo_hf.loading import describe_model
 from tests.helpers.card_folders import FACTS, RESULTS, RUN, perplexity, save_checkpoint, write
 
 
@@ -85,7 +86,7 @@ def test_a_missing_result_is_named(card, missing, message):
 def test_a_checkpoint_without_its_run(checkpoint, tmp_path):
     write(tmp_path / "card")
     with pytest.raises(
-        ValueError, match=r"lacks results/run\.json, which `python training/summarize_run\.py"
+        ValueError, match=r"lacks results/run\.json, which `python -m elmo_hf\.pretraining\.summary"
     ):
         render_card(checkpoint, tmp_path / "card" / "facts.yaml", tmp_path / "card" / "results")
 

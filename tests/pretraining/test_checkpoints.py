@@ -2,12 +2,12 @@
 
 import pytest
 
+from elmo_hf.files import whole_folder
 from elmo_hf.pretraining.checkpoints import (
     checkpoints,
     fault_of,
     find_checkpoint,
     save_checkpoint,
-    write_folder,
 )
 
 
@@ -44,15 +44,17 @@ def test_what_fails_leaves_nothing(tmp_path):
         OSError, match=r"step 6 could not be written .*No space left.*checkpoint-0000005 is as"
     ):
         save_checkpoint(tmp_path, 6, fail, keep=2)
-    with pytest.raises(OSError, match="No space"):
-        write_folder(tmp_path / "checkpoint-0000005", fail)
+    with pytest.raises(OSError, match="No space"), whole_folder(tmp_path / "checkpoint-0000005") as folder:
+        fail(folder)
     assert names(tmp_path) == ["checkpoint-0000005"]
     assert fault_of(tmp_path / "checkpoint-0000005") is None
 
 
 def test_a_folder_is_replaced_whole(tmp_path):
-    write_folder(tmp_path / "final", fill)
-    write_folder(tmp_path / "final", lambda folder: fill(folder, "better"))
+    with whole_folder(tmp_path / "final") as folder:
+        fill(folder)
+    with whole_folder(tmp_path / "final") as folder:
+        fill(folder, "better")
     assert names(tmp_path) == ["final"]
     assert (tmp_path / "final" / "training" / "rows").read_text(encoding="utf-8") == "better"
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from elmo_hf import ElmoTokenizer
 from elmo_hf.cli import app
-from elmo_hf.pretraining.perplexity import load_language_model
+from elmo_hf.loading import load_language_model
 from elmo_hf.pretraining.settings import Settings, read_settings
 from tests.helpers.launcher import (
     SMOKE,

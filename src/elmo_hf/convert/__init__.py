@@ -4,6 +4,6 @@
 """
 
 from elmo_hf.convert.bilm import convert_from_bilm, convert_to_bilm
-from elmo_hf.convert.hdf5 import ConversionError
+from elmo_hf.errors import ElmoError
 
-__all__ = ["ConversionError", "convert_from_bilm", "convert_to_bilm"]
+__all__ = ["ElmoError", "convert_from_bilm", "convert_to_bilm"]

@@ -26,15 +26,10 @@ import h5py
 import torch
 from torch import Tensor
 
-from elmo_hf.convert.files import Files, new_folder, recognise
-from elmo_hf.convert.hdf5 import (
-    ConversionError,
-    Hdf5Arrays,
-    Shape,
-    check_readable,
-    first_sentence,
-    read_json,
-)
+from elmo_hf.convert.files import Files, recognise
+from elmo_hf.convert.hdf5 import Hdf5Arrays, Shape, check_readable, read_json
+from elmo_hf.errors import ElmoError, reason_of
+from elmo_hf.files import new_folder
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo import ElmoModel
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
@@ -168,10 +163,10 @@ def options_of(token_encoder: str) -> tuple[Option, ...]:
 def settings_from_options(path: Path, options: Any) -> dict[str, Any]:
     """What ElmoConfig needs to know. Options that only training reads do not matter."""
     if look_up(path, options, "bidirectional") not in (None, True):
-        raise ConversionError(f"{path}: option 'bidirectional' must be true; one direction alone is no ELMo.")
+        raise ElmoError(f"{path}: option 'bidirectional' must be true; one direction alone is no ELMo.")
     encoder = "words" if look_up(path, options, "char_cnn") is None else "characters"
     if look_up(path, options, "char_cnn.n_characters") not in (None, 261, 262):
-        raise ConversionError(f"{path}: option 'char_cnn.n_characters' must be 261 or 262; correct it.")
+        raise ElmoError(f"{path}: option 'char_cnn.n_characters' must be 261 or 262; correct it.")
     rows = options_of(encoder)
     return {"token_encoder": encoder} | {row.setting: read_option(path, options, row) for row in rows}
 
@@ -182,9 +177,7 @@ def look_up(path: Path, options: Any, name: str) -> Any:
     for depth, key in enumerate(keys):
         if not isinstance(value, dict):
             section = f"option '{'.'.join(keys[:depth])}'" if depth else "the content"
-            raise ConversionError(
-                f"{path}: {section} must be {{...}}, but is {reprlib.repr(value)}; correct it."
-            )
+            raise ElmoError(f"{path}: {section} must be {{...}}, but is {reprlib.repr(value)}; correct it.")
         value = value.get(key)
         if value is None:
             return None
@@ -195,11 +188,11 @@ def read_option(path: Path, options: Any, option: Option) -> Any:
     value, name = look_up(path, options, option.name), option.name
     if value is None:
         if option.default is REQUIRED:
-            raise ConversionError(f"{path}: option '{name}' is missing; give the options of these weights.")
+            raise ElmoError(f"{path}: option '{name}' is missing; give the options of these weights.")
         return option.default
     if not option.kind.fits(value):
         must_be, found = option.kind.description, reprlib.repr(value)
-        raise ConversionError(f"{path}: option '{name}' must be {must_be}, but is {found}; correct it.")
+        raise ElmoError(f"{path}: option '{name}' must be {must_be}, but is {found}; correct it.")
     # AllenNLP reads a limit of 0 as none.
     return None if option.kind is LIMIT and value == 0 else value
 
@@ -224,7 +217,7 @@ def make_config(
     try:
         return ElmoConfig(vocab_size=tokenizer.vocab_size, **settings, **ids)
     except ValueError as error:
-        raise ConversionError(f"{path}: {str(error).rstrip('.')}; correct it.") from error
+        raise ElmoError(f"{path}: {str(error).rstrip('.')}; correct it.") from error
 
 
 def options_from_config(config: ElmoConfig) -> dict[str, Any]:
@@ -245,7 +238,7 @@ def write_options(original: Path, config: ElmoConfig, path: Path) -> None:
     if original.is_file():
         try:
             settings = settings_from_options(original, read_json(original))
-        except ConversionError as fault:
+        except ElmoError as fault:
             logger.warning("%s It is written anew.", fault)
         else:
             if all(getattr(config, name) == value for name, value in settings.items()):
@@ -261,14 +254,14 @@ def read_tokenizer(vocabulary: Path | None, settings: dict[str, Any]) -> ElmoTok
     if vocabulary is not None:
         check_readable(vocabulary)
         if vocabulary.stat().st_size > MAX_VOCABULARY_BYTES:
-            raise ConversionError(f"{vocabulary} is too large for a vocabulary; give one word a line.")
+            raise ElmoError(f"{vocabulary} is too large for a vocabulary; give one word a line.")
         if not vocabulary.read_bytes().strip():
-            raise ConversionError(f"{vocabulary} is empty; give a vocabulary with one word a line.")
+            raise ElmoError(f"{vocabulary} is empty; give a vocabulary with one word a line.")
     length = settings.get("max_characters_per_token", 50)
     try:
         return ElmoTokenizer(vocab_file=vocabulary, max_characters_per_token=length)
     except ValueError as error:  # it names the file
-        raise ConversionError(f"{str(error).rstrip('.')}; save it with one word a line.") from error
+        raise ElmoError(f"{str(error).rstrip('.')}; save it with one word a line.") from error
 
 
 def check_words(arrays: "Arrays", vocabulary: Path | None, tokenizer: ElmoTokenizer) -> None:
@@ -283,12 +276,12 @@ def check_words(arrays: "Arrays", vocabulary: Path | None, tokenizer: ElmoTokeni
             if file is None or not shape:
                 continue
             if vocabulary is None:
-                raise ConversionError(
+                raise ElmoError(
                     f"{file.path}: dataset '{dataset}' has one row a word, and only a vocabulary says which; "
                     "give the vocabulary (.txt) as well."
                 )
             if shape[0] != tokenizer.vocab_size:
-                raise ConversionError(f"{file.path}: dataset '{dataset}' has {shape[0]} rows, but {words}")
+                raise ElmoError(f"{file.path}: dataset '{dataset}' has {shape[0]} rows, but {words}")
 
 
 # ---- datasets <-> parameters
@@ -433,9 +426,7 @@ def load(folder: Path) -> ElmoModel | ElmoForPreTraining:
     """The model of a folder, whole: what its files lack would otherwise be made up at random."""
     content = read_json(folder / "config.json")
     if not isinstance(content, dict) or content.get("model_type") != ElmoConfig.model_type:
-        raise ConversionError(
-            f"{folder / 'config.json'} is not of an ELMo; give a folder saved by ElmoModel."
-        )
+        raise ElmoError(f"{folder / 'config.json'} is not of an ELMo; give a folder saved by ElmoModel.")
     has_head = content.get("architectures") == ["ElmoForPreTraining"]
     model_class: Any = ElmoForPreTraining if has_head else ElmoModel
     try:
@@ -443,10 +434,10 @@ def load(folder: Path) -> ElmoModel | ElmoForPreTraining:
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # the library lets through whatever JSON, safetensors or torch raise
-        reason = first_sentence(error)
-        raise ConversionError(f"{folder} cannot be loaded ({reason}); save the model again.") from error
+        reason = reason_of(error)
+        raise ElmoError(f"{folder} cannot be loaded ({reason}); save the model again.") from error
     for name in report["missing_keys"]:
-        raise ConversionError(f"{folder}: the weights lack '{name}'; save the model again.")
+        raise ElmoError(f"{folder}: the weights lack '{name}'; save the model again.")
     if report["unexpected_keys"]:
         logger.warning("%s: left out, as this format has no place: %s", folder, report["unexpected_keys"])
     return model
@@ -456,7 +447,7 @@ def as_float32(folder: Path, parameters: dict[str, Tensor]) -> dict[str, Tensor]
     """The format knows float32 alone; smaller types fit into it, and larger ones only sometimes."""
     for name, numbers in parameters.items():
         if not torch.equal(numbers.float().to(numbers.dtype), numbers):
-            raise ConversionError(
+            raise ElmoError(
                 f"{folder}: parameter '{name}' holds NaN or more digits than float32; save other numbers."
             )
     return {name: numbers.float() for name, numbers in parameters.items()}

@@ -1,24 +1,12 @@
 """Which file is what, and a folder that is written whole or not at all."""
 
 import logging
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
-
-from elmo_hf.convert.hdf5 import (
-    ConversionError,
-    NotJson,
-    check_readable,
-    first_sentence,
-    is_folder,
-    is_hdf5,
-    read_json,
-    top_names,
-)
+from elmo_hf.convert.hdf5 import NotJson, check_readable, is_folder, is_hdf5, read_json, top_names
+from elmo_hf.errors import ElmoError
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +30,7 @@ def recognise(sources: Sequence[Path]) -> Files:
     """Sorts files by what is in them. In a folder other files do not matter; a file named by itself must."""
     named = [(role_of_named(path, sources), path) for path in sources if not is_folder(path)]
     found: list[tuple[str | None, Path]] = []
-    faults: list[ConversionError] = []
+    faults: list[ElmoError] = []
     for path in (path for folder in sources if is_folder(folder) for path in list_files(folder)):
         try:
             found.append((role_of(path), path))
@@ -55,9 +43,9 @@ def recognise(sources: Sequence[Path]) -> Files:
     table = pick("table", named)
     among = ", ".join(map(str, sources)) or "no files at all"
     if weights is None:
-        raise ConversionError(f"there are no weights (HDF5 with 'RNN_0') in {among}; name the file.")
+        raise ElmoError(f"there are no weights (HDF5 with 'RNN_0') in {among}; name the file.")
     if options is None:
-        faults.append(ConversionError(f"there are no options (.json with 'lstm') in {among}; name the file."))
+        faults.append(ElmoError(f"there are no options (.json with 'lstm') in {among}; name the file."))
         raise faults[0]
     return Files(weights, options, softmax, vocabulary, table or pick("table", found), table is not None)
 
@@ -66,7 +54,7 @@ def list_files(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if path.is_file())
     except OSError as error:
-        raise ConversionError(f"{folder} cannot be read ({error.strerror}); check its permissions.") from None
+        raise ElmoError(f"{folder} cannot be read ({error.strerror}); check its permissions.") from None
 
 
 def role_of(path: Path) -> str | None:
@@ -87,7 +75,7 @@ def role_of_named(path: Path, sources: Sequence[Path]) -> str:
     if role is None and [other for other in sources if other.suffix.lower() == ".txt"] == [path]:
         role = "vocabulary"
     if role is None:
-        raise ConversionError(
+        raise ElmoError(
             f"{path} is no part of an ELMo; give weights (HDF5 with 'RNN_0'), a softmax (with 'softmax'), a "
             "word table (with only 'embedding'), options (.json with 'lstm') or a vocabulary (.txt)."
         )
@@ -97,30 +85,8 @@ def role_of_named(path: Path, sources: Sequence[Path]) -> str:
 def pick(role: str, candidates: Iterable[tuple[str | None, Path]]) -> Path | None:
     paths = list({path.resolve(): path for candidate, path in candidates if candidate == role}.values())
     if len(paths) > 1:
-        raise ConversionError(f"{' and '.join(map(str, paths))} each look like the {role}; give only one.")
+        raise ElmoError(f"{' and '.join(map(str, paths))} each look like the {role}; give only one.")
     return paths[0] if paths else None
 
 
 # ---- all or nothing
-
-
-@contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """An empty folder that becomes `target` when all went well, and is gone when anything did not."""
-    try:
-        place = target.resolve()
-        if place.exists() and (not place.is_dir() or any(place.iterdir())):
-            raise ConversionError(f"{target} exists and is not an empty folder; name another or remove it.")
-        # Beside the target, so that the last step is a mere renaming.
-        above = next(parent for parent in place.parents if parent.exists())
-        with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=above) as temporary:
-            folder = Path(temporary) / place.name
-            folder.mkdir()
-            yield folder
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if place.exists():  # not every system renames onto a folder, even an empty one
-                place.rmdir()
-            folder.rename(place)
-    except (OSError, SafetensorError) as error:
-        reason = first_sentence(error)
-        raise ConversionError(f"{target} cannot be written ({reason}); name another folder.") from error

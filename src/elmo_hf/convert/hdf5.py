@@ -20,6 +20,8 @@ import h5py
 import numpy as np
 import torch
 
+from elmo_hf.errors import ElmoError, reason_of
+
 MAX_NAMES = 10_000
 MAX_DEPTH = 8
 # A file may promise this much more than it is long: more is compressed beyond anything that was ever learnt.
@@ -29,16 +31,6 @@ BLOCK_OF_NUMBERS = 1 << 24
 MAX_JSON_BYTES = 1_000_000
 
 Shape = tuple[int, ...]
-
-
-class ConversionError(ValueError):
-    """What is wrong in which file, and what to do about it, in one sentence."""
-
-
-def first_sentence(error: BaseException) -> str:
-    """The libraries' errors run over lines and sentences; ours quote the first."""
-    words = [" ".join(part.split()) for part in error.args if isinstance(part, str) and part]
-    return words[-1].split(". ")[0].rstrip(".") if words else type(error).__name__
 
 
 def is_folder(path: Path) -> bool:
@@ -52,15 +44,15 @@ def check_readable(path: Path) -> None:
     """A missing file, a folder or a closed door, told apart."""
     try:
         if not path.exists():
-            raise ConversionError(f"{path} does not exist; check its name.")
+            raise ElmoError(f"{path} does not exist; check its name.")
         if not path.is_file():
-            raise ConversionError(f"{path} is not a file; give the file itself.")
+            raise ElmoError(f"{path} is not a file; give the file itself.")
         path.open("rb").close()
     except OSError as error:
-        raise ConversionError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+        raise ElmoError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
 
 
-class NotJson(ConversionError):
+class NotJson(ElmoError):
     """A .json file that is none."""
 
 
@@ -73,7 +65,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise NotJson(f"{path} is not JSON ({first_sentence(error)}); download or write it again.") from None
+        raise NotJson(f"{path} is not JSON ({reason_of(error)}); download or write it again.") from None
 
 
 @contextmanager
@@ -81,11 +73,11 @@ def damage_in(place: str) -> Iterator[None]:
     """Whatever the HDF5 library raises over a broken file becomes one sentence."""
     try:
         yield
-    except ConversionError:
+    except ElmoError:
         raise
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError, MemoryError) as error:
-        reason = first_sentence(error)
-        raise ConversionError(
+        reason = reason_of(error)
+        raise ElmoError(
             f"{place} is truncated or damaged ({reason}); download or export the file again."
         ) from error
 
@@ -106,7 +98,7 @@ def top_names(path: Path) -> set[str]:
 def _opened(path: Path) -> h5py.File:
     check_readable(path)
     if not is_hdf5(path):
-        raise ConversionError(f"{path} is not an HDF5 file; download or export it again.")
+        raise ElmoError(f"{path} is not an HDF5 file; download or export it again.")
     return h5py.File(path, "r")
 
 
@@ -147,7 +139,7 @@ class Hdf5Arrays:
             prefix, group = groups.pop()
             seen += len(group)
             if seen > MAX_NAMES:
-                raise ConversionError(
+                raise ElmoError(
                     f"{self.path} holds more than {MAX_NAMES} names, so it is no ELMo; give another."
                 )
             for name in group:
@@ -180,7 +172,7 @@ class Hdf5Arrays:
                 promised += self._promised_bytes(name, dataset)
         size = self.path.stat().st_size
         if promised > MAX_GROWTH * size + ALWAYS_ALLOWED_BYTES:
-            raise ConversionError(
+            raise ElmoError(
                 f"{self.path} has {size:,} bytes but promises datasets of {promised:,}; export it again "
                 "without compression."
             )
@@ -241,8 +233,8 @@ class Hdf5Arrays:
     def _place(self, name: str) -> str:
         return f"{self.path}: dataset {name!r}"
 
-    def _error(self, name: str, fault: str, advice: str = "export the file again") -> ConversionError:
-        return ConversionError(f"{self._place(name)} {fault}; {advice}.")
+    def _error(self, name: str, fault: str, advice: str = "export the file again") -> ElmoError:
+        return ElmoError(f"{self._place(name)} {fault}; {advice}.")
 
 
 def _is_allocated(dataset: h5py.Dataset) -> bool:

@@ -20,8 +20,6 @@ from typing import IO, Any
 
 import numpy as np
 
-from elmo_hf.embedding.vectors import pyarrow_parquet
-
 Record = str | list[str]  # a sentence as it stands in the corpus: its text, or its words
 
 
@@ -195,7 +193,7 @@ def _opened(path: Path, packing: str) -> IO[str]:
 
 
 def _parquet_rows(path: Path, columns: list[str] | None) -> Iterator[dict[str, Any]]:
-    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow
 
     try:
         with pyarrow_parquet().ParquetFile(path) as file:
@@ -203,3 +201,11 @@ def _parquet_rows(path: Path, columns: list[str] | None) -> Iterator[dict[str, A
                 yield from batch.to_pylist()
     except pyarrow.ArrowException as error:
         raise ValueError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}.") from None
+
+
+def pyarrow_parquet() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise ValueError("Parquet files need the package pyarrow; `pip install pyarrow`.") from None
+    return pyarrow.parquet

@@ -190,7 +190,7 @@ class _Refused(ValueError):
 
 def _datasets() -> Any:
     try:
-        import datasets  # type: ignore[import-untyped]
+        import datasets
     except ImportError:
         raise _Refused("a corpus is read by the package datasets; `pip install datasets`.") from None
     return datasets

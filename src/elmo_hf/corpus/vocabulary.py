@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from elmo_hf.corpus.source import Source
-from elmo_hf.embedding.vectors import written_whole
+from elmo_hf.files import whole_file
 from elmo_hf.model.words_elmo import read_vocabulary
 
 BEGIN, END, UNKNOWN = SPECIALS = ("<S>", "</S>", "<UNK>")
@@ -125,7 +125,7 @@ def write_vocabulary(
 
 
 def _write(path: Path, lines: list[str]) -> None:
-    with written_whole(path) as partial:
+    with whole_file(path) as partial:
         partial.write_bytes("".join(line + "\n" for line in lines).encode("utf-8"))
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elmo_hf.embedding.vectors import FORMATS, pyarrow_parquet
+from elmo_hf.corpus.sentences import pyarrow_parquet
+from elmo_hf.embedding.vectors import FORMATS
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo import ElmoModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer

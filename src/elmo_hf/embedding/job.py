@@ -19,20 +19,18 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
+from tqdm.auto import tqdm
 
 from elmo_hf.corpus.sentences import Corpus, Piece
 from elmo_hf.embedding.embedder import Embedder, Options, parse_layers
 from elmo_hf.embedding.vectors import (
-    PARTIAL,
     Header,
     Shard,
     Vectors,
@@ -41,10 +39,10 @@ from elmo_hf.embedding.vectors import (
     read_vectors,
     shard_path,
     write_hdf5,
-    write_json,
     write_shard,
 )
-from elmo_hf.loading import load, load_model
+from elmo_hf.files import PARTIAL, write_json
+from elmo_hf.loading import evaluating, load, load_model
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
@@ -140,16 +138,6 @@ def _load(
     return elmo, tokenizer or ElmoTokenizer(max_characters_per_token=length)
 
 
-@contextmanager
-def evaluating(model: ElmoModel) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
 def fingerprint(model: ElmoModel, tokenizer: ElmoTokenizer) -> str:
     """Of everything that a word's vector depends on, but the machine."""
     settings = {name: getattr(model.config, name) for name in inspect.get_annotations(ElmoConfig)}
@@ -187,7 +175,7 @@ def _processes(device: str | None, model: Any) -> Processes:
         free = model.device if is_model else torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return Processes(0, 1, wanted or free, lambda: None)
     try:
-        from accelerate import PartialState  # type: ignore[import-untyped]
+        from accelerate import PartialState
     except ImportError:
         raise ValueError("several processes need the package accelerate; `pip install accelerate`.") from None
     # The others wait while one makes its last shard, or the HDF5 file.

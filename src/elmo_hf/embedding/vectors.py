@@ -17,10 +17,8 @@ hdf5: `vectors.hdf5` as AllenNLP's `elmo` command wrote it: arrays named "0", "1
 """
 
 import json
-import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -29,8 +27,10 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from elmo_hf.corpus.sentences import pyarrow_parquet
+from elmo_hf.files import whole_file
+
 FORMATS = ("safetensors", "hdf5", "parquet")
-PARTIAL = ".partial"
 
 
 class Embedded(NamedTuple):
@@ -69,22 +69,6 @@ class Shard:
         return Embedded(self.words[number], self.vectors[..., rows, :].copy())  # does not keep the shard
 
 
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A path to write to, which gets its name when it is complete and on the disk."""
-    partial = path.with_name(path.name + PARTIAL)
-    yield partial
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
 def shard_path(folder: Path, number: int, format: str) -> Path:
     """HDF5 is one file, made at the end from shards that are safetensors until then."""
     kind = "parquet" if format == "parquet" else "safetensors"
@@ -95,7 +79,7 @@ def shard_path(folder: Path, number: int, format: str) -> Path:
 
 
 def write_shard(path: Path, shard: Shard, columns: Sequence[str], pooled: bool) -> None:
-    with written_whole(path) as partial:
+    with whole_file(path) as partial:
         if path.suffix == ".parquet":
             _write_parquet(partial, shard, columns, pooled)
         else:
@@ -151,14 +135,6 @@ def _read_safetensors(path: Path) -> Shard:
     words = [letters[start:end].decode("utf-8") for start, end in pairwise(edges)]
     sentences = [words[start:end] for start, end in pairwise(tensors["sentence_starts"].tolist())]
     return Shard(header, sentences, tensors["vectors"])
-
-
-def pyarrow_parquet() -> Any:
-    try:
-        import pyarrow.parquet  # type: ignore[import-untyped]
-    except ImportError:
-        raise ValueError("Parquet files need the package pyarrow; `pip install pyarrow`.") from None
-    return pyarrow.parquet
 
 
 def _write_parquet(path: Path, shard: Shard, columns: Sequence[str], pooled: bool) -> None:
@@ -218,8 +194,8 @@ def write_hdf5(folder: Path, shards: Iterable[Shard], pooled: bool) -> None:
 
     sentence_to_index: dict[str, str] = {}
     with (
-        written_whole(folder / "words.jsonl") as words_path,
-        written_whole(folder / "vectors.hdf5") as partial,
+        whole_file(folder / "words.jsonl") as words_path,
+        whole_file(folder / "vectors.hdf5") as partial,
         words_path.open("w", encoding="utf-8") as words_file,
         h5py.File(partial, "w") as file,
     ):

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from elmo_hf import kernels
-from elmo_hf.convert.files import new_folder
 from elmo_hf.embedding.embedder import Layers, parse_layers
+from elmo_hf.files import new_folder
 from elmo_hf.loading import load
 from elmo_hf.model.modeling_elmo import ElmoModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer

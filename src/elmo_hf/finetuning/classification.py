@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from transformers import EvalPrediction
 
-from elmo_hf import ElmoTokenizer
 from elmo_hf.finetuning.run import Example
 from elmo_hf.metrics.tags import accuracy
+from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import split_text
 
 

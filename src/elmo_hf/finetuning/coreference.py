@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from elmo_hf import ElmoTokenizer
 from elmo_hf.finetuning.run import Example, read_text
+from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import split_sentences, split_text
 
 Mention = tuple[int, int, int]

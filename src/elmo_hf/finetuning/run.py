@@ -36,13 +36,14 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging as transformers_logging
 
-from elmo_hf import ElmoConfig, ElmoLayerCache, ElmoTokenizer
-from elmo_hf.embedding.vectors import write_json
+from elmo_hf.files import write_json
 from elmo_hf.finetuning.flags import SPLITS
 from elmo_hf.finetuning.word_vectors import load_word_vectors, read_word_vectors
-from elmo_hf.loading import load_config, load_model, load_tokenizer
+from elmo_hf.loading import load_config, load_model, load_tokenizer, special_ids
+from elmo_hf.model.cache_elmo import ElmoLayerCache
+from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.task_elmo import ElmoTaskModel
-from elmo_hf.pretraining.start import special_ids
+from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
 Example = dict[str, Any]  # `tokens` and what the task wants to know of them
 EVALUATED_TIMES = 4  # as many examples at once as in training: there are no gradients to keep
@@ -120,7 +121,7 @@ def read_dataset(name: str, from_row: Callable[[Example], list[Example]]) -> dic
 
 def load_dataset(name: str) -> Mapping[str, Any]:
     """Its splits, from a folder or the Hub."""
-    import datasets  # type: ignore[import-untyped]
+    import datasets
 
     try:
         saved = Path(name, "dataset_dict.json").exists()

@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elmo_hf import ElmoTokenizer
 from elmo_hf.finetuning.flags import SPLITS
 from elmo_hf.finetuning.run import Example, load_dataset, read_text, splits_of
 from elmo_hf.metrics.squad import f1, squad_scores
+from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import split_text
 
 SPLITTER = "penn"

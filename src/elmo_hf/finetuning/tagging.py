@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from transformers import EvalPrediction
 
-from elmo_hf import ElmoTokenizer
 from elmo_hf.finetuning.run import Example
 from elmo_hf.metrics.tags import spans
+from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
 # Of a name's single word and of its last one, as BIOES and BILOU have them.
 PREFIXES = {"S-": "B-", "U-": "B-", "E-": "I-", "L-": "I-"}

@@ -4,22 +4,19 @@ read_facts("hub_cards/elmo-tiny/facts.yaml")
 describe_model("my-elmo")        # config, number of parameters, checksums; no weight is loaded
 """
 
-import hashlib
 import json
-import math
 import re
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from elmo_hf.files import checksum
 from elmo_hf.hub.results import Results
-from elmo_hf.loading import load_config
+from elmo_hf.loading import describe_model
 
 KINDS = ("base", "task", "converted")
-MAX_HEADER = 100_000_000
 # Each fact's kind; those of NEEDED every card must have, and a template may need others.
 TEXTS = ["kind", "name", "repo", "title", "summary", "licence", "licence_name", "licence_link"]
 TEXTS += ["licence_note", "training_note", "usage", "reproduce", "citation", "base_model", "example"]
@@ -136,50 +133,6 @@ def find_model(folder: Path, results: Results) -> dict[str, Any]:
                     f"{found['config'].get(name)}; they must be of one model."
                 )
     return found
-
-
-def describe_model(folder: str | Path) -> dict[str, Any]:
-    """A checkpoint's config, sizes and checksums, from its files; no weight is loaded."""
-    folder = Path(folder)
-    config = load_config(folder)
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise ValueError(f"{folder} has no weights (*.safetensors).")
-    shapes = {name: shape for path in weights for name, shape in tensor_shapes(path).items()}
-    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    left_out = {"_name_or_path", "transformers_version"}
-    plain = json.loads(json.dumps(config.to_dict()))  # as it will be read again
-    return {
-        "config": {name: value for name, value in plain.items() if name not in left_out},
-        "hidden_size": config.hidden_size,
-        "parameters": sum(sizes.values()),
-        "softmax_parameters": sum(size for name, size in sizes.items() if name.startswith("lm_head.")),
-        "files": {path.name: checksum(path) for path in weights},
-    }
-
-
-def tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """By the header of a safetensors file: its length in eight bytes, and JSON."""
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(MAX_HEADER, path.stat().st_size):
-            raise ValueError(f"{path} is no safetensors file, or cut off; save or download it again.")
-        try:
-            header = json.loads(file.read(length))
-            return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise ValueError(
-                f"{path} is no safetensors file, or damaged; save or download it again."
-            ) from None
-
-
-def checksum(path: Path) -> dict[str, int | str]:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
 def record_sources(files: Iterable[str | Path], results: str | Path) -> Path:

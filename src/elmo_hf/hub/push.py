@@ -29,9 +29,9 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from elmo_hf.errors import reason_of
 from elmo_hf.hub.card import check_card, render_card
-from elmo_hf.hub.facts import tensor_shapes
-from elmo_hf.loading import FAULTS, first_line
+from elmo_hf.loading import FAULTS, tensor_shapes
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
 # What `from_pretrained` reads besides weights and code, and what only people read.
@@ -143,7 +143,7 @@ def check_name(repo: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise ValueError(f"{repo} is no name on the Hub: {first_line(error)}") from None
+        raise ValueError(f"{repo} is no name on the Hub: {reason_of(error)}.") from None
     if repo.count("/") != 1:
         raise ValueError(f"name the repository as ORG/NAME, not {repo}.")
 
@@ -169,7 +169,7 @@ def check_loads(folder: Path) -> None:
         model, found = auto_class(folder).from_pretrained(folder, output_loading_info=True)
         tokenizer = ElmoTokenizer.from_pretrained(folder)
     except FAULTS as error:
-        raise ValueError(f"{folder} does not load: {first_line(error).rstrip('.')}.") from None
+        raise ValueError(f"{folder} does not load: {reason_of(error)}.") from None
     wrong = sorted([*found["missing_keys"], *found["unexpected_keys"], *map(str, found["mismatched_keys"])])
     if wrong:
         raise ValueError(f"{folder} does not load: its weights do not fit its config, as {wrong[0]}.")
@@ -301,7 +301,7 @@ def explain(error: BaseException, place: Place) -> str:
     if not isinstance(error, HfHubHTTPError):
         what = "connection" if isinstance(error, HTTPError | ConnectionError) else "upload"
         return (
-            f"the {what} to {constants.ENDPOINT} failed ({first_line(error)}); a commit is made whole or "
+            f"the {what} to {constants.ENDPOINT} failed ({reason_of(error)}); a commit is made whole or "
             f"not at all, so look at {place.repo}, and try again."
         )
     status = error.response.status_code
@@ -316,4 +316,4 @@ def explain(error: BaseException, place: Place) -> str:
             f"{place.repo} was changed in the meantime, and nothing was uploaded; look at it, and try again."
         )
     reason = cast(Any, error).server_message or error.response.reason_phrase
-    return f"the Hub answered {status} ({first_line(ValueError(reason))}); {place.repo} is as it was."
+    return f"the Hub answered {status} ({reason_of(ValueError(reason))}); {place.repo} is as it was."

@@ -24,7 +24,9 @@ from torch import Tensor
 
 from elmo_hf.kernels import characters, graphs, training
 from elmo_hf.kernels import reading as inference
-from elmo_hf.kernels.kept import Made, keep
+from elmo_hf.kernels.kept import Made, keep, state_of
+
+__all__ = ["chosen", "state_of", "use", "why_not"]
 
 CHOICES = ("auto", "readable", "bf16", "int8")
 

@@ -25,7 +25,8 @@ from torch.nn import functional as F
 
 from elmo_hf.kernels.kept import keep
 from elmo_hf.kernels.products import Product
-from elmo_hf.model.words_elmo import NUM_CHARACTER_IDS
+
+NUM_CHARACTER_IDS = 262  # as in `model/words_elmo.py`; this room imports nothing of ours
 
 # Words that are looked up at a time: few enough for the cache, and of about one length.
 WORDS_AT_ONCE = 128

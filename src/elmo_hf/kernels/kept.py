@@ -8,9 +8,8 @@ from torch.autograd.graph import increment_version
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
-from elmo_hf.model.weights_elmo import state_of
-
 Made = TypeVar("Made")
+LOOKED_AT = 8  # of a weight's numbers
 
 _kept: Any = WeakIdKeyDictionary()
 
@@ -34,3 +33,17 @@ def keep(owner: object, tensors: Iterable[Tensor], version: Hashable, make: Call
     if found is None or found[0] != state:
         _kept[owner] = found = (state, make())
     return found[1]
+
+
+def state_of(weight: Tensor) -> tuple[Any, ...]:
+    """Another one after a change.
+
+    PyTorch counts changes, but not those by `weight.data`, by which averages of weights are often written. So
+    a few of the numbers are looked at, too, unless that would mean to wait for a GPU. Tensors of inference
+    mode count none.
+    """
+    counted = 0 if weight.is_inference() else weight._version
+    if weight.device.type != "cpu" or not weight.is_contiguous():
+        return weight.data_ptr(), counted
+    numbers = weight.detach().view(-1)[:: max(1, weight.numel() // LOOKED_AT)]
+    return weight.data_ptr(), counted, *numbers.tolist()

@@ -17,8 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .modeling_elmo import ElmoModel
-from .weights_elmo import state_of
+from .modeling_elmo import ElmoModel, kernels
 
 
 class ElmoLayerCache:
@@ -69,8 +68,8 @@ class ElmoLayerCache:
 
     def _start_over_if_changed(self, elmo: ElmoModel) -> None:
         tensors = [*elmo.parameters(), *elmo.buffers()]
-        states = [state_of(one) for one in tensors]
-        if states == self._states:
+        states = [kernels.state_of(one) for one in tensors] if kernels else []
+        if states and states == self._states:
             return
         self._states = states
         weights = _fingerprint(tensors)  # as they may have been loaded again, which changes no number

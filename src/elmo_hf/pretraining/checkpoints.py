@@ -9,48 +9,26 @@ A checkpoint is written under another name and renamed when it is complete, so t
 full disk, leaves the one before it as it was.
 """
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
 
+from elmo_hf.files import MANIFEST, UNFINISHED, sha256, whole_folder, write_manifest
 from elmo_hf.pretraining.log import LOG
 
-MANIFEST = "manifest.json"
-PREFIX, UNFINISHED = "checkpoint-", ".unfinished-"
-
-
-def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """`fill` writes into an empty folder, which becomes `folder` when every byte is on the disk."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(UNFINISHED + folder.name)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        unfinished.mkdir()
-        fill(unfinished)
-        write_manifest(unfinished)
-        for path in [*unfinished.rglob("*"), unfinished]:
-            flush(path)
-        old = unfinished.with_name(unfinished.name + "-old")
-        if folder.exists():
-            folder.rename(old)
-        unfinished.rename(folder)
-        flush(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+PREFIX = "checkpoint-"
 
 
 def save_checkpoint(run: Path, step: int, fill: Callable[[Path], None], keep: int) -> Path:
     """Writes a checkpoint and removes the oldest beyond `keep`."""
     folder = run / f"{PREFIX}{step:07d}"
     try:
-        write_folder(folder, fill)
+        with whole_folder(folder) as unfinished:
+            fill(unfinished)
+            write_manifest(unfinished)
     except (OSError, SafetensorError) as error:
         others = [path.name for path in checkpoints(run)]
         left = f"{others[-1]} is as it was" if others else "there is no other"
@@ -127,29 +105,3 @@ def fault_of(folder: Path) -> str | None:
         if sha256(path) != checksum:
             return f"{name} is not what was written"
     return None
-
-
-def write_manifest(folder: Path) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    entries = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        for path in files
-    }
-    (folder / MANIFEST).write_text(json.dumps({"files": entries}, indent=1) + "\n", encoding="utf-8")
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def flush(path: Path) -> None:
-    """To the disk itself: after a power cut a rename may be there, and what was renamed not."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

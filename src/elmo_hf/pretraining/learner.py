@@ -11,12 +11,12 @@ import math
 
 import numpy as np
 import torch
-from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate import Accelerator
 from torch import Tensor, nn
 
-from elmo_hf import ElmoForPreTraining
 from elmo_hf.corpus.windows import Window
 from elmo_hf.model.modeling_elmo import States
+from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.pretraining.optimizers import (
     PretrainingOptimizer,
     RowGradient,

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator  # type: ignore[import-untyped]
-from tqdm import tqdm  # type: ignore[import-untyped]
+from accelerate import Accelerator
+from tqdm import tqdm
 
 LOG = "log.jsonl"
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import get_scheduler
 

@@ -27,12 +27,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
+from tqdm.auto import tqdm
 
 from elmo_hf.corpus.sentences import Corpus
 from elmo_hf.embedding.embedder import batches
-from elmo_hf.embedding.job import evaluating
-from elmo_hf.loading import load_model, load_tokenizer
+from elmo_hf.loading import evaluating
 from elmo_hf.model.modeling_elmo import States
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
@@ -131,24 +130,6 @@ def perplexity(
             carried = after if states == "carried" else None
             bar.update(sum(row.shape[-1] for row in window))
     return judge.verdict(corpus, text.sentences, states)
-
-
-def load_language_model(
-    name: str | Path, needs_softmax: bool = True
-) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
-    """The language model of a folder, or of a name on the Hub, and its tokenizer.
-
-    Args:
-        name: the folder, or the name.
-        needs_softmax: refuse a model without a softmax; otherwise it gets a random one.
-    """
-    model, missing = load_model(name, ElmoForPreTraining, needs="elmo.")
-    if needs_softmax and missing:
-        raise ValueError(
-            f"{name} has no softmax, so it gives vectors but predicts no words; convert it together with its "
-            "softmax file, or train one."
-        )
-    return model, load_tokenizer(name)
 
 
 def _check(model: Any, tokenizer: Any, states: str, numbers: dict[str, Any]) -> None:

@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import Any, NoReturn
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs  # type: ignore[import-untyped]
-from accelerate.utils import gather_object  # type: ignore[import-untyped]
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import gather_object
 from safetensors import SafetensorError
 
 from elmo_hf.pretraining.settings import Settings

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from elmo_hf.pretraining.checkpoints import MANIFEST, write_folder
-from elmo_hf.pretraining.perplexity import load_language_model
+from elmo_hf.files import whole_folder
+from elmo_hf.loading import load_language_model
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def ship(source: str, target: Path, *, half: bool = False, code: bool = False, s
         check_range(source, model)
         model.half()
 
-    def write(folder: Path) -> None:
+    with whole_folder(target) as folder:
         model.save_pretrained(folder, max_shard_size=shards)
         tokenizer.save_pretrained(folder)
         edit(folder / "config.json", dtype="float32")
@@ -52,9 +52,6 @@ def ship(source: str, target: Path, *, half: bool = False, code: bool = False, s
                 path.unlink()
             for name in ("config.json", "tokenizer_config.json"):
                 edit(folder / name, auto_map=None)
-
-    write_folder(target, write)
-    (target / MANIFEST).unlink()  # it is for runs that are taken up again
 
 
 def check_range(source: str, model: torch.nn.Module) -> None:

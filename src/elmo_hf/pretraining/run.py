@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import torch
-from accelerate.utils import gather_object  # type: ignore[import-untyped]
+from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
@@ -32,7 +32,8 @@ from transformers.utils import logging as transformers_logging
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.vocabulary import Vocabulary
 from elmo_hf.corpus.windows import AuditLog, Begun, Encoder, Plan, Window, Windows, cut_audit, merge_states
-from elmo_hf.pretraining.checkpoints import checkpoints, find_checkpoint, save_checkpoint, write_folder
+from elmo_hf.files import whole_folder, write_manifest
+from elmo_hf.pretraining.checkpoints import checkpoints, find_checkpoint, save_checkpoint
 from elmo_hf.pretraining.learner import Learner, is_finite
 from elmo_hf.pretraining.log import Watch
 from elmo_hf.pretraining.perplexity import perplexity
@@ -237,7 +238,7 @@ class Pretraining:
         if self.judged_at != self.step:
             self.evaluate()
         self.save()
-        self.together.by_main(lambda: write_folder(self.folder / "final", self._write_model))
+        self.together.by_main(self._write_final)
         with self.together.noticing():
             self.watch.note("end", step=self.step, words=self.words)
         self.together.raise_faults()
@@ -298,6 +299,11 @@ class Pretraining:
         numbers = {name: getattr(self, name) for name in ("step", "words", "epoch", "judged_at")}
         progress = numbers | {"settings": asdict(self.settings), "place": place}
         (folder / "training" / "progress.json").write_text(json.dumps(progress) + "\n", encoding="utf-8")
+
+    def _write_final(self) -> None:
+        with whole_folder(self.folder / "final") as folder:
+            self._write_model(folder)
+            write_manifest(folder)
 
     def _write_model(self, folder: Path) -> None:
         self.model.save_pretrained(folder)

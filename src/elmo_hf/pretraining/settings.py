@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from elmo_hf import ElmoConfig
+from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.pretraining.optimizers import OptimizerSettings
 
 

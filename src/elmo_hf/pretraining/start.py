@@ -5,9 +5,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoTokenizer
 from elmo_hf.corpus.vocabulary import Vocabulary
-from elmo_hf.pretraining.perplexity import load_language_model
+from elmo_hf.loading import load_language_model, special_ids
+from elmo_hf.model.configuration_elmo import ElmoConfig
+from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
+from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.pretraining.settings import Settings
 
 
@@ -41,15 +43,6 @@ def fresh_model(settings: Settings) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
     tokenizer = ElmoTokenizer(settings.vocab, settings.max_characters_per_token, splitter)
     config = settings.model_config(tokenizer.vocab_size, **special_ids(tokenizer))
     return ElmoForPreTraining(config), tokenizer
-
-
-def special_ids(tokenizer: ElmoTokenizer) -> dict[str, int]:
-    return {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "unk_token_id": tokenizer.unk_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
 
 
 def with_vocabulary(

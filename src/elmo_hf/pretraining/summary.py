@@ -24,7 +24,7 @@ import torch
 import transformers
 
 from elmo_hf.corpus.vocabulary import Vocabulary
-from elmo_hf.hub.facts import describe_model
+from elmo_hf.loading import describe_model
 from elmo_hf.pretraining.checkpoints import checkpoints
 from elmo_hf.pretraining.plot import read_log
 from elmo_hf.pretraining.settings import Settings, default_of, flags
