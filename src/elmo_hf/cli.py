@@ -17,15 +17,16 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from elmo_hf.pretraining.perplexity import Perplexity
+from elmo_hf.errors import one_sentence
+
+if TYPE_CHECKING:
+    from elmo_hf.pretraining.perplexity import Perplexity
 
 # Each command imports for itself what it runs, so that none waits for another's h5py, matplotlib or server.
 
@@ -61,7 +62,7 @@ def convert(
     Files are known by their content, whatever their names: the weights, options.json, a softmax, a
     vocabulary, a table of word vectors.
     """
-    with _one_sentence_errors():
+    with one_sentence("elmo-hf"):
         from elmo_hf.convert.bilm import convert_from_bilm, convert_to_bilm
 
         logging.basicConfig(format="%(message)s")
@@ -89,7 +90,7 @@ def vectors(
 
     A word that occurs more than once is compared with itself.
     """
-    with _one_sentence_errors():
+    with one_sentence("elmo-hf"):
         from elmo_hf import TINY, ElmoModel
         from elmo_hf.demo.terminal import comparisons, numbers, read
         from elmo_hf.loading import load
@@ -127,7 +128,7 @@ def embed(
 
     `accelerate launch -m elmo_hf.cli embed ...` shares the work out to several processes.
     """
-    with _one_sentence_errors():
+    with one_sentence("elmo-hf"):
         from transformers.utils import logging as transformers_logging
 
         from elmo_hf import TINY
@@ -182,7 +183,7 @@ def vocab(
 
     The words must be split as in training: say --raw and --split-sentences here if you do there.
     """
-    with _one_sentence_errors():
+    with one_sentence("elmo-hf"):
         from tqdm.auto import tqdm
 
         from elmo_hf.corpus.source import Source
@@ -241,7 +242,7 @@ def perplexity(
     progress: Annotated[bool, typer.Option(help="Show tokens a second and the time left.")] = True,
 ) -> None:
     """Tell how well a language model predicts a text, forward and backward, by the full softmax."""
-    with _one_sentence_errors():
+    with one_sentence("elmo-hf"):
         import torch
         from transformers.utils import logging as transformers_logging
 
@@ -271,7 +272,7 @@ def perplexity(
             _print_perplexity(found, language_model.config.vocab_size)
 
 
-def _print_perplexity(found: Perplexity, vocab_size: int) -> None:
+def _print_perplexity(found: "Perplexity", vocab_size: int) -> None:
     typer.echo(
         f"{found.sentences:,} sentences, {found.tokens:,} tokens in each direction (words, and a boundary a "
         f"sentence).\n{found.unknown:.2%} of the words are <UNK>. Softmax over all {vocab_size:,} words; "
@@ -300,7 +301,7 @@ def export(
     ] = False,
 ) -> None:
     """Write a model as ONNX, with its tokenizer, once onnxruntime gave the vectors that torch gives."""
-    with _one_sentence_errors():
+    with one_sentence("elmo-hf"):
         from transformers.utils import logging as transformers_logging
 
         from elmo_hf.export.onnx import export_onnx
@@ -321,7 +322,7 @@ def plot(
     ] = None,
 ) -> None:
     """Draw the course of a pretraining run: training loss, held-out perplexity, words a second."""
-    with _one_sentence_errors():
+    with one_sentence("elmo-hf"):
         from elmo_hf.pretraining.plot import draw, log_path, read_log
 
         path = log_path(run)
@@ -343,7 +344,7 @@ def card(
     ] = None,
 ) -> None:
     """Write a model card from facts.yaml and the results of commands; none with a hole is written."""
-    with _one_sentence_errors():
+    with one_sentence("elmo-hf"):
         from elmo_hf.hub.card import write_card
         from elmo_hf.hub.facts import record_sources
 
@@ -367,7 +368,7 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go; send nothing.")] = False,
 ) -> None:
     """Upload a checkpoint with its code, card and results to the Hub, as one commit or not at all."""
-    with _one_sentence_errors():
+    with one_sentence("elmo-hf"):
         from huggingface_hub.utils import logging as hub_logging
         from transformers.utils import logging as transformers_logging
 
@@ -411,21 +412,12 @@ def demo(
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> None:
     """Open a page on this machine: type sentences, pick a word, see where it is used in the same way."""
-    with _one_sentence_errors():
+    with one_sentence("elmo-hf"):
         from elmo_hf import TINY
         from elmo_hf.demo import free_port, load, serve
 
         port = free_port(port=port)  # before the models are read
         serve(load(model or TINY, tagger), port=port, browser=browser, tell=typer.echo)
-
-
-@contextmanager
-def _one_sentence_errors() -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        typer.echo(f"elmo-hf: {error}", err=True)
-        raise typer.Exit(1) from None
 
 
 if __name__ == "__main__":  # `accelerate launch -m elmo_hf.cli`
