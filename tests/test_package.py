@@ -1,0 +1,77 @@
+"""The package's face: importing it is quick, its names are all there, and the Auto classes know ELMo."""
+
+import ast
+import json
+import subprocess
+import sys
+
+import pytest
+
+import elmo_hf
+from tests.helpers.paths import REPOSITORY
+
+HEAVY = ("torch", "transformers", "numpy", "datasets", "h5py", "matplotlib")
+
+
+def run(program: str) -> str:
+    """What a program prints in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import elmo_hf",
+        "from elmo_hf.cli import app\napp(['--help'], standalone_mode=False)",
+    ],
+)
+def test_the_import_and_the_help_wait_for_no_library(program):
+    loaded = run(f"{program}\nimport sys, json; print(json.dumps(sorted(sys.modules)))").splitlines()[-1]
+    assert not set(HEAVY) & set(json.loads(loaded))
+
+
+def test_every_public_name_is_there():
+    for name in elmo_hf.__all__:
+        assert getattr(elmo_hf, name) is not None
+    assert set(elmo_hf.__all__) <= set(dir(elmo_hf))
+    with pytest.raises(AttributeError, match="has no attribute 'ElmoForPoetry'"):
+        elmo_hf.ElmoForPoetry  # noqa: B018
+
+
+def test_type_checkers_see_the_names_that_programs_get():
+    """The imports under TYPE_CHECKING and the table of lazy imports are the same."""
+    tree = ast.parse((REPOSITORY / "src" / "elmo_hf" / "__init__.py").read_text(encoding="utf-8"))
+    [block] = [node for node in tree.body if isinstance(node, ast.If)]
+    declared = {alias.name: node.module for node in block.body for alias in node.names}
+    assert declared.pop("kernels") == "elmo_hf"
+    assert declared == {name: f"elmo_hf.{module}" for name, module in elmo_hf._MODULES.items()}
+    assert {"TINY", "kernels", *declared} == set(elmo_hf.__all__)
+
+
+LOADS = (
+    "tokenizer = AutoTokenizer.from_pretrained(elmo_hf.TINY); model = AutoModel.from_pretrained(elmo_hf.TINY)"
+)
+AUTO = "from transformers import AutoModel, AutoTokenizer"
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        f"import elmo_hf\n{AUTO}",
+        f"{AUTO}\nimport elmo_hf",
+        "import elmo_hf\nfrom transformers import AutoTokenizer\nfrom transformers import AutoModel",
+        f"import elmo_hf, importlib.util\nimportlib.util.find_spec('transformers')\n{AUTO}",
+        "from transformers import AutoConfig\nimport elmo_hf\n" + AUTO,
+        "import transformers\nimport elmo_hf\nfrom transformers import pipeline\n" + AUTO,
+        f"import elmo_hf\nfrom elmo_hf import ElmoModel\n{AUTO}",
+        f"from elmo_hf.model.modeling_elmo_tagging import ElmoForTokenClassification\nimport elmo_hf\n{AUTO}",
+        f"from elmo_hf.embedding.embedder import Embedder\nimport elmo_hf\n{AUTO}",
+        f"import elmo_hf\nimport transformers.modeling_utils\n{AUTO}",
+        f"import elmo_hf\nimport transformers.models.bert.modeling_bert\n{AUTO}",
+    ],
+)
+def test_the_auto_classes_know_elmo_whatever_is_imported_first(imports):
+    shown = "print(type(model).__name__, type(tokenizer).__name__)"
+    assert run(f"{imports}\n{LOADS}\n{shown}") == "ElmoModel ElmoTokenizer\n"
