@@ -252,7 +252,7 @@ def test_a_visit(site, visit, layers):
     expected = load(site.folder / "model", site.folder / "tagger").tag("\n".join(SENTENCES))
     shown = page.evaluate(
         "[...document.querySelectorAll('#tags .highlighted')].map("
-        "token => [...token.querySelectorAll('.text, .label')].map(part => part.textContent.trim()))"
+        "token => [...token.querySelectorAll('.text, .label')].map(node => node.textContent.trim()))"
     )
     assert shown == [[text, label] for text, label in expected if label]
 

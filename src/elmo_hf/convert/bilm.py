@@ -273,9 +273,9 @@ def pair_up(config: ElmoConfig, arrays: Arrays) -> Pairs:
 
 
 def load(folder: Path) -> ElmoModel | ElmoForPreTraining:
-    """The whole model of a folder: missing weights are an error, weights without a place a warning.
+    """The model of a folder. Missing weights are an error, weights that the format cannot hold a warning.
 
-    Unlike `elmo_hf.loading`, it never asks the Hub, and it says which weights the format cannot hold.
+    Unlike `elmo_hf.loading`, it never asks the Hub, and it reports such weights.
     """
     content = read_json(folder / "config.json")
     if not isinstance(content, dict) or content.get("model_type") != ElmoConfig.model_type:
