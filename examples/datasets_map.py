@@ -1,7 +1,7 @@
-"""A column of vectors for a dataset's texts, by `datasets.map`.
+"""A column of vectors for the texts of a data set, by `datasets.map`.
 
 python examples/datasets_map.py --model my-elmo --data reviews.jsonl --output my-vectors
-datasets.load_from_disk("my-vectors")[0]["vectors"]    # a list for each word
+datasets.load_from_disk("my-vectors")[0]["vectors"]    # (words, dim)
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""ELMo inside sentence-transformers: words in their context, and their mean as the sentence's vector.
+"""ELMo in sentence-transformers: a sentence's vector is the mean of its words' vectors.
 
 python examples/sentence_transformers_module.py --model my-elmo --output my-sentences
-SentenceTransformer("my-sentences", trust_remote_code=True)    # this file lies in that folder, too
+SentenceTransformer("my-sentences", trust_remote_code=True)    # the folder has a copy of this file
 """
 
 import argparse
@@ -17,7 +17,7 @@ from elmo_hf import TINY, ElmoModel, ElmoTokenizer
 
 
 class ElmoWords(InputModule):
-    """Texts to words, and each word to the average of its layers."""
+    """A text's words, each as the average of its layers."""
 
     def __init__(self, folder: str) -> None:
         super().__init__()
@@ -25,9 +25,8 @@ class ElmoWords(InputModule):
         self.tokenizer = ElmoTokenizer.from_pretrained(folder)
 
     def preprocess(self, inputs: list[str], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
-        return dict(
-            self.tokenizer([(prompt or "") + text for text in inputs], padding=True, return_tensors="pt")
-        )
+        texts = [(prompt or "") + text for text in inputs]
+        return dict(self.tokenizer(texts, padding=True, return_tensors="pt"))
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         inputs = {name: features[name] for name in self.tokenizer.model_input_names}
@@ -40,11 +39,10 @@ class ElmoWords(InputModule):
         shutil.copy(__file__, output_path)
 
     @classmethod
-    def load(cls, model_name_or_path: str, **place: Any) -> "ElmoWords":
+    def load(cls, model_name_or_path: str, **kwargs: Any) -> "ElmoWords":
         names = ("subfolder", "token", "cache_folder", "revision", "local_files_only")
-        return cls(
-            cls.load_dir_path(model_name_or_path, **{name: place[name] for name in names if name in place})
-        )
+        download = {name: kwargs[name] for name in names if name in kwargs}
+        return cls(cls.load_dir_path(model_name_or_path, **download))
 
 
 def main() -> None:
@@ -59,5 +57,7 @@ def main() -> None:
     print(model.similarity(vectors, vectors))
 
 
-if __name__ == "__main__":  # by its name, which is written into the folder, and not as "__main__"
+if (
+    __name__ == "__main__"
+):  # imported, since the folder stores the module's name, which must not be "__main__"
     importlib.import_module("sentence_transformers_module").main()

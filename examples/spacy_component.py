@@ -1,7 +1,7 @@
-"""ELMo in a spaCy pipeline: `doc.tensor` has a row for each token, of spaCy's own tokens and sentences.
+"""ELMo in a spaCy pipeline: `doc.tensor` has a row for each of spaCy's tokens.
 
 python examples/spacy_component.py --model my-elmo --output my-pipeline
-import spacy_component; spacy.load("my-pipeline")    # the import makes "elmo" known to spaCy
+import spacy_component; spacy.load("my-pipeline")    # the import registers "elmo" with spaCy
 """
 
 import argparse
@@ -19,7 +19,7 @@ from elmo_hf import TINY, ElmoModel, ElmoTokenizer
 
 @Language.factory("elmo", assigns=["doc.tensor"])
 class ElmoTensor:
-    """The average of a word's layers in its sentence, or in the whole text if there are no sentences."""
+    """Each token's average of layers in its sentence, or in the whole text if spaCy marked no sentences."""
 
     def __init__(self, nlp: Language, name: str) -> None:
         self.name = name
@@ -53,7 +53,7 @@ def main() -> None:
     options = parser.parse_args()
     nlp = spacy.blank("en")
     nlp.add_pipe("sentencizer")
-    nlp.add_pipe("elmo").from_disk(options.model)  # what it writes is an ELMo's folder, and what it reads
+    nlp.add_pipe("elmo").from_disk(options.model)  # `to_disk` writes such a folder, too
     nlp.to_disk(options.output)
     doc = nlp("He didn't sit on the bank. The bank lent him money.")
     for token, vector in zip(doc, doc.tensor, strict=True):

@@ -1,7 +1,7 @@
-"""The demo as a Space: the same page as `elmo-hf demo`, for everyone.
+"""The demo as a Space on the Hub: the same page as `elmo-hf demo`.
 
-ELMO_MODEL and ELMO_TAGGER, variables of the Space, name folders in it or models on the Hub. Without the first
-it is elmo-tiny, without the second there are no labels.
+The Space's variables ELMO_MODEL and ELMO_TAGGER name folders in it or models on the Hub. The default is
+elmo-tiny and no labels.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Folders of bilm-tf's files as people publish them, and what tests ask of both sides of the conversion."""
+"""Folders of bilm-tf's files as people publish them, and checks of conversions."""
 
 import json
 import re
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from elmo_hf import ElmoConfig
-from elmo_hf.convert import ElmoError, convert_from_bilm
+from elmo_hf.convert import convert_from_bilm
+from elmo_hf.errors import ElmoError
 from tests.helpers.reference import random_softmax, random_weights, write_hdf5
 
 VOCABULARY = ["<S>", "</S>", "<UNK>", "the", ".", "cat", "Zürich", "日本語"]
@@ -19,7 +20,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def write_source(folder: Path, content: dict, seed: int = 0, softmax: bool = False, **weights: Any) -> Path:
-    """A folder as people publish it: options and weights, and a softmax with its vocabulary if asked for."""
+    """A folder of options and weights as people publish it, optionally with a softmax and its vocabulary."""
     folder.mkdir(parents=True)
     is_words = "char_cnn" not in content
     vocab_size = len(VOCABULARY) if is_words else None
@@ -73,12 +74,12 @@ def refused(sources: list[Path], *words: str) -> str:
 
 
 def settings(folder: Path) -> dict:
-    """The config without the place it was read from."""
+    """The config without the folder that it was read from."""
     return {**ElmoConfig.from_pretrained(folder).to_dict(), "_name_or_path": None}
 
 
 def change(path: Path, name: str, new: Callable[[np.ndarray], Any]) -> None:
-    """Replaces one dataset by what `new` makes of it."""
+    """Replace one dataset by the result of `new`."""
     with h5py.File(path, "a") as file:
         array = file[name][()]
         del file[name]

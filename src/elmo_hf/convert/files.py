@@ -1,92 +1,123 @@
-"""Which file is what, and a folder that is written whole or not at all."""
+"""Files from anywhere: whether they can be read, and which of them is what.
 
-import logging
-from collections.abc import Iterable, Sequence
+    roles = {"weights": "weights (HDF5 with 'RNN_0')", "options": "options (.json with 'lstm')"}
+    files = recognise([Path("published-elmo")], roles, role_of)    # role_of(path) -> "weights", ... or None
+    files.get("weights")
+
+Published files have all sorts of names, so a format tells the role of a file by its content. This module
+knows no format; each format brings its roles and its `role_of`.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from elmo_hf.convert.hdf5 import NotJson, check_readable, is_folder, is_hdf5, read_json, top_names
-from elmo_hf.errors import ElmoError
+from elmo_hf.errors import ElmoError, reason_of
 
-logger = logging.getLogger(__name__)
+MAX_JSON_BYTES = 1_000_000
+VOCABULARY = "vocabulary"  # the role of a .txt file that was named alone, whatever its name
 
-
-@dataclass
-class Files:
-    weights: Path
-    options: Path
-    softmax: Path | None
-    vocabulary: Path | None
-    table: Path | None
-    table_is_named: bool
-
-    def log(self) -> None:
-        for role in ("weights", "options", "softmax", "vocabulary", "table"):
-            if getattr(self, role) is not None:
-                logger.info("%s: %s", role, getattr(self, role))
+RoleOf = Callable[[Path], str | None]
 
 
-def recognise(sources: Sequence[Path]) -> Files:
-    """Sorts files by what is in them. In a folder other files do not matter; a file named by itself must."""
-    named = [(role_of_named(path, sources), path) for path in sources if not is_folder(path)]
-    found: list[tuple[str | None, Path]] = []
-    faults: list[ElmoError] = []
-    for path in (path for folder in sources if is_folder(folder) for path in list_files(folder)):
+class NotJson(ElmoError):
+    """A .json file without JSON in it."""
+
+
+def is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # no permission; `check_readable` says so
+        return False
+
+
+def check_readable(path: Path) -> None:
+    """Raise one error for a missing file, another for a folder, and another for lacking permission."""
+    try:
+        if not path.exists():
+            raise ElmoError(f"{path} does not exist; check its name.")
+        if not path.is_file():
+            raise ElmoError(f"{path} is not a file; give the file itself.")
+        path.open("rb").close()
+    except OSError as error:
+        raise ElmoError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+
+
+def read_json(path: Path) -> Any:
+    check_readable(path)
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise NotJson(
+            f"{path} has more than {MAX_JSON_BYTES:,} bytes, too many for options; give another file."
+        )
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise NotJson(f"{path} is not JSON ({reason_of(error)}); download or write it again.") from None
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """The files of a format, each with its role."""
+
+    sources: Sequence[Path]  # files and folders that the caller named
+    roles: Mapping[str, str]  # role -> its description
+    named: list[tuple[str, Path]]  # files that the caller named
+    listed: list[tuple[str, Path]]  # files in the folders that the caller named
+    not_json: list[NotJson]  # errors of .json files in those folders
+
+    def get(self, role: str) -> Path | None:
+        """The file with this role, or None. Two files with one role are an error."""
+        return _only(role, [*self.named, *self.listed])
+
+    def get_named(self, role: str) -> Path | None:
+        return _only(role, self.named)
+
+    def missing(self, role: str) -> ElmoError:
+        """The error of a needed file that is not there."""
+        if self.not_json and ".json" in self.roles[role]:  # one of those files may have been meant for it
+            return self.not_json[0]
+        places = ", ".join(map(str, self.sources)) or "no files at all"
+        return ElmoError(f"there are no {self.roles[role]} in {places}; name the file.")
+
+
+def recognise(sources: Sequence[Path], roles: Mapping[str, str], role_of: RoleOf) -> Recognised:
+    """Sort files by their roles. Other files may lie in a folder; a file that is named must have a role."""
+    named = [(_role_of_named(path, sources, roles, role_of), path) for path in sources if not is_folder(path)]
+    listed: list[tuple[str, Path]] = []
+    not_json: list[NotJson] = []
+    for path in (path for folder in sources if is_folder(folder) for path in _list_files(folder)):
         try:
-            found.append((role_of(path), path))
-        except NotJson as fault:  # it may be anything, unless the options are not found elsewhere
-            faults.append(fault)
-
-    weights, options, softmax, vocabulary = (
-        pick(role, [*named, *found]) for role in ("weights", "options", "softmax", "vocabulary")
-    )
-    table = pick("table", named)
-    among = ", ".join(map(str, sources)) or "no files at all"
-    if weights is None:
-        raise ElmoError(f"there are no weights (HDF5 with 'RNN_0') in {among}; name the file.")
-    if options is None:
-        faults.append(ElmoError(f"there are no options (.json with 'lstm') in {among}; name the file."))
-        raise faults[0]
-    return Files(weights, options, softmax, vocabulary, table or pick("table", found), table is not None)
+            role = role_of(path)
+        except NotJson as error:  # it matters only if the options are not found elsewhere
+            not_json.append(error)
+            continue
+        if role is not None:
+            listed.append((role, path))
+    return Recognised(sources, roles, named, listed, not_json)
 
 
-def list_files(folder: Path) -> list[Path]:
+def _list_files(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if path.is_file())
     except OSError as error:
         raise ElmoError(f"{folder} cannot be read ({error.strerror}); check its permissions.") from None
 
 
-def role_of(path: Path) -> str | None:
-    kind = path.suffix.lower()
-    if kind in (".hdf5", ".h5") or is_hdf5(path):
-        names = top_names(path)
-        roles = {"weights": "RNN_0" in names, "softmax": "softmax" in names, "table": names == {"embedding"}}
-        return next((role for role, fits in roles.items() if fits), None)
-    if kind == ".json":
-        content = read_json(path)
-        return "options" if isinstance(content, dict) and "lstm" in content else None
-    return "vocabulary" if kind == ".txt" and "vocab" in path.name.lower() else None
-
-
-def role_of_named(path: Path, sources: Sequence[Path]) -> str:
+def _role_of_named(path: Path, sources: Sequence[Path], roles: Mapping[str, str], role_of: RoleOf) -> str:
     check_readable(path)
     role = role_of(path)
-    if role is None and [other for other in sources if other.suffix.lower() == ".txt"] == [path]:
-        role = "vocabulary"
+    if role is None and [source for source in sources if source.suffix.lower() == ".txt"] == [path]:
+        role = VOCABULARY
     if role is None:
-        raise ElmoError(
-            f"{path} is no part of an ELMo; give weights (HDF5 with 'RNN_0'), a softmax (with 'softmax'), a "
-            "word table (with only 'embedding'), options (.json with 'lstm') or a vocabulary (.txt)."
-        )
+        *descriptions, last = roles.values()
+        raise ElmoError(f"{path} is not a file of an ELMo; give {', '.join(descriptions)} or {last}.")
     return role
 
 
-def pick(role: str, candidates: Iterable[tuple[str | None, Path]]) -> Path | None:
+def _only(role: str, candidates: Sequence[tuple[str, Path]]) -> Path | None:
     paths = list({path.resolve(): path for candidate, path in candidates if candidate == role}.values())
     if len(paths) > 1:
         raise ElmoError(f"{' and '.join(map(str, paths))} each look like the {role}; give only one.")
     return paths[0] if paths else None
-
-
-# ---- all or nothing

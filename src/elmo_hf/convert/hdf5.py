@@ -1,76 +1,39 @@
-"""HDF5 and JSON files from anywhere, read without trusting them.
+"""HDF5 files from anywhere, read without trusting them.
 
     with Hdf5Arrays(path) as arrays:
         arrays.check_array("softmax/b", (793471,))
         arrays.read_into(tensor, "softmax/b")
 
-HDF5 can do far more than hold arrays: it can point at other files, promise terabytes in a hundred bytes, or
-run in circles. Opening refuses all of that and takes no memory for any array; `check_array` compares shapes,
-still before any number is read; `read_into` reads in blocks and refuses numbers that are no weights.
+An HDF5 file may refer to other files, declare terabytes in a hundred bytes, or contain itself. Opening
+refuses all of that and allocates no array; `check_array` compares shapes before any number is read;
+`read_into` reads in blocks and refuses NaN, infinity and what float32 cannot hold.
 """
 
-import json
 import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import torch
 
+from elmo_hf.convert.files import check_readable
 from elmo_hf.errors import ElmoError, reason_of
 
 MAX_NAMES = 10_000
 MAX_DEPTH = 8
-# A file may promise this much more than it is long: more is compressed beyond anything that was ever learnt.
+# The arrays may be this many times larger than the file: trained weights do not compress better.
 MAX_GROWTH = 16
 ALWAYS_ALLOWED_BYTES = 64 << 20
 BLOCK_OF_NUMBERS = 1 << 24
-MAX_JSON_BYTES = 1_000_000
 
 Shape = tuple[int, ...]
 
 
-def is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # behind a closed door: `check_readable` says so
-        return False
-
-
-def check_readable(path: Path) -> None:
-    """A missing file, a folder or a closed door, told apart."""
-    try:
-        if not path.exists():
-            raise ElmoError(f"{path} does not exist; check its name.")
-        if not path.is_file():
-            raise ElmoError(f"{path} is not a file; give the file itself.")
-        path.open("rb").close()
-    except OSError as error:
-        raise ElmoError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
-
-
-class NotJson(ElmoError):
-    """A .json file that is none."""
-
-
-def read_json(path: Path) -> Any:
-    check_readable(path)
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise NotJson(
-            f"{path} has more than {MAX_JSON_BYTES:,} bytes, too many for options; give another file."
-        )
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise NotJson(f"{path} is not JSON ({reason_of(error)}); download or write it again.") from None
-
-
 @contextmanager
 def damage_in(place: str) -> Iterator[None]:
-    """Whatever the HDF5 library raises over a broken file becomes one sentence."""
+    """Turn whatever the HDF5 library raises for a broken file into one sentence."""
     try:
         yield
     except ElmoError:
@@ -90,7 +53,7 @@ def is_hdf5(path: Path) -> bool:
 
 
 def top_names(path: Path) -> set[str]:
-    """The names at the top of an HDF5 file, which tell what it is; none if there are too many."""
+    """The names at the top of an HDF5 file, which tell its role; the empty set if there are too many."""
     with damage_in(str(path)), _opened(path) as file:
         return set(file) if len(file) <= MAX_NAMES else set()
 
@@ -110,7 +73,7 @@ class Hdf5Arrays:
         with damage_in(str(path)):
             self._file = _opened(path)
             try:
-                self._datasets = self._walk()
+                self._datasets = self._collect()
                 self._check_bytes()
             except BaseException:
                 self._file.close()
@@ -129,18 +92,18 @@ class Hdf5Arrays:
     def shape(self, name: str) -> Shape | None:
         return self._datasets[name].shape if name in self._datasets else None
 
-    # ---- nothing but arrays
+    # ---- opening: nothing but arrays
 
-    def _walk(self) -> dict[str, h5py.Dataset]:
-        """Every dataset, by links that stay inside the file. The bounds also end a walk in a circle."""
+    def _collect(self) -> dict[str, h5py.Dataset]:
+        """Every dataset, by links that stay inside the file. The limits also end a walk in a circle."""
         datasets: dict[str, h5py.Dataset] = {}
-        groups, seen = [("", self._file)], 0
+        groups, num_names = [("", self._file)], 0
         while groups:
             prefix, group = groups.pop()
-            seen += len(group)
-            if seen > MAX_NAMES:
+            num_names += len(group)
+            if num_names > MAX_NAMES:
                 raise ElmoError(
-                    f"{self.path} holds more than {MAX_NAMES} names, so it is no ELMo; give another."
+                    f"{self.path} holds more than {MAX_NAMES} names, too many for an ELMo; give another file."
                 )
             for name in group:
                 member = self._follow(group, name, prefix + name)
@@ -153,8 +116,8 @@ class Hdf5Arrays:
     def _follow(self, group: h5py.Group, name: str, full_name: str) -> h5py.Group | h5py.Dataset:
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
-            kind = "an external" if isinstance(link, h5py.ExternalLink) else "a soft"
-            raise self._error(full_name, f"is {kind} link, which a weights file has no use for")
+            link_type = "an external" if isinstance(link, h5py.ExternalLink) else "a soft"
+            raise self._error(full_name, f"is {link_type} link, which is not allowed in a weights file")
         with damage_in(self._place(full_name)):
             member = group[name]
         if isinstance(member, h5py.Group):
@@ -165,27 +128,27 @@ class Hdf5Arrays:
         return member
 
     def _check_bytes(self) -> None:
-        """What the arrays will take in memory is really in the file."""
-        promised = 0
+        """Raise if the arrays would take far more memory than the file has bytes."""
+        declared = 0
         for name, dataset in self._datasets.items():
             with damage_in(self._place(name)):
-                promised += self._promised_bytes(name, dataset)
+                declared += self._declared_bytes(name, dataset)
         size = self.path.stat().st_size
-        if promised > MAX_GROWTH * size + ALWAYS_ALLOWED_BYTES:
+        if declared > MAX_GROWTH * size + ALWAYS_ALLOWED_BYTES:
             raise ElmoError(
-                f"{self.path} has {size:,} bytes but promises datasets of {promised:,}; export it again "
+                f"{self.path} has {size:,} bytes but declares datasets of {declared:,}; export it again "
                 "without compression."
             )
 
-    def _promised_bytes(self, name: str, dataset: h5py.Dataset) -> int:
+    def _declared_bytes(self, name: str, dataset: h5py.Dataset) -> int:
         if dataset.is_virtual or dataset.external:
             raise self._error(name, "keeps its numbers in other files")
         if not _is_allocated(dataset):
-            raise self._error(name, f"promises shape {dataset.shape}, but its numbers were never written")
+            raise self._error(name, f"declares shape {dataset.shape}, but its numbers were never written")
         chunk = math.prod(dataset.chunks or (0,))
         return dataset.dtype.itemsize * max(math.prod(dataset.shape or ()), chunk)
 
-    # ---- the right arrays
+    # ---- reading: the right arrays
 
     def check_nothing_else(self, names: Collection[str]) -> None:
         for name in self._datasets:
@@ -194,7 +157,7 @@ class Hdf5Arrays:
                 raise self._error(name, "has no place in the model that the options describe", advice)
 
     def check_array(self, name: str, shape: Shape) -> None:
-        """The file holds this array in this shape; none of its numbers is read for that."""
+        """Raise unless the file holds this array in this shape. None of its numbers is read."""
         advice = "give the options that belong to these weights"
         if name not in self._datasets:
             raise self._error(name, f"of shape {shape} is missing", advice)
@@ -206,29 +169,29 @@ class Hdf5Arrays:
             raise self._error(name, f"must hold float32 numbers, but holds {dtype}", "export it as float32")
 
     def read_into(self, target: torch.Tensor, name: str, first_row: int = 0) -> None:
-        """Fills `target` with as many rows of a checked dataset, a block at a time."""
-        dataset, numbers_in_row = self._datasets[name], target[0].numel()
-        step = max(1, BLOCK_OF_NUMBERS // numbers_in_row)
+        """Fill `target` with rows of a checked array from `first_row` on, a block at a time."""
+        dataset, row_size = self._datasets[name], target[0].numel()
+        step = max(1, BLOCK_OF_NUMBERS // row_size)
         for start in range(0, len(target), step):
-            part = target[start : start + step]
+            block = target[start : start + step]
             with damage_in(self._place(name)):
-                numbers = dataset[first_row + start : first_row + start + len(part)]
-            part.copy_(torch.from_numpy(self._as_float32(name, numbers)))
+                values = dataset[first_row + start : first_row + start + len(block)]
+            block.copy_(torch.from_numpy(self._as_float32(name, values)))
 
-    def _as_float32(self, name: str, numbers: np.ndarray) -> np.ndarray:
-        if not np.isfinite(numbers).all():
+    def _as_float32(self, name: str, values: np.ndarray) -> np.ndarray:
+        if not np.isfinite(values).all():
             raise self._error(
                 name, "holds NaN or infinite values", "take a checkpoint from before they appeared"
             )
         with np.errstate(over="ignore", under="ignore"):
-            exact = numbers.astype(np.float32, copy=False)
-        if not np.array_equal(exact, numbers):
+            rounded = values.astype(np.float32, copy=False)
+        if not np.array_equal(rounded, values):
             raise self._error(
-                name, f"holds {numbers.dtype} values that float32 cannot hold", "round it to float32"
+                name, f"holds {values.dtype} values that float32 cannot hold", "round it to float32"
             )
-        return exact
+        return rounded
 
-    # ---- words for errors
+    # ---- errors
 
     def _place(self, name: str) -> str:
         return f"{self.path}: dataset {name!r}"
@@ -238,7 +201,7 @@ class Hdf5Arrays:
 
 
 def _is_allocated(dataset: h5py.Dataset) -> bool:
-    """Whether every number was written: HDF5 fills what is absent, without a word, with zeros."""
+    """Whether every number was written; HDF5 silently fills what is absent with zeros."""
     if dataset.chunks:
         needed = math.prod(
             -(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)

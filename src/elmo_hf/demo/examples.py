@@ -1,4 +1,4 @@
-"""Sentences to begin with: a word, and a text in which it has several senses."""
+"""Example texts: a word, and sentences in which it has several senses."""
 
 EXAMPLES = {
     "bank": """\

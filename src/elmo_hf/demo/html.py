@@ -1,19 +1,21 @@
-"""The demo's pieces of a page as HTML: the words to click, the table of nearest ones, the map as an SVG.
+"""The parts of the demo's page as HTML: the words to click, the table of nearest words, the map as an SVG.
 
-Pure functions from plain data to a string. Whatever comes from a text or a model is escaped.
+Functions from plain data to a string. Everything that comes from a text or a model is escaped.
 """
 
 from collections.abc import Sequence
 from html import escape
+from itertools import islice
 
 import numpy as np
 
-from elmo_hf.demo.maths import fit, spread
+from elmo_hf.demo.maths import fit, separate
 from elmo_hf.demo.reading import Text
 
-# Colours that also those see apart who see fewer: Okabe and Ito's, darker where white must be read on them.
+# Okabe and Ito's colours, which the colour-blind can tell apart; darker where white text stands on them.
 COLOURS = ("#0072B2", "#C04A00", "#007A58", "#A8467F", "#6F5B00")
-AROUND = 14  # words on each side of the one in question
+GREY = "#555555"
+CONTEXT = 14  # words of a long sentence that are shown on each side of the word
 WIDTH, HEIGHT, RADIUS = 340, 250, 11
 FRAME = (18.0, 18.0, WIDTH - 18.0, HEIGHT - 18.0)  # of the circles' centres
 
@@ -43,33 +45,29 @@ STYLE = """
 
 
 def labels_of(text: Text, occurrences: Sequence[int]) -> dict[int, str]:
-    """How an occurrence is called: by its sentence, `3`, or `3.1`, `3.2` if there are several in it."""
+    """An occurrence's label is its sentence: `3`, or `3.1`, `3.2` if there are several in it."""
     sentences = [text.words[number].sentence for number in occurrences]
-    found: dict[int, str] = {}
-    for place, (number, sentence) in enumerate(zip(occurrences, sentences, strict=True)):
-        several = f".{sentences[: place + 1].count(sentence)}" if sentences.count(sentence) > 1 else ""
-        found[number] = f"{sentence + 1}{several}"
-    return found
+    labels: dict[int, str] = {}
+    for index, (number, sentence) in enumerate(zip(occurrences, sentences, strict=True)):
+        suffix = f".{sentences[: index + 1].count(sentence)}" if sentences.count(sentence) > 1 else ""
+        labels[number] = f"{sentence + 1}{suffix}"
+    return labels
 
 
 def words_html(text: Text, key: str, picked: int | None) -> str:
-    """All sentences; each word can be clicked, those with `key` are marked, the picked one most."""
+    """All sentences. Words are buttons, those with `key` are marked, the picked one most."""
     lines = []
-    number = 0
-    for place, sentence in enumerate(text.sentences):
-        shown = []
-        for form in sentence:
-            word = text.words[number]
-            kind = "picked" if number == picked else "same" if word.key == key else "other"
-            shown.append(
-                f'<button type="button" class="{kind}" data-word="{number}">{escape(form)}</button>'
-                if word.is_word
-                else escape(form)
-            )
-            number += 1
+    words = iter(enumerate(text.words))
+    for index, sentence in enumerate(text.sentences):
+        forms = []
+        for number, word in islice(words, len(sentence)):
+            form = escape(word.form)
+            css = "picked" if number == picked else "same" if word.key == key else "other"
+            button = f'<button type="button" class="{css}" data-word="{number}">{form}</button>'
+            forms.append(button if word.is_word else form)
         lines.append(
-            f'<div class="sentence"><span class="number">{place + 1}</span>'
-            f"<span>{' '.join(shown)}</span></div>"
+            f'<div class="sentence"><span class="number">{index + 1}</span>'
+            f"<span>{' '.join(forms)}</span></div>"
         )
     return _box("\n".join(lines))
 
@@ -77,60 +75,59 @@ def words_html(text: Text, key: str, picked: int | None) -> str:
 def table_html(
     text: Text, rows: Sequence[tuple[int, float]], labels: dict[int, str], groups: dict[int, int]
 ) -> str:
-    """A row for each word: where it is, in its group's colour, its cosine, its sentence."""
-    shown = []
+    """A row for each word: its sentence's number in its group's colour, its cosine, its sentence."""
+    cells = []
     for number, cosine in rows:
-        name = labels.get(number, str(text.words[number].sentence + 1))
-        shown.append(
-            f'<tr data-word="{number}"><td>{_badge(name, groups.get(number))}</td>'
+        label = labels.get(number, str(text.words[number].sentence + 1))
+        cells.append(
+            f'<tr data-word="{number}"><td>{_badge(label, groups.get(number))}</td>'
             f'<td class="cosine">{cosine:.3f}</td><td>{in_context(text, number)}</td></tr>'
         )
     head = '<tr><th scope="col">in</th><th scope="col">cosine</th><th scope="col">sentence</th></tr>'
-    return _box(f"<table><thead>{head}</thead><tbody>{''.join(shown)}</tbody></table>")
+    return _box(f"<table><thead>{head}</thead><tbody>{''.join(cells)}</tbody></table>")
 
 
 def in_context(text: Text, number: int) -> str:
-    """Its sentence, or what of a long one is around it, with the word marked."""
+    """The word's sentence with the word marked; a long sentence is cut around it."""
     word = text.words[number]
     words = text.sentences[word.sentence]
-    start, end = max(0, word.place - AROUND), min(len(words), word.place + AROUND + 1)
-    before, after = words[start : word.place], words[word.place + 1 : end]
-    parts = [
+    start, end = max(0, word.index - CONTEXT), min(len(words), word.index + CONTEXT + 1)
+    segments = [
         "…" if start else "",
-        escape(" ".join(before)),
+        escape(" ".join(words[start : word.index])),
         f"<mark>{escape(word.form)}</mark>",
-        escape(" ".join(after)),
+        escape(" ".join(words[word.index + 1 : end])),
         "…" if end < len(words) else "",
     ]
-    return " ".join(part for part in parts if part)
+    return " ".join(segment for segment in segments if segment)
 
 
 def map_html(
     text: Text,
     occurrences: Sequence[int],
     points: np.ndarray,
-    shares: np.ndarray,
+    variance: np.ndarray,
     groups: Sequence[int],
     picked: int | None,
 ) -> str:
-    """A numbered circle for each occurrence; one that had to make room has a line to its point (words, 2)."""
+    """A numbered circle for each occurrence; a line joins a circle that was moved to its point (words, 2)."""
     labels = labels_of(text, occurrences)
-    true = fit(points, FRAME)
-    places = spread(true, RADIUS + 1, FRAME)
+    fitted = fit(points, FRAME)
+    centres = separate(fitted, RADIUS + 1, FRAME)
     lines, circles = [], []
-    for number, (x, y), (at_x, at_y), group in zip(occurrences, true, places, groups, strict=True):
+    for number, (x, y), (cx, cy), group in zip(occurrences, fitted, centres, groups, strict=True):
         colour = COLOURS[group % len(COLOURS)]
-        if np.hypot(x - at_x, y - at_y) > RADIUS / 2:
-            lines.append(f'<path d="M{x:.1f} {y:.1f}L{at_x:.1f} {at_y:.1f}" stroke="{colour}"/>')
+        if np.hypot(x - cx, y - cy) > RADIUS / 2:
+            lines.append(f'<path d="M{x:.1f} {y:.1f}L{cx:.1f} {cy:.1f}" stroke="{colour}"/>')
         title = escape(" ".join(text.sentences[text.words[number].sentence])[:200])
         ring = ' stroke="#FFC21A" stroke-width="4"' if number == picked else ""
         circles.append(
             f'<g data-word="{number}"><title>{title}</title>'
-            f'<circle cx="{at_x:.1f}" cy="{at_y:.1f}" r="{RADIUS}" fill="{colour}"{ring}/>'
-            f'<text x="{at_x:.1f}" y="{at_y + 4:.1f}" fill="#fff" font-size="{_size(labels[number])}" '
+            f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="{RADIUS}" fill="{colour}"{ring}/>'
+            f'<text x="{cx:.1f}" y="{cy + 4:.1f}" fill="#fff" font-size="{_font_size(labels[number])}" '
             f'font-weight="600" text-anchor="middle">{labels[number]}</text></g>'
         )
-    percent = " and ".join(f"{share:.0%}" for share in shares)
+    percent = " and ".join(f"{share:.0%}" for share in variance)
     word = escape(text.words[occurrences[0]].form)
     return _box(
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Map of the occurrences of {word}">'
@@ -141,18 +138,18 @@ def map_html(
     )
 
 
-def _size(label: str) -> int:
-    return 12 if len(label) < 3 else 10 if len(label) == 3 else 8
-
-
-def _badge(name: str, group: int | None) -> str:
-    colour = "#555555" if group is None else COLOURS[group % len(COLOURS)]
-    return f'<span class="number" style="background: {colour}">{escape(name)}</span>'
-
-
 def message_html(message: str) -> str:
     return _box(f"<p>{escape(message)}</p>")
 
 
-def _box(inside: str) -> str:
-    return f'<div class="elmo">{inside}</div>'
+def _font_size(label: str) -> int:
+    return {1: 12, 2: 12, 3: 10}.get(len(label), 8)
+
+
+def _badge(label: str, group: int | None) -> str:
+    colour = GREY if group is None else COLOURS[group % len(COLOURS)]
+    return f'<span class="number" style="background: {colour}">{escape(label)}</span>'
+
+
+def _box(content: str) -> str:
+    return f'<div class="elmo">{content}</div>'

@@ -1,23 +1,26 @@
 """What the demo reads: a text's sentences, the layers of each word, and a tagger's labels.
 
-    reader = load("my-elmo", "my-tagger")       # folders, or names on the Hub; the tagger may be left out
+    reader = load("my-elmo", "my-tagger")       # folders, or names on the Hub; the tagger is optional
     text = reader.read("He sat on the bank. The bank lent him money.")
     text.words, text.layers, text.note          # a Word each; arrays (words, dim); whether it was cut
     reader.tag("Ann lives in Rome.")            # [("Ann", "PER"), (" lives in ", None), ...]
 
-Texts come from anybody, so there is a limit to their length, and a longer one is cut.
+Anybody may send a text, so its length is limited, and a longer one is cut.
 """
 
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from elmo_hf.embedding.embedder import batches
+from elmo_hf.errors import ElmoError
 from elmo_hf.loading import load as load_checked
 from elmo_hf.loading import load_config
 from elmo_hf.metrics.tags import spans
@@ -26,16 +29,18 @@ from elmo_hf.model.modeling_elmo_tagging import ElmoForTokenClassification
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import split_sentences
 
-MOST_LETTERS, MOST_WORDS = 10_000, 1_000  # of a text
+MAX_CHARACTERS, MAX_WORDS = 10_000, 1_000  # of a text
 BATCH_WORDS = 4096
-KEPT_TEXTS = 8
+CACHED_TEXTS = 8
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Word:
     form: str
     sentence: int
-    place: int  # in its sentence
+    index: int  # in its sentence
 
     @property
     def key(self) -> str:
@@ -44,8 +49,8 @@ class Word:
 
     @property
     def is_word(self) -> bool:
-        """No sign, such as a comma."""
-        return any(letter.isalnum() for letter in self.form)
+        """False for punctuation."""
+        return any(character.isalnum() for character in self.form)
 
 
 @dataclass(frozen=True)
@@ -62,15 +67,11 @@ class Text:
 
     def keys(self) -> list[str]:
         """The different words, the most frequent first, then in the order of the text."""
-        counts: dict[str, int] = {}
-        for word in self.words:
-            if word.is_word:
-                counts[word.key] = counts.get(word.key, 0) + 1
-        return sorted(counts, key=lambda key: -counts[key])
+        return [key for key, _ in Counter(word.key for word in self.words if word.is_word).most_common()]
 
 
 class Reader:
-    """The models behind a page. Several people may ask at once; they are answered one after the other."""
+    """The models behind a page. Calls from several threads run one after another."""
 
     def __init__(
         self,
@@ -84,7 +85,7 @@ class Reader:
         self.tagger = tagger.eval() if tagger is not None else None
         self.tagger_tokenizer = tagger_tokenizer or tokenizer
         self._lock = Lock()
-        self.read = lru_cache(KEPT_TEXTS)(self._read)  # each move of a slider asks for the same text again
+        self.read = lru_cache(CACHED_TEXTS)(self._read)  # each move of a slider reads the same text again
 
     @property
     def num_layers(self) -> int:
@@ -92,98 +93,113 @@ class Reader:
 
     @property
     def mixable(self) -> list[int]:
-        """The layers of one width; without projections the words' own differs."""
+        """The layers of equal width; without an LSTM projection, layer 0 may have another."""
         config = self.model.config
         return list(range(config.projection_dim != config.output_dim, self.num_layers))
 
     def _read(self, text: str) -> Text:
         sentences, note = split(text, self.tokenizer)
         words = [
-            Word(form, number, place)
+            Word(form, number, index)
             for number, sentence in enumerate(sentences)
-            for place, form in enumerate(sentence)
+            for index, form in enumerate(sentence)
         ]
-        with self._lock, torch.inference_mode():
-            return Text(sentences, words, self._layers(sentences), note)
+        rows = self._by_sentence(self.tokenizer, sentences, self._hidden_states)
+        by_sentence = [
+            [layer[: len(sentence)].float().numpy() for layer in layers]
+            for sentence, layers in zip(sentences, rows, strict=True)
+        ]
+        layers = [np.concatenate(layer) for layer in zip(*by_sentence, strict=True)]
+        return Text(sentences, words, layers, note)
 
-    def _layers(self, sentences: list[list[str]]) -> list[np.ndarray]:
-        """Of all words in a row, each (words, dim)"""
-        read: dict[int, list[np.ndarray]] = {}
-        for batch in batches([len(sentence) for sentence in sentences], BATCH_WORDS):
-            encoding = _encode(self.tokenizer, [sentences[number] for number in batch])
-            hidden = self.model(**encoding, output_hidden_states=True, return_dict=True).hidden_states
-            for place, number in enumerate(batch):
-                read[number] = [layer[place, : len(sentences[number])].float().numpy() for layer in hidden]
-        rows = [read[number] for number in range(len(sentences))]
-        return [np.concatenate(layer) for layer in zip(*rows, strict=True)]
+    def _hidden_states(self, encoding: Any) -> Iterable[Any]:
+        """For each row, its layers (words, dim)."""
+        hidden = self.model(**encoding, output_hidden_states=True, return_dict=True).hidden_states
+        return zip(*hidden, strict=True)
 
-    def tag(self, text: str) -> list[tuple[str, str | None]]:
-        """The text in pieces, each with its label or without; a line a sentence."""
-        if self.tagger is None:
-            return []
-        sentences, _ = split(text, self.tagger_tokenizer)
-        names: Any = self.tagger.config.id2label
-        labels: dict[int, list[str]] = {}
+    def _by_sentence(
+        self,
+        tokenizer: ElmoTokenizer,
+        sentences: list[list[str]],
+        run: Callable[[Any], Iterable[Result]],
+    ) -> list[Result]:
+        """The result of `run` for each sentence. Sentences of similar length share a batch."""
+        results: dict[int, Result] = {}
         with self._lock, torch.inference_mode():
             for batch in batches([len(sentence) for sentence in sentences], BATCH_WORDS):
-                encoding = _encode(self.tagger_tokenizer, [sentences[number] for number in batch])
-                for number, row in zip(batch, self.tagger.decode(**encoding).tolist(), strict=True):
-                    labels[number] = [names[label] for label in row[: len(sentences[number])]]
-        lines = [pieces(sentence, labels[number]) for number, sentence in enumerate(sentences)]
-        return [piece for line in lines for piece in [*line, ("\n", None)]][:-1]
+                rows = [sentences[number] for number in batch]
+                encoding = tokenizer(rows, is_split_into_words=True, padding=True, return_tensors="pt")
+                results |= zip(batch, run(encoding), strict=True)
+        return [results[number] for number in range(len(sentences))]
 
-
-def _encode(tokenizer: ElmoTokenizer, sentences: list[list[str]]) -> Any:
-    return tokenizer(sentences, is_split_into_words=True, padding=True, return_tensors="pt")
+    def tag(self, text: str) -> list[tuple[str, str | None]]:
+        """The text in pieces, each with its label or None; one sentence a line."""
+        tagger = self.tagger
+        if tagger is None:
+            return []
+        sentences, _ = split(text, self.tagger_tokenizer)
+        names: Any = tagger.config.id2label
+        rows = self._by_sentence(
+            self.tagger_tokenizer, sentences, lambda encoding: tagger.decode(**encoding).tolist()
+        )
+        labelled: list[tuple[str, str | None]] = []
+        for sentence, row in zip(sentences, rows, strict=True):
+            labelled += pieces(sentence, [names[label] for label in row[: len(sentence)]])
+            labelled.append(("\n", None))
+        return labelled[:-1]
 
 
 def split(text: str, tokenizer: ElmoTokenizer) -> tuple[list[list[str]], str]:
-    """The words of each sentence, of which a line may have several, and a note if the text was too long."""
+    """The words of each sentence (a line may hold several), and a note if the text was too long."""
     note = ""
-    if len(text) > MOST_LETTERS:
-        text, note = text[:MOST_LETTERS], f"The text is cut after {MOST_LETTERS:,} letters."
-    found, room = [], MOST_WORDS
+    if len(text) > MAX_CHARACTERS:
+        text, note = text[:MAX_CHARACTERS], f"The text is cut after {MAX_CHARACTERS:,} letters."
+    sentences, remaining = [], MAX_WORDS
     for sentence in (sentence for line in text.splitlines() for sentence in split_sentences(line)):
         words = tokenizer.tokenize(sentence)
-        if len(words) > room:
-            words, note = words[:room], f"The text is cut after {MOST_WORDS:,} words."
-        room -= len(words)
+        if len(words) > remaining:
+            words, note = words[:remaining], f"The text is cut after {MAX_WORDS:,} words."
+        remaining -= len(words)
         if words:
-            found.append(words)
-    return found, note
+            sentences.append(words)
+    return sentences, note
 
 
 def pieces(words: list[str], labels: list[str]) -> list[tuple[str, str | None]]:
-    """A sentence in labelled and other pieces: spans if the labels are BIO, single words if not."""
+    """A sentence in labelled and other pieces: spans if the labels are BIO, otherwise single words."""
     if all(label == "O" or label[:2] in ("B-", "I-") for label in labels):
-        marked = spans(labels)
+        labelled = spans(labels)
     else:
-        marked = [(label, place, place + 1) for place, label in enumerate(labels) if label != "O"]
-    found: list[tuple[str, str | None]] = []
-    done = 0
-    for kind, start, end in [*marked, (None, len(words), len(words))]:
-        between = " ".join(words[done:start])
-        space = " " if found else ""
+        labelled = [(label, index, index + 1) for index, label in enumerate(labels) if label != "O"]
+    sentence: list[tuple[str, str | None]] = []
+    end = 0
+    for label, start, next_end in [*labelled, (None, len(words), len(words))]:
+        between = " ".join(words[end:start])
+        space = " " if sentence else ""
         if between or (space and start < len(words)):
-            found.append((space + between + (" " if between and start < len(words) else ""), None))
-        if kind is not None:
-            found.append((" ".join(words[start:end]), kind))
-        done = end
-    return found
+            sentence.append((space + between + (" " if between and start < len(words) else ""), None))
+        if label is not None:
+            sentence.append((" ".join(words[start:next_end]), label))
+        end = next_end
+    return sentence
 
 
 # ---- loading
 
 
 def load(model: str | Path, tagger: str | Path | None = None) -> Reader:
-    """From folders, or by names on the Hub."""
-    with_labels = load_tagger(tagger) if tagger is not None else ()
-    return Reader(Path(model).name, *load_checked(model, ElmoModel), *with_labels)
+    """Load a model, and optionally a tagger, from folders or names on the Hub.
+
+    Raises:
+        ElmoError: One of them cannot be loaded, or `tagger` is no `ElmoForTokenClassification`.
+    """
+    tagger_and_tokenizer = load_tagger(tagger) if tagger is not None else ()
+    return Reader(Path(model).name, *load_checked(model, ElmoModel), *tagger_and_tokenizer)
 
 
 def load_tagger(name: str | Path) -> tuple[ElmoForTokenClassification, ElmoTokenizer]:
     if ElmoForTokenClassification.__name__ not in (load_config(name).architectures or []):
-        raise ValueError(
+        raise ElmoError(
             f"{name} holds no ElmoForTokenClassification; --tagger takes a model that labels words, such as "
             "training/finetune_ner.py makes."
         )

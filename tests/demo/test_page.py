@@ -1,4 +1,4 @@
-"""The demo's page in a real browser, as `elmo-hf demo` serves it: what it shows, and whom it asks.
+"""The demo's page in a real browser, as `elmo-hf demo` serves it: what it shows, and its requests.
 
 It needs gradio, playwright (which drives the browser; its own browsers are not used) and chromium
 (`apt-get install chromium`).
@@ -6,6 +6,7 @@ It needs gradio, playwright (which drives the browser; its own browsers are not 
 
 import importlib.util
 import shutil
+import socket
 import subprocess
 import sys
 from itertools import combinations
@@ -14,18 +15,18 @@ import pytest
 import torch
 
 from elmo_hf import ElmoModel, ElmoTokenizer
-from elmo_hf.demo import free_port, load
+from elmo_hf.demo import load
 from elmo_hf.demo.examples import EXAMPLES
-from elmo_hf.demo.reading import MOST_WORDS
-from tests.demo.test_demo import cosine, save_models
+from elmo_hf.demo.reading import MAX_WORDS
+from tests.helpers.demo_models import cosine, save_models
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MISSING = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
 MISSING += [] if CHROMIUM else ["chromium"]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"a browser test needs {' and '.join(MISSING)}")
-PATIENCE = 300_000  # milliseconds; a slow machine is no failure, and a wrong selector must not wait for ever
+TIMEOUT = 300_000  # milliseconds; long enough for a slow machine, and a wrong selector ends the test
 
-# The command, in a process that writes down whatever address it asks for that is not this machine's.
+# The command, in a process that logs each address it asks for that is not this machine's.
 RUNNER = """
 import sys
 from pathlib import Path
@@ -53,10 +54,18 @@ SENTENCES = [
 ]
 
 
+def unused_port():
+    """A port that no other process of the tests picks at the same time, as `free_port` might."""
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return trial.getsockname()[1]
+
+
 class Site:
     def __init__(self, folder):
-        self.folder, self.log = save_models(folder), folder / "asked.txt"
-        self.address = f"http://127.0.0.1:{(port := free_port())}/"
+        self.folder, self.log = save_models(folder), folder / "requests.txt"
+        port = unused_port()
+        self.address = f"http://127.0.0.1:{port}/"
         models = ["--model", str(folder / "model"), "--tagger", str(folder / "tagger")]
         with (folder / "stderr.txt").open("w") as errors:
             self.process = subprocess.Popen(
@@ -76,7 +85,7 @@ class Site:
                 text=True,
             )
         assert self.process.stdout is not None
-        self.said = self.process.stdout.readline()
+        self.printed = self.process.stdout.readline()
 
     def stop(self):
         self.process.terminate()
@@ -88,38 +97,36 @@ def site(tmp_path_factory):
     site = Site(tmp_path_factory.mktemp("site"))
     yield site
     site.stop()
-    assert not site.log.exists(), site.log.read_text()  # it asked for nothing outside
+    assert not site.log.exists(), site.log.read_text()  # no request to another machine
 
 
 @pytest.fixture(scope="module")
 def browser():
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=PATIENCE)
+    expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PATIENCE
-        )
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=TIMEOUT)
         yield browser
         browser.close()
 
 
 @pytest.fixture
 def visit(site, browser):
-    """Opens the page; at the end, nothing has gone wrong in it, and nothing foreign was asked for."""
-    assert site.said == f"The demo is at {site.address} until you press Ctrl-C.\n"
-    pages, wrong = [], []
+    """Open the page; at the end, there were no errors in it and no requests to other machines."""
+    assert site.printed == f"The demo is at {site.address} until you press Ctrl-C.\n"
+    pages, errors = [], []
 
-    def note(request):
+    def check_address(request):
         if not request.url.startswith((site.address, "data:", "blob:")):
-            wrong.append(request.url)
+            errors.append(request.url)
 
     def visit(width=1280, height=900, scheme="light"):
         page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-        page.set_default_timeout(PATIENCE)
-        page.on("request", note)
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.set_default_timeout(TIMEOUT)
+        page.on("request", check_address)
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(site.address)
         page.locator("#map circle").first.wait_for()
         pages.append(page)
@@ -128,7 +135,7 @@ def visit(site, browser):
     yield visit
     for page in pages:
         page.close()
-    assert wrong == []
+    assert errors == []
 
 
 def read(page, text):
@@ -136,44 +143,44 @@ def read(page, text):
     page.locator("#read").click()
 
 
-# ---- what is shown
+# ---- contents
 
 
 @pytest.fixture(scope="module")
 def layers(site):
-    """Of each sentence read alone: layers of words."""
+    """The layers of each sentence, read alone."""
     model, tokenizer = ElmoModel.from_pretrained(site.folder / "model").eval(), ElmoTokenizer()
-    found = []
+    layers = []
     for sentence in SENTENCES:
         with torch.no_grad():
             encoding = tokenizer([sentence.split()], is_split_into_words=True, return_tensors="pt")
-            found.append([layer[0] for layer in model(**encoding, output_hidden_states=True).hidden_states])
-    return found
+            layers.append([layer[0] for layer in model(**encoding, output_hidden_states=True).hidden_states])
+    return layers
 
 
-def expected_rows(layers, weights, picked, is_wanted):
-    """[(sentence, the word in it, cosine)], the nearest first; `picked` is (sentence, place)."""
+def expected_rows(layers, weights, picked, is_candidate):
+    """[(sentence, index of the word in it, cosine)], the nearest first; `picked` is (sentence, index)."""
 
-    def vector(sentence, place):
-        return sum(weight * layer[place] for weight, layer in zip(weights, layers[sentence], strict=True))
+    def vector(sentence, index):
+        return sum(weight * layer[index] for weight, layer in zip(weights, layers[sentence], strict=True))
 
     rows = [
-        (sentence, place, cosine(vector(sentence, place), vector(*picked)))
+        (sentence, index, cosine(vector(sentence, index), vector(*picked)))
         for sentence, text in enumerate(SENTENCES)
-        for place, word in enumerate(text.split())
-        if is_wanted(word) and (sentence, place) != picked
+        for index, word in enumerate(text.split())
+        if is_candidate(word) and (sentence, index) != picked
     ]
     return sorted(rows, key=lambda row: -row[2])[:10]
 
 
 def check_table(page, expected):
-    """The table comes to hold these rows: their sentences, with the word marked, and cosines."""
+    """Wait until the table holds these rows: their sentences, with the word marked, and cosines."""
     from playwright.sync_api import expect
 
     marked = []
-    for sentence, place, _ in expected:
+    for sentence, index, _ in expected:
         words = SENTENCES[sentence].split()
-        marked.append(" ".join([*words[:place], f"[{words[place]}]", *words[place + 1 :]]))
+        marked.append(" ".join([*words[:index], f"[{words[index]}]", *words[index + 1 :]]))
     rows = page.locator("#nearest tbody tr")
     expect(rows).to_have_count(len(expected))
     first = f"{expected[0][2]:.3f}"
@@ -190,7 +197,7 @@ def check_table(page, expected):
     assert [label.split(".")[0] for label, _, _ in shown] == [str(row[0] + 1) for row in expected]
 
 
-FILLS = "[...document.querySelectorAll('#map circle')].map(one => one.getAttribute('fill'))"
+FILLS = "[...document.querySelectorAll('#map circle')].map(circle => circle.getAttribute('fill'))"
 
 
 def is_play(word):
@@ -198,7 +205,7 @@ def is_play(word):
 
 
 def test_a_visit(site, visit, layers):
-    """Sentences are typed, words picked, layers chosen and mixed; table, map and labels follow."""
+    """Type sentences, pick words, choose and mix layers; the table, the map and the labels change."""
     from playwright.sync_api import expect
 
     page = visit()
@@ -242,12 +249,12 @@ def test_a_visit(site, visit, layers):
     page.wait_for_function(f"new Set({FILLS}).size == 4")
 
     # the labels are the tagger's
-    wanted = load(site.folder / "model", site.folder / "tagger").tag("\n".join(SENTENCES))
+    expected = load(site.folder / "model", site.folder / "tagger").tag("\n".join(SENTENCES))
     shown = page.evaluate(
         "[...document.querySelectorAll('#tags .highlighted')].map("
-        "token => [...token.querySelectorAll('.text, .label')].map(part => part.textContent.trim()))"
+        "token => [...token.querySelectorAll('.text, .label')].map(node => node.textContent.trim()))"
     )
-    assert shown == [[text, label] for text, label in wanted if label]
+    assert shown == [[text, label] for text, label in expected if label]
 
     # an example
     page.get_by_role("button", name="light", exact=True).first.click()
@@ -270,8 +277,8 @@ def test_text_that_is_hostile_long_or_empty(visit):
     expect(page.locator("#word input")).to_have_value("document.title (2)")
     assert page.title() == title
     assert page.locator(".elmo img, .elmo script, #tags img").count() == 0
-    read(page, "word " * (MOST_WORDS + 1))
-    expect(page.locator("#note")).to_have_text(f"The text is cut after {MOST_WORDS:,} words.")
+    read(page, "word " * (MAX_WORDS + 1))
+    expect(page.locator("#note")).to_have_text(f"The text is cut after {MAX_WORDS:,} words.")
     expect(page.locator("#map circle")).to_have_count(40)
     expect(page.locator("#map")).to_contain_text("The map has 40 of 1,000 occurrences.")
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
@@ -283,35 +290,35 @@ def test_text_that_is_hostile_long_or_empty(visit):
     expect(page.locator("#map circle")).to_have_count(0)
 
 
-# ---- how it looks
+# ---- appearance
 
 CUT = """() => [...document.querySelectorAll(
-    '.elmo *, [data-testid="block-info"], label, button, h1, h3, p, #text textarea')].filter(one => {
-  const box = one.getBoundingClientRect(), style = getComputedStyle(one);
-  if (!box.width || one.closest('svg') && one.tagName != 'svg') return false;
-  const inside = one.scrollWidth <= one.clientWidth + 1 && one.scrollHeight <= one.clientHeight + 1;
-  return box.left < 0 || box.right > innerWidth || (style.display != 'inline' && !inside && one.clientWidth);
-}).map(one => one.tagName + ' ' + one.id + ' ' + one.textContent.slice(0, 60))"""
+    '.elmo *, [data-testid="block-info"], label, button, h1, h3, p, #text textarea')].filter(node => {
+  const box = node.getBoundingClientRect(), style = getComputedStyle(node);
+  if (!box.width || node.closest('svg') && node.tagName != 'svg') return false;
+  const inside = node.scrollWidth <= node.clientWidth + 1 && node.scrollHeight <= node.clientHeight + 1;
+  return box.left < 0 || box.right > innerWidth || (style.display != 'inline' && !inside && node.clientWidth);
+}).map(node => node.tagName + ' ' + node.id + ' ' + node.textContent.slice(0, 60))"""
 CONTRAST = """() => {
   const channels = colour => colour.match(/[\\d.]+/g).map(Number);
   const light = colour => channels(colour).slice(0, 3).map(c => c / 255)
     .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
     .reduce((sum, c, n) => sum + c * [0.2126, 0.7152, 0.0722][n], 0);
-  const behind = one => {
-    const colour = getComputedStyle(one).backgroundColor, alpha = channels(colour)[3] ?? 1;
-    return alpha > 0 ? colour : one.parentElement ? behind(one.parentElement) : 'rgb(255, 255, 255)';
+  const behind = node => {
+    const colour = getComputedStyle(node).backgroundColor, alpha = channels(colour)[3] ?? 1;
+    return alpha > 0 ? colour : node.parentElement ? behind(node.parentElement) : 'rgb(255, 255, 255)';
   };
   return [...document.querySelectorAll('.elmo p, .elmo td, .elmo mark, .elmo .number, .elmo button, h1, h3')]
-    .map(one => {
-      const [a, b] = [light(getComputedStyle(one).color), light(behind(one))].sort((x, y) => y - x);
+    .map(node => {
+      const [a, b] = [light(getComputedStyle(node).color), light(behind(node))].sort((x, y) => y - x);
       return (a + 0.05) / (b + 0.05);
-    }).reduce((least, one) => Math.min(least, one));
+    }).reduce((least, node) => Math.min(least, node));
 }"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
-def test_nothing_is_cut_and_all_can_be_read(visit, width, scheme):
+def test_nothing_is_cut_and_contrast_suffices(visit, width, scheme):
     page = visit(width, 900 if width > 800 else 800, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.evaluate(CUT) == []
@@ -319,23 +326,23 @@ def test_nothing_is_cut_and_all_can_be_read(visit, width, scheme):
     assert page.evaluate("getComputedStyle(document.querySelector('#words .sentence')).color") == (
         page.evaluate("getComputedStyle(document.querySelector('h1')).color")
     )
-    page.locator("#layer").get_by_text("layer 0").click()  # where all circles would be at one place
+    page.locator("#layer").get_by_text("layer 0").click()  # where all points coincide
     page.get_by_text("All occurrences have one and the same vector here.").wait_for()
     boxes = page.locator("#map circle").evaluate_all(
-        "all => all.map(one => one.getBoundingClientRect()).map(b => [b.left, b.top, b.right, b.bottom])"
+        "all => all.map(node => node.getBoundingClientRect()).map(b => [b.left, b.top, b.right, b.bottom])"
     )
     assert len(boxes) == 8
     left, top, right, bottom = page.locator("#map svg").evaluate(
-        "one => (b => [b.left, b.top, b.right, b.bottom])(one.getBoundingClientRect())"
+        "node => (b => [b.left, b.top, b.right, b.bottom])(node.getBoundingClientRect())"
     )
-    for one, other in combinations(boxes, 2):
-        size = one[2] - one[0]
-        between = ((one[0] - other[0]) ** 2 + (one[1] - other[1]) ** 2) ** 0.5
-        assert between >= 0.9 * size  # the ring of the picked one counts as part of it
+    for first, second in combinations(boxes, 2):
+        size = first[2] - first[0]
+        distance = ((first[0] - second[0]) ** 2 + (first[1] - second[1]) ** 2) ** 0.5
+        assert distance >= 0.9 * size  # the box of the picked circle includes its ring
     for box in boxes:
         assert left <= box[0] < box[2] <= right
         assert top <= box[1] < box[3] <= bottom
     letters = page.locator("#map text").evaluate_all(
-        "all => all.map(one => one.getBoundingClientRect().height)"
+        "all => all.map(node => node.getBoundingClientRect().height)"
     )
     assert min(letters) >= 10

@@ -1,4 +1,4 @@
-"""Models that look words up in a table, and vocabularies: which there are, and which are refused."""
+"""Models with a table of word vectors, and vocabularies: which are converted, and which are refused."""
 
 import json
 from pathlib import Path
@@ -12,16 +12,6 @@ from tests.helpers.bilm_files import VOCABULARY, read_hdf5, refused, settings, w
 from tests.helpers.reference import options, write_hdf5
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return write_source(tmp_path / "source", options())
-
-
-@pytest.fixture
-def language_model(tmp_path: Path) -> Path:
-    return write_source(tmp_path / "language_model", options(), softmax=True)
-
-
 def write_table(folder: Path, rows: int = len(VOCABULARY)) -> Path:
     table = np.random.default_rng(3).normal(size=(rows, 8)).astype(np.float32)
     write_hdf5(folder / "token_embeddings.hdf5", {"embedding": table})
@@ -29,8 +19,8 @@ def write_table(folder: Path, rows: int = len(VOCABULARY)) -> Path:
     return folder / "token_embeddings.hdf5"
 
 
-def test_table_beside_characters_is_left_alone(source: Path, tmp_path: Path) -> None:
-    write_table(source, rows=5)  # it would not even fit
+def test_table_beside_characters_is_ignored(source: Path, tmp_path: Path) -> None:
+    write_table(source, rows=5)  # too small for the vocabulary
     config = ElmoConfig.from_pretrained(convert_from_bilm([source], tmp_path / "target"))
     assert config.token_encoder == "characters"
 
@@ -49,7 +39,7 @@ def test_named_table_replaces_the_characters(
     assert np.array_equal(model.token_encoder.word_embedding.weight.detach(), read_hdf5(table)["embedding"])
     assert (folder / "options.json").read_bytes() == (source / "options.json").read_bytes()
 
-    # The way back writes new options, for the old ones tell of characters.
+    # The original options describe characters, so new ones are written.
     back = convert_to_bilm(folder, tmp_path / "back")
     assert "char_cnn" not in json.loads((back / "options.json").read_text())
     assert read_hdf5(back / "weights.hdf5").keys() == lstm.keys() | {"embedding"}
@@ -57,7 +47,7 @@ def test_named_table_replaces_the_characters(
 
 
 def test_table_for_options_without_characters(tmp_path: Path) -> None:
-    """A table in a file of its own, found in the folder of a model that has nothing else for its words."""
+    """The folder of a word-level model has its table in a separate file."""
     source = write_source(tmp_path / "source", options(word_level=True))
     arrays = read_hdf5(source / "weights.hdf5")
     write_hdf5(source / "table.hdf5", {"embedding": arrays.pop("embedding")})
@@ -65,7 +55,7 @@ def test_table_for_options_without_characters(tmp_path: Path) -> None:
     folder = convert_from_bilm([source], tmp_path / "target")
     table = ElmoModel.from_pretrained(folder).token_encoder.word_embedding.weight
     assert np.array_equal(table.detach(), read_hdf5(source / "table.hdf5")["embedding"])
-    # Both at once leave open which counts.
+    # A second table in the weights is refused.
     write_hdf5(source / "weights.hdf5", {**arrays, "embedding": np.ones((8, 8), np.float32)})
     refused([source], "weights.hdf5", "'embedding'")
 
@@ -84,7 +74,7 @@ def test_softmax_needs_a_vocabulary(language_model: Path) -> None:
 @pytest.mark.parametrize("words", [VOCABULARY[:-1], [*VOCABULARY, "more"], VOCABULARY[1:]])
 def test_vocabulary_of_another_size(language_model: Path, tmp_path: Path, words: list[str]) -> None:
     (language_model / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    if "<S>" not in words:  # it is appended, and then the number is right
+    if "<S>" not in words:  # it is appended, which makes the number right
         convert_from_bilm([language_model], tmp_path / "target")
         return
     refused([language_model], "softmax.hdf5", "'softmax/W'", " 8 ", f" {len(words)} ", "vocab.txt")
@@ -105,5 +95,5 @@ def test_hostile_vocabulary(source: Path, content: bytes, word: str) -> None:
 
 def test_huge_vocabulary(source: Path) -> None:
     with (source / "vocab.txt").open("wb") as file:
-        file.truncate(1 << 40)  # takes no room on the disk, but would in memory
+        file.truncate(1 << 40)  # sparse on the disk, but not in memory
     refused([source], str(source / "vocab.txt"), "too large")

@@ -6,13 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.bilm_files import refused, write_source
+from tests.helpers.bilm_files import refused
 from tests.helpers.reference import options
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return write_source(tmp_path / "source", options())
 
 
 @pytest.mark.parametrize(
@@ -71,10 +66,10 @@ def test_hostile_options_file(source: Path, content: str, words: list[str]) -> N
 def test_wrong_option(source: Path, name: str, value: Any, word: str) -> None:
     content = options()
     *sections, key = name.split(".")
-    place = content
+    section_options = content
     for section in sections:
-        place = place[section]
-    place[key] = value
+        section_options = section_options[section]
+    section_options[key] = value
     (source / "options.json").write_text(json.dumps(content))
     message = refused([source], str(source / "options.json"), f"'{name}'", word)
     assert len(message) < 400 + len(str(source))
@@ -97,8 +92,8 @@ def test_options_that_contradict_each_other(source: Path) -> None:
         ({"filters": ((1, 2_000_000_000),)}, "W_cnn_0"),
     ],
 )
-def test_options_that_promise_more_than_the_file(source: Path, changes: dict, dataset: str) -> None:
-    """It ends at once, because shapes are compared before anything of that size is made."""
+def test_options_for_more_than_the_file_holds(source: Path, changes: dict, dataset: str) -> None:
+    """Shapes are compared before anything of that size is allocated."""
     (source / "options.json").write_text(json.dumps(options(**changes)))
     refused([source], str(source / "weights.hdf5"), dataset)
 
@@ -112,6 +107,6 @@ def test_options_that_promise_more_than_the_file(source: Path, changes: dict, da
         ({"word_level": True}, "'embedding'"),
     ],
 )
-def test_options_that_promise_less_than_the_file(source: Path, changes: dict, dataset: str) -> None:
+def test_options_for_less_than_the_file_holds(source: Path, changes: dict, dataset: str) -> None:
     (source / "options.json").write_text(json.dumps(options(**changes)))
     refused([source], str(source / "weights.hdf5"), dataset)

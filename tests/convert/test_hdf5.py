@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-from elmo_hf.convert import ElmoError, convert_from_bilm
-from elmo_hf.convert import hdf5 as safe_reading
+from elmo_hf.convert import convert_from_bilm, hdf5
+from elmo_hf.errors import ElmoError
 from tests.helpers.bilm_files import (
     VOCABULARY,
     assert_one_sentence,
@@ -27,16 +27,6 @@ from tests.helpers.reference import lstm_path, options, random_softmax, random_w
 Damage = Callable[[h5py.File], None]
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return write_source(tmp_path / "source", options())
-
-
-@pytest.fixture
-def language_model(tmp_path: Path) -> Path:
-    return write_source(tmp_path / "language_model", options(), softmax=True)
-
-
 def test_not_hdf5(source: Path) -> None:
     (source / "weights.hdf5").write_text("version https://git-lfs.github.com/spec/v1\n")
     refused([source], str(source / "weights.hdf5"), "not an HDF5 file")
@@ -48,8 +38,8 @@ def test_missing_and_extra_datasets(source: Path) -> None:
     for name, array in arrays.items():
         if name == "CNN_proj/W_proj":
             continue
-        rest = {other: values for other, values in arrays.items() if other != name}
-        write_hdf5(source / "weights.hdf5", rest)
+        remaining = {other: values for other, values in arrays.items() if other != name}
+        write_hdf5(source / "weights.hdf5", remaining)
         refused([source], str(source / "weights.hdf5"), f"'{name}'", "missing", str(array.shape))
     for name in ("extra", "RNN_2/RNN/B", "CNN/W_cnn_3", "embedding"):
         write_hdf5(source / "weights.hdf5", {**arrays, name: np.zeros(3, np.float32)})
@@ -60,9 +50,10 @@ def test_wrong_shapes(source: Path) -> None:
     arrays = read_hdf5(source / "weights.hdf5")
     for name, array in arrays.items():
         wrong = [array[:-1], array[None], np.concatenate([array, array], -1), np.float32(1)]
-        for other in wrong if array.ndim < 3 else [array.swapaxes(1, 3)[:, :, :-1], array[0]]:
-            write_hdf5(source / "weights.hdf5", {**arrays, name: other})
-            refused([source], str(source / "weights.hdf5"), f"'{name}'", str(array.shape), str(other.shape))
+        for changed in wrong if array.ndim < 3 else [array.swapaxes(1, 3)[:, :, :-1], array[0]]:
+            write_hdf5(source / "weights.hdf5", {**arrays, name: changed})
+            shapes = str(array.shape), str(changed.shape)
+            refused([source], str(source / "weights.hdf5"), f"'{name}'", *shapes)
 
 
 def test_softmax_of_another_model(language_model: Path) -> None:
@@ -99,7 +90,7 @@ def with_value(array: np.ndarray, value: float) -> np.ndarray:
     ],
 )
 @pytest.mark.parametrize("name", ["char_embed", f"{lstm_path(1, 1)}/W_0"])
-def test_numbers_that_are_no_weights(source: Path, name: str, new: Callable, word: str) -> None:
+def test_values_that_are_not_weights(source: Path, name: str, new: Callable, word: str) -> None:
     change(source / "weights.hdf5", name, new)
     refused([source], str(source / "weights.hdf5"), f"'{name}'", word)
 
@@ -144,7 +135,7 @@ def terabytes(file: h5py.File) -> None:
 
 
 def huge_chunk(file: h5py.File) -> None:
-    """A chunk is unpacked whole, however little of it the array shows."""
+    """A chunk is decompressed whole, even if the array covers little of it."""
     chunks = (1 << 25, 1)
     file.create_dataset("char_embed", (261, 1), "f4", chunks=chunks, maxshape=(None, 1), compression="gzip")
     file["char_embed"][:] = 1
@@ -164,7 +155,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "never written": (never_written, "never written"),
     "partly written": (partly_written, "never written"),
     "terabytes": (terabytes, "never written"),
-    "huge chunk": (huge_chunk, "promises datasets of"),
+    "huge chunk": (huge_chunk, "declares datasets of"),
     "named type": (named_type, "'char_embed' is neither group nor dataset"),
 }
 
@@ -179,7 +170,7 @@ def test_hostile_datasets(source: Path, label: str) -> None:
 
 
 def test_compression_bomb(source: Path) -> None:
-    """All of it is there, but it would unpack to a thousand times the file's size."""
+    """Every chunk is written, but the numbers take a thousand times the file's size."""
     rows = 3 << 20
     with h5py.File(source / "weights.hdf5", "a") as file:
         del file["char_embed"]
@@ -188,10 +179,10 @@ def test_compression_bomb(source: Path) -> None:
         )
         file["char_embed"][:] = 0
     size = (source / "weights.hdf5").stat().st_size
-    refused([source], str(source / "weights.hdf5"), f"{size:,}", "promises")
+    refused([source], str(source / "weights.hdf5"), f"{size:,}", "declares")
 
 
-def test_group_that_holds_itself(source: Path) -> None:
+def test_group_that_contains_itself(source: Path) -> None:
     with h5py.File(source / "weights.hdf5", "a") as file:
         file["CNN/again"] = file["/"]
     refused([source], str(source / "weights.hdf5"), "'CNN/again/", "circle")
@@ -200,13 +191,13 @@ def test_group_that_holds_itself(source: Path) -> None:
 def test_too_many_names(source: Path) -> None:
     with h5py.File(source / "weights.hdf5", "a") as file:
         group = file.create_group("many")
-        for number in range(safe_reading.MAX_NAMES):
+        for number in range(hdf5.MAX_NAMES):
             group.create_group(str(number))
-    refused([source], str(source / "weights.hdf5"), f"{safe_reading.MAX_NAMES} names")
+    refused([source], str(source / "weights.hdf5"), f"{hdf5.MAX_NAMES} names")
 
 
 def test_external_links_are_not_followed(source: Path, tmp_path: Path) -> None:
-    """Not even to find out what a file is: the weights here are a link to good ones elsewhere."""
+    """Not even to find the role of a file: the weights here are links to valid ones elsewhere."""
     (source / "weights.hdf5").rename(tmp_path / "good.hdf5")
     with h5py.File(source / "weights.hdf5", "w") as file:
         for name in {path.split("/")[0] for path in random_weights(options(), 0)}:
@@ -224,7 +215,7 @@ def test_truncated_anywhere(language_model: Path) -> None:
 
 
 def test_flipped_bits(source: Path, tmp_path: Path) -> None:
-    """Each damaged file is refused in a sentence or, where a bit of a number was hit, converted."""
+    """Each damaged file is refused in a sentence, or converted if the bit belongs to a number."""
     whole, rng, converted = (source / "weights.hdf5").read_bytes(), random.Random(0), 0
     for _ in range(150):
         damaged = bytearray(whole)
@@ -253,8 +244,8 @@ def outcome(source: Path, target: Path) -> str | None:
 
 
 @contextmanager
-def as_nobody() -> Iterator[None]:
-    """The superuser may read everything, so for a while it is somebody else."""
+def as_other_user() -> Iterator[None]:
+    """Drop the superuser's rights, who may read everything."""
     if os.geteuid() != 0:
         yield
         return
@@ -265,20 +256,20 @@ def as_nobody() -> Iterator[None]:
         os.seteuid(0)
 
 
-@pytest.mark.parametrize("closed", ["weights.hdf5", "options.json", "vocab.txt", "."])
+@pytest.mark.parametrize("unreadable", ["weights.hdf5", "options.json", "vocab.txt", "."])
 @pytest.mark.parametrize("by_name", [True, False])
-def test_closed_doors(closed: str, by_name: bool) -> None:
-    with tempfile.TemporaryDirectory() as folder:  # pytest's own is for its user alone
+def test_lacking_permission(unreadable: str, by_name: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folder is readable by its user only
         Path(folder).chmod(0o755)
         source, place = write_source(Path(folder) / "source", options()), Path(folder) / "place"
         (source / "vocab.txt").write_text("<S>\n</S>\n<UNK>\n")
         place.mkdir()
         place.chmod(0o777)
         sources = sorted(source.iterdir(), reverse=True) if by_name else [source]
-        (source / closed).chmod(0)
-        with as_nobody(), pytest.raises(ElmoError) as caught:
+        (source / unreadable).chmod(0)
+        with as_other_user(), pytest.raises(ElmoError) as caught:
             convert_from_bilm(sources, place / "target")
-        (source / closed).chmod(0o755)
+        (source / unreadable).chmod(0o755)
         assert list(place.iterdir()) == []
-    first = sources[0] if closed == "." else source / closed
+    first = sources[0] if unreadable == "." else source / unreadable
     assert str(caught.value) == f"{first} cannot be read (Permission denied); check its permissions."

@@ -1,6 +1,7 @@
-"""HDF5 -> Transformers -> HDF5 changes no bit of any variant, and what the folder between holds."""
+"""HDF5 -> Transformers -> HDF5 changes no bit of any variant; the Transformers folder; refused models."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,32 +10,30 @@ import numpy as np
 import pytest
 import torch
 
-from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
-from elmo_hf.convert import convert_from_bilm, convert_to_bilm
-from elmo_hf.convert import hdf5 as safe_reading
-from elmo_hf.convert.bilm import options_from_config, softmax_table, weights_table
+from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoForTokenClassification, ElmoModel, ElmoTokenizer
+from elmo_hf.convert import ConversionError, convert_from_bilm, convert_to_bilm, hdf5
+from elmo_hf.convert.bilm import softmax_table, weights_table
+from elmo_hf.convert.options import options_from_config
+from elmo_hf.errors import ElmoError
 from tests.helpers.bilm_files import (
     VOCABULARY,
+    assert_one_sentence,
     assert_same_arrays,
     change,
     read_hdf5,
     settings,
     write_source,
 )
-from tests.helpers.reference import lstm_path, options, random_options, random_weights, write_hdf5
+from tests.helpers.reference import (
+    lstm_path,
+    options,
+    output_dim,
+    random_options,
+    random_weights,
+    write_hdf5,
+)
 
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return write_source(tmp_path / "source", options())
-
-
-@pytest.fixture
-def language_model(tmp_path: Path) -> Path:
-    return write_source(tmp_path / "language_model", options(), softmax=True)
-
-
-# ---- there and back
+# ---- HDF5 -> Transformers -> HDF5
 
 VARIANTS: dict[str, tuple[dict, dict]] = {
     "base": (options(), {}),
@@ -68,7 +67,7 @@ def test_round_trip(label: str, softmax: bool, tmp_path: Path) -> None:
     for name in {"options.json", "vocab.txt"} & {path.name for path in source.iterdir()}:
         assert (back / name).read_bytes() == (source / name).read_bytes()
 
-    # Options written anew describe the same model.
+    # New options describe the same model.
     new = options_from_config(ElmoConfig.from_pretrained(folder))
     (source / "options.json").write_text(json.dumps(new))
     assert settings(convert_from_bilm([source], tmp_path / "again")) == settings(folder)
@@ -77,9 +76,9 @@ def test_round_trip(label: str, softmax: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line_ends",
     [b"\n%s\n", b"\n%s", b"\r\n%s\r\n"],
-    ids=["newline", "last line open", "windows"],
+    ids=["newline", "no newline at the end", "windows"],
 )
-def test_vocabulary_and_options_keep_every_byte(
+def test_vocabulary_and_options_are_copied_byte_for_byte(
     language_model: Path, tmp_path: Path, line_ends: bytes
 ) -> None:
     separator, end = line_ends.split(b"%s")
@@ -95,8 +94,8 @@ def test_vocabulary_and_options_keep_every_byte(
     assert (folder / "options.json").read_bytes() == (back / "options.json").read_bytes() == content
 
 
-def test_numbers_are_where_the_model_reads_them(language_model: Path, tmp_path: Path) -> None:
-    """Bits could survive a round trip at a wrong place."""
+def test_arrays_become_the_right_parameters(language_model: Path, tmp_path: Path) -> None:
+    """A round trip alone would not notice parameters that are swapped."""
     weights = {
         name: torch.from_numpy(array)
         for path in ("weights.hdf5", "softmax.hdf5")
@@ -130,9 +129,9 @@ def test_tables_name_every_parameter_once(seed: int) -> None:
     )
     with torch.device("meta"):
         parameters = ElmoForPreTraining(config).state_dict()
-    rows = [*weights_table(config), *softmax_table(config)]
-    assert {row.parameter for row in rows} == parameters.keys()
-    covered = sum(row.view(parameters).numel() for row in rows)
+    entries = [*weights_table(config), *softmax_table(config)]
+    assert {entry.parameter for entry in entries} == parameters.keys()
+    covered = sum(entry.view(parameters).numel() for entry in entries)
     padding = config.char_embedding_dim if config.token_encoder == "characters" else 0
     assert covered + padding == sum(parameter.numel() for parameter in parameters.values())
 
@@ -149,7 +148,7 @@ def test_published_fixtures(shared_fixtures: Path, tmp_path: Path) -> None:
 
 
 def test_published_token_table(shared_fixtures: Path, tmp_path: Path) -> None:
-    """AllenNLP's cached word vectors, named as a file, take the place of the characters."""
+    """AllenNLP's cached word vectors, named as a file, replace the characters."""
     source = shared_fixtures / "allennlp"
     table = source / "elmo_token_embeddings.hdf5"
     folder = convert_from_bilm([source, table], tmp_path / "transformers")
@@ -162,7 +161,7 @@ def test_published_token_table(shared_fixtures: Path, tmp_path: Path) -> None:
     assert all(weights[name].tobytes() == lstm[name].tobytes() for name in lstm)
 
 
-# ---- what the folder holds
+# ---- the Transformers folder
 
 
 def test_saved_and_loaded_is_equal(language_model: Path, tmp_path: Path) -> None:
@@ -173,7 +172,7 @@ def test_saved_and_loaded_is_equal(language_model: Path, tmp_path: Path) -> None
     assert settings(tmp_path / "second") == settings(first)
     for name, parameter in model.state_dict().items():
         assert parameter.equal(again.state_dict()[name]), name
-    # Without its options.json the folder still becomes the same files.
+    # The folder has no options.json and still becomes the same files.
     assert_same_arrays(
         convert_to_bilm(tmp_path / "second", tmp_path / "back") / "weights.hdf5",
         language_model / "weights.hdf5",
@@ -194,7 +193,7 @@ def test_config_comes_from_options_and_tokenizer(language_model: Path, tmp_path:
     assert config.use_skip_connections
 
 
-def test_options_left_out_have_their_defaults(source: Path, tmp_path: Path) -> None:
+def test_missing_options_have_defaults(source: Path, tmp_path: Path) -> None:
     write_hdf5(source / "weights.hdf5", random_weights(options(n_highway=0), 0))
     content = {
         "lstm": {"dim": 12, "projection_dim": 8, "n_layers": 2, "cell_clip": 0},
@@ -238,6 +237,123 @@ def test_compressed_weights(source: Path, tmp_path: Path) -> None:
 
 
 def test_reading_in_blocks(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(safe_reading, "BLOCK_OF_NUMBERS", 100)
+    monkeypatch.setattr(hdf5, "BLOCK_OF_NUMBERS", 100)
     convert_to_bilm(convert_from_bilm([source], tmp_path / "target"), tmp_path / "back")
     assert_same_arrays(tmp_path / "back" / "weights.hdf5", source / "weights.hdf5")
+
+
+# ---- Transformers -> bilm: what is refused or left out
+
+
+def not_written(folder: Path, *words: str) -> None:
+    """Writing the folder as bilm fails with a sentence that holds these words, and leaves no file."""
+    place = folder.parent / "place"
+    place.mkdir()
+    with pytest.raises(ElmoError) as caught:
+        convert_to_bilm(folder, place / "target")
+    assert list(place.iterdir()) == []
+    place.rmdir()
+    assert_one_sentence(str(caught.value))
+    for word in (str(folder), *words):
+        assert word in str(caught.value)
+
+
+@pytest.fixture
+def converted(source: Path, tmp_path: Path) -> Path:
+    return convert_from_bilm([source], tmp_path / "converted")
+
+
+def test_folder_without_a_model(converted: Path, tmp_path: Path) -> None:
+    not_written(tmp_path / "absent", "config.json", "does not exist")
+    (converted / "config.json").write_text('{"model_type": "bert"}')
+    not_written(converted, "config.json", "ELMo")
+    (converted / "config.json").write_text("[")
+    not_written(converted, "config.json", "not JSON")
+    (converted / "config.json").write_text('{"model_type": "elmo", "lstm_dim": "many"}')
+    not_written(converted, "lstm_dim")
+
+
+def test_broken_model_files(converted: Path) -> None:
+    weights = (converted / "model.safetensors").read_bytes()
+    (converted / "model.safetensors").write_bytes(weights[:-10])
+    not_written(converted)
+    state = ElmoModel(ElmoConfig.from_pretrained(converted)).state_dict()
+    (converted / "model.safetensors").unlink()
+    torch.save(state, converted / "pytorch_model.bin")  # a pickle could run anything
+    not_written(converted, "safetensors")
+
+
+def test_incomplete_model(converted: Path) -> None:
+    """Transformers would draw the missing weights at random."""
+    model = ElmoModel.from_pretrained(converted)
+    state = model.state_dict()
+    del state["layers.1.bias"]
+    model.save_pretrained(converted, state_dict=state)
+    not_written(converted, "layers.1.bias")
+
+
+@pytest.mark.parametrize("value", [np.nan, 1 + 2**-40])
+def test_numbers_that_float32_cannot_hold(converted: Path, value: float) -> None:
+    model = ElmoModel.from_pretrained(converted).double()
+    model.layers[1].bias.data[1, 5] = value
+    model.save_pretrained(converted)
+    not_written(converted, "layers.1.bias", "float32")
+
+
+def test_half_precision_model(converted: Path, tmp_path: Path) -> None:
+    model = ElmoModel.from_pretrained(converted).bfloat16()
+    model.save_pretrained(converted)
+    back = read_hdf5(convert_to_bilm(converted, tmp_path / "back") / "weights.hdf5")
+    assert np.array_equal(back[f"{lstm_path(1, 0)}/B"], model.layers[0].bias[1].detach().float().numpy())
+
+
+@pytest.mark.parametrize("fault", ["other model", "not JSON", "absent"])
+def test_new_options_replace_wrong_ones(converted: Path, tmp_path: Path, fault: str) -> None:
+    if fault == "other model":
+        (converted / "options.json").write_text(json.dumps(options(cell_clip=5)))
+    elif fault == "not JSON":
+        (converted / "options.json").write_text("[")
+    else:
+        (converted / "options.json").unlink()
+    back = convert_to_bilm(converted, tmp_path / "back")
+    assert json.loads((back / "options.json").read_text()) == options()
+
+
+def test_warm_state_is_left_out_with_a_warning(
+    converted: Path, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "elmo_hf"):
+        convert_to_bilm(converted, tmp_path / "cold")
+        assert "warm" not in caplog.text
+        model = ElmoModel.from_pretrained(converted)
+        model.warm_up("A cat .")
+        model.save_pretrained(converted)
+        back = convert_to_bilm(converted, tmp_path / "back")
+        assert "warm initial state" in caplog.text
+    assert_same_arrays(back / "weights.hdf5", source / "weights.hdf5")
+
+
+def test_output_dim_of_the_softmax(tmp_path: Path) -> None:
+    """Without an LSTM projection the softmax has as many columns as the LSTM has cells."""
+    content = options(dim=5, projection_dim=8)
+    source = write_source(tmp_path / "source", content, softmax=True)
+    model = ElmoForPreTraining.from_pretrained(convert_from_bilm([source], tmp_path / "target"))
+    assert model.lm_head.weight.shape == (len(VOCABULARY), output_dim(content)) == (8, 5)
+
+
+def test_weights_of_a_task_are_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes: dict[str, Any] = {"lstm_dim": 6, "projection_dim": 4, "char_filters": [[1, 4]], "vocab_size": 3}
+    tagger = ElmoForTokenClassification(ElmoConfig(**sizes, num_labels=2, task_word_dim=2))
+    tagger.save_pretrained(tmp_path / "tagger")
+    with caplog.at_level(logging.WARNING, "elmo_hf"):
+        back = convert_to_bilm(tmp_path / "tagger", tmp_path / "back")
+    assert "this format cannot hold" in caplog.text
+    assert "classifier.weight" in caplog.text
+    bias = read_hdf5(back / "weights.hdf5")[f"{lstm_path(1, 0)}/B"]
+    assert np.array_equal(bias, tagger.base_model.layers[0].bias[1].detach())
+
+
+def test_error_has_its_former_name() -> None:
+    assert ConversionError is ElmoError

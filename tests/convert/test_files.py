@@ -1,4 +1,4 @@
-"""Which of the files is what, however they are named, and that a target is written whole or not at all."""
+"""Files are recognised by content, whatever their names; a target is written whole or not at all."""
 
 import json
 import logging
@@ -11,23 +11,12 @@ import numpy as np
 import pytest
 
 from elmo_hf import ElmoConfig, ElmoForPreTraining
-from elmo_hf.convert import ElmoError, convert_from_bilm, convert_to_bilm
-from elmo_hf.convert import hdf5 as safe_reading
-from tests.helpers.bilm_files import VOCABULARY, refused, write_source
-from tests.helpers.reference import options, write_hdf5
+from elmo_hf.convert import convert_from_bilm, convert_to_bilm, hdf5
+from elmo_hf.errors import ElmoError
+from tests.helpers.bilm_files import VOCABULARY, refused
+from tests.helpers.reference import write_hdf5
 
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return write_source(tmp_path / "source", options())
-
-
-@pytest.fixture
-def language_model(tmp_path: Path) -> Path:
-    return write_source(tmp_path / "language_model", options(), softmax=True)
-
-
-# ---- which file is what
+# ---- recognised by content
 
 
 def test_published_names(language_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -39,12 +28,12 @@ def test_published_names(language_model: Path, tmp_path: Path, caplog: pytest.Lo
     }
     files = [(language_model / old).rename(language_model / new) for old, new in names.items()]
     with caplog.at_level(logging.INFO, "elmo_hf"):
-        one_folder = convert_from_bilm([language_model], tmp_path / "folder")
+        from_folder = convert_from_bilm([language_model], tmp_path / "folder")
     assert all(str(path) in caplog.text for path in files)
-    in_any_order = convert_from_bilm(files[::-1], tmp_path / "files")
+    from_files = convert_from_bilm(files[::-1], tmp_path / "files")
     for name in ("model.safetensors", "config.json", "vocab.txt"):
-        assert (one_folder / name).read_bytes() == (in_any_order / name).read_bytes()
-    assert ElmoForPreTraining.from_pretrained(one_folder).config.vocab_size == len(VOCABULARY)
+        assert (from_folder / name).read_bytes() == (from_files / name).read_bytes()
+    assert ElmoForPreTraining.from_pretrained(from_folder).config.vocab_size == len(VOCABULARY)
 
 
 def test_folder_with_other_files(source: Path, tmp_path: Path) -> None:
@@ -59,7 +48,7 @@ def test_folder_with_other_files(source: Path, tmp_path: Path) -> None:
     shutil.copy(source / "options.json", source / "checkpoint" / "options.json")
     write_hdf5(source / "lm_embeddings_0.hdf5", {"0": np.zeros((2, 3), np.float32)})
     with h5py.File(source / "many.hdf5", "w") as file:
-        for name in ("softmax", *range(safe_reading.MAX_NAMES)):
+        for name in ("softmax", *range(hdf5.MAX_NAMES)):
             file.create_group(str(name))
     config = ElmoConfig.from_pretrained(convert_from_bilm([source], tmp_path / "target"))
     assert config.vocab_size == 4
@@ -77,7 +66,7 @@ def test_named_vocabulary_may_have_any_name(language_model: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["weights", "weights.bin", "vocab.txt.weights", "model.H5"])
-def test_hdf5_is_known_by_content(source: Path, tmp_path: Path, name: str) -> None:
+def test_hdf5_is_recognised_by_content(source: Path, tmp_path: Path, name: str) -> None:
     weights = (source / "weights.hdf5").rename(source / name)
     convert_from_bilm([source], tmp_path / "folder")
     convert_from_bilm([weights, source / "options.json"], tmp_path / "files")
@@ -86,8 +75,8 @@ def test_hdf5_is_known_by_content(source: Path, tmp_path: Path, name: str) -> No
 
 
 def test_file_named_twice_is_one_file(source: Path, tmp_path: Path) -> None:
-    roundabout = source / ".." / "source"
-    convert_from_bilm([source, source / "options.json", roundabout / "weights.hdf5"], tmp_path / "target")
+    same_folder = source / ".." / "source"
+    convert_from_bilm([source, source / "options.json", same_folder / "weights.hdf5"], tmp_path / "target")
     assert (tmp_path / "target" / "config.json").is_file()
 
 
@@ -136,7 +125,7 @@ def test_no_sources(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_named_files_must_be_of_use(source: Path) -> None:
+def test_named_files_must_have_a_role(source: Path) -> None:
     other = source / "lm_embeddings_0.hdf5"
     write_hdf5(other, {"0": np.zeros((2, 3), np.float32)})
     refused([source, other], str(other), "RNN_0")
@@ -147,7 +136,7 @@ def test_named_files_must_be_of_use(source: Path) -> None:
     refused([source, source / "absent.hdf5"], "absent.hdf5", "does not exist")
 
 
-# ---- the folder that is written
+# ---- the target
 
 
 @pytest.mark.parametrize("is_file", [True, False])
