@@ -1,4 +1,4 @@
-"""The paper's tables: their arithmetic by hand, what is shown of it, and their plan."""
+"""The paper's tables: their arithmetic by hand, their Markdown and pictures, and their plan."""
 
 import importlib
 import json
@@ -14,6 +14,7 @@ from benchmarks.tables import runs as tables_runs
 from benchmarks.tables.plan import TABLES, TASKS, baseline_of, passes, planned, recipe_flags, run_of
 from benchmarks.tables.published import GAP, PUBLISHED
 from benchmarks.tables.runs import Places
+from elmo_hf.files import write_json
 from tests.helpers.paths import BENCHMARKS
 
 SEEDS = [0, 1, 2]
@@ -150,7 +151,7 @@ def test_what_is_missing_is_empty_and_named():
     text = tables_collect.markdown_of("table1", tables["table1"])
     assert "| SRL, PropBank EWT | f1 | 10,000 | not run | not run | – | – |" in text
     assert "| 42.0 (one seed) | – | – |" in text
-    assert "Nothing of this is measured yet." in tables_collect.markdown_of("figure1", tables["figure1"])
+    assert "No results yet." in tables_collect.markdown_of("figure1", tables["figure1"])
 
 
 def test_results_of_other_settings_do_not_count():
@@ -190,7 +191,7 @@ def test_published_figures_are_shown_with_our_baseline_by_the_same_score():
     row = row_of(tables, "table1", "Coreference, LitBank")
     assert row["baseline"]["mean"] == 30.0
     assert row["published"]["baseline"]["mean"] == 20.0
-    text = tables_collect.beside_others(tables)
+    text = tables_collect.table_with_published(tables)
     figure = PUBLISHED["coref"].figures[0]
     assert (
         f"| Coreference, LitBank | conll_f1_with_singletons | 20.0 (one seed) | {figure.score} "
@@ -212,9 +213,9 @@ def test_an_adapted_biLM_tells_its_perplexities():
     tables = collected(found, [0])
     row = row_of(tables, "adapted", "Sentiment, SST-5", "adapted")
     assert row["adapting"] == {"field": "movies", "words": 12_345, "perplexity": [90.0, 60.0]}
-    assert "adapting" not in row_of(tables, "adapted", "Sentiment, SST-5", "as it is")
+    assert "adapting" not in row_of(tables, "adapted", "Sentiment, SST-5", "not adapted")
     text = tables_collect.markdown_of("adapted", tables["adapted"])
-    assert "Perplexity of the field's held-out text: movies 90.0 → 60.0 by 12,345 words." in text
+    assert "Perplexity of the domain's held-out text: movies 90.0 → 60.0 with 12,345 words." in text
     assert "Perplexity" not in tables_collect.markdown_of("table1", tables["table1"])
 
 
@@ -222,10 +223,8 @@ def test_a_run_with_an_adapted_biLM_keeps_what_its_adapting_told(tmp_path):
     places = tables_runs.Places(None, "my-elmo", tmp_path / "runs", tmp_path / "results", TASKS)
     run = run_of(TASKS, "sst", {"biLM": "adapted"}, 0)
     learnt = {"dev": {}, "test": {}, "epochs": 1, "best_epoch": 1, "seconds": 1, "processor_seconds": 1}
-    tables_runs.write_json(
-        places.folder(run) / "results.json", {"examples": {}, "versions": {}, "runs": {"0": learnt}}
-    )
-    tables_runs.write_json(tmp_path / "runs" / f"{places.adapted(run)}.json", {"rows": [ADAPTING]})
+    write_json(places.folder(run) / "results.json", {"examples": {}, "versions": {}, "runs": {"0": learnt}})
+    write_json(tmp_path / "runs" / f"{places.adapted(run)}.json", {"rows": [ADAPTING]})
     tables_runs.record(places, run)
     (kept,) = (tmp_path / "results" / "tables" / "runs").iterdir()
     assert json.loads(kept.read_text())["adapting"] == ADAPTING
@@ -238,7 +237,7 @@ def test_what_was_adapted_but_did_not_tell_of_it_is_adapted_to_its_end(tmp_path)
     (tmp_path / places.adapted(run) / "final").mkdir(parents=True)
     names = [job.name for job in tables_runs.jobs_of(places, [run])]
     assert names == [places.adapted(run), run.name("my-elmo")]
-    tables_runs.write_json(tmp_path / f"{places.adapted(run)}.json", {"rows": [ADAPTING]})
+    write_json(tmp_path / f"{places.adapted(run)}.json", {"rows": [ADAPTING]})
     assert [job.name for job in tables_runs.jobs_of(places, [run])] == [run.name("my-elmo")]
 
 
@@ -290,7 +289,9 @@ def test_the_readme_shows_what_the_json_says():
     if not all(path.is_file() for path in paths.values()):
         pytest.skip("the tables are not stored")
     tables = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items()}
-    assert tables_collect.filled(readme, tables, TASKS) == readme, "run python -m benchmarks.tables --collect"
+    assert tables_collect.fill_tables(readme, tables, TASKS) == readme, (
+        "run python -m benchmarks.tables --collect"
+    )
     for name in (*TABLES, "budget", "published"):
         assert f"<!-- tables: {name} -->" in readme
 
@@ -370,17 +371,17 @@ def test_recipes_know_these_flags():
 def test_commands_name_no_place_of_this_machine(tmp_path):
     places = Places(tmp_path / "data", str(tmp_path / "my-elmo"), tmp_path / "runs", tmp_path, TASKS)
     for run in planned(TASKS, list(TABLES), list(TASKS), [0]):
-        commands = tables_runs.told(places, run)
+        commands = tables_runs.recorded_commands(places, run)
         assert not any(str(tmp_path) in command for command in commands)
         assert all(
             command.startswith(("python training/", "python -m benchmarks.language_models.domain"))
             for command in commands
         )
         for words in tables_runs.commands_of(places, run):
-            real = tables_runs.resolved(places, words)
+            real = tables_runs.local_command(places, words)
             assert not any(re.match("(.*=)?(DATA|RUNS)/|ELMO$", word) for word in real)
     adapted = run_of(TASKS, "sst", {"biLM": "adapted"}, 0)
-    first, second = tables_runs.told(places, adapted)
+    first, second = tables_runs.recorded_commands(places, adapted)
     assert first == (
         "python -m benchmarks.language_models.domain --model my-elmo "
         "--domains movies=runs/tables/data/movies.txt "

@@ -1,7 +1,6 @@
-"""The runs of tables.py as processes: each once, going on after a kill, and a small whole one."""
+"""The runs of the tables as processes: each once, continued after a kill, and one with a real recipe."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ import pytest
 
 from benchmarks.tables import __main__ as tables
 from benchmarks.tables import runs as tables_runs
-from benchmarks.tables import work as tables_work
 from benchmarks.tables.plan import planned, smoke_plan
 from benchmarks.tables.runs import Places
 
@@ -48,7 +46,7 @@ def call(monkeypatch, capsys):
     """tables.py as a call: how it ended, what it said, and its mistakes."""
 
     def run(*flags):
-        monkeypatch.setattr(sys, "argv", ["tables.py", *map(str, flags)])
+        monkeypatch.setattr(sys, "argv", ["tables", *map(str, flags)])
         code = 0
         try:
             tables.main()
@@ -166,7 +164,7 @@ def test_results_that_were_not_recorded_yet_are_not_made_again(stage):
     )
     run = planned(places.plan, ["table1"], ["ner-wnut"], [0])[0]
     tables_runs.begin(places, run)
-    assert not tables_runs.has_learnt(places, run)
+    assert not tables_runs.is_trained(places, run)
     found = {"dev": {"f1": 0.1}, "test": {"f1": 0.2}, "epochs": 1, "best_epoch": 1}
     found |= {"seconds": 1.0, "processor_seconds": 1.0}
     results = {"runs": {"0": found}, "examples": {}, "versions": {}}
@@ -194,7 +192,7 @@ def test_a_damaged_result_is_named(stage, content):
     path.write_text(content)
     code, _, error = stage("--seeds", "0")
     assert code == 1
-    assert f"{path} is no run's result; remove it, and the run will be done again." in error
+    assert f"{path} is not the result of a run; delete it, and the run will be repeated." in error
 
 
 def test_a_failed_run_is_told_and_the_others_go_on(stage):
@@ -204,7 +202,7 @@ def test_a_failed_run_is_told_and_the_others_go_on(stage):
     first, second = names_of([0])
     assert code == 1
     assert f"{first}: ended with 1: no luck" in out
-    assert error == f"tables.py: 1 failed, see their logs in {stage.folder / 'runs'}: {first}.\n"
+    assert error == f"tables: 1 failed, see their logs in {stage.folder / 'runs'}: {first}.\n"
     assert [path.stem for path in stage.kept.iterdir()] == [second]
 
 
@@ -226,19 +224,19 @@ def test_a_job_waits_for_what_another_makes(tmp_path):
     made = tmp_path / "made"
     script = "import sys, pathlib; pathlib.Path(sys.argv[1]).mkdir()"
     jobs = [
-        tables_work.Job("user", [[sys.executable, "-c", "pass"]], tmp_path / "user.log", needs=made),
-        tables_work.Job("maker", [[sys.executable, "-c", script, str(made)]], tmp_path / "maker.log"),
+        tables_runs.Job("user", [[sys.executable, "-c", "pass"]], tmp_path / "user.log", needs=made),
+        tables_runs.Job("maker", [[sys.executable, "-c", script, str(made)]], tmp_path / "maker.log"),
     ]
     ended = []
-    tables_work.run_jobs(jobs, 2, None, lambda job: ended.append((job.name, job.fault())))
+    tables_runs.run_jobs(jobs, 2, None, lambda job: ended.append((job.name, job.failure())))
     assert ended == [("maker", None), ("user", None)]
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--dry-run"], "name the folder of the data by --data."),
-        (["--data", "/absent"], "tables.py: /absent/ner_wnut17/wnut17train.conll is missing; is /absent the"),
+        (["--dry-run"], "name the folder of the data with --data."),
+        (["--data", "/absent"], "tables: /absent/ner_wnut17/wnut17train.conll is missing; is /absent the"),
         (["--data", "x", "--jobs", "0"], "--jobs must be 1 or more."),
     ],
 )
@@ -253,18 +251,17 @@ def test_a_wrong_call_is_one_sentence(tmp_path, call, flags, message):
 # ---- a whole one
 
 
-def test_a_small_one_with_the_real_recipe(tmp_path):
+def test_a_small_one_with_the_real_recipe(tmp_path, call, monkeypatch):
     folder = tmp_path / "data" / "ner_wnut17"
     folder.mkdir(parents=True)
     text = "Ada\tB-person\nsaw\tO\nthe\tO\nBay\tB-location\n\n" * 60
     for name in ("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"):
         (folder / name).write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "benchmarks.tables", "--smoke", "--data", str(tmp_path / "data")]
-    command += ["--only", "table1", "--tasks", "ner-wnut", "--seeds", "0", "--runs", str(tmp_path / "runs")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    selection = ["--only", "table1", "--tasks", "ner-wnut", "--seeds", "0", "--jobs", "2"]
+    folders = ["--data", tmp_path / "data", "--runs", tmp_path / "runs"]
+    code, output, error = call("--smoke", *selection, *folders)
+    assert (code, error) == (0, ""), output
     rows = json.loads((tmp_path / "runs" / "results" / "table1.json").read_text())["rows"]
     [row] = [row for row in rows if row["elmo"]]
     assert 0 <= row["elmo"]["mean"] <= 100

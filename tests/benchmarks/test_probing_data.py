@@ -1,4 +1,4 @@
-"""The texts of the probes come back as they were written, and damaged or hostile ones end in one sentence."""
+"""The probes' data are read as they were written; damaged and hostile files raise one sentence."""
 
 import tarfile
 
@@ -38,7 +38,7 @@ def test_semcor_as_it_is(probes):
         (8, 9, "recent", "a", ("recent%5:00:00:past:00",)),
         (10, 11, "play", "n", ("play%1:10:03::", "play%1:10:01::")),
     ]
-    with pytest.raises(ValueError, match=r"here, line 2: '<wf what' is not as in SemCor"):
+    with pytest.raises(ValueError, match=r"here, line 2: '<wf what' is not SemCor's format"):
         list(probes.data.semcor_sentences(["<s snum=1>", "<wf what"], "here"))
 
 
@@ -74,16 +74,16 @@ def test_damaged_and_hostile_tars(probes, made, tmp_path, monkeypatch):
         path.write_bytes(bad)
         assert "is damaged" in refused(read, path)
     probe_texts.write_xz(path, "no tar" * 200)
-    assert "is no tar file" in refused(read, path)
+    assert "is not a tar file" in refused(read, path)
     probe_texts.write_tar(path, {"semcor3.0/brown1/tagfiles/br": "<s snum=1>\n</s>\n"})
-    assert "no tagfiles/ with a word whose sense is marked" in refused(read, path)
+    assert "no tagfiles/ with a word that has a sense" in refused(read, path)
     probe_texts.write_tar(path, {"semcor3.0/brown1/tagfiles/br": b"\xff\xfe"})
     assert "is not UTF-8" in refused(read, path)
     path.write_bytes(good)
-    monkeypatch.setattr(probes.data, "MOST_MEMBER", 100)
+    monkeypatch.setattr(probes.data, "MAX_MEMBER", 100)
     assert "more than 100" in refused(read, path)
-    monkeypatch.setattr(probes.data, "MOST_MEMBER", 2**20)
-    monkeypatch.setattr(probes.data, "MOST_TAR", 3000)
+    monkeypatch.setattr(probes.data, "MAX_MEMBER", 2**20)
+    monkeypatch.setattr(probes.data, "MAX_TAR", 3000)
     assert "more than 3,000 bytes" in refused(read, path)
 
 
@@ -113,7 +113,7 @@ def test_damaged_tests_and_inventories(probes, made, tmp_path):
         return refused(probes.data.read_test, folder, "senseval2")
 
     assert "declaration" in said(text.replace("<corpus", '<!DOCTYPE x [<!ENTITY a "b">]><corpus'))
-    assert "no well-formed XML" in said(text[:-20])
+    assert "is not well-formed XML" in said(text[:-20])
     assert "lacks words, lemma" in said(answers="".join(keys.splitlines(keepends=True)[1:]))
     assert "lacks words, lemma" in said(text.replace('pos="NOUN"', 'pos="NUN"', 1))
     assert "8 instances, but its gold file has 9" in said(answers=keys + "d9 play%1:10:01::\n")

@@ -1,4 +1,4 @@
-"""The scripts around elmo-tiny: the 5-gram beside it, other fields' text, and the choice of its shape."""
+"""What is measured around elmo-tiny: the 5-gram baseline, adaptation to domains, the choice of its shape."""
 
 import json
 import lzma
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import report as saving
+from benchmarks import report
 from benchmarks.language_models import domain, kneser_ney
 from benchmarks.speed import shapes
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoTokenizer
@@ -83,8 +83,8 @@ def test_candidates_are_settings_of_pretraining():
     from elmo_hf.pretraining.settings import make_parser, with_type
 
     for candidate in shapes.CANDIDATES.values():
-        flags = shapes.flags_of(candidate)
-        found = vars(make_parser().parse_args(shapes.arguments_of(flags | {"raw": False})))
+        flags = shapes.settings_of(candidate)
+        found = vars(make_parser().parse_args(domain.arguments_of(flags | {"raw": False})))
         for name, value in flags.items():
             if name != "char_filters":
                 assert found[name] == with_type(name, value)
@@ -97,7 +97,7 @@ def test_a_saved_command_tells_no_folders_from_elsewhere(tmp_path):
     (tmp_path / "b.txt").touch()
     files = [f"{tmp_path}/a.txt", f"news={tmp_path}/a.txt,{tmp_path}/b.txt"]
     own = ["--model", "runs/x", "--output", "benchmarks/results/domain.json", "--seed", "1"]
-    told = saving.command("language_models.domain", ["--data", *files, *own])
+    told = report.command("language_models.domain", ["--data", *files, *own])
     assert told == (
         "python -m benchmarks.language_models.domain --data a.txt news=a.txt,b.txt --model runs/x "
         "--output benchmarks/results/domain.json --seed 1"
@@ -105,7 +105,7 @@ def test_a_saved_command_tells_no_folders_from_elsewhere(tmp_path):
 
 
 def test_shapes_are_timed_and_judged(tmp_path, monkeypatch):
-    smoke = Path(shapes.PRETRAIN).parent / "runs" / "smoke.txt"
+    smoke = Path(domain.PRETRAIN).parent / "runs" / "smoke.txt"
     words = sorted({word for line in smoke.read_text(encoding="utf-8").splitlines() for word in line.split()})
     vocab, heldout, output = (tmp_path / name for name in ("vocab.txt", "heldout.txt", "shapes.json"))
     vocab.write_text("\n".join(["<S>", "</S>", "<UNK>", *words]) + "\n", encoding="utf-8")

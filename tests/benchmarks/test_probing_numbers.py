@@ -1,4 +1,4 @@
-"""The probes' classifier, look-up, likeness of layers and pictures, held against other ways to the same."""
+"""The probes' classifier, look-up, similarity of layers and pictures, compared with other computations."""
 
 import math
 import re
@@ -79,7 +79,7 @@ def test_whitening(probes):
 def test_dev_alone_chooses_the_epoch(probes, monkeypatch):
     told = iter([50, 99, 70, 10, 60, 98] + [0] * 100)
     monkeypatch.setattr(probes.tags, "accuracy", lambda *_: next(told))
-    rows = {part: torch.zeros(3, 2) for part in probes.tags.PARTS}
+    rows = {part: torch.zeros(3, 2) for part in probes.tags.SPLITS}
     labels = probes.tags.Labels(["a"], {part: torch.zeros(3, dtype=torch.long) for part in rows})
     assert probes.tags.classify(rows, labels, seed=0) == {"dev": 70, "test": 10, "epoch": 2}
 
@@ -154,12 +154,12 @@ def test_occurrences_of_a_word(probes, semcor):
     assert "'quick'" in refused(probes.layers.find_occurrences, semcor, "quick")
 
 
-def test_some_sentences_follow_the_seed(probes, semcor, monkeypatch):
+def test_a_sample_of_sentences_follows_the_seed(probes, semcor, monkeypatch):
     monkeypatch.setattr(probes.layers, "WORDS", 40)
-    found = probes.layers.some_sentences(semcor, 1)
+    found = probes.layers.sample_sentences(semcor, 1)
     assert 40 <= sum(len(sentence.words) for sentence in found) < 55
-    assert found == probes.layers.some_sentences(semcor, 1)
-    assert found != probes.layers.some_sentences(semcor, 2)
+    assert found == probes.layers.sample_sentences(semcor, 1)
+    assert found != probes.layers.sample_sentences(semcor, 2)
 
 
 def texts_of(figure):
@@ -196,9 +196,9 @@ def test_pictures_are_readable(probes):
     rng = np.random.default_rng(0)
     names = [f"{kind}, layer {layer}" for kind in ("trained", "random weights") for layer in range(3)]
     cka = {"names": names, "cka": rng.random((6, 6)).tolist(), "counts": {"words": 20_000}}
-    said = readable_texts(probes.layers.draw_likeness(cka))
+    said = readable_texts(probes.layers.draw_similarity(cka))
     assert all(name in said for name in names)
-    keys = [*list(probes.names.MEANINGS)[:6], "play%5:00:00:averyverylongheadword:00"]
+    keys = [*list(probes.data.GLOSSES)[:6], "play%5:00:00:averyverylongheadword:00"]
     senses = sorted(range(7)) * 5
     panels = [
         {
@@ -216,9 +216,9 @@ def test_pictures_are_readable(probes):
 
 
 def test_names_of_senses(probes):
-    assert probes.names.sense_name("play%1:10:01::") == "noun: a drama, as a text"
-    assert probes.names.sense_name("bank%1:17:01::") == "noun.object"
-    assert probes.names.sense_name("fun%5:00:00:playful:00") == "adj.all"
-    assert probes.names.sense_name("such%3:44:00::") == "adj.ppl"
-    assert probes.names.sense_name("such%3:99:00::") == "such%3:99:00::"
-    assert len(probes.names.FILES) == 45
+    assert probes.data.sense_name("play%1:10:01::") == "noun: a drama, as a text"
+    assert probes.data.sense_name("bank%1:17:01::") == "noun.object"
+    assert probes.data.sense_name("fun%5:00:00:playful:00") == "adj.all"
+    assert probes.data.sense_name("such%3:44:00::") == "adj.ppl"
+    assert probes.data.sense_name("such%3:99:00::") == "such%3:99:00::"
+    assert len(probes.data.LEXICOGRAPHER_FILES) == 45

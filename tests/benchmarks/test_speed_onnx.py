@@ -1,4 +1,4 @@
-"""benchmarks/export.py runs, and its numbers are of what it says."""
+"""The benchmark of the exported file runs, and all contestants read the same vectors."""
 
 import json
 import sys
@@ -7,21 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-import benchmarks.speed.onnx
-from tests.helpers.paths import BENCHMARKS
+from benchmarks.speed import table
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the export needs `elmo-hf[export]`")
 pytest.importorskip("onnx", reason="the export needs `elmo-hf[export]`")
 
 
 def test_it_runs_and_all_contestants_read_the_same(tmp_path, monkeypatch, capsys, default_kernels):
-    benchmark, vectors = benchmarks.speed.onnx, {}
+    from benchmarks.speed import onnx as benchmark  # imports onnxruntime
+
+    vectors = {}
 
     def remember(name, read):
         def reading(batch):
-            found = read(batch)
-            vectors.setdefault(name, []).append(found)
-            return found
+            output = read(batch)
+            vectors.setdefault(name, []).append(output)
+            return output
 
         return reading
 
@@ -32,13 +33,11 @@ def test_it_runs_and_all_contestants_read_the_same(tmp_path, monkeypatch, capsys
         lambda readers, *rest: measure({n: remember(n, r) for n, r in readers.items()}, *rest),
     )
     output = tmp_path / "new" / "export.json"
-    monkeypatch.setattr(
-        sys, "argv", ["export.py", "--size", "tiny", "--rounds", "1", "--output", str(output)]
-    )
+    monkeypatch.setattr(sys, "argv", ["onnx", "--size", "tiny", "--rounds", "1", "--output", str(output)])
     benchmark.main()
     content = json.loads(output.read_text(encoding="utf-8"))
     assert json.loads(capsys.readouterr().out) == content
-    assert benchmark.table(content).count("\n") == 8
+    assert table.export_table(content).count("\n") == 8
     names = ["torch-readable", "torch-auto", "torch-int8", "onnx", "onnx-int8"]
     for found in content["settings"].values():
         assert list(found) == names
@@ -52,11 +51,3 @@ def test_it_runs_and_all_contestants_read_the_same(tmp_path, monkeypatch, capsys
     assert content["exports"]["onnx"]["bytes"] > content["exports"]["onnx-int8"]["bytes"]
     assert content["torch"] == torch.__version__
     assert content["onnxruntime"] == onnxruntime.__version__
-
-
-@pytest.mark.parametrize("name", ["export", "export-elmo-tiny"])
-def test_the_table_is_that_of_the_json(name):
-    benchmark = benchmarks.speed.onnx
-    content = json.loads((BENCHMARKS / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    readme = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
-    assert f"<!-- export -->\n\n{benchmark.table(content)}\n\n<!-- /export -->" in readme

@@ -32,13 +32,13 @@ def test_averages_of_senses(probes, reader, plain, made, task, layer):
         np.testing.assert_allclose(averages[layer, number], expected[key], atol=1e-5, err_msg=key)
 
 
-def test_averages_do_not_depend_on_the_pieces(probes, reader, task, monkeypatch):
+def test_averages_do_not_depend_on_the_chunks(probes, reader, task, monkeypatch):
     senses = probes.senses.count_senses(task.semcor)
     whole = probes.senses.average_senses(reader, task.semcor, senses)
-    monkeypatch.setattr(probes.vectors, "PIECE_NUMBERS", 20 * 3 * 16)
-    pieces = list(reader.pieces([sentence.words for sentence in task.semcor], ""))
-    assert len(pieces) > 5
-    assert [piece.first for piece in pieces] == [0, *(piece.end for piece in pieces[:-1])]
+    monkeypatch.setattr(probes.vectors, "CHUNK_VALUES", 20 * 3 * 16)
+    chunks = list(reader.chunks([sentence.words for sentence in task.semcor], ""))
+    assert len(chunks) > 5
+    assert [chunk.first for chunk in chunks] == [0, *(chunk.end for chunk in chunks[:-1])]
     np.testing.assert_allclose(probes.senses.average_senses(reader, task.semcor, senses), whole, atol=1e-6)
 
 
@@ -148,9 +148,9 @@ def test_neighbours_without_context(probes, reader, plain, made, semcor):
 def test_a_sentence_in_a_table(probes):
     words = ["He", "did", "n't", "say", ",", "“", "I", "|", "we", "”", "_", "*", "that"]
     words += ["it", "'s", "the", "play", ",", "and", "*"]
-    shown = probes.neighbours.shown({"words": words, "place": words.index("play")})
-    assert shown == "He didn't say, “ I \\| we ” \\_ \\* that it's the **play**, and \\*"
+    text = probes.neighbours.excerpt({"words": words, "place": words.index("play")})
+    assert text == "He didn't say, “ I \\| we ” \\_ \\* that it's the **play**, and \\*"
     long = ["word"] * 50
-    assert probes.neighbours.shown({"words": long, "place": 25}) == (
+    assert probes.neighbours.excerpt({"words": long, "place": 25}) == (
         "… " + "word " * 11 + "**word**" + " word" * 11 + " …"
     )
