@@ -26,8 +26,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS, machine, spread
+from benchmarks.report import RESULTS, ROOT, machine, spread
 from benchmarks.speed.setup_peers import PEERS, python_of
+from benchmarks.speed.weights import write_weights
 from benchmarks.speed.workloads import (
     LSTM_PRODUCTS,
     SETTINGS,
@@ -125,13 +126,6 @@ def choose_text(options: argparse.Namespace) -> tuple[list[list[str]], dict[str,
     return sentences, {**facts, "sha256": fingerprint(sentences)}
 
 
-def write_weights(size: str, folder: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.speed.weights", size, str(folder)]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    if process.returncode:
-        sys.exit(f"No weights could be made:\n{process.stderr}")
-
-
 # ---- one table: a size and a setting
 
 
@@ -215,6 +209,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
+                cwd=ROOT,  # where every Python finds `benchmarks`
                 env=environment(self.threads),
                 start_new_session=True,
             )

@@ -1,9 +1,5 @@
-"""Random weights of one size for all contestants: a Transformers folder, and HDF5 with options.json.
+"""Random weights of one size for all contestants: a Transformers folder, and HDF5 with options.json."""
 
-python -m benchmarks.speed.weights small /tmp/weights
-"""
-
-import sys
 from pathlib import Path
 
 import torch
@@ -18,7 +14,3 @@ def write_weights(size: str, folder: Path) -> None:
     # Without dropout, as in AllenNLP, a training step gives all contestants the same loss.
     ElmoModel(ElmoConfig(**SIZES[size], dropout=0.0)).save_pretrained(folder / "transformers")
     convert_to_bilm(folder / "transformers", folder / "bilm")
-
-
-if __name__ == "__main__":
-    write_weights(sys.argv[1], Path(sys.argv[2]))

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import io
 import json
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -316,6 +317,18 @@ def test_arithmetic_of_the_original():
     assert train == {name: 3 * operations for name, operations in work.items()}
     assert [name for name, *_ in workloads.products("original")] == list(work)
     assert tuple(lstm) == workloads.LSTM_PRODUCTS
+
+
+def test_the_worker_needs_no_package_before_the_contestants_own():
+    """As in the environments of AllenNLP and simple_elmo, which have no elmo_hf."""
+    flags = (
+        "--contestant allennlp --size tiny --setting batch --clock wall --threads 1 --weights x --sentences"
+    )
+    command = [sys.executable, "-S", "-m", "benchmarks.speed.worker", *flags.split(), "/dev/stdin"]
+    process = subprocess.run(
+        command, cwd=BENCHMARKS.parent, env={}, input="[]", capture_output=True, text=True, check=True
+    )
+    assert json.loads(process.stdout) == {"unavailable": "No module named 'torch'"}
 
 
 @pytest.mark.parametrize("name", ["worker", "workloads", "contestants"])
