@@ -487,9 +487,9 @@ def class_of(name):
         variant = name.partition("-")[2].partition("-")[2]
         if variant not in VARIANTS:
             raise Unavailable(
-                f"unknown; there are ours-<kernel>, ours-<kernel>-{', -'.join([*VARIANTS][1:])}"
+                f"unknown; the names are ours-<kernel>, ours-<kernel>-{', -'.join([*VARIANTS][1:])}"
             )
         return VARIANTS[variant]
     if name not in CLASSES:
-        raise Unavailable(f"unknown; there are ours-<kernel>, {', '.join(CLASSES)}")
+        raise Unavailable(f"unknown; the names are ours-<kernel>, {', '.join(CLASSES)}")
     return CLASSES[name]

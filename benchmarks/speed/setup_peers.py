@@ -29,7 +29,7 @@ def main() -> None:
     options = parser.parse_args()
     unknown = set(options.peers) - set(PEERS)
     if unknown:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; the names are {', '.join(PEERS)}")
     failed = [name for name in options.peers or PEERS if not set_up(name, options.python)]
     sys.exit(f"Not set up: {', '.join(failed)}." if failed else 0)
 

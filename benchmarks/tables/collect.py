@@ -104,11 +104,7 @@ def rows_of(name: str, table: Table, measured: Measured) -> list[Result]:
             rows.append(row_of(name, task, variant, measured))
         if name == "table1" and task == "coref":
             runs = [run_of(measured.plan, task, {}, seed) for seed in measured.seeds]
-            gap = {
-                "task": f"GAP, {GAP_TEXTS} texts, by the models of LitBank",
-                "metric": "f1",
-                "paper": None,
-            }
+            gap = {"task": f"GAP, {GAP_TEXTS} texts, by the models of LitBank", "metric": "f1", "paper": None}
             rows.append(rows[-1] | gap | compared(runs, measured, gap_score))
             rows[-1]["published"] = published(GAP, "f1", rows[-1]["baseline"])
     return rows

@@ -38,7 +38,8 @@ class Task:
 
 
 def under(folder: str, **names: str) -> dict[str, tuple[str, ...]]:
-    return {split: tuple(f"DATA/{folder}/{name}" for name in found.split()) for split, found in names.items()}
+    """The files of each split from a string of names."""
+    return {split: tuple(f"DATA/{folder}/{name}" for name in text.split()) for split, text in names.items()}
 
 
 NER = ("NER, CoNLL-2003", 90.15, 92.22)
@@ -71,10 +72,7 @@ TASKS = {
         "NER, WNUT-17",
         "finetune_ner.py",
         under(
-            "ner_wnut17",
-            train="wnut17train.conll",
-            dev="emerging.dev.conll",
-            test="emerging.test.annotated",
+            "ner_wnut17", train="wnut17train.conll", dev="emerging.dev.conll", test="emerging.test.annotated"
         ),
         sizes={},
         train_size=3394,
@@ -283,11 +281,7 @@ TABLES = {
         {"not adapted": {}, "adapted": {"biLM": "adapted"}},
     ),
     "whole": Table(
-        "All training data, on a GPU",
-        ("squad-all", "coref-all"),
-        "test",
-        {"ELMo": {}},
-        needs_gpu=True,
+        "All training data, on a GPU", ("squad-all", "coref-all"), "test", {"ELMo": {}}, needs_gpu=True
     ),
 }
 

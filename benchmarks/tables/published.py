@@ -57,8 +57,7 @@ PUBLISHED = {
         "randomly initialized vectors of the train set's words, since no pretrained ones were available.",
     ),
     "ner-btc": Published(
-        (),
-        "We know of no figure of a system that is trained on these sections and evaluated on this one.",
+        (), "We know of no figure of a system that is trained on these sections and evaluated on this one."
     ),
     "sst": Published(
         (

@@ -33,7 +33,7 @@ def results(tmp_path_factory):
         patch.setattr(speed.signal, "signal", lambda *_: None)  # the handler would stay in the tests' process
         patch.setattr(sys, "argv", ["speed", *arguments])
         speed.main()
-    assert "nothing is left out: unknown; there are ours-<kernel>" in printed.getvalue()
+    assert "nothing is left out: unknown; the names are ours-<kernel>" in printed.getvalue()
     return json.loads(output.read_text())
 
 
@@ -43,13 +43,13 @@ def test_the_json_has_its_numbers(results):
         assert list(result["contestants"]) == ["ours-readable", "torch-lstm"]
         assert list(result["skipped"]) == ["nothing"]
         assert result["text"]["source"] == "made-up words"
-        for found in result["contestants"].values():
-            assert found["ratio"]["min"] <= found["ratio"]["median"] <= found["ratio"]["max"]
-            assert found["words_per_second"]["median"] > 0
-            assert found["peak_memory_mb"] > 50
-            assert 0 < found["share_of_peak"] < 1.5
-            assert found["share_of_peak"] <= found["share_of_roof"]
-            assert len(found["rounds"]) == 2
+        for figures in result["contestants"].values():
+            assert figures["ratio"]["min"] <= figures["ratio"]["median"] <= figures["ratio"]["max"]
+            assert figures["words_per_second"]["median"] > 0
+            assert figures["peak_memory_mb"] > 50
+            assert 0 < figures["share_of_peak"] < 1.5
+            assert figures["share_of_peak"] <= figures["share_of_roof"]
+            assert len(figures["rounds"]) == 2
         ours = result["contestants"]["ours-readable"]
         assert ours["ratio"] == {"median": 1, "min": 1, "max": 1}
 
@@ -122,8 +122,8 @@ def test_what_is_switched_off_in_a_corpus(name, is_sorted, is_cached, weights, r
 
 
 def test_batches_in_order():
-    found = list(contestants.batches_in_order([3, 3, 0, 4, 1, 20, 2], budget=9))
-    assert found == [[0, 1], [3, 4], [5], [6]]
+    batches = list(contestants.batches_in_order([3, 3, 0, 4, 1, 20, 2], budget=9))
+    assert batches == [[0, 1], [3, 4], [5], [6]]
     assert list(contestants.batches_in_order([0, 0], budget=9)) == []
 
 
@@ -190,8 +190,8 @@ def test_errors_by_hand(tmp_path):
     for name, array in arrays.items():
         np.savez(tmp_path / f"{name}.npz", **{"layer 0": array})
         workers.append(SimpleNamespace(name=name, is_elmo=True, ask=lambda line: None))
-    found = speed.differences_from_baseline(workers, tmp_path, "theirs", {})
-    assert found == {"ours": {"layer 0": 0.5, "rms layer 0": 0.1, "largest layer 0": 4.0}}
+    differences = speed.differences_from_baseline(workers, tmp_path, "theirs", {})
+    assert differences == {"ours": {"layer 0": 0.5, "rms layer 0": 0.1, "largest layer 0": 4.0}}
 
 
 def test_a_later_run_replaces_its_own_tables_only(tmp_path):
@@ -230,8 +230,8 @@ def test_tables_between_markers(results):
     assert "Left out: nothing: unknown" in filled
     assert table.fill(filled, results) == filled
     assert table.fill(text, []) == text
-    small = [one | {"size": "small", "contestants": {"allennlp": one["contestants"]["ours-readable"]}}
-             for one in results]  # fmt: skip
+    small = [result | {"size": "small", "contestants": {"allennlp": result["contestants"]["ours-readable"]}}
+             for result in results]  # fmt: skip
     few = table.brief([*results, *small])  # neither the tiny size nor ready ids
     assert "| words/s | allennlp |\n| --- | ---: |\n| small, batch of 32 | " in few
     assert few.endswith(" (1.0 ×) |")
@@ -240,8 +240,8 @@ def test_tables_between_markers(results):
 
 def test_tables_of_results_that_lack_what_came_later(results):
     [old] = json.loads(json.dumps(results))
-    for found in old["contestants"].values():
-        del found["share_of_roof"]
+    for figures in old["contestants"].values():
+        del figures["share_of_roof"]
     old["agreement_with_baseline"] = {"torch-lstm": {"vectors": 1e-6, "largest vectors": 2.0}}
     details = table.details([old])
     assert "of the roof" not in details

@@ -30,16 +30,16 @@ def results(tmp_path_factory):
     return json.loads((folder / "out.json").read_text())
 
 
-def times_in(found):
-    """Every time in the results, wherever it stands."""
-    if isinstance(found, dict):
-        if "median" in found:
-            yield found
-        found = found.values()
-    elif not isinstance(found, list):
+def times_in(content):
+    """Every time in the results, at any depth."""
+    if isinstance(content, dict):
+        if "median" in content:
+            yield content
+        content = content.values()
+    elif not isinstance(content, list):
         return
-    for part in found:
-        yield from times_in(part)
+    for nested in content:
+        yield from times_in(nested)
 
 
 def test_everything_is_measured(results):

@@ -39,15 +39,15 @@ def test_it_runs_and_all_contestants_read_the_same(tmp_path, monkeypatch, capsys
     assert json.loads(capsys.readouterr().out) == content
     assert table.export_table(content).count("\n") == 8
     names = ["torch-readable", "torch-auto", "torch-int8", "onnx", "onnx-int8"]
-    for found in content["settings"].values():
-        assert list(found) == names
-        assert found["torch-readable"]["ratio"] == 1
-        assert all(one["words_per_second"] > 0 for one in found.values())
+    for speeds in content["settings"].values():
+        assert list(speeds) == names
+        assert speeds["torch-readable"]["ratio"] == 1
+        assert all(speed["words_per_second"] > 0 for speed in speeds.values())
     assert list(vectors) == names
     for name in names:
-        for found, wanted in zip(vectors[name], vectors["torch-readable"], strict=True):
+        for output, expected in zip(vectors[name], vectors["torch-readable"], strict=True):
             limit = 0.1 if "int8" in name else 1e-5
-            np.testing.assert_allclose(found, wanted, atol=limit, rtol=0)
+            np.testing.assert_allclose(output, expected, atol=limit, rtol=0)
     assert content["exports"]["onnx"]["bytes"] > content["exports"]["onnx-int8"]["bytes"]
     assert content["torch"] == torch.__version__
     assert content["onnxruntime"] == onnxruntime.__version__

@@ -19,8 +19,8 @@ def probes():
     """The modules of `benchmarks.probing`."""
     from benchmarks.probing import __main__ as main
 
-    found = {name: import_module(f"benchmarks.probing.{name}") for name in MODULES}
-    return SimpleNamespace(main=main, **found)
+    modules = {name: import_module(f"benchmarks.probing.{name}") for name in MODULES}
+    return SimpleNamespace(main=main, **modules)
 
 
 @pytest.fixture(scope="session")
