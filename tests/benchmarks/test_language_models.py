@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import report
 from benchmarks.language_models import domain, kneser_ney
 from benchmarks.speed import shapes
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoTokenizer
@@ -91,18 +90,6 @@ def test_candidates_are_settings_of_pretraining():
                 assert parsed[name] == with_type(name, value)
         assert parsed["char_filters"] == json.loads(flags["char_filters"])
         assert "raw" not in parsed or not parsed["raw"]
-
-
-def test_a_recorded_command_has_no_folder_outside_of_the_repository(tmp_path):
-    (tmp_path / "a.txt").touch()
-    (tmp_path / "b.txt").touch()
-    files = [f"{tmp_path}/a.txt", f"news={tmp_path}/a.txt,{tmp_path}/b.txt"]
-    own = ["--model", "runs/x", "--output", "benchmarks/results/domain.json", "--seed", "1"]
-    recorded = report.command("language_models.domain", ["--data", *files, *own])
-    assert recorded == (
-        "python -m benchmarks.language_models.domain --data a.txt news=a.txt,b.txt --model runs/x "
-        "--output benchmarks/results/domain.json --seed 1"
-    )
 
 
 def test_shapes_are_timed_and_evaluated(tmp_path, monkeypatch):
