@@ -1,16 +1,16 @@
-"""What fine-tuning a language model on a field's text brings: its perplexity before and after (the paper's
+"""What adapting a language model to the text of a domain gains: its perplexity before and after (the paper's
 Table 7).
 
     python -m benchmarks.language_models.domain --model my-elmo \
         --domains movies=reviews.txt.xz tweets=a.conll,b.conll --output benchmarks/results/domain.json
 
-A field's text is a file of words between blanks, a sentence a line, or of columns as in CoNLL's files, whose
-first one is the word; plain, or packed by xz. Its last twentieth is held out, and the rest is read once by
-`pretrain.py --start MODEL`. The vocabulary stays the model's, so both figures are of the same words, and each
-sentence is judged from zero states by the full softmax.
+The text of a domain is a file of tokenized sentences, one a line, or a CoNLL file with the word in the first
+column; plain, or compressed with xz. The last twentieth is held out, and the model is trained on the other
+sentences for one epoch by `pretrain.py --start MODEL`. The vocabulary stays the model's, so both perplexities
+are of the same words; each sentence is evaluated from zero states with the full softmax.
 
-With `--keep FOLDER` the tuned model stays, in FOLDER/NAME/final, and what was cut off goes on after its
-newest checkpoint; tables.py makes its adapted biLMs so.
+With `--keep FOLDER` the adapted model stays in FOLDER/NAME/final, and a run that was interrupted goes on from
+its newest checkpoint; benchmarks.tables makes its adapted biLMs in this way.
 """
 
 import argparse
@@ -19,26 +19,36 @@ import lzma
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import ROOT, command, machine, write_json
+from benchmarks.report import ROOT, command, machine
+from elmo_hf.files import write_json
 
 PRETRAIN = ROOT / "training" / "pretrain.py"
-HELD_OUT = 20  # one sentence in so many
-WINDOW = 20  # words of a row in a step
-RECIPE = ["--optimizer", "adamw", "--loss-scale", "1", "--clip", "1", "--samples", "2048"]
-RECIPE += ["--restart-rows", "0.05", "--shared-reading"]
+HELD_OUT = 20  # one sentence in 20
+WINDOW = 20  # words of a row in a step, the default of pretrain.py
+SETTINGS: dict[str, Any] = {
+    "optimizer": "adamw",
+    "schedule": "linear",
+    "loss_scale": 1,
+    "clip": 1,
+    "samples": 2048,
+    "restart_rows": 0.05,
+    "shared_reading": True,
+    "evaluation_states": "zero",
+    "resume": "auto",
+}
 
 
 def main() -> None:
     options = read_options()
-    with tempfile.TemporaryDirectory() as folder:
-        kept = options.keep or Path(folder)
-        rows = [adapt(name, paths, options, kept) for name, paths in options.domains]
-    told = command("language_models.domain", sys.argv[1:])
-    write_json(options.output, {"command": told, "machine": machine(), "rows": rows})
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        rows = [adapt(name, paths, options, folder) for name, paths in options.domains]
+    content = {"command": command("language_models.domain", sys.argv[1:]), "machine": machine(), "rows": rows}
+    write_json(options.output, content)
     print(f"Wrote {options.output}.")
 
 
@@ -52,17 +62,16 @@ def read_options() -> argparse.Namespace:
     )
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the tuned models stay (nowhere)")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the adapted models stay (nowhere)")
     parser.add_argument("--output", type=Path, required=True)
     return parser.parse_args()
 
 
 def domain(text: str) -> tuple[str, list[Path]]:
-    name, is_there, paths = text.partition("=")
+    name, equals_sign, paths = text.partition("=")
     files = [Path(path) for path in paths.split(",")]
-    missing = [str(path) for path in files if not path.is_file()]
-    if not is_there or missing:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE,FILE with files that are there")
+    if not equals_sign or not all(path.is_file() for path in files):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE,FILE with files that exist")
     return name, files
 
 
@@ -73,9 +82,16 @@ def adapt(name: str, paths: list[Path], options: argparse.Namespace, folder: Pat
     train, heldout = folder / f"{name}.train.txt", folder / f"{name}.txt"
     train.write_text("\n".join(map(" ".join, sentences[:end])) + "\n", encoding="utf-8")
     heldout.write_text("\n".join(map(" ".join, sentences[end:])) + "\n", encoding="utf-8")
-    places = sum(len(words) + 1 for words in sentences[:end])  # for words, and the sentences' bounds
-    steps = options.epochs * places // (options.rows * WINDOW)
-    before, *_, after = judged(train, heldout, folder / name, steps, options)
+    tokens = sum(len(words) + 1 for words in sentences[:end])  # with the sentence boundaries
+    settings = SETTINGS | {
+        "start": options.model,
+        "heldout": heldout,
+        "learning_rate": options.learning_rate,
+        "rows": options.rows,
+        "seed": options.seed,
+        "max_steps": options.epochs * tokens // (options.rows * WINDOW),
+    }
+    before, *_, after = evaluations(pretrain(folder / name, [train], settings))
     row = {
         "domain": name,
         "train_sentences": end,
@@ -90,7 +106,7 @@ def adapt(name: str, paths: list[Path], options: argparse.Namespace, folder: Pat
 
 
 def read_sentences(path: Path, column: int = 0) -> Iterator[list[str]]:
-    """Of a file of columns, the words are in this one."""
+    """The sentences of a text or CoNLL file; `column` is that of the words in the latter."""
     with (
         lzma.open(path, "rt", encoding="utf-8")
         if path.suffix == ".xz"
@@ -110,24 +126,29 @@ def read_sentences(path: Path, column: int = 0) -> Iterator[list[str]]:
             yield words
 
 
-def judged(
-    train: Path, heldout: Path, run: Path, steps: int, options: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """The evaluations of a run: before it, and at its end"""
-    arguments = [sys.executable, str(PRETRAIN), "--start", options.model, "--data", str(train)]
-    arguments += ["--heldout", str(heldout), "--output", str(run), "--evaluation-states", "zero"]
-    for name in ("learning_rate", "rows", "seed"):
-        arguments += [f"--{name}", str(vars(options)[name])]
-    arguments += ["--max-steps", str(steps), "--schedule", "linear", "--resume", "auto", *RECIPE]
-    done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        sys.exit("domain.py: the training failed, see above.")
-    lines = map(json.loads, (run / "log.jsonl").read_text(encoding="utf-8").splitlines())
-    return [
-        {key: line[key] for key in ("forward", "backward", "mean", "tokens", "unknown", "states")}
-        for line in lines
-        if line["kind"] == "evaluation"
-    ]
+def evaluations(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The perplexities before and after a run."""
+    keys = ("forward", "backward", "mean", "tokens", "unknown", "states")
+    return [{key: entry[key] for key in keys} for entry in log if entry["kind"] == "evaluation"]
+
+
+# ---- pretraining as a process
+
+
+def pretrain(output: Path, data: Sequence[str | Path], settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Run training/pretrain.py with these settings; the entries of its log."""
+    arguments = ["--data", *map(str, data), "--output", str(output), *arguments_of(settings)]
+    process = subprocess.run([sys.executable, str(PRETRAIN), *arguments], stdout=subprocess.PIPE, check=False)
+    if process.returncode:
+        sys.exit("the pretraining failed, see above.")
+    return [json.loads(line) for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def arguments_of(settings: dict[str, Any]) -> list[str]:
+    """Options of pretrain.py: switches that are True, and names with values."""
+    switches = [f"--{name}" for name, value in settings.items() if value is True]
+    named = {name: str(value) for name, value in settings.items() if not isinstance(value, bool)}
+    return [*switches, *(argument for name, value in named.items() for argument in (f"--{name}", value))]
 
 
 if __name__ == "__main__":

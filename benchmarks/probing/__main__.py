@@ -8,41 +8,38 @@
 | senses | word sense disambiguation by nearest neighbours, each layer (Table 5) |
 | tags | part of speech by a linear classifier on each layer (Table 6) |
 | neighbours | nearest neighbours of words in context (Table 4) |
-| layers | pictures: how alike layers are, and one word's occurrences by their senses |
+| layers | pictures: the similarity of the layers, and one word's occurrences by their senses |
 
-Everything is measured twice: by the model, and by the same shape with random weights. Beside the JSON stand
-the tables (.md) and the pictures (-layers.png, -map.png); all are written when everything is measured. A
-figure depends on the model, the data and the seed alone, up to the arithmetic of the machine.
+Everything is measured twice: with the model, and with the same shape and random weights. Next to the JSON
+file are the tables (.md) and the pictures (-layers.png, -map.png); all are written at the end. A figure
+depends on the model, the data and the seed alone, up to rounding.
 """
 
 import argparse
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import date
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.probing.data import SEMCOR, read_semcor
 from benchmarks.probing.layers import (
-    draw_likeness,
     draw_map,
+    draw_similarity,
     find_occurrences,
     layers_markdown,
-    new_figure,
     probe_layers,
 )
 from benchmarks.probing.neighbours import neighbours_markdown, probe_neighbours
 from benchmarks.probing.senses import probe_senses, read_task, senses_markdown
 from benchmarks.probing.tags import probe_tags, read_treebank, tags_markdown
-from benchmarks.probing.vectors import Reader, load_reader, random_twin
-from benchmarks.report import command, machine, write_json
+from benchmarks.probing.vectors import Reader, load_reader, random_reader
+from benchmarks.report import command, machine, new_figure, versions
 from benchmarks.speed.worker import peak_memory
-from elmo_hf.files import whole_file
+from elmo_hf.errors import ElmoError, one_sentence
+from elmo_hf.files import whole_file, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,10 +55,8 @@ Probe = Callable[[Sequence[Reader]], dict[str, Any]]
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
-    try:
+    with one_sentence("benchmarks.probing"):
         run(options, sys.argv[1:] if arguments is None else arguments)
-    except (ValueError, OSError) as error:
-        sys.exit(f"probes.py: {error}")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -71,10 +66,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--probes", nargs="+", choices=TITLES, default=list(TITLES), metavar="NAME", help=", ".join(TITLES)
     )
-    parser.add_argument("--word", default="play", help="whose occurrences `layers` draws (play)")
+    parser.add_argument("--word", default="play", help="the word whose occurrences `layers` draws (play)")
     parser.add_argument("--seed", type=int, default=0, help="of random weights, samples and orders (0)")
     parser.add_argument(
-        "--output", type=Path, required=True, help="the JSON file; tables and pictures go beside it"
+        "--output", type=Path, required=True, help="the JSON file; tables and pictures go into its folder"
     )
     return parser.parse_args(arguments)
 
@@ -83,38 +78,38 @@ def run(options: argparse.Namespace, arguments: list[str]) -> None:
     check(options)
     probes = prepare(options)
     reader = load_reader(options.model)
-    readers = [reader, random_twin(reader, options.seed)]
-    found: dict[str, Any] = facts(options, arguments, reader)
+    readers = [reader, random_reader(reader, options.seed)]
+    result = describe_run(options, arguments, reader)
     for name, probe in probes.items():
         start, cpu_start = time.perf_counter(), time.process_time()
-        found["probes"][name] = probe(readers)
+        result["probes"][name] = probe(readers)
         taken = {"wall": time.perf_counter() - start, "cpu": time.process_time() - cpu_start}
-        found["seconds"][name] = {clock: round(seconds, 1) for clock, seconds in taken.items()}
+        result["seconds"][name] = {clock: round(seconds, 1) for clock, seconds in taken.items()}
         print(f"{TITLES[name]}: {taken['wall']:.0f} s", flush=True)
-    found["peak_memory_mb"] = peak_memory()
-    found["machine"] = machine()
-    write(found, options.output)
-    print(f"Written: {options.output} and, beside it, {', '.join(beside(found, options.output).values())}")
+    result["peak_memory_mb"] = peak_memory()
+    result["machine"] = machine()
+    write(result, options.output)
+    print(f"Written: {options.output}, {', '.join(file_names(result, options.output).values())}")
 
 
 def check(options: argparse.Namespace) -> None:
-    """Whatever would fail later on, said before anything is measured."""
+    """Refuse what would fail later, before anything is measured."""
     if options.output.suffix != ".json":
-        raise ValueError(f"--output names a JSON file, so {options.output} should end in .json.")
+        raise ElmoError(f"--output names a JSON file, so {options.output} should end in .json.")
     if options.output.parent.exists() and not options.output.parent.is_dir():
-        raise ValueError(f"--output: {options.output.parent} is no folder.")
+        raise ElmoError(f"--output: {options.output.parent} is not a folder.")
     if options.seed < 0:
-        raise ValueError(f"--seed must be 0 or more, but is {options.seed}.")
+        raise ElmoError(f"--seed must be 0 or more, but is {options.seed}.")
     if not options.data.is_dir():
-        raise ValueError(
+        raise ElmoError(
             f"there is no folder {options.data}; --data names the one with wsd/ and ud_english_ewt/."
         )
     if "layers" in options.probes:
-        new_figure(1, 1)
+        new_figure(1, 1)  # needs matplotlib
 
 
 def prepare(options: argparse.Namespace) -> dict[str, Probe]:
-    """Reads all data, so that what is wrong with them is found before anything is measured."""
+    """Read all data, so that mistakes in them are found before anything is measured."""
     data, seed = options.data, options.seed
     semcor = read_semcor(data / SEMCOR) if set(options.probes) - {"tags"} else []
     probes: dict[str, Probe] = {}
@@ -125,23 +120,19 @@ def prepare(options: argparse.Namespace) -> dict[str, Probe]:
     if "neighbours" in options.probes:
         probes["neighbours"] = partial(probe_neighbours, semcor=semcor)
     if "layers" in options.probes:
-        found = find_occurrences(semcor, options.word)
-        probes["layers"] = partial(probe_layers, semcor=semcor, found=found, seed=seed)
+        occurrences = find_occurrences(semcor, options.word)
+        probes["layers"] = partial(probe_layers, semcor=semcor, occurrences=occurrences, seed=seed)
     return probes
 
 
-def facts(options: argparse.Namespace, arguments: list[str], reader: Reader) -> dict[str, Any]:
-    versions = {"python": platform.python_version()}
-    for library in ("elmo_hf", "torch", "transformers", "numpy", "matplotlib"):
-        with suppress(PackageNotFoundError):
-            versions[library] = version(library)
+def describe_run(options: argparse.Namespace, arguments: list[str], reader: Reader) -> dict[str, Any]:
     return {
         "model": "/".join(options.model.resolve().parts[-2:]),
         "shape": reader.describe(),
         "date": date.today().isoformat(),
         "command": command("probing", arguments),
         "seed": options.seed,
-        "versions": versions,
+        "versions": versions("elmo_hf", "torch", "transformers", "numpy", "matplotlib"),
         "seconds": {},
         "probes": {},
     }
@@ -150,43 +141,43 @@ def facts(options: argparse.Namespace, arguments: list[str], reader: Reader) -> 
 # ---- what is written
 
 
-def beside(found: dict[str, Any], output: Path) -> dict[str, str]:
-    """The names of the files beside the JSON."""
+def file_names(result: dict[str, Any], output: Path) -> dict[str, str]:
+    """The names of the files next to the JSON file."""
     names = {"tables": output.with_suffix(".md").name}
-    if "layers" in found["probes"]:
-        names |= {kind: f"{output.stem}-{kind}.png" for kind in ("layers", "map")}
+    if "layers" in result["probes"]:
+        names |= {picture: f"{output.stem}-{picture}.png" for picture in ("layers", "map")}
     return names
 
 
-def write(found: dict[str, Any], output: Path) -> None:
+def write(result: dict[str, Any], output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
-    names = beside(found, output)
-    for kind, figure in pictures(found).items():
-        with whole_file(output.with_name(names[kind])) as file:
+    names = file_names(result, output)
+    for picture, figure in draw_pictures(result).items():
+        with whole_file(output.with_name(names[picture])) as file:
             figure.savefig(file, format="png")
     with whole_file(output.with_name(names["tables"])) as file:
-        file.write_text(tables(found, names), encoding="utf-8")
-    write_json(output, found)
+        file.write_text(tables(result, names), encoding="utf-8")
+    write_json(output, result)
 
 
-def pictures(found: dict[str, Any]) -> dict[str, "Figure"]:
-    layers = found["probes"].get("layers")
+def draw_pictures(result: dict[str, Any]) -> dict[str, "Figure"]:
+    layers = result["probes"].get("layers")
     if layers is None:
         return {}
-    return {"layers": draw_likeness(layers["likeness"]), "map": draw_map(layers["map"])}
+    return {"layers": draw_similarity(layers["likeness"]), "map": draw_map(layers["map"])}
 
 
-def tables(found: dict[str, Any], names: dict[str, str]) -> str:
-    parts = [f"# What {found['model']} knows", f"{found['date']}, by `{found['command']}`."]
-    texts: dict[str, Callable[[dict[str, Any]], str]] = {
+def tables(result: dict[str, Any], names: dict[str, str]) -> str:
+    sections = [f"# What {result['model']} knows", f"{result['date']}, by `{result['command']}`."]
+    writers: dict[str, Callable[[dict[str, Any]], str]] = {
         "senses": senses_markdown,
         "tags": tags_markdown,
         "neighbours": neighbours_markdown,
         "layers": partial(layers_markdown, names=names),
     }
-    for name, result in found["probes"].items():
-        parts.append(f"## {TITLES[name]}\n\n{texts[name](result).strip()}")
-    return "\n\n".join(parts) + "\n"
+    for name, probe in result["probes"].items():
+        sections.append(f"## {TITLES[name]}\n\n{writers[name](probe).strip()}")
+    return "\n\n".join(sections) + "\n"
 
 
 if __name__ == "__main__":

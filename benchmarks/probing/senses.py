@@ -1,12 +1,12 @@
 """Word sense disambiguation by the nearest neighbour, as in section 5.3 of the paper.
 
 A sense's vector is the average over its occurrences in SemCor. A word of a test gets the sense of its lemma
-and part of speech whose vector is nearest by cosine, among those that SemCor has; where SemCor has none, the
-first sense of the inventory. Every instance gets one answer, so that precision, recall and F1 are one figure;
-the few whose lemma is not in the inventory either count as wrong.
+and part of speech whose vector is nearest by cosine; where SemCor has none, the first sense of the inventory.
+Every instance gets one answer, so that precision, recall and F1 are one figure; the few whose lemma is not in
+the inventory either count as wrong.
 
-Beside it stand the first sense of the inventory for everything, the sense most frequent in SemCor (with the
-same answer where SemCor has none), and the same nearest neighbours from random weights.
+The baselines are the inventory's first sense, the sense most frequent in SemCor (with the same fallback), and
+nearest neighbours from random weights.
 """
 
 from collections import Counter
@@ -29,14 +29,14 @@ from benchmarks.probing.data import (
     read_test,
     words_of,
 )
-from benchmarks.probing.tables import markdown, percent
 from benchmarks.probing.vectors import Reader, span_means, starts_of, unit
+from benchmarks.report import markdown_table, one_decimal
 
 SETS = ("senseval2", "senseval3", "semeval2007", "semeval2013")
-# Table 5, F1 on Raganato's five sets together, with WordNet 3.0's first sense for what is not in SemCor.
+# Table 5: F1 on all five sets of Raganato et al., with WordNet 3.0's first sense as the fallback.
 PAPER = {"first sense": 65.9, "layer 1": 67.4, "layer 2": 69.0}
-TIE = 1e-6  # a word's layer 0 is the same for all senses but for rounding
-Answer = Callable[[Mark, int], str | None]  # of the instance with that number
+TIE = 1e-6  # layer 0 of a word is the same for all senses, up to rounding
+Answer = Callable[[Mark, int], str | None]  # (instance, its number) -> sense key
 
 
 @dataclass
@@ -55,12 +55,12 @@ def read_task(data: Path, semcor: list[Sentence]) -> Task:
     return Task(semcor, tests, read_first_senses(data / INVENTORY))
 
 
-# ---- the senses that SemCor has
+# ---- the senses in SemCor
 
 
 @dataclass
 class Senses:
-    """keys[n] occurs counts[n] times in SemCor. A lemma's keys, in `of`, begin with the most frequent one."""
+    """keys[n] occurs counts[n] times in SemCor; `of` has the n of each lemma, the most frequent key first."""
 
     keys: list[str]
     counts: list[int]
@@ -77,48 +77,48 @@ def count_senses(semcor: list[Sentence]) -> Senses:
 
 
 def average_senses(reader: Reader, semcor: list[Sentence], senses: Senses) -> np.ndarray:
-    """(layers, senses, dim): each sense's average over its occurrences."""
+    """The average vector of each sense over its occurrences, (layers, senses, dim)."""
     semcor = [sentence for sentence in semcor if sentence.marks]
     numbers = {key: number for number, key in enumerate(senses.keys)}
     sums = torch.zeros(reader.layers, len(numbers), reader.dim)
-    for piece in reader.pieces(words_of(semcor), "SemCor"):
-        starts, ends, marks = spans(semcor[piece.first : piece.end])
+    for chunk in reader.chunks(words_of(semcor), "SemCor"):
+        starts, ends, marks = spans(semcor[chunk.first : chunk.end])
         rows = [(place, numbers[key]) for place, mark in enumerate(marks) for key in mark.keys]
         places, ids = np.array(rows).T
-        means = torch.from_numpy(span_means(piece.vectors, starts, ends)[:, places])
+        means = torch.from_numpy(span_means(chunk.vectors, starts, ends)[:, places])
         sums.index_add_(1, torch.from_numpy(ids), means)
     return (sums / torch.tensor(senses.counts)[None, :, None]).numpy()
 
 
 def spans(sentences: list[Sentence]) -> tuple[np.ndarray, np.ndarray, list[Mark]]:
-    """First word and end of each mark in the row of all words of the sentences."""
+    """First word and end of each mark in the sequence of all words, and the marks."""
     begins = starts_of(words_of(sentences))
-    found = [
+    rows = [
         (begin + mark.start, begin + mark.end, mark)
         for begin, sentence in zip(begins, sentences, strict=False)
         for mark in sentence.marks
     ]
-    starts, ends = (np.array([row[side] for row in found], dtype=np.int64) for side in (0, 1))
-    return starts, ends, [row[2] for row in found]
+    starts, ends = (np.array([row[side] for row in rows], dtype=np.int64) for side in (0, 1))
+    return starts, ends, [row[2] for row in rows]
 
 
 # ---- answers and scores
 
 
 def nearest(vector: np.ndarray, averages: np.ndarray) -> int:
-    """The place of the average (senses, dim) nearest by cosine; of equals the first, most frequent one."""
+    """The index of the average (senses, dim) nearest by cosine; in a tie the first, most frequent one."""
     cosines = unit(averages.astype(np.float64)) @ unit(vector.astype(np.float64))
     return int(np.flatnonzero(cosines >= cosines.max() - TIE)[0])
 
 
 def answer_by_neighbour(task: Task, senses: Senses, averages: np.ndarray, vectors: np.ndarray) -> Answer:
-    """averages (senses, dim) and the instances' vectors (instances, dim), of one layer."""
+    """`averages` (senses, dim) and `vectors` of the instances (instances, dim) are of one layer."""
 
     def answer(mark: Mark, number: int) -> str | None:
-        among = senses.of.get((mark.lemma, mark.pos))
-        if among is None:
+        candidates = senses.of.get((mark.lemma, mark.pos))
+        if candidates is None:
             return task.first.get((mark.lemma, mark.pos))
-        return senses.keys[among[nearest(vectors[number], averages[among])]]
+        return senses.keys[candidates[nearest(vectors[number], averages[candidates])]]
 
     return answer
 
@@ -129,22 +129,22 @@ def answer_first(task: Task) -> Answer:
 
 def answer_frequent(task: Task, senses: Senses) -> Answer:
     def answer(mark: Mark, number: int) -> str | None:
-        among = senses.of.get((mark.lemma, mark.pos))
-        return senses.keys[among[0]] if among else task.first.get((mark.lemma, mark.pos))
+        candidates = senses.of.get((mark.lemma, mark.pos))
+        return senses.keys[candidates[0]] if candidates else task.first.get((mark.lemma, mark.pos))
 
     return answer
 
 
 def score(task: Task, answer: Answer) -> dict[str, float]:
-    """The share of right answers in percent, of each set and of all together. No answer is a wrong one."""
-    right: dict[str, Sequence[bool]] = {}
+    """Accuracy in percent, of each set and of all together. No answer counts as wrong."""
+    correct: dict[str, Sequence[bool]] = {}
     number = 0
     for name, sentences in task.tests.items():
         marks = marks_of(sentences)
-        right[name] = [answer(mark, number + place) in mark.keys for place, mark in enumerate(marks)]
+        correct[name] = [answer(mark, number + place) in mark.keys for place, mark in enumerate(marks)]
         number += len(marks)
-    right["all"] = [each for found in right.values() for each in found]
-    return {name: round(100 * sum(found) / len(found), 2) for name, found in right.items()}
+    correct["all"] = [each for values in correct.values() for each in values]
+    return {name: round(100 * sum(values) / len(values), 2) for name, values in correct.items()}
 
 
 # ---- the probe
@@ -167,7 +167,7 @@ def probe_senses(readers: Sequence[Reader], task: Task) -> dict[str, Any]:
 
 def vectors_of_instances(reader: Reader, task: Task) -> np.ndarray:
     """(layers, instances, dim)"""
-    sentences = [sentence for found in task.tests.values() for sentence in found]
+    sentences = [sentence for test in task.tests.values() for sentence in test]
     starts, ends, _ = spans(sentences)
     return span_means(reader.vectors(words_of(sentences), "tests"), starts, ends)
 
@@ -176,7 +176,7 @@ def counts(task: Task, senses: Senses) -> dict[str, Any]:
     marks = task.instances
     known = [senses.of[mark.lemma, mark.pos] for mark in marks if (mark.lemma, mark.pos) in senses.of]
     unknown = [mark for mark in marks if (mark.lemma, mark.pos) not in senses.of]
-    reachable = [answer_any(task, senses, mark) for mark in marks]
+    reachable = [has_right_candidate(task, senses, mark) for mark in marks]
     return {
         "semcor": {
             "sentences": len(task.semcor),
@@ -186,39 +186,40 @@ def counts(task: Task, senses: Senses) -> dict[str, Any]:
         },
         "instances": {name: len(marks_of(sentences)) for name, sentences in task.tests.items()},
         "instances_in_all": len(marks),
-        "with_one_sense_in_semcor": sum(len(among) == 1 for among in known),
+        "with_one_sense_in_semcor": sum(len(candidates) == 1 for candidates in known),
         "not_in_semcor": len(unknown),
         "without_any_answer": sum((mark.lemma, mark.pos) not in task.first for mark in unknown),
         "highest_possible_f1": round(100 * sum(reachable) / len(marks), 2),
     }
 
 
-def answer_any(task: Task, senses: Senses, mark: Mark) -> bool:
-    """Whether a right answer is among those that the neighbours choose from."""
-    among = senses.of.get((mark.lemma, mark.pos))
-    keys = [senses.keys[number] for number in among] if among else [task.first.get((mark.lemma, mark.pos))]
+def has_right_candidate(task: Task, senses: Senses, mark: Mark) -> bool:
+    candidates = senses.of.get((mark.lemma, mark.pos))
+    if candidates is None:
+        return task.first.get((mark.lemma, mark.pos)) in mark.keys
+    keys = [senses.keys[number] for number in candidates]
     return any(key in mark.keys for key in keys)
 
 
-def senses_markdown(found: dict[str, Any]) -> str:
-    sets = [*found["counts"]["instances"], "all"]
-    sizes = {**found["counts"]["instances"], "all": found["counts"]["instances_in_all"]}
-    head = ["F1", *(f"{name} ({sizes[name]:,})" for name in sets), "paper"]
+def senses_markdown(result: dict[str, Any]) -> str:
+    sizes = {**result["counts"]["instances"], "all": result["counts"]["instances_in_all"]}
+    head = ["F1", *(f"{name} ({size:,})" for name, size in sizes.items()), "paper"]
     rows = []
-    for name, scores in found["f1"].items():
-        paper = found["paper"].get(name.removeprefix("trained, "))
-        rows.append([name, *(percent(scores[part]) for part in sets), percent(paper)])
-    return f"{markdown(head, rows)}\n\n{about(found['counts'])}\n"
+    for name, scores in result["f1"].items():
+        paper = result["paper"].get(name.removeprefix("trained, "))
+        rows.append([name, *(one_decimal(scores[test]) for test in sizes), one_decimal(paper)])
+    return f"{markdown_table(head, rows)}\n\n{describe_counts(result['counts'])}\n"
 
 
-def about(found: dict[str, Any]) -> str:
-    semcor = found["semcor"]
+def describe_counts(counts: dict[str, Any]) -> str:
+    semcor = counts["semcor"]
     return (
         f"Averages of {semcor['senses']:,} senses over {semcor['occurrences']:,} occurrences in SemCor, a "
-        f"text of {semcor['words']:,} words. {found['not_in_semcor']:,} instances have a lemma that SemCor "
-        f"lacks, and get the inventory's first sense; {found['without_any_answer']:,} of them have none "
-        f"there, which counts as wrong. {found['with_one_sense_in_semcor']:,} have a lemma with a single "
-        f"sense in SemCor. The best of choices would reach {percent(found['highest_possible_f1'])}. The "
-        "paper's figures are of five sets, of which SemEval-2015 is not among these data, and of the senses "
-        "of WordNet 3.0 in place of Open English WordNet."
+        f"text of {semcor['words']:,} words. {counts['not_in_semcor']:,} instances have a lemma that is not "
+        f"in SemCor and get the inventory's first sense; {counts['without_any_answer']:,} of them are not in "
+        "the inventory either, which counts as wrong. "
+        f"{counts['with_one_sense_in_semcor']:,} have a lemma with a single sense in SemCor. The upper bound "
+        f"is {one_decimal(counts['highest_possible_f1'])}. The paper's figures are of five sets, of which "
+        "SemEval-2015 is not among these data, and of the senses of WordNet 3.0 in place of Open English "
+        "WordNet."
     )

@@ -1,11 +1,11 @@
 """Part of speech tags by a linear classifier on frozen vectors, as in section 5.3 of the paper.
 
-For each layer one softmax is trained on the words of UD English EWT, from inputs that are whitened, and the
-epoch with the best accuracy on dev is kept. `xpos` are the tags of the Penn Treebank, the paper's; `upos` the
+For each layer one softmax is trained on the words of UD English EWT, from whitened inputs, and the epoch with
+the best accuracy on dev is kept. `xpos` are the tags of the Penn Treebank, as in the paper; `upos` the
 universal ones.
 
-Beside it stand the same from random weights, and a look-up: a word's most frequent tag in training; for a
-word that is not there, the most frequent tag of its longest ending of up to four letters that is.
+The baselines are the same classifier on random weights, and a look-up: a word's most frequent tag in
+training; for an unknown word the most frequent tag of its longest known suffix of up to four letters.
 """
 
 from collections import Counter
@@ -19,45 +19,45 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.probing.data import PRINTED, TREEBANK, Tagged, read_conllu
-from benchmarks.probing.tables import markdown, percent
 from benchmarks.probing.vectors import Reader
+from benchmarks.report import markdown_table, one_decimal
 
-PARTS = ("train", "dev", "test")
-KINDS = ("xpos", "upos")
+SPLITS = ("train", "dev", "test")
+TAGSETS = ("xpos", "upos")
 PAPER = {"xpos": {"layer 1": 97.3, "layer 2": 96.8}}  # Table 6: accuracy on the Penn Treebank's test set
 EPOCHS, BATCH, LEARNING_RATE = 12, 512, 5e-3
-LEAST_VARIANCE = 1e-8  # of the largest one; what is less is rounding
-AT_ONCE = 32_768  # words
-LONGEST_ENDING = 4
+MIN_VARIANCE = 1e-8  # over the largest variance; below it is rounding error
+CHUNK = 32_768  # words
+MAX_SUFFIX = 4
 
 
 @dataclass
 class Labels:
-    """Numbers in place of tags: a tag that training lacks is -1, which no answer is."""
+    """Tags as ids; a tag that is not in the training set is -1, which is never predicted."""
 
     names: list[str]
-    ids: dict[str, Tensor]  # of each part
+    ids: dict[str, Tensor]  # by split
 
 
 def read_treebank(data: Path) -> dict[str, list[Tagged]]:
-    return {part: read_conllu(data / TREEBANK.format(part)) for part in PARTS}
+    return {split: read_conllu(data / TREEBANK.format(split)) for split in SPLITS}
 
 
-def tags_of(sentences: list[Tagged], kind: str) -> list[str]:
-    return [tag for sentence in sentences for tag in sentence.tags[kind]]
+def tags_of(sentences: list[Tagged], tagset: str) -> list[str]:
+    return [tag for sentence in sentences for tag in sentence.tags[tagset]]
 
 
 def printed_words(sentences: list[Tagged]) -> list[list[str]]:
-    """The words as they stand in print."""
+    """The words with the treebank's escapes undone."""
     return [[PRINTED.get(word, word) for word in sentence.words] for sentence in sentences]
 
 
-def make_labels(treebank: dict[str, list[Tagged]], kind: str) -> Labels:
-    names = sorted(set(tags_of(treebank["train"], kind)))
+def make_labels(treebank: dict[str, list[Tagged]], tagset: str) -> Labels:
+    names = sorted(set(tags_of(treebank["train"], tagset)))
     numbers = {name: number for number, name in enumerate(names)}
     ids = {
-        part: torch.tensor([numbers.get(tag, -1) for tag in tags_of(sentences, kind)])
-        for part, sentences in treebank.items()
+        split: torch.tensor([numbers.get(tag, -1) for tag in tags_of(sentences, tagset)])
+        for split, sentences in treebank.items()
     }
     return Labels(names, ids)
 
@@ -68,59 +68,58 @@ def make_labels(treebank: dict[str, list[Tagged]], kind: str) -> Labels:
 class Lookup:
     def __init__(self, words: Sequence[str], tags: Sequence[str]) -> None:
         self.words: dict[str, Counter[str]] = {}
-        self.endings: dict[str, Counter[str]] = {}
+        self.suffixes: dict[str, Counter[str]] = {}
         for word, tag in zip(words, tags, strict=True):
             self.words.setdefault(word, Counter())[tag] += 1
-            for ending in endings(word):
-                self.endings.setdefault(ending, Counter())[tag] += 1
+            for suffix in suffixes(word):
+                self.suffixes.setdefault(suffix, Counter())[tag] += 1
 
     def __call__(self, word: str) -> str:
-        found = self.words.get(word)
-        if found is None:
-            found = next(self.endings[ending] for ending in endings(word) if ending in self.endings)
-        return min(found, key=lambda tag: (-found[tag], tag))
+        counts = self.words.get(word)
+        if counts is None:
+            counts = next(self.suffixes[suffix] for suffix in suffixes(word) if suffix in self.suffixes)
+        return min(counts, key=lambda tag: (-counts[tag], tag))
 
 
-def endings(word: str) -> list[str]:
-    """The longest first, down to the empty one, which every word has."""
-    return [word[len(word) - length :] for length in range(min(LONGEST_ENDING, len(word)), -1, -1)]
+def suffixes(word: str) -> list[str]:
+    """From the longest one to the empty one."""
+    return [word[len(word) - length :] for length in range(min(MAX_SUFFIX, len(word)), -1, -1)]
 
 
-def look_up(treebank: dict[str, list[Tagged]], kind: str) -> float:
+def look_up(treebank: dict[str, list[Tagged]], tagset: str) -> float:
     """The look-up's accuracy on test in percent."""
     words = {
-        part: [word for sentence in sentences for word in sentence.words]
-        for part, sentences in treebank.items()
+        split: [word for sentence in sentences for word in sentence.words]
+        for split, sentences in treebank.items()
     }
-    lookup = Lookup(words["train"], tags_of(treebank["train"], kind))
-    found = [
-        lookup(word) == tag for word, tag in zip(words["test"], tags_of(treebank["test"], kind), strict=True)
-    ]
-    return round(100 * sum(found) / len(found), 2)
+    lookup = Lookup(words["train"], tags_of(treebank["train"], tagset))
+    gold = tags_of(treebank["test"], tagset)
+    correct = [lookup(word) == tag for word, tag in zip(words["test"], gold, strict=True)]
+    return round(100 * sum(correct) / len(correct), 2)
 
 
 # ---- the classifier
 
 
 def whiten(vectors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Uncorrelated numbers of mean 0 and variance 1 in training, as many as the vectors really have.
+    """Project (words, dim) on the principal directions of train, where mean is 0 and variance 1.
 
-    A linear layer could do the same by itself, but it would need many more epochs: in some models most of the
-    variance is along a few directions.
+    A linear layer could learn this, but would need many more epochs: in some models most of the variance is
+    along a few directions.
     """
     mean = vectors["train"].mean(0)
     covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=mean.device)
-    for rows in vectors["train"].split(AT_ONCE):
+    for rows in vectors["train"].split(CHUNK):
         centred = (rows - mean).double()
         covariance += centred.T @ centred / len(vectors["train"])
     values, directions = torch.linalg.eigh(covariance)
-    kept = values > LEAST_VARIANCE * values[-1]
+    kept = values > MIN_VARIANCE * values[-1]
     matrix = (directions[:, kept] * values[kept].rsqrt()).float()
-    return {part: (rows - mean) @ matrix for part, rows in vectors.items()}
+    return {split: (rows - mean) @ matrix for split, rows in vectors.items()}
 
 
 def classify(vectors: dict[str, Tensor], labels: Labels, seed: int) -> dict[str, Any]:
-    """Trains on vectors (words, dim), and tells the accuracies of the epoch that is best on dev."""
+    """Train on vectors (words, dim); the accuracies of the epoch that is best on dev."""
     rows, ids = vectors["train"], labels.ids["train"]
     model = nn.Linear(rows.shape[1], len(labels.names), device=rows.device)
     nn.init.zeros_(model.weight)
@@ -136,57 +135,60 @@ def classify(vectors: dict[str, Tensor], labels: Labels, seed: int) -> dict[str,
             loss.backward()
             optimizer.step()
         schedule.step()
-        found = {part: accuracy(model, vectors[part], labels.ids[part]) for part in ("dev", "test")}
-        if found["dev"] > best["dev"]:
-            best = {**found, "epoch": epoch}
+        scores = {split: accuracy(model, vectors[split], labels.ids[split]) for split in ("dev", "test")}
+        if scores["dev"] > best["dev"]:
+            best = {**scores, "epoch": epoch}
     return best
 
 
 @torch.no_grad()
 def accuracy(model: nn.Linear, rows: Tensor, ids: Tensor) -> float:
-    right = (model(rows).argmax(dim=-1) == ids).sum()
-    return round(100 * int(right) / len(ids), 2)
+    correct = (model(rows).argmax(dim=-1) == ids).sum()
+    return round(100 * int(correct) / len(ids), 2)
 
 
 # ---- the probe
 
 
 def probe_tags(readers: Sequence[Reader], treebank: dict[str, list[Tagged]], seed: int) -> dict[str, Any]:
-    labels = {kind: make_labels(treebank, kind) for kind in KINDS}
-    found: dict[str, Any] = {kind: {"look-up": {"test": look_up(treebank, kind)}} for kind in KINDS}
+    labels = {tagset: make_labels(treebank, tagset) for tagset in TAGSETS}
+    accuracies: dict[str, Any] = {
+        tagset: {"look-up": {"test": look_up(treebank, tagset)}} for tagset in TAGSETS
+    }
     for reader in readers:
-        for kind, accuracies in classify_layers(reader, treebank, labels, seed).items():
-            found[kind] |= accuracies
-    sizes = {part: sum(len(sentence.words) for sentence in treebank[part]) for part in PARTS}
-    tags = {kind: len(labels[kind].names) for kind in KINDS}
-    return {"accuracy": found, "counts": {"words": sizes, "tags": tags}, "paper": PAPER}
+        for tagset, scores in classify_layers(reader, treebank, labels, seed).items():
+            accuracies[tagset] |= scores
+    sizes = {split: sum(len(sentence.words) for sentence in treebank[split]) for split in SPLITS}
+    tags = {tagset: len(labels[tagset].names) for tagset in TAGSETS}
+    return {"accuracy": accuracies, "counts": {"words": sizes, "tags": tags}, "paper": PAPER}
 
 
 def classify_layers(
     reader: Reader, treebank: dict[str, list[Tagged]], labels: dict[str, Labels], seed: int
 ) -> dict[str, Any]:
-    """Of each kind of tags, the accuracies by layer. All vectors of one reader are in memory here."""
-    vectors = {part: reader.vectors(printed_words(treebank[part]), part) for part in PARTS}
-    found: dict[str, Any] = {kind: {} for kind in KINDS}
+    """Accuracies by tag set and layer. All vectors of one reader are in memory here."""
+    vectors = {split: reader.vectors(printed_words(treebank[split]), split) for split in SPLITS}
+    accuracies: dict[str, Any] = {tagset: {} for tagset in TAGSETS}
     for layer in range(reader.layers):
-        whitened = whiten({part: torch.from_numpy(vectors[part][layer]) for part in PARTS})
-        for kind in KINDS:
-            found[kind][f"{reader.name}, layer {layer}"] = classify(whitened, labels[kind], seed)
-    return found
+        whitened = whiten({split: torch.from_numpy(vectors[split][layer]) for split in SPLITS})
+        for tagset in TAGSETS:
+            accuracies[tagset][f"{reader.name}, layer {layer}"] = classify(whitened, labels[tagset], seed)
+    return accuracies
 
 
-def tags_markdown(found: dict[str, Any]) -> str:
-    head = ["accuracy on test", *(f"{kind.upper()} ({found['counts']['tags'][kind]})" for kind in KINDS)]
+def tags_markdown(result: dict[str, Any]) -> str:
+    counts, accuracies = result["counts"], result["accuracy"]
+    head = ["accuracy on test", *(f"{tagset.upper()} ({counts['tags'][tagset]})" for tagset in TAGSETS)]
     rows = []
-    for name in found["accuracy"][KINDS[0]]:
-        paper = found["paper"]["xpos"].get(name.removeprefix("trained, "))
-        values = [found["accuracy"][kind][name]["test"] for kind in KINDS]
-        rows.append([name, *map(percent, values), percent(paper)])
-    words = found["counts"]["words"]
+    for name in accuracies[TAGSETS[0]]:
+        paper = result["paper"]["xpos"].get(name.removeprefix("trained, "))
+        values = [accuracies[tagset][name]["test"] for tagset in TAGSETS]
+        rows.append([name, *map(one_decimal, values), one_decimal(paper)])
+    words = counts["words"]
     return (
-        f"{markdown([*head, 'paper (PTB)'], rows)}\n\n"
-        f"UD English EWT: {words['train']:,} words of training, {words['dev']:,} of dev, by which the epoch "
-        f"is chosen, and {words['test']:,} of test. The look-up gives a word its most frequent tag, and an "
-        f"unknown one that of its longest known ending of up to {LONGEST_ENDING} letters. The paper's "
+        f"{markdown_table([*head, 'paper (PTB)'], rows)}\n\n"
+        f"UD English EWT: {words['train']:,} words of train, {words['dev']:,} of dev, by which the epoch is "
+        f"chosen, and {words['test']:,} of test. The look-up gives a word its most frequent tag in train, "
+        f"and an unknown word the tag of its longest known suffix of up to {MAX_SUFFIX} letters. The paper's "
         "figures are of another text, the Wall Street Journal.\n"
     )

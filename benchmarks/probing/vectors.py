@@ -1,9 +1,9 @@
-"""A model's vectors for the probes: all layers of many sentences, a piece at a time.
+"""A model's vectors for the probes: all layers of many sentences, a chunk at a time.
 
 reader = load_reader("my-elmo")
-control = random_twin(reader, seed=0)        # the same shape with fresh random weights
-for piece in reader.pieces(sentences, "SemCor"):
-    piece.vectors                            # (layers, words, dim) of sentences[piece.first : piece.end]
+control = random_reader(reader, seed=0)      # the same shape with random weights
+for chunk in reader.chunks(sentences, "SemCor"):
+    chunk.vectors                            # (layers, words, dim) of sentences[chunk.first : chunk.end]
 reader.vectors(sentences, "dev")             # of all of them at once
 """
 
@@ -19,15 +19,16 @@ from tqdm.auto import tqdm
 from elmo_hf import ElmoModel, ElmoTokenizer
 from elmo_hf.embedding.embedder import Embedder, Options, parse_layers
 from elmo_hf.embedding.job import fingerprint
+from elmo_hf.errors import ElmoError
 from elmo_hf.loading import load
 
 BATCH_WORDS, CACHE_WORDS = 4096, 50_000
-PIECE_NUMBERS = 50_000_000  # of float32 that are held at a time: 200 MB
+CHUNK_VALUES = 50_000_000  # float32 values that are held at a time: 200 MB
 
 
 @dataclass
-class Piece:
-    """Sentences first to end (which is not among them), and their words' vectors (layers, words, dim)."""
+class Chunk:
+    """The sentences from `first` up to `end`, and their words' vectors (layers, words, dim)."""
 
     first: int
     end: int
@@ -38,7 +39,7 @@ class Reader:
     def __init__(self, name: str, model: ElmoModel, tokenizer: ElmoTokenizer) -> None:
         config = model.config
         if config.projection_dim != config.output_dim:
-            raise ValueError(
+            raise ElmoError(
                 f"the probes need layers of one width, but layer 0 of this model has "
                 f"{2 * config.projection_dim} numbers and the others have {config.hidden_size}."
             )
@@ -47,48 +48,41 @@ class Reader:
         options = Options("safetensors", None, "float32", True, BATCH_WORDS, CACHE_WORDS, 1)
         self.embedder = Embedder(model, tokenizer, parse_layers("all", config), options)
 
-    def pieces(self, sentences: list[list[str]], label: str) -> Iterator[Piece]:
-        most = max(1, PIECE_NUMBERS // (self.layers * self.dim))
-        lengths = [len(words) for words in sentences]
+    def chunks(self, sentences: list[list[str]], label: str) -> Iterator[Chunk]:
+        max_words = max(1, CHUNK_VALUES // (self.layers * self.dim))
+        lengths, title = [len(words) for words in sentences], f"{label}, {self.name}"
         with (
             torch.inference_mode(),
-            tqdm(
-                total=sum(lengths), unit=" words", unit_scale=True, desc=self._title(label), disable=None
-            ) as bar,
+            tqdm(total=sum(lengths), unit=" words", unit_scale=True, desc=title, disable=None) as bar,
         ):
-            for first, end in cuts(lengths, most):
+            for first, end in split_lengths(lengths, max_words):
                 vectors = self.embedder(sentences[first:end], bar.update)
                 if not np.isfinite(vectors).all():
-                    raise ValueError(
-                        "the model's vectors are not finite, so nothing can be measured by them."
-                    )
-                yield Piece(first, end, vectors)
+                    raise ElmoError("the model's vectors are not finite; the probes need a trained model.")
+                yield Chunk(first, end, vectors)
 
     def vectors(self, sentences: list[list[str]], label: str) -> np.ndarray:
         """(layers, words, dim)"""
-        found = np.empty((self.layers, sum(map(len, sentences)), self.dim), dtype=np.float32)
+        vectors = np.empty((self.layers, sum(map(len, sentences)), self.dim), dtype=np.float32)
         start = 0
-        for piece in self.pieces(sentences, label):
-            words = piece.vectors.shape[1]
-            found[:, start : start + words] = piece.vectors
+        for chunk in self.chunks(sentences, label):
+            words = chunk.vectors.shape[1]
+            vectors[:, start : start + words] = chunk.vectors
             start += words
-        return found
-
-    def _title(self, label: str) -> str:
-        return f"{label}, {self.name}"
+        return vectors
 
     def describe(self) -> dict[str, Any]:
         config = self.model.config
         names = ("token_encoder", "lstm_dim", "projection_dim", "num_hidden_layers", "num_highway_layers")
-        found = {name: getattr(config, name) for name in (*names, "char_filters")}
-        return {**found, "fingerprint": fingerprint(self.model, self.tokenizer)}
+        shape = {name: getattr(config, name) for name in (*names, "char_filters")}
+        return {**shape, "fingerprint": fingerprint(self.model, self.tokenizer)}
 
 
-def cuts(lengths: list[int], most: int) -> Iterator[tuple[int, int]]:
-    """Runs of sentences with at most so many words, or of one longer sentence."""
+def split_lengths(lengths: list[int], max_words: int) -> Iterator[tuple[int, int]]:
+    """Ranges of sentences with at most `max_words` words together, or of a single longer sentence."""
     first = words = 0
     for number, length in enumerate(lengths):
-        if words and words + length > most:
+        if words and words + length > max_words:
             yield first, number
             first, words = number, 0
         words += length
@@ -102,8 +96,8 @@ def load_reader(folder: str | Path) -> Reader:
     return Reader("trained", model.to(device), tokenizer)
 
 
-def random_twin(reader: Reader, seed: int) -> Reader:
-    """The same configuration and words, but weights as before training."""
+def random_reader(reader: Reader, seed: int) -> Reader:
+    """The same configuration and tokenizer with random weights."""
     torch.manual_seed(seed)
     model = ElmoModel(reader.model.config)
     device: Any = reader.model.device
@@ -114,7 +108,7 @@ def random_twin(reader: Reader, seed: int) -> Reader:
 
 
 def starts_of(sentences: list[list[str]]) -> np.ndarray:
-    """Where each sentence begins in the row of all words, and where the last one ends."""
+    """The first word of each sentence in the sequence of all words, and the end of the last one."""
     return np.concatenate([[0], np.cumsum([len(words) for words in sentences], dtype=np.int64)])
 
 
@@ -127,6 +121,6 @@ def span_means(vectors: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Of length 1 along the last axis; zero stays zero."""
+    """Scale vectors to length 1 along the last axis; a zero vector stays zero."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1)

@@ -1,15 +1,15 @@
-"""How fast is it? Everybody computes the same, in turns, each in a process of its own.
+"""How fast is it? All contestants compute the same, in turns, each in a process of its own.
 
     python -m benchmarks.speed.setup_peers      # once: environments of AllenNLP and simple_elmo
     python -m benchmarks.speed --quick              # small model, few rounds: minutes
     python -m benchmarks.speed --threads 2          # everything
     python -m benchmarks.speed --sizes small --settings batch --contestants ours-readable allennlp
 
-In a round each contestant has one turn, and the rest of them waits. A round's times are compared with the
-baseline's in the same round, so that a machine which is slow for a while is slow for both; what is told is
-the median, the least and the greatest of these ratios. Results go to benchmarks/results/ as JSON, from which
-table.py makes the tables. A long run can be split: each size and setting is a table of its own, which takes
-the place of the one saved before and leaves the others.
+In a round each contestant has one turn while the others wait. A round's times are compared with the
+baseline's in the same round, so that a machine that is slow for a while is slow for both; the result is the
+median, minimum and maximum of these ratios. Results go to benchmarks/results/ as JSON, from which
+benchmarks.speed.table makes the tables. A long run can be split: each size and setting is saved as a table of
+its own, which replaces the one saved before and leaves the others.
 """
 
 import argparse
@@ -26,8 +26,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS, machine, write_json
+from benchmarks.report import RESULTS, ROOT, machine, spread
 from benchmarks.speed.setup_peers import PEERS, python_of
+from benchmarks.speed.weights import write_weights
 from benchmarks.speed.workloads import (
     LSTM_PRODUCTS,
     SETTINGS,
@@ -36,6 +37,7 @@ from benchmarks.speed.workloads import (
     made_up_sentences,
     read_sentences,
 )
+from elmo_hf.files import write_json
 
 CONTESTANTS = [
     *("ours-auto", "ours-readable", "ours-bf16", "ours-int8", "ours-auto-unsorted", "ours-auto-uncached"),
@@ -47,10 +49,10 @@ ENVIRONMENT = {"allennlp": "allennlp", "allennlp-by-length": "allennlp", "simple
 
 def main() -> None:
     options = parse_arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that no contestant stays behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # then no contestant is left running
     sentences, text = choose_text(options)
     if options.output:
-        read_saved(options.output)  # now, and not after hours
+        read_saved(options.output)  # refuses another file now, not after hours
     print(f"{text['source']}: {text['sentences']:,} sentences, {text['words']:,} words", flush=True)
     for size in options.sizes:
         with tempfile.TemporaryDirectory(prefix="elmo-speed-") as folder:
@@ -60,31 +62,34 @@ def main() -> None:
             for setting in settings_of(options, size):
                 result = measure(for_setting(options, setting), size, setting, weights)
                 result["text"] = text
-                report(result)
+                print_result(result)
                 save(result, options.output)  # after each, as a run may take hours
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    several: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
-    parser.add_argument("--contestants", default=CONTESTANTS, help=", ".join(CONTESTANTS), **several)
-    parser.add_argument("--sizes", default=None, choices=SIZES, help="original, small", **several)
-    parser.add_argument("--settings", default=None, choices=SETTINGS, help=", ".join(SETTINGS), **several)
+    names: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
+    parser.add_argument("--contestants", default=CONTESTANTS, help=", ".join(CONTESTANTS), **names)
+    parser.add_argument("--sizes", default=None, choices=SIZES, help="original, small", **names)
+    parser.add_argument("--settings", default=None, choices=SETTINGS, help=", ".join(SETTINGS), **names)
     parser.add_argument("--rounds", type=int, default=None, help="measured rounds (7; 3 of a corpus)")
-    parser.add_argument("--warmup", type=int, default=1, help="rounds before them that do not count (1)")
+    parser.add_argument("--warmup", type=int, default=1, help="rounds before them that are not measured (1)")
     parser.add_argument("--threads", type=int, default=1, help="for each contestant (1)")
     parser.add_argument(
         "--clock",
         choices=("wall", "cpu"),
         default="wall",
-        help="the seconds that ratios use: of the wall, "
-        "or of the process on all processors, which suits a busy machine and one thread",
+        help="the clock of the ratios: wall, or cpu (the process's own seconds, for a busy machine) (wall)",
     )
-    parser.add_argument("--baseline", default="allennlp", help="whom to compare with (allennlp)")
-    parser.add_argument("--sentences", type=Path, help="a file of words between spaces; else made-up words")
-    parser.add_argument("--corpus-sentences", type=int, default=None, help="how many of them (2000)")
-    parser.add_argument("--output", type=Path, help="one JSON file in place of one a table in results/")
-    parser.add_argument("--quick", action="store_true", help="small, no corpus or training, 3 rounds")
+    parser.add_argument(
+        "--baseline", default="allennlp", help="the contestant that ratios compare with (allennlp)"
+    )
+    parser.add_argument("--sentences", type=Path, help="a file of tokenized text (made-up words)")
+    parser.add_argument("--corpus-sentences", type=int, default=None, help="number of sentences (2000)")
+    parser.add_argument("--output", type=Path, help="one JSON file for all tables (one each in results/)")
+    parser.add_argument(
+        "--quick", action="store_true", help="the small size, no corpus or training, 3 rounds"
+    )
     options = parser.parse_args(arguments)
     options.sizes = options.sizes or (["small"] if options.quick else ["original", "small"])
     options.corpus_sentences = options.corpus_sentences or (200 if options.quick else 2000)
@@ -96,15 +101,15 @@ def settings_of(options: argparse.Namespace, size: str) -> list[str]:
         return options.settings
     if options.quick:
         return ["batch", "ready", "single"]
-    return [name for name in SETTINGS if name != "train" or size != "original"]  # minutes a step
+    return [name for name in SETTINGS if name != "train" or size != "original"]  # a step takes minutes
 
 
 def for_setting(options: argparse.Namespace, setting: str) -> argparse.Namespace:
-    """A round of a corpus is long: three are enough, and the first one is warm after its first batches."""
-    long = setting == "corpus"
+    """A round of a corpus is long: three are enough, without a warm-up."""
+    is_long = setting == "corpus"
     chosen = argparse.Namespace(**vars(options))
-    chosen.rounds = options.rounds or (3 if long or options.quick else 7)
-    chosen.warmup = 0 if long else options.warmup
+    chosen.rounds = options.rounds or (3 if is_long or options.quick else 7)
+    chosen.warmup = 0 if is_long else options.warmup
     return chosen
 
 
@@ -117,15 +122,8 @@ def choose_text(options: argparse.Namespace) -> tuple[list[list[str]], dict[str,
         sys.exit(f"{options.sentences} has no sentence of 1 to 100 words.")
     source = f"file {options.sentences.name}" if options.sentences else "made-up words"
     words = sum(map(len, sentences))
-    found = {"source": source, "sentences": len(sentences), "words": words}
-    return sentences, {**found, "sha256": fingerprint(sentences)}
-
-
-def write_weights(size: str, folder: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.speed.weights", size, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"No weights could be made:\n{done.stderr}")
+    facts = {"source": source, "sentences": len(sentences), "words": words}
+    return sentences, {**facts, "sha256": fingerprint(sentences)}
 
 
 # ---- one table: a size and a setting
@@ -137,16 +135,16 @@ def measure(options: argparse.Namespace, size: str, setting: str, folder: Path) 
     with contextlib.ExitStack() as stack:
         workers = []
         for name in ["peak", *options.contestants]:
-            with collecting(skipped, name):
+            with recording_skips(skipped, name):
                 worker = Worker(name, size, setting, options, folder)
                 stack.callback(worker.stop)
                 worker.start()
                 workers.append(worker)
-        agreement = agree(workers, folder, options.baseline, skipped)
-        play(workers, options, skipped)
+        agreement = differences_from_baseline(workers, folder, options.baseline, skipped)
+        run_rounds(workers, options, skipped)
     workers = [worker for worker in workers if worker.name not in skipped]
     seconds = {worker.name: [answer[options.clock] for answer in worker.answers] for worker in workers}
-    base = seconds.get(options.baseline)
+    baseline = seconds.get(options.baseline)
     rates = next((rates_of_rounds(worker) for worker in workers if worker.name == "peak"), [])
     return {
         "size": size,
@@ -156,11 +154,11 @@ def measure(options: argparse.Namespace, size: str, setting: str, folder: Path) 
         "threads": options.threads,
         "clock": options.clock,
         "rounds": options.rounds,
-        "baseline": options.baseline if base else None,
+        "baseline": options.baseline if baseline else None,
         "peak_gflops": medians(rates),
         "agreement_with_baseline": agreement,
         "contestants": {
-            worker.name: summary(worker, setting, seconds[worker.name], base, rates)
+            worker.name: summary(worker, setting, seconds[worker.name], baseline, rates)
             for worker in workers
             if worker.name != "peak"
         },
@@ -169,11 +167,11 @@ def measure(options: argparse.Namespace, size: str, setting: str, folder: Path) 
 
 
 class Skipped(Exception):
-    """A contestant that is left out, and why; without a word if this is not its setting."""
+    """Why a contestant is left out; empty if it does not take part in this setting."""
 
 
 @contextlib.contextmanager
-def collecting(skipped: dict[str, str], name: str) -> Iterator[None]:
+def recording_skips(skipped: dict[str, str], name: str) -> Iterator[None]:
     try:
         yield
     except Skipped as reason:
@@ -183,7 +181,7 @@ def collecting(skipped: dict[str, str], name: str) -> Iterator[None]:
 
 
 class Worker:
-    """A contestant's process. It is told what to do by a line, and answers with a line of JSON."""
+    """A contestant's process, which answers each line of input with a line of JSON."""
 
     def __init__(self, name: str, size: str, setting: str, options: argparse.Namespace, folder: Path):
         self.name, self.threads = name, options.threads
@@ -211,6 +209,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
+                cwd=ROOT,  # where every Python finds `benchmarks`
                 env=environment(self.threads),
                 start_new_session=True,
             )
@@ -222,7 +221,7 @@ class Worker:
     def ask(self, line: str) -> dict[str, Any]:
         assert self.process is not None
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # then `listen` finds out why
+        with contextlib.suppress(BrokenPipeError):  # `listen` then finds the reason
             self.process.stdin.write(line + "\n")
             self.process.stdin.flush()
         return self.listen()
@@ -232,12 +231,12 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            said = self.errors.read_text(encoding="utf-8", errors="replace").strip().split("\n")[-1]
-            raise Skipped(f"its process ended ({self.process.wait()}): {said}")
+            last_line = self.errors.read_text(encoding="utf-8", errors="replace").strip().split("\n")[-1]
+            raise Skipped(f"its process ended ({self.process.wait()}): {last_line}")
         return json.loads(line)
 
     def stop(self) -> None:
-        """The end of its input is the end of its work; in the midst of a round it is killed."""
+        """Close its input, which ends it; kill it if it is within a round."""
         if self.process is None:
             return
         assert self.process.stdin is not None
@@ -270,81 +269,81 @@ def environment(threads: int) -> dict[str, str]:
     return {**os.environ, **settings, "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1"}
 
 
-def play(workers: list[Worker], options: argparse.Namespace, skipped: dict[str, str]) -> None:
+def run_rounds(workers: list[Worker], options: argparse.Namespace, skipped: dict[str, str]) -> None:
     for number in range(-options.warmup, options.rounds):
         for worker in workers:
             if worker.name in skipped:
                 continue
-            with collecting(skipped, worker.name):
+            with recording_skips(skipped, worker.name):
                 answer = worker.ask(f"go {number + options.warmup}")
                 if number >= 0:
                     worker.answers.append(answer)
 
 
-# ---- what comes out
+# ---- results
 
 
-def agree(
+def differences_from_baseline(
     workers: list[Worker], folder: Path, baseline: str, skipped: dict[str, str]
 ) -> dict[str, dict[str, float]]:
-    """How far each ELMo is from the baseline on a first batch or a training step: the greatest difference,
-    and ("rms") the root of the mean square over the baseline's own."""
+    """Of each ELMo on a first batch or a training step: the largest difference from the baseline, and ("rms")
+    the root mean square of the differences over that of the baseline's values."""
     import numpy as np
 
-    found = {}
+    outputs = {}
     for worker in workers:
         if worker.is_elmo:
-            with collecting(skipped, worker.name):
+            with recording_skips(skipped, worker.name):
                 path = folder / f"{worker.name}.npz"
                 worker.ask(f"check {path}")
                 with np.load(path) as arrays:
-                    found[worker.name] = dict(arrays)
-    expected = found.pop(baseline, None)
+                    outputs[worker.name] = dict(arrays)
+    expected = outputs.pop(baseline, None)
     if expected is None:
         return {}
     largest = {f"largest {key}": float(np.abs(array).max()) for key, array in expected.items()}
     differences: dict[str, dict[str, float]] = {}
-    for name, arrays in found.items():
+    for name, arrays in outputs.items():
         differences[name] = {key: float(np.abs(array - expected[key]).max()) for key, array in arrays.items()}
         for key, array in arrays.items():
-            error, own = (np.linalg.norm(part) for part in (array - expected[key], expected[key]))
-            differences[name][f"rms {key}"] = float(error / own)
+            error = np.linalg.norm(array - expected[key])
+            differences[name][f"rms {key}"] = float(error / np.linalg.norm(expected[key]))
         differences[name] |= largest
     return differences
 
 
 def rates_of_rounds(worker: Worker) -> list[dict[str, float]]:
-    """GFLOP/s in each round: as measured ("float32 input packed"), of each product with the library that is
-    fastest at it ("float32 input"), and of the fastest product of all, which is the peak ("float32")."""
+    """GFLOP/s in each round: as measured ("float32 input packed"), of each product with its fastest library
+    ("float32 input"), and of the fastest product of all, which is the peak ("float32")."""
     rounds = []
     for answer in worker.answers:
         rates: dict[str, float] = {}
         for name, rate in answer["gflops"].items():
             dtype, product, _ = name.split(" ", 2)
-            for known in (dtype, f"{dtype} {product}", name):
-                rates[known] = max(rate, rates.get(known, 0.0))
+            for key in (dtype, f"{dtype} {product}", name):
+                rates[key] = max(rate, rates.get(key, 0.0))
         rounds.append(rates)
     return rounds
 
 
 def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
     names = rounds[0] if rounds else {}
-    return {name: statistics.median(found[name] for found in rounds) for name in names}
+    return {name: statistics.median(rates[name] for rates in rounds) for name in names}
 
 
-def share(worker: Worker, seconds: list[float], rates: list[dict[str, float]], kind: str) -> float | None:
-    """What part of the time the needed matrix products alone would take at the speed that this machine had
-    at them in the same round; the median over the rounds. What is needed is told by `elmo_work` in
-    workloads.py. "peak": all products at the rate of the fastest one. "roof": each at its own rate."""
+def share(worker: Worker, seconds: list[float], rates: list[dict[str, float]], limit: str) -> float | None:
+    """The share of the time that the necessary matrix products (`elmo_work`) would take at the rates of the
+    same round; the median over the rounds. `limit` is "peak", where all products run at the rate of the
+    fastest one, or "roof", where each runs at its own rate."""
     if not rates:
         return None
     shares = []
-    for answer, time, found in zip(worker.answers, seconds, rates, strict=True):
+    for answer, time, round_rates in zip(worker.answers, seconds, rates, strict=True):
         alone = 0.0
         for product, operations in answer["work"].items():
-            # Whatever the LSTMs' type is, the rest is read in float32.
+            # Other products are in float32 whatever the type of the LSTMs.
             dtype = worker.dtype if product in LSTM_PRODUCTS else "float32"
-            rate = found.get(dtype if kind == "peak" else f"{dtype} {product}")
+            rate = round_rates.get(dtype if limit == "peak" else f"{dtype} {product}")
             if rate is None:
                 return None
             alone += operations / rate / 1e9
@@ -356,14 +355,14 @@ def summary(
     worker: Worker,
     setting: str,
     seconds: list[float],
-    base: list[float] | None,
+    baseline: list[float] | None,
     rates: list[dict[str, float]],
 ) -> dict[str, Any]:
     speeds = [answer["words"] / time for answer, time in zip(worker.answers, seconds, strict=True)]
     operations = sum(sum(answer["work"].values()) for answer in worker.answers)
     words = sum(answer["words"] for answer in worker.answers)
-    ratios = [theirs / ours for theirs, ours in zip(base, seconds, strict=True)] if base else None
-    has_roof = setting in ("batch", "ready")  # the products are measured with as many rows as these have
+    ratios = [other / own for other, own in zip(baseline, seconds, strict=True)] if baseline else None
+    has_roof = setting in ("batch", "ready")  # whose numbers of rows are those of the measured products
     return {
         "words_per_second": spread(speeds),
         "ratio": spread(ratios) if ratios else None,
@@ -381,22 +380,17 @@ def summary(
     }
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: float(f"{value:.4g}") for name, value in found.items()}
-
-
-def report(result: dict[str, Any]) -> None:
+def print_result(result: dict[str, Any]) -> None:
     print(
         f"  {'':20} {'words/s':>9} {'ratio':>7} {'min':>7} {'max':>7} {'MB':>6} {'of peak':>8} {'of roof':>8}"
     )
-    for name, found in result["contestants"].items():
-        ratio = found["ratio"] or dict.fromkeys(("median", "min", "max"), float("nan"))
-        shares = [found["share_of_peak"], found["share_of_roof"]]
-        of = " ".join(f"{'' if part is None else f'{part:.1%}':>8}" for part in shares)
-        ratios = " ".join(f"{ratio[part]:7.2f}" for part in ("median", "min", "max"))
-        speed, memory = found["words_per_second"]["median"], found["peak_memory_mb"]
-        print(f"  {name:20} {speed:9.0f} {ratios} {memory:6} {of}")
+    for name, figures in result["contestants"].items():
+        ratio = figures["ratio"] or dict.fromkeys(("median", "min", "max"), float("nan"))
+        ratios = " ".join(f"{ratio[key]:7.2f}" for key in ("median", "min", "max"))
+        shares = [figures["share_of_peak"], figures["share_of_roof"]]
+        percentages = " ".join(f"{'' if value is None else f'{value:.1%}':>8}" for value in shares)
+        speed, memory = figures["words_per_second"]["median"], figures["peak_memory_mb"]
+        print(f"  {name:20} {speed:9.0f} {ratios} {memory:6} {percentages}")
     for name, differences in result["agreement_with_baseline"].items():
         numbers = ", ".join(
             f"{key} {value:.1e}" for key, value in differences.items() if "largest" not in key
@@ -405,7 +399,7 @@ def report(result: dict[str, Any]) -> None:
 
 
 def save(result: dict[str, Any], output: Path | None) -> None:
-    """A table takes the place of the one of its size and setting, and leaves the others."""
+    """Write a table, which replaces the one of its size and setting and leaves the others."""
     if output is None:
         write_json(RESULTS / f"speed-{result['size']}-{result['setting']}.json", result)
         return
@@ -418,7 +412,7 @@ def conditions(result: dict[str, Any]) -> tuple[object, ...]:
 
 
 def read_saved(path: Path) -> list[dict[str, Any]]:
-    """The tables of a file that `--output` named before."""
+    """The tables in the file that `--output` names."""
     if not path.exists():
         return []
     try:
@@ -427,7 +421,7 @@ def read_saved(path: Path) -> list[dict[str, Any]]:
             conditions(result)
         return list(saved)
     except (ValueError, KeyError, TypeError, OSError):
-        sys.exit(f"{path} holds something else than tables of this benchmark; name another --output.")
+        sys.exit(f"{path} is not a file of this benchmark's tables; choose another --output.")
 
 
 if __name__ == "__main__":

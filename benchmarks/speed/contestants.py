@@ -1,8 +1,8 @@
-"""Who takes part. Each class runs in its own process (worker.py) and in the Python that has its library; so
-each imports its library only when it is made, and this file keeps to Python 3.9.
+"""The contestants. Each class runs in its own process (worker.py), in the Python that has its library; so it
+imports the library in its constructor, and this file keeps to Python 3.9 and the standard library.
 
 A contestant turns sentences (lists of words) into vectors, or does a training step. ELMos return the average
-of the layers, and all of them from ready ids; the others their last layer. All ELMos have the same weights.
+of the layers, or all layers from ready ids; the others their last layer. All ELMos have the same weights.
 """
 
 from __future__ import annotations
@@ -20,43 +20,43 @@ from benchmarks.speed import workloads
 
 
 class Unavailable(Exception):
-    """This contestant cannot take part here, and why; without a word if this is not its setting."""
+    """Why this contestant cannot take part; empty if it does not take part in this setting."""
 
 
 class Contestant:
     libraries: tuple[str, ...] = ()
     settings: tuple[str, ...] = ("batch", "ready", "single", "corpus")
-    by_length = False  # the order in which a corpus is read: a library's own, else what any user would do
-    dtype = "float32"  # of the LSTMs' products, for the peak to compare with
+    by_length = False  # whether a corpus is read sorted by length
+    dtype = "float32"  # of the LSTMs' products, for the comparison with the peak
     is_elmo = True
 
     def __init__(self, job):
         self.job = job
 
     def versions(self):
-        found = {"python": platform.python_version()}
+        versions = {"python": platform.python_version()}
         for library in self.libraries:
             try:
-                found[library] = version(library)
+                versions[library] = version(library)
             except PackageNotFoundError:
-                found[library] = "without a version"
-        return found
+                versions[library] = "without a version"
+        return versions
 
     def prepare(self, setting, sentences):
-        """What `run` gets for these sentences; it is made before the clock starts."""
+        """The input of `run` for these sentences, made before the clock starts."""
         return self.encode(sentences) if setting == "ready" else sentences
 
     def run(self, setting, prepared):
-        """One call of a round; what it returns is noted beside the round's times."""
-        ways = {"ready": self.layers, "corpus": self.corpus, "train": self.train}
-        ways.get(setting, self.embed)(prepared)
+        """One call of a round; a returned dictionary is recorded with the round's times."""
+        methods = {"ready": self.layers, "corpus": self.corpus, "train": self.train}
+        methods.get(setting, self.embed)(prepared)
 
     def encode(self, sentences):
-        """The ids of a batch as its library wants them."""
+        """The ids of a batch in the library's form."""
         raise NotImplementedError
 
     def layers(self, encoded):
-        """Of an ELMo all layers of a batch from the bottom up, (sentences, words, dim) each."""
+        """All layers of an ELMo from the bottom up, else the last one; (sentences, words, dim) each."""
         raise NotImplementedError
 
     def embed(self, sentences):
@@ -64,7 +64,7 @@ class Contestant:
         raise NotImplementedError
 
     def corpus(self, sentences):
-        """Vectors of all sentences, in their order."""
+        """Vectors of all sentences in their order, (words, dim) each."""
         vectors = [None] * len(sentences)
         for places in workloads.batches(sentences, by_length=self.by_length):
             output = self.embed([sentences[place] for place in places])
@@ -73,14 +73,14 @@ class Contestant:
         return vectors
 
     def train(self, rows):
-        """Forward and backward of the top layer's mean square; returns the loss and the gradient's norm."""
+        """Forward and backward of the top layer's mean square; returns the loss and the parameters."""
         raise NotImplementedError
 
     def fresh(self):
-        """Forget what the calls before have left behind."""
+        """Reset the state that earlier calls have left."""
 
     def work(self, setting, calls):
-        """The operations that the result needs, by product."""
+        """The necessary operations, by product."""
         return workloads.elmo_work(self.job.size, setting, calls)
 
 
@@ -112,7 +112,7 @@ class Ours(Contestant):
         kernel = job.contestant.split("-")[1]
         inexact = {"bf16": "bfloat16", "int8": "int8"}
         if kernel in inexact and job.setting == "train":
-            raise Unavailable("")  # they are for reading only
+            raise Unavailable("")  # for inference only
         use_kernel(kernel)
         self.dtype = inexact.get(kernel, "float32")
         self.embed_options: dict[str, Any] = {"layers": "average", "progress": False}
@@ -142,9 +142,9 @@ class Ours(Contestant):
     def corpus(self, sentences):
         from elmo_hf import embed
 
-        with tempfile.TemporaryDirectory() as folder:  # it writes files, and here reads them, too
-            found = embed(sentences, folder, self.model, tokenizer=self.tokenizer, **self.embed_options)
-            return [sentence.vectors for sentence in found]
+        with tempfile.TemporaryDirectory() as folder:  # the time includes writing and reading files
+            vectors = embed(sentences, folder, self.model, tokenizer=self.tokenizer, **self.embed_options)
+            return [sentence.vectors for sentence in vectors]
 
     def train(self, rows):
         self.model.zero_grad()
@@ -154,7 +154,7 @@ class Ours(Contestant):
 
 
 class OursUncached(Ours):
-    """A corpus without the encodings of the batches before: how much of a ratio is only the word cache."""
+    """A corpus without the word cache: how much of a ratio is due to the cache."""
 
     settings = ("corpus",)
 
@@ -164,8 +164,8 @@ class OursUncached(Ours):
 
 
 class OursUnsorted(Ours):
-    """A corpus in the file's order: how much of a ratio is only sorting. `embed` has no such option, so its
-    batches are replaced for the time of the call; all else, their budget too, stays as it is."""
+    """A corpus in the file's order: how much of a ratio is due to sorting. `embed` has no such option, so the
+    function that makes its batches is replaced; their budget of words stays."""
 
     settings = ("corpus",)
 
@@ -175,7 +175,7 @@ class OursUnsorted(Ours):
 
 
 def batches_in_order(lengths, budget):
-    """As `elmo_hf.embedding.embedder.batches`: as many sentences as fit the budget with their padding."""
+    """Like `elmo_hf.embedding.embedder.batches`, with the same budget of words and padding, but unsorted."""
     batch: list[int] = []
     longest = 0
     for number, length in enumerate(lengths):
@@ -200,7 +200,7 @@ def use_kernel(name):
 
 
 def why_readable():
-    """Why the last call did not run the kernel that was asked for, if so."""
+    """The reason if the last call ran the readable code in place of the chosen kernel."""
     try:
         from elmo_hf.kernels import why_not
     except ImportError:
@@ -237,7 +237,7 @@ class AllenNLP(Contestant):
             return self.model(self.encode(sentences))["elmo_representations"][0].numpy()
 
     def train(self, rows):
-        self.fresh()  # else the steps would differ, as the state goes on
+        self.fresh()  # the state is carried over, so steps would differ
         self.model.zero_grad(set_to_none=True)
         layers = self.model._elmo_lstm(self.encode(rows))["activations"]
         loss = layers[-1][:, 1:-1].pow(2).mean()
@@ -249,14 +249,14 @@ class AllenNLP(Contestant):
 
 
 class AllenNLPByLength(AllenNLP):
-    """The same, handed the sentences by length: how much of a ratio is only that."""
+    """The same with the sentences sorted by length: how much of a ratio is due to sorting."""
 
     settings = ("corpus",)
     by_length = True
 
 
 class TransformersEncoder(Contestant):
-    """An encoder of Transformers with random weights, on 1.25 random word pieces a word and two signs."""
+    """An encoder of Transformers with random weights, on 1.25 random pieces a word and two special tokens."""
 
     libraries = ("transformers", "torch")
     by_length = True
@@ -308,8 +308,8 @@ class ModernBert(TransformersEncoder):
 
 
 class TorchLSTM(Contestant):
-    """The mark to reach: torch's own LSTM with projection, one stack a direction. It lacks the clips, the
-    residual connection and the characters, so it does less than an ELMo."""
+    """torch's own LSTM with projection, one stack a direction, as a reference point. It has no clips,
+    residual connections or characters, so it does less than an ELMo."""
 
     libraries = ("torch",)
     settings = ("batch", "ready", "single", "corpus", "train")
@@ -328,7 +328,7 @@ class TorchLSTM(Contestant):
         )
 
     def encode(self, sentences):
-        longest = max(map(len, sentences)) + 2  # begin and end of the sentence, as in the model
+        longest = max(map(len, sentences)) + 2  # with the boundaries of the sentence
         return self.torch.randn(len(sentences), longest, self.stacks[0].input_size)
 
     def forward(self, x):
@@ -370,7 +370,7 @@ class SimpleElmo(Contestant):
         self.tf, self.model = tf.compat.v1, ElmoModel()
         logging.getLogger().setLevel(logging.WARNING)
         self.model.load(str(job.weights / "bilm"), max_batch_size=workloads.BATCH)
-        # Without a session of ours, each call would build the graph's end anew and initialise all variables.
+        # Without a session given, each call would build the end of the graph and initialise all variables.
         self.model.elmo_sentence_input = weight_layers("input", self.model.sentence_embeddings_op)
         threads = {"intra_op_parallelism_threads": job.threads, "inter_op_parallelism_threads": job.threads}
         self.session = self.tf.Session(config=self.tf.ConfigProto(**threads))
@@ -380,14 +380,14 @@ class SimpleElmo(Contestant):
         return self.model.batcher.batch_sentences(sentences)
 
     def layers(self, encoded):
-        wanted = self.model.sentence_embeddings_op["lm_embeddings"]
-        return list(self.session.run(wanted, {self.model.sentence_character_ids: encoded}).swapaxes(0, 1))
+        layers = self.model.sentence_embeddings_op["lm_embeddings"]
+        return list(self.session.run(layers, {self.model.sentence_character_ids: encoded}).swapaxes(0, 1))
 
     def embed(self, sentences):
         return self.model.get_elmo_vectors(sentences, warmup=False, session=self.session)
 
     def corpus(self, sentences):
-        return self.embed(sentences)  # batches in the file's order, by itself
+        return self.embed(sentences)  # makes its own batches in the file's order
 
     def fresh(self):
         self.session.run(self.tf.global_variables_initializer())
@@ -397,8 +397,8 @@ class SimpleElmo(Contestant):
 
 
 class Peak(Contestant):
-    """How fast the machine multiplies matrices of the model's shapes, in GFLOP/s: with `torch.mm`, with
-    oneDNN and the weight packed beforehand, and with PyTorch's own product of eight bits."""
+    """The machine's rates for matrix products of the model's shapes, in GFLOP/s: with `torch.mm`, with oneDNN
+    and packed weights, and with PyTorch's dynamic int8 product."""
 
     libraries = ("torch",)
     settings = tuple(workloads.SETTINGS)
@@ -417,14 +417,14 @@ class Peak(Contestant):
         rates = {}
         for name, rows, inner, columns in workloads.products(self.job.size):
             x, weight = self.torch.randn(rows, inner), self.torch.randn(columns, inner)
-            for way, product in self.ways(x, weight, name in workloads.LSTM_PRODUCTS):
-                dtype, _, library = way.partition(" ")
+            for variant, product in self.variants(x, weight, name in workloads.LSTM_PRODUCTS):
+                dtype, _, library = variant.partition(" ")
                 rate = self.rate(product, 2 * rows * inner * columns)
                 rates[f"{dtype} {name} {library}"] = round(rate / 1e9, 1)
         return {"gflops": rates}
 
-    def ways(self, x, weight, is_lstm):
-        """Only the LSTMs' products come in other types than float32."""
+    def variants(self, x, weight, is_lstm):
+        """Only the LSTMs' products are measured in other types than float32."""
         yield from self.floats("float32", x, weight)
         if is_lstm:
             yield from self.floats("bfloat16", x.bfloat16(), weight.bfloat16())
@@ -434,7 +434,7 @@ class Peak(Contestant):
         torch = self.torch
         transposed = weight.t()
         yield f"{dtype} torch.mm", lambda: torch.mm(x, transposed)
-        try:  # private operations of torch, which may go away
+        try:  # private operations of torch, which may be removed
             packed = torch.ops.mkldnn._reorder_linear_weight(weight, len(x))
             product = torch.ops.mkldnn._linear_pointwise
             product(x, packed, None, "none", [], "")
@@ -446,7 +446,7 @@ class Peak(Contestant):
         torch = self.torch
         scales, zeros = torch.full((len(weight),), 0.03).double(), torch.zeros(len(weight), dtype=torch.int64)
         try:
-            with warnings.catch_warnings():  # PyTorch means to drop such tensors
+            with warnings.catch_warnings():  # PyTorch deprecates quantized tensors
                 warnings.simplefilter("ignore", UserWarning)
                 rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
             packed = torch.ops.quantized.linear_prepack(rounded, None)
@@ -487,9 +487,9 @@ def class_of(name):
         variant = name.partition("-")[2].partition("-")[2]
         if variant not in VARIANTS:
             raise Unavailable(
-                f"unknown; there are ours-<kernel>, ours-<kernel>-{', -'.join([*VARIANTS][1:])}"
+                f"unknown; the names are ours-<kernel>, ours-<kernel>-{', -'.join([*VARIANTS][1:])}"
             )
         return VARIANTS[variant]
     if name not in CLASSES:
-        raise Unavailable(f"unknown; there are ours-<kernel>, {', '.join(CLASSES)}")
+        raise Unavailable(f"unknown; the names are ours-<kernel>, {', '.join(CLASSES)}")
     return CLASSES[name]

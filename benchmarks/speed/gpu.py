@@ -1,33 +1,28 @@
-"""What does a GPU make of it? The measurements that decide how ELMo is trained and read on one.
+"""How fast is it on a GPU? The measurements that decide how ELMo is trained and read on one.
 
     python -m benchmarks.speed.gpu                                     # everything, original size
     python -m benchmarks.speed.gpu --only training graphs --quick      # two of them, few rounds
-    python -m benchmarks.speed.gpu --only clips --weights FOLDER --sentences FILE
-    python -m benchmarks.speed.gpu --device cpu --size tiny --quick --output FILE    # a trial
+    python -m benchmarks.speed.gpu --device cpu --size tiny --quick --output FILE    # only tries the module
 
 | name | what is measured |
 |---|---|
-| products | the layer's matrix products, there and back: microseconds and TFLOP/s |
-| oracle | `nn.LSTM(proj_size=...)`, both directions of one layer, there and back; it has no such clips |
-| training | a whole step: characters, LSTMs, sampled softmax, the way back, Adagrad |
-| softmax | 8,192 samples against 65,536, there and back, and the exact loss of 20,000 words |
-| graphs | a layer by CUDA graph, without one, and by its definition; and a whole model for few sentences |
-| clips | how many of the h and c of a model's words stand at their clip |
+| products | the layer's matrix products, forward and backward: microseconds and TFLOP/s |
+| oracle | `nn.LSTM(proj_size=...)`, both directions of one layer, forward and backward; it has no clips |
+| training | a whole step: characters, LSTMs, sampled softmax, backward, Adagrad |
+| softmax | 8,192 and 65,536 samples, forward and backward, and the exact loss of 20,000 words |
+| graphs | a layer with a CUDA graph, without one, and by its definition; a whole model for few sentences |
 
-Whatever is compared takes turns, round after round, and the median, least and greatest time are kept. Results
-go to benchmarks/results/gpu/ as JSON, rewritten after each measurement. Numbers are made up unless there are
-`--weights`, and words unless there are `--sentences`.
+Compared calls take turns, and the median, minimum and maximum time over the rounds are kept. Results go to
+benchmarks/results/gpu/ as JSON, rewritten after each measurement. Weights are random, and words are made up
+unless there are `--sentences`.
 """
 
 import argparse
-import platform
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import date
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -35,31 +30,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.report import RESULTS, machine, write_json
-from benchmarks.speed.__main__ import spread
+from benchmarks.report import RESULTS, in_turns, machine, spread, versions
 from benchmarks.speed.workloads import SIZES, cyclic, made_up_sentences, read_sentences
 from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer, kernels
+from elmo_hf.files import write_json
 from elmo_hf.kernels import graphs, training
 from elmo_hf.model.modeling_elmo import lstm
 
 VOCABULARY = {"original": 793_471, "small": 793_471, "tiny": 2_000}
-BATCHES = (128, 384, 2048)  # one GPU of the original's three, all three, and many
+BATCHES = (128, 384, 2048)  # of one GPU of the original's three, of all three, and a large one
 FEW = (1, 8, 32)
 STEPS, WORDS_OF_A_SENTENCE = 20, 22
 SAMPLES = (8_192, 65_536)
-EVALUATED, EVALUATED_AT_ONCE = 20_000, 1_024
+EVALUATED, EVALUATED_CHUNK = 20_000, 1_024
 WARM_UP = 3
-PRODUCTS_AT_ONCE = 20  # one alone is over sooner than it is told
+PRODUCTS_PER_CALL = 20  # a single product takes less time than its launch
 
 
 def main() -> None:
     options = parse_arguments()
     torch.manual_seed(0)
-    results: dict[str, Any] = {"facts": facts(options)}
+    results: dict[str, Any] = {"facts": describe_run(options)}
     for name in options.only:
         print(f"\n{name}: {MEASUREMENTS[name].__doc__}", flush=True)
         results[name] = MEASUREMENTS[name](options)
-        report(results[name])
+        print_rows(results[name])
         write_json(options.output, results)  # after each, as the next may not fit in memory
         if options.device == "cuda":
             torch.cuda.empty_cache()
@@ -69,11 +64,12 @@ def main() -> None:
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS), metavar="NAME")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu only tries the script")
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="cpu only tries the module (cuda)"
+    )
     parser.add_argument("--size", choices=SIZES, default="original", help=", ".join(SIZES))
     parser.add_argument("--rounds", type=int, help="measured rounds (20; 3 with --quick)")
-    parser.add_argument("--weights", type=Path, help="a folder of `save_pretrained`, for clips")
-    parser.add_argument("--sentences", type=Path, help="a file of words between spaces; else made-up words")
+    parser.add_argument("--sentences", type=Path, help="a file of tokenized text (made-up words)")
     parser.add_argument("--output", type=Path, help="a JSON file (results/gpu/SIZE.json)")
     parser.add_argument("--quick", action="store_true", help="the smallest batch only, and 3 rounds")
     options = parser.parse_args(arguments)
@@ -84,72 +80,63 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Whatever would fail later on, said before anything is measured."""
+    """Refuse what would fail later, before anything is measured."""
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit(
-            "gpu.py measures a GPU, but this PyTorch finds none; "
-            "`--device cpu --size tiny --quick --output FILE` only tries the script."
+            "this benchmark measures a GPU, but PyTorch finds none; "
+            "`--device cpu --size tiny --quick --output FILE` only tries the module."
         )
     if options.device == "cpu" and not options.output:
-        sys.exit("A CPU's numbers do not belong among the results of GPUs; say --output FILE.")
+        sys.exit("with --device cpu name a file with --output FILE; the results folder is for GPUs.")
     if options.rounds is not None and options.rounds < 1:
         sys.exit(f"--rounds must be at least 1, but is {options.rounds}.")
-    if options.weights and not (options.weights / "config.json").is_file():
-        sys.exit(f"--weights must be a folder with config.json, but {options.weights} has none.")
     if options.sentences and not options.sentences.is_file():
-        sys.exit(f"--sentences must be a file of text, but {options.sentences} is none.")
+        sys.exit(f"--sentences must be a file of text, but {options.sentences} is not a file.")
 
 
-def facts(options: argparse.Namespace) -> dict[str, Any]:
-    found = {
+def describe_run(options: argparse.Namespace) -> dict[str, Any]:
+    facts: dict[str, Any] = {
         "date": date.today().isoformat(),
         "size": options.size,
         "rounds": options.rounds,
         "machine": machine(),
-        "versions": {"python": platform.python_version(), "cuda": torch.version.cuda},
+        "versions": {"cuda": torch.version.cuda, **versions("torch", "triton", "transformers", "elmo_hf")},
     }
-    for library in ("torch", "triton", "transformers", "elmo_hf"):
-        with suppress(PackageNotFoundError):
-            found["versions"][library] = version(library)
     if options.device == "cuda":
         gpu = torch.cuda.get_device_properties(0)
-        found["gpu"] = {
+        facts["gpu"] = {
             "name": gpu.name,
             "capability": f"{gpu.major}.{gpu.minor}",
             "memory_gb": round(gpu.total_memory / 2**30, 1),
             "processors": gpu.multi_processor_count,
         }
-    return found
+    return facts
 
 
 # ---- time
 
 
-Calls = dict[str, Callable[[], object]]
+def microseconds(
+    calls: dict[str, Callable[[], object]], options: argparse.Namespace, repeats: int = 1
+) -> dict[str, dict[str, float]]:
+    """Of each call the median, minimum and maximum over the rounds, in which they take turns."""
+    timed = {name: partial(time_call, call, options.device, repeats) for name, call in calls.items()}
+    return {name: spread(times) for name, times in in_turns(timed, options.rounds, WARM_UP).items()}
 
 
-def in_turns(calls: Calls, options: argparse.Namespace, times: int = 1) -> dict[str, dict[str, float]]:
-    """Microseconds of each call: median, least and greatest of the rounds, in which each has a turn."""
-    for call in calls.values():
-        for _ in range(WARM_UP):
-            call()
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(options.rounds):
-        for name, call in calls.items():
-            found[name].append(microseconds(call, options.device, times))
-    return {name: spread(values) for name, values in found.items()}
-
-
-def microseconds(call: Callable[[], object], device: str, times: int) -> float:
-    """By the wall's clock, from an idle GPU to an idle GPU: as the caller has to wait."""
-    if device == "cuda":
-        torch.cuda.synchronize()
+def time_call(call: Callable[[], object], device: str, repeats: int, _round: int) -> float:
+    """Microseconds of the wall clock from an idle GPU to an idle GPU: as long as the caller waits."""
+    synchronize(device)
     start = time.perf_counter()
-    for _ in range(times):
+    for _ in range(repeats):
         call()
+    synchronize(device)
+    return (time.perf_counter() - start) * 1e6 / repeats
+
+
+def synchronize(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
-    return (time.perf_counter() - start) * 1e6 / times
 
 
 def batches_of(options: argparse.Namespace) -> tuple[int, ...]:
@@ -165,12 +152,12 @@ def half(options: argparse.Namespace, dtype: torch.dtype) -> torch.dtype:
 
 
 def measure_products(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """the layer's matrix products, of both directions at once"""
+    """The layer's matrix products, for both directions at once."""
     cells, width = SIZES[options.size]["lstm_dim"], SIZES[options.size]["projection_dim"]
-    found = []
+    rows = []
     for batch in batches_of(options):
         words = batch * STEPS
-        shapes = {  # rows, inner, columns
+        shapes = {  # (m, k) x (k, n)
             "gates of a step": (batch, width, 4 * cells),
             "projection of a step": (batch, cells, width),
             "back through the gates": (batch, 4 * cells, width),
@@ -179,42 +166,41 @@ def measure_products(options: argparse.Namespace) -> list[dict[str, Any]]:
             "gradient of the gates' weight": (width, words, 4 * cells),
             "gradient of the projection": (cells, words, width),
         }
-        for name, (rows, inner, columns) in shapes.items():
-            call = product_call(options, rows, inner, columns)
-            us = in_turns({name: call}, options, PRODUCTS_AT_ONCE)[name]
-            tflops = round(2 * 2 * rows * inner * columns / us["median"] / 1e6, 3)
-            shape = [2, rows, inner, columns]
-            found.append({"batch": batch, "product": name, "shape": shape, "us": us, "tflops": tflops})
-    return found
+        for name, (m, k, n) in shapes.items():
+            call = product_call(options, m, k, n)
+            us = microseconds({name: call}, options, PRODUCTS_PER_CALL)[name]
+            tflops = round(2 * 2 * m * k * n / us["median"] / 1e6, 3)
+            row = {"batch": batch, "product": name, "shape": [2, m, k, n], "us": us, "tflops": tflops}
+            rows.append(row)
+    return rows
 
 
-def product_call(options: argparse.Namespace, rows: int, inner: int, columns: int) -> Callable[[], object]:
+def product_call(options: argparse.Namespace, m: int, k: int, n: int) -> Callable[[], object]:
     dtype = half(options, torch.bfloat16)
     x, weight, out = (
-        torch.randn(2, *shape, device=options.device).to(dtype)
-        for shape in ((rows, inner), (inner, columns), (rows, columns))
+        torch.randn(2, *shape, device=options.device).to(dtype) for shape in ((m, k), (k, n), (m, n))
     )
     return lambda: torch.baddbmm(out, x, weight, beta=0.5, out=out)
 
 
-# ---- the oracle
+# ---- torch's LSTM
 
 
 def measure_oracle(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """nn.LSTM(proj_size) there and back, a layer of both directions, without our clips"""
+    """nn.LSTM(proj_size) forward and backward, both directions of a layer, without clips."""
     cells, width = SIZES[options.size]["lstm_dim"], SIZES[options.size]["projection_dim"]
     dtype = half(options, torch.float16)
     layer = nn.LSTM(width, cells, proj_size=width, bidirectional=True).to(options.device, dtype)
-    found = []
+    rows = []
     for batch in batches_of(options):
         x = torch.randn(STEPS, batch, width, device=options.device).to(dtype).requires_grad_()
 
         def step(x: Tensor = x) -> None:
             layer(x)[0].sum().backward()
 
-        us = in_turns({"oracle": step}, options)["oracle"]
-        found.append({"batch": batch, "us": us, "words_per_second": rate(batch * STEPS, us)})
-    return found
+        us = microseconds({"oracle": step}, options)["oracle"]
+        rows.append({"batch": batch, "us": us, "words_per_second": rate(batch * STEPS, us)})
+    return rows
 
 
 def rate(words: int, us: dict[str, float]) -> int:
@@ -225,30 +211,30 @@ def rate(words: int, us: dict[str, float]) -> int:
 
 
 def measure_training(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """a whole step on segments of 20 words, bfloat16 products, float32 weights"""
+    """A whole step on segments of 20 words, bfloat16 products, float32 weights."""
     model = make_model(options).train()
     softmax = SampledSoftmax(options, SAMPLES[0])
     parameters = [*model.parameters(), *softmax.parameters()]
     optimizer = torch.optim.Adagrad(parameters, lr=0.2, initial_accumulator_value=1.0, foreach=True)
-    found = []
+    rows = []
     for batch in batches_of(options):
         char_ids, labels = segments(options, batch), softmax.labels(batch * STEPS)
 
-        def step(choice: str, char_ids: Tensor = char_ids, labels: Tensor = labels) -> None:
-            kernels.use(choice)
+        def step(kernel: str, char_ids: Tensor = char_ids, labels: Tensor = labels) -> None:
+            kernels.use(kernel)
             optimizer.zero_grad()
             with torch.autocast(options.device, torch.bfloat16):
                 vectors = model(char_ids=char_ids).last_hidden_state.flatten(0, 1)
-                loss = sum(softmax(part, labels) for part in vectors.chunk(2, dim=-1))
+                loss = sum(softmax(direction, labels) for direction in vectors.chunk(2, dim=-1))
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 10.0)
             optimizer.step()
 
-        for choice in ("readable", "auto"):
-            row = time_of_training(options, partial(step, choice), batch)
-            found.append({"batch": batch, "kernels": choice, **row})
+        for kernel in ("readable", "auto"):
+            row = time_of_training(options, partial(step, kernel), batch)
+            rows.append({"batch": batch, "kernels": kernel, **row})
     kernels.use("auto")
-    return found
+    return rows
 
 
 def time_of_training(options: argparse.Namespace, step: Callable[[], None], batch: int) -> dict[str, Any]:
@@ -256,7 +242,7 @@ def time_of_training(options: argparse.Namespace, step: Callable[[], None], batc
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     try:
-        us = in_turns({"step": step}, options)["step"]
+        us = microseconds({"step": step}, options)["step"]
     except torch.OutOfMemoryError:
         return {"failed": "out of memory"}
     peak = torch.cuda.max_memory_allocated() // 2**20 if on_gpu else None
@@ -268,7 +254,7 @@ def make_model(options: argparse.Namespace) -> ElmoModel:
 
 
 def segments(options: argparse.Namespace, batch: int) -> Tensor:
-    """(batch, 20, characters) of running text"""
+    """Character ids of running text, (batch, 20, characters)."""
     words = [word for sentence in sentences_of(options) for word in sentence]
     rows = [cyclic(words, row * STEPS, STEPS) for row in range(batch)]
     encoding = ElmoTokenizer()(rows, is_split_into_words=True, return_tensors="pt")
@@ -285,8 +271,8 @@ def sentences_of(options: argparse.Namespace, number: int = 2_000) -> list[list[
 
 
 class SampledSoftmax(nn.Module):
-    """The cross entropy among the true word and so many others, the same ones for all places; without the
-    drawing of them. As many rows as a step can touch stand for the vocabulary, as the rest costs nothing."""
+    """The cross entropy over the true word and the samples, which all positions share; drawing is left out.
+    The table has only as many rows as a step can touch, since other rows of the vocabulary cost nothing."""
 
     def __init__(self, options: argparse.Namespace, samples: int) -> None:
         super().__init__()
@@ -297,12 +283,12 @@ class SampledSoftmax(nn.Module):
         self.bias = nn.Parameter(torch.zeros(rows, device=options.device))
 
     def labels(self, words: int) -> Tensor:
-        """Rows of the table that are no samples, with repetitions as in text."""
+        """Rows of the table that are not samples, with repetitions as in text."""
         drawn = torch.rand(words, device=self.device).pow(3).mul(words).long()
         return drawn + self.samples
 
     def forward(self, vectors: Tensor, labels: Tensor) -> Tensor:
-        """(words, width) and (words,) -> the mean loss"""
+        """(words, width) and (words,) -> the mean loss."""
         samples = F.linear(vectors, self.table[: self.samples], self.bias[: self.samples])
         true = (vectors * self.table[labels]).sum(dim=-1, keepdim=True) + self.bias[labels, None]
         logits = torch.cat([true, samples], dim=1).float()
@@ -310,9 +296,9 @@ class SampledSoftmax(nn.Module):
 
 
 def measure_softmax(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """the loss of one direction by few samples, by many, and by all words"""
+    """The loss of one direction with few samples, many samples, and the whole vocabulary."""
     words = BATCHES[0 if options.quick else 1] * STEPS
-    found = []
+    rows = []
     for samples in SAMPLES:
         softmax = SampledSoftmax(options, samples)
         labels = softmax.labels(words)
@@ -325,14 +311,14 @@ def measure_softmax(options: argparse.Namespace) -> list[dict[str, Any]]:
                 loss = softmax(vectors, labels)
             loss.backward()
 
-        us = in_turns({"step": step}, options)["step"]
-        found.append({"samples": softmax.samples, **per_word(us, words)})
-    return [*found, exact_softmax(options)]
+        us = microseconds({"step": step}, options)["step"]
+        rows.append({"samples": softmax.samples, **per_word(us, words)})
+    return [*rows, exact_softmax(options)]
 
 
 @torch.no_grad()
 def exact_softmax(options: argparse.Namespace) -> dict[str, Any]:
-    """20,000 words against the whole vocabulary, a thousand at a time"""
+    """20,000 words against the whole vocabulary, about a thousand at a time."""
     dtype, vocabulary = half(options, torch.bfloat16), VOCABULARY[options.size]
     words = EVALUATED // 20 if options.quick else EVALUATED
     width = SIZES[options.size]["projection_dim"]
@@ -341,10 +327,10 @@ def exact_softmax(options: argparse.Namespace) -> dict[str, Any]:
 
     def evaluate() -> None:
         total = torch.zeros((), device=options.device)
-        for some, true in zip(vectors.split(EVALUATED_AT_ONCE), labels.split(EVALUATED_AT_ONCE), strict=True):
-            total += F.cross_entropy((some @ table.T).float(), true, reduction="sum")
+        for chunk, true in zip(vectors.split(EVALUATED_CHUNK), labels.split(EVALUATED_CHUNK), strict=True):
+            total += F.cross_entropy((chunk @ table.T).float(), true, reduction="sum")
 
-    us = in_turns({"exact": evaluate}, options)["exact"]
+    us = microseconds({"exact": evaluate}, options)["exact"]
     return {"samples": "all", **per_word(us, words)}
 
 
@@ -357,18 +343,18 @@ def per_word(us: dict[str, float], words: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def measure_graphs(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """a layer for few sentences of 22 words, by its graph and without; and a whole model"""
+    """A layer for few sentences of 22 words with and without a CUDA graph; and a whole model."""
     model = make_model(options).eval().to(half(options, torch.float16))
-    found = []
+    rows = []
     for batch in FEW:
-        times = in_turns(layer_calls(options, model, batch), options)
-        found.append({"batch": batch, "what": "a layer", "us": times})
-        found.append({"batch": batch, "what": "a model", "us": in_turns(model_calls(model, batch), options)})
-        found[-1]["why_not"] = kernels.why_not()
-    return found
+        of_layer = microseconds(layer_calls(options, model, batch), options)
+        rows.append({"batch": batch, "what": "a layer", "us": of_layer})
+        of_model = microseconds(model_calls(model, batch), options)
+        rows.append({"batch": batch, "what": "a model", "us": of_model, "why_not": kernels.why_not()})
+    return rows
 
 
-def layer_calls(options: argparse.Namespace, model: ElmoModel, batch: int) -> Calls:
+def layer_calls(options: argparse.Namespace, model: ElmoModel, batch: int) -> dict[str, Callable[[], object]]:
     layer: Any = model.layers[0]
     weights = (layer.input_weight, layer.recurrent_weight, layer.bias, layer.projection)
     x, h, c = (
@@ -381,98 +367,55 @@ def layer_calls(options: argparse.Namespace, model: ElmoModel, batch: int) -> Ca
     )
     mask = torch.ones(2, batch, WORDS_OF_A_SENTENCE, dtype=torch.bool, device=options.device)
     arguments = (x, mask, h, c, *weights, model.config.cell_clip, model.config.proj_clip)
-    calls: Calls = {"readable": lambda: lstm(*arguments), "eager": lambda: training.lstm(*arguments)}
+    calls: dict[str, Callable[[], object]] = {
+        "readable": lambda: lstm(*arguments),
+        "eager": lambda: training.lstm(*arguments),
+    }
     if graphs.serves(x, *weights) and has_graph(*arguments):
         calls["graph"] = lambda: graphs.lstm(*arguments)
     return calls
 
 
 def has_graph(*arguments: Any) -> bool:
-    """A size's first call only makes it known, and at the second its graph is made."""
+    """The first call of a size registers it, and the second captures its graph."""
     for _ in range(2):
         try:
             graphs.lstm(*arguments)
-        except graphs.NoGraph as reason:
-            obstacle = reason
+        except graphs.NoGraph as error:
+            reason = error
         else:
             return True
-    print(f"  no graph: {obstacle}")
+    print(f"  no graph: {reason}")
     return False
 
 
-def model_calls(model: ElmoModel, batch: int) -> Calls:
-    """From characters to layers, as a user calls it; the last choice is the one that is left behind."""
+def model_calls(model: ElmoModel, batch: int) -> dict[str, Callable[[], object]]:
+    """From characters to layers, as a user calls it."""
     [*_, sentence] = sorted(made_up_sentences(200), key=len)
     rows = [sentence[: WORDS_OF_A_SENTENCE - 2]] * batch
     encoding = ElmoTokenizer()(rows, is_split_into_words=True, return_tensors="pt").to(model.device)
 
-    def call(choice: str) -> None:
-        kernels.use(choice)
+    def call(kernel: str) -> None:
+        kernels.use(kernel)
         model(**encoding)
 
-    return {choice: partial(call, choice) for choice in ("readable", "auto")}
+    return {kernel: partial(call, kernel) for kernel in ("readable", "auto")}
 
 
-# ---- clips
+# ---- results
 
 
-@torch.no_grad()
-def measure_clips(options: argparse.Namespace) -> dict[str, Any]:
-    """how much of h and c stands at its clip"""
-    if not options.weights:
-        return {"skipped": "made-up weights say nothing; --weights FOLDER gives trained ones"}
-    model = ElmoModel.from_pretrained(options.weights).to(options.device).eval()
-    counts = [{"h": 0, "c": 0, "words": 0} for _ in model.layers]
-    for layer, count in zip(model.layers, counts, strict=True):
-        layer.register_forward_pre_hook(partial(count_clipped, count))
-    tokenizer = ElmoTokenizer(max_characters_per_token=model.config.max_characters_per_token)
-    sentences = sentences_of(options)
-    for start in range(0, len(sentences), FEW[-1]):
-        rows = sentences[start : start + FEW[-1]]
-        encoding = tokenizer(rows, is_split_into_words=True, padding=True, return_tensors="pt")
-        model(**encoding.to(options.device), keep_boundaries=True)  # sentence begins and ends are read, too
-    return {"sentences": len(sentences), "layers": [shares(model.config, count) for count in counts]}
-
-
-def count_clipped(count: dict[str, int], layer: Any, inputs: tuple[Tensor, ...]) -> None:
-    """Reads the layer's input a step at a time, as only then all cells are seen."""
-    x, mask, h, c = inputs
-    weights = (layer.input_weight, layer.recurrent_weight, layer.bias, layer.projection)
-    limits = (layer.config.cell_clip, layer.config.proj_clip)
-    for step in range(x.shape[2]):
-        now = slice(step, step + 1)
-        _, h, c = lstm(x[:, :, now], mask[:, :, now], h, c, *weights, *limits)
-        is_word = mask[:, :, step, None]
-        for name, state, limit in (("c", c, limits[0]), ("h", h, limits[1])):
-            if limit is not None:
-                count[name] += int(((state.abs() >= limit) & is_word).sum())
-        count["words"] += int(is_word.sum())
-
-
-def shares(config: ElmoConfig, count: dict[str, int]) -> dict[str, float]:
-    words = max(count["words"], 1)
-    return {
-        "words": count["words"],  # of both directions
-        "share_of_h": count["h"] / (words * config.output_dim),
-        "share_of_c": count["c"] / (words * config.lstm_dim),
-    }
-
-
-# ---- what comes out
-
-
-def report(found: Any) -> None:
-    for row in found if isinstance(found, list) else [found]:
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
         print("  " + ", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
 
 
-MEASUREMENTS: dict[str, Callable[[argparse.Namespace], Any]] = {
+MEASUREMENTS: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {
     "products": measure_products,
     "oracle": measure_oracle,
     "training": measure_training,
     "softmax": measure_softmax,
     "graphs": measure_graphs,
-    "clips": measure_clips,
 }
 
 if __name__ == "__main__":

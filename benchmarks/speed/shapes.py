@@ -1,29 +1,30 @@
-"""Which shape of a small ELMo, and which recipe, learns most in the same time on this machine?
+"""Which shape of a small ELMo, and which training settings, learn most in the same time on this machine?
 
     elmo-hf vocab train.txt vocab.txt --max-words 20000
     python -m benchmarks.speed.shapes --data train.txt --vocab vocab.txt --heldout heldout.txt --minutes 5 \
         --output hub_cards/elmo-tiny/results/shapes.json
 
-First the speed of each candidate is measured, in turns and a few steps at a time, so that a busy moment hits
-all alike. Then each is trained for as many steps as it would do in the given minutes, and judged by the full
-softmax on the held-out text, every sentence from zero states. A candidate is a set of flags of pretrain.py.
+First the speed of each candidate is measured, in turns and a few steps at a time. Then each is trained for as
+many steps as it would do in the given minutes, and its perplexity is measured by the full softmax on the
+held-out text, every sentence from zero states. A candidate is a set of options of training/pretrain.py.
 """
 
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging
 
-from benchmarks.report import ROOT, command, machine, write_json
+from benchmarks.language_models.domain import WINDOW, pretrain
+from benchmarks.report import command, in_turns, machine
 from elmo_hf import ElmoForPreTraining
+from elmo_hf.files import write_json
 
-PRETRAIN = ROOT / "training" / "pretrain.py"
 FILTERS = {  # numbers of filters by width: a quarter, a half and the whole of the published small shape's
     "tiny": [[1, 16], [2, 16], [3, 32], [4, 64], [5, 128]],
     "small": [[1, 16], [2, 32], [3, 64], [4, 128], [5, 256]],
@@ -56,8 +57,12 @@ CANDIDATES: dict[str, dict[str, Any]] = {
 def main() -> None:
     options = read_options()
     logging.disable_progress_bar()
-    speeds = measure_speeds(options)
-    rows = [train(options, name, speeds[name]) for name in options.candidates]
+    calls = {name: partial(speeds_of_steps, options, name) for name in options.candidates}
+    speeds = in_turns(calls, options.turns, warmup=0)
+    rows = [
+        train(options, name, statistics.median(speed for turn in speeds[name] for speed in turn))
+        for name in options.candidates
+    ]
     result = {
         "command": command("speed.shapes", sys.argv[1:]),
         "machine": machine(),
@@ -73,7 +78,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--vocab", required=True)
     parser.add_argument("--heldout", required=True)
-    parser.add_argument("--raw", action="store_true", help="split words by rule, not at blanks")
+    parser.add_argument("--raw", action="store_true", help="tokenize the text by rules")
     parser.add_argument("--split-sentences", action="store_true", help="a line is a paragraph")
     parser.add_argument("--candidates", nargs="+", default=list(CANDIDATES), choices=list(CANDIDATES))
     parser.add_argument("--minutes", type=float, default=5.0, help="of training for each (5)")
@@ -83,73 +88,54 @@ def read_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure_speeds(options: argparse.Namespace) -> dict[str, float]:
-    """Words a second of each candidate: the median over all turns."""
-    found: dict[str, list[float]] = {name: [] for name in options.candidates}
-    for _ in range(options.turns):
-        for name in options.candidates:
-            with tempfile.TemporaryDirectory() as folder:
-                run = Path(folder) / "run"
-                log = pretrain(options, run, name, max_steps=30, log_every=5, schedule="constant")
-            speeds = [line["words_per_second"] for line in log if line["kind"] == "step"]
-            found[name] += speeds[2:]  # the first steps make tables and fill caches
-    return {name: statistics.median(speeds) for name, speeds in found.items()}
+def speeds_of_steps(options: argparse.Namespace, name: str, turn: int) -> list[float]:
+    """Words a second in the logged steps of a short run."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = run(options, Path(folder) / "run", name, max_steps=30, log_every=5, schedule="constant")
+    speeds = [entry["words_per_second"] for entry in log if entry["kind"] == "step"]
+    return speeds[2:]  # the first steps make tables and fill caches
 
 
 def train(options: argparse.Namespace, name: str, speed: float) -> dict[str, Any]:
-    candidate = CANDIDATES[name]
-    words_a_step = flags_of(candidate)["rows"] * 20
-    steps = max(1, round(options.minutes * 60 * speed / words_a_step))
+    settings = settings_of(CANDIDATES[name])
+    words_per_step = settings["rows"] * WINDOW
+    steps = max(1, round(options.minutes * 60 * speed / words_per_step))
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        log = pretrain(options, run, name, max_steps=steps, heldout=options.heldout)
-        parameters = ElmoForPreTraining.from_pretrained(run / "final").num_parameters()
-    judged = [line for line in log if line["kind"] == "evaluation"][-1]
-    figures = ("forward", "backward", "mean", "tokens", "unknown")
+        output = Path(folder) / "run"
+        log = run(options, output, name, max_steps=steps, heldout=options.heldout)
+        parameters = ElmoForPreTraining.from_pretrained(output / "final").num_parameters()
+    evaluation = [entry for entry in log if entry["kind"] == "evaluation"][-1]
     row = {
         "name": name,
-        "settings": flags_of(candidate),
+        "settings": settings,
         "parameters": parameters,
         "words_per_second": round(speed, 1),
         "steps": steps,
-        "words": steps * words_a_step,
-        "perplexity": {figure: judged[figure] for figure in figures},
+        "words": steps * words_per_step,
+        "perplexity": {key: evaluation[key] for key in ("forward", "backward", "mean", "tokens", "unknown")},
     }
     print(json.dumps(row), flush=True)
     return row
 
 
-def flags_of(candidate: dict[str, Any]) -> dict[str, Any]:
+def settings_of(candidate: dict[str, Any]) -> dict[str, Any]:
     settings = COMMON | candidate
     filters = FILTERS[settings.pop("filters")]
     return settings | {"char_filters": json.dumps(filters).replace(" ", "")}
 
 
-def pretrain(options: argparse.Namespace, run: Path, name: str, **more: Any) -> list[dict[str, Any]]:
-    """A run from its beginning -> the lines of its log"""
-    settings = flags_of(CANDIDATES[name]) | {
+def run(options: argparse.Namespace, output: Path, name: str, **changes: Any) -> list[dict[str, Any]]:
+    settings = settings_of(CANDIDATES[name]) | {
         "vocab": options.vocab,
-        "output": str(run),
         "raw": options.raw,
         "split_sentences": options.split_sentences,
         "seed": options.seed,
         "evaluation_states": "zero",
         "save_every": 1_000_000,
         "epochs": 100,
-        **more,
+        **changes,
     }
-    arguments = [sys.executable, str(PRETRAIN), "--data", *options.data, *arguments_of(settings)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr[-2000:]}")
-    lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def arguments_of(settings: dict[str, Any]) -> list[str]:
-    switches = [f"--{name}" for name, value in settings.items() if value is True]
-    others = {name: str(value) for name, value in settings.items() if not isinstance(value, bool)}
-    return [*switches, *(part for name, value in others.items() for part in (f"--{name}", value))]
+    return pretrain(output, options.data, settings)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,20 @@
-"""The Markdown tables of the speed benchmark, from its JSON.
+"""The Markdown tables of the speed benchmarks, from their JSON.
 
-    python -m benchmarks.speed.table            # writes them between the markers of both README.md
-    python -m benchmarks.speed.table --check    # says which file is out of date, and fails
+    python -m benchmarks.speed.table            # write them between the markers of both README.md
+    python -m benchmarks.speed.table --check    # name the files that are out of date, and fail
 
-Markers are lines of their own: `<!-- speed: summary -->`, or `brief` or `details` in place of `summary`, and
-`<!-- /speed -->`; `<!-- gpu: training -->` or `reading`, and `<!-- /gpu -->`. A file without is left alone.
+Markers are lines of their own: `<!-- speed: NAME -->` and `<!-- /speed -->` with brief, summary or details;
+`<!-- gpu: NAME -->` and `<!-- /gpu -->` with training or reading; `<!-- export: NAME -->` and
+`<!-- /export -->` with the name of a JSON file of benchmarks.speed.onnx.
 """
 
 import argparse
 import json
-import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS, ROOT
+from benchmarks.report import EMPTY, RESULTS, ROOT, fill_blocks, markdown_table
 
 TARGETS = [ROOT / "README.md", ROOT / "benchmarks" / "README.md"]
 SIZES = {"original": "original (4096/512)", "small": "small (1024/128)", "tiny": "tiny (a test)"}
@@ -26,7 +25,7 @@ SETTINGS = {
     "corpus": "corpus",
     "train": "training step",
 }
-# What the README has; all the others are in this folder's.
+# The contestants in the main README.md.
 BRIEF = ["ours-auto", "ours-bf16", "allennlp", "simple-elmo", "bert-base"]
 Result = dict[str, Any]
 
@@ -36,7 +35,7 @@ def read_results(folder: Path = RESULTS) -> list[Result]:
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         results += content if isinstance(content, list) else [content]
-    return sorted((one for one in results if "contestants" in one), key=place)  # others are of other things
+    return sorted((result for result in results if "contestants" in result), key=place)
 
 
 def place(result: Result) -> tuple[int, int, int]:
@@ -44,36 +43,35 @@ def place(result: Result) -> tuple[int, int, int]:
     return result["threads"], sizes.index(result["size"]), settings.index(result["setting"])
 
 
+def fill_all(text: str) -> str:
+    """The text with up-to-date tables of all stored results."""
+    return fill_export(fill_gpu(fill(text, read_results())))
+
+
 def fill(text: str, results: list[Result]) -> str:
-    """The text with fresh tables between its markers; as it is, if there are no results."""
+    """The text with up-to-date tables between its markers; unchanged if there are no results."""
     tables = {"brief": brief, "summary": summary, "details": details}
-    if not results:
-        return text
-    return fill_blocks(text, "speed", lambda name: tables[name](results))
+    return fill_blocks(text, "speed", lambda name: tables[name](results)) if results else text
 
 
-def fill_blocks(text: str, kind: str, content: Callable[[str], str]) -> str:
-    """The text with fresh content between its lines `<!-- kind: name -->` and `<!-- /kind -->`."""
-    block = re.compile(rf"(<!-- {kind}: (\w+) -->\n).*?(<!-- /{kind} -->)", re.DOTALL)
-    return block.sub(lambda found: f"{found[1]}\n{content(found[2])}\n\n{found[3]}", text)
-
-
-# ---- one table over everything
+# ---- one table of all results
 
 
 def brief(results: list[Result]) -> str:
-    """The contestants that most people ask for across, sizes and settings down."""
-    results = [one for one in results if one["setting"] != "ready" and one["size"] != "tiny"]
-    return "\n\n".join(f"{heading}\n\n{few(group)}" for heading, group in by_conditions(results).items())
+    """A selection of contestants across, sizes and settings down."""
+    results = [result for result in results if result["setting"] != "ready" and result["size"] != "tiny"]
+    return "\n\n".join(
+        f"{heading}\n\n{brief_table(group)}" for heading, group in by_conditions(results).items()
+    )
 
 
-def few(results: list[Result]) -> str:
+def brief_table(results: list[Result]) -> str:
     names = [name for name in BRIEF if any(name in result["contestants"] for result in results)]
     rows = [
         [f"{r['size']}, {SETTINGS[r['setting']]}", *(cell(r, name, times=True) for name in names)]
         for r in results
     ]
-    return markdown(["words/s", *names], rows)
+    return markdown_table(["words/s", *names], rows)
 
 
 def summary(results: list[Result]) -> str:
@@ -93,18 +91,18 @@ def overview(results: list[Result]) -> str:
     names = dict.fromkeys(name for result in results for name in result["contestants"])
     head = ["words/s (ratio)", *(f"{r['size']}, {SETTINGS[r['setting']]}" for r in results)]
     rows = [[name, *(cell(result, name) for result in results)] for name in names]
-    return markdown(head, rows)
+    return markdown_table(head, rows)
 
 
 def cell(result: Result, name: str, times: bool = False) -> str:
-    """A speed and its ratio to the baseline, `(4.69)` or, with times, `(4.7 ×)`."""
-    found = result["contestants"].get(name)
-    if found is None:
-        return "–"
-    speed = number(found["words_per_second"]["median"])
-    if not found["ratio"]:
+    """A speed and its ratio to the baseline: `472 (4.69)` or, with `times`, `472 (4.7 ×)`."""
+    figures = result["contestants"].get(name)
+    if figures is None:
+        return EMPTY
+    speed = number(figures["words_per_second"]["median"])
+    if not figures["ratio"]:
         return speed
-    ratio = found["ratio"]["median"]
+    ratio = figures["ratio"]["median"]
     return f"{speed} ({ratio:.1f} ×)" if times else f"{speed} ({ratio:.2f})"
 
 
@@ -119,44 +117,43 @@ def detail(result: Result) -> str:
     title = f"**{SIZES[result['size']]}, {SETTINGS[result['setting']]}.** {conditions(result)}"
     text = result["text"]
     title += f" {result['rounds']} rounds; {text['source']}, {text['sentences']:,} sentences.{peak(result)}"
-    against = f"× {result['baseline']} (least – greatest)"
-    head = ["", "words/s", against, "memory, MB", "of the peak", "of the roof", "largest difference", "rms"]
-    rows = [detail_row(name, found, result) for name, found in result["contestants"].items()]
-    lines = [title, "", markdown(*without_empty(head, rows, {"of the roof", "rms"}))]
+    ratio = f"× {result['baseline']} (min – max)"
+    head = ["", "words/s", ratio, "memory, MB", "of the peak", "of the roof", "largest difference", "rms"]
+    rows = [detail_row(name, figures, result) for name, figures in result["contestants"].items()]
+    lines = [title, "", markdown_table(*without_empty(head, rows, {"of the roof", "rms"}))]
     lines += [f"\nLeft out: {name}: {reason}." for name, reason in result["skipped"].items()]
     return "\n".join(lines)
 
 
-def detail_row(name: str, found: Result, result: Result) -> list[str]:
-    ratio, share = found["ratio"], found["share_of_peak"]
-    roof = found.get("share_of_roof")
+def detail_row(name: str, figures: Result, result: Result) -> list[str]:
+    ratio = figures["ratio"]
     agreement = result["agreement_with_baseline"].get(name, {})
-    errors = {key[len("rms ") :]: value for key, value in agreement.items() if key.startswith("rms ")}
+    errors = {key.removeprefix("rms "): value for key, value in agreement.items() if key.startswith("rms ")}
     largest = {key: agreement[key] for key in agreement if not key.startswith(("largest ", "rms "))}
     return [
         name,
-        number(found["words_per_second"]["median"]),
-        f"{ratio['median']:.2f} ({ratio['min']:.2f} – {ratio['max']:.2f})" if ratio else "–",
-        f"{found['peak_memory_mb']:,}",
-        f"{share:.0%}" if share is not None else "–",
-        f"{roof:.0%}" if roof is not None else "–",
+        number(figures["words_per_second"]["median"]),
+        f"{ratio['median']:.2f} ({ratio['min']:.2f} – {ratio['max']:.2f})" if ratio else EMPTY,
+        f"{figures['peak_memory_mb']:,}",
+        percentage(figures["share_of_peak"]),
+        percentage(figures.get("share_of_roof")),  # older results have none
         numbers(largest),
         numbers(errors),
     ]
 
 
-def numbers(found: dict[str, float]) -> str:
-    """Layers stand one after the other without their names."""
-    if all(key.startswith("layer ") for key in found):
-        return " / ".join(f"{value:.1e}" for value in found.values()) or "–"
-    return ", ".join(f"{key} {value:.1e}" for key, value in found.items())
+def numbers(values: dict[str, float]) -> str:
+    """Numbers with their names; those of layers without, from the bottom up."""
+    if all(key.startswith("layer ") for key in values):
+        return " / ".join(f"{value:.1e}" for value in values.values()) or EMPTY
+    return ", ".join(f"{key} {value:.1e}" for key, value in values.items())
 
 
 def without_empty(
     head: list[str], rows: list[list[str]], optional: set[str]
 ) -> tuple[list[str], list[list[str]]]:
-    """Without those optional columns that have nothing: a setting may lack them, and so may older results."""
-    kept = [n for n, name in enumerate(head) if name not in optional or any(row[n] != "–" for row in rows)]
+    """Without the optional columns that are empty, as in some settings and in older results."""
+    kept = [n for n, name in enumerate(head) if name not in optional or any(row[n] != EMPTY for row in rows)]
     return [head[n] for n in kept], [[row[n] for n in kept] for row in rows]
 
 
@@ -164,35 +161,69 @@ def without_empty(
 
 
 def fill_gpu(text: str, folder: Path = RESULTS / "gpu") -> str:
-    """The same for what gpu.py has measured in the original size."""
-    found = json.loads((folder / "original.json").read_text(encoding="utf-8"))
+    """Tables of what benchmarks.speed.gpu has measured in the original size."""
+    results = json.loads((folder / "original.json").read_text(encoding="utf-8"))
     tables = {"training": gpu_training, "reading": gpu_reading}
-    return fill_blocks(text, "gpu", lambda name: f"{gpu_facts(found['facts'])}\n\n{tables[name](found)}")
+    return fill_blocks(text, "gpu", lambda name: f"{gpu_facts(results['facts'])}\n\n{tables[name](results)}")
 
 
 def gpu_facts(facts: Result) -> str:
     return f"{facts['gpu']['name']}, torch {facts['versions']['torch']}; medians of {facts['rounds']} rounds."
 
 
-def gpu_training(found: Result) -> str:
+def gpu_training(results: Result) -> str:
     rows = []
-    for batch in dict.fromkeys(row["batch"] for row in found["training"]):
-        own = {row["kernels"]: row["words_per_second"] for row in found["training"] if row["batch"] == batch}
-        ratio = f"{number(own['auto'])} ({own['auto'] / own['readable']:.1f} ×)"
-        rows.append([f"{batch} rows of 20 words", number(own["readable"]), ratio])
-    return markdown(["words/s", "readable", "auto"], rows)
+    for batch in dict.fromkeys(row["batch"] for row in results["training"]):
+        own = [row for row in results["training"] if row["batch"] == batch]
+        slow, fast = (row["words_per_second"] for row in own)  # readable, auto
+        rows.append([f"{batch} rows of 20 words", number(slow), f"{number(fast)} ({fast / slow:.1f} ×)"])
+    return markdown_table(["words/s", "readable", "auto"], rows)
 
 
-def gpu_reading(found: Result) -> str:
+def gpu_reading(results: Result) -> str:
     rows = []
-    for row in found["graphs"]:
+    for row in results["graphs"]:
         if row["what"] == "a model":
             slow, fast = (row["us"][name]["median"] / 1000 for name in ("readable", "auto"))
             rows.append([str(row["batch"]), number(slow), f"{number(fast)} ({slow / fast:.1f} ×)"])
-    return markdown(["sentences at once", "readable, ms", "auto, ms"], rows)
+    return markdown_table(["sentences at once", "readable, ms", "auto, ms"], rows)
 
 
-# ---- small things
+# ---- the exported file
+
+
+def fill_export(text: str, folder: Path = RESULTS) -> str:
+    """Tables of what benchmarks.speed.onnx has measured."""
+
+    def table(name: str) -> str:
+        return export_table(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
+
+    return fill_blocks(text, "export", table)
+
+
+def export_table(content: Result) -> str:
+    settings = content["settings"]
+    rows = []
+    for name in settings["ready"]:
+        speeds = [settings[setting][name] for setting in ("ready", "single")]
+        cells = [f"{speed['words_per_second']:,.0f} ({speed['ratio']:.2f})" for speed in speeds]
+        rows.append([name, *cells, *export_cells(content["exports"].get(name))])
+    conditions = (
+        f"{content['machine']['cpu']}, 1 thread, {content['weights']} weights, onnxruntime "
+        f"{content['onnxruntime']}, torch {content['torch']}: `{content['command']}`"
+    )
+    head = ["words/s (ratio to torch-readable)", "batch of 32", "one at a time", "MB"]
+    return f"{conditions}\n\n{markdown_table([*head, 'largest difference', 'rms'], rows)}"
+
+
+def export_cells(export: Result | None) -> list[str]:
+    if export is None:
+        return [EMPTY] * 3
+    difference = export["differences"]["vector"]
+    return [f"{export['bytes'] / 1e6:.1f}", f"{difference['largest']:.1e}", f"{difference['rms']:.1e}"]
+
+
+# ---- formats
 
 
 def conditions(result: Result) -> str:
@@ -204,17 +235,17 @@ def conditions(result: Result) -> str:
 
 def peak(result: Result) -> str:
     rates = result["peak_gflops"]
-    found = [f"{dtype} {rates[dtype]:.0f}" for dtype in ("float32", "bfloat16", "int8") if dtype in rates]
-    return f" Peak, GFLOP/s: {', '.join(found)}." if found else ""
+    dtypes = [dtype for dtype in ("float32", "bfloat16", "int8") if dtype in rates]
+    known = ", ".join(f"{dtype} {rates[dtype]:.0f}" for dtype in dtypes)
+    return f" Peak, GFLOP/s: {known}." if known else ""
 
 
 def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def percentage(share: float | None) -> str:
+    return EMPTY if share is None else f"{share:.0%}"
 
 
 def main() -> None:
@@ -224,11 +255,11 @@ def main() -> None:
     stale = []
     for path in TARGETS:
         text = path.read_text(encoding="utf-8")
-        fresh = fill_gpu(fill(text, read_results()))
-        if fresh != text:
+        filled = fill_all(text)
+        if filled != text:
             stale.append(str(path))
             if not options.check:
-                path.write_text(fresh, encoding="utf-8")
+                path.write_text(filled, encoding="utf-8")
     print(f"{'Out of date' if options.check else 'Written'}: {', '.join(stale) or 'nothing'}")
     sys.exit(1 if options.check and stale else 0)
 

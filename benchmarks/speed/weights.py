@@ -1,9 +1,5 @@
-"""Random weights of one size for everybody: as a Transformers folder, and as HDF5 and options.json.
+"""Random weights of one size for all contestants: a Transformers folder, and HDF5 with options.json."""
 
-python -m benchmarks.speed.weights small /tmp/weights
-"""
-
-import sys
 from pathlib import Path
 
 import torch
@@ -15,10 +11,6 @@ from elmo_hf.convert import convert_to_bilm
 
 def write_weights(size: str, folder: Path) -> None:
     torch.manual_seed(0)
-    # No dropout, as AllenNLP's has none: a training step then gives everybody the same loss.
+    # Without dropout, as in AllenNLP, a training step gives all contestants the same loss.
     ElmoModel(ElmoConfig(**SIZES[size], dropout=0.0)).save_pretrained(folder / "transformers")
     convert_to_bilm(folder / "transformers", folder / "bilm")
-
-
-if __name__ == "__main__":
-    write_weights(sys.argv[1], Path(sys.argv[2]))

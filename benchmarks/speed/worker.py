@@ -1,11 +1,12 @@
-"""One contestant in one process, told by speed.py what to do; not meant to be started by hand.
+"""One contestant in one process, which `python -m benchmarks.speed` starts and drives.
 
-    python worker.py --contestant allennlp --size small --setting batch --threads 1 \\
-        --weights FOLDER --sentences FILE
+    python -m benchmarks.speed.worker --contestant allennlp --size small --setting batch --clock wall \\
+        --threads 1 --weights FOLDER --sentences FILE
 
-It says `{"ready": ...}` or `{"unavailable": why}`, then answers each line of its standard input with a line
-of JSON: `go 3` runs round 3 and tells the seconds, `check FILE` writes vectors to compare. Standard library
-only up to the contestant's own imports; Python 3.9 is enough.
+It writes `{"ready": ...}` or `{"unavailable": reason}`, then answers each line of its standard input with a
+line of JSON: `go 3` runs round 3 and returns the seconds, `check FILE` writes vectors to compare. It runs in
+the environments of other packages too: Python 3.9, and no import but the standard library before the
+contestant's own.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ def main():
 
     sentences = json.loads(job.sentences.read_text(encoding="utf-8"))
     try:
-        kind = class_of(job.contestant)
-        if job.setting not in kind.settings:
+        contestant_class = class_of(job.contestant)
+        if job.setting not in contestant_class.settings:
             raise Unavailable("")
-        contestant = kind(job)
+        contestant = contestant_class(job)
     except (Unavailable, ImportError) as reason:
         say(answers, {"unavailable": str(reason)})
         return
@@ -51,7 +52,7 @@ def main():
 
 
 def private_stdout():
-    """The real standard output, for answers only; what libraries print goes to standard error."""
+    """The standard output for answers alone; what libraries print goes to standard error."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers
@@ -96,28 +97,28 @@ def timed(contestant, setting, calls):
 
 
 def check(contestant, setting, sentences, path):
-    """What all ELMos must agree on: a first batch's vectors, each of its layers if the ids are ready, or a
-    training step's loss and gradient."""
+    """Write what all ELMos must agree on: the vectors of a batch, each of its layers if the ids are ready, or
+    the loss and gradient of a training step."""
     import numpy as np
 
     from benchmarks.speed.contestants import gradient_norm
 
     contestant.fresh()
-    found: dict[str, Any] = {}
+    arrays: dict[str, Any]
     if setting == "train":
         loss, parameters = contestant.train(sentences)
-        found = {"loss": np.array(loss), "gradient_norm": np.array(gradient_norm(parameters))}
+        arrays = {"loss": np.array(loss), "gradient_norm": np.array(gradient_norm(parameters))}
     elif setting == "ready":
         layers = contestant.layers(contestant.prepare(setting, sentences))
-        found = {f"layer {number}": words_of(layer, sentences) for number, layer in enumerate(layers)}
+        arrays = {f"layer {number}": words_of(layer, sentences) for number, layer in enumerate(layers)}
     else:
         output = contestant.corpus(sentences) if setting == "corpus" else contestant.embed(sentences)
-        found = {"vectors": words_of(output, sentences)}
-    np.savez(path, **found)
+        arrays = {"vectors": words_of(output, sentences)}
+    np.savez(path, **arrays)
 
 
 def words_of(output, sentences):
-    """(sentences, words, dim) -> (words, dim), without padding"""
+    """(sentences, words, dim) -> (words, dim) without padding."""
     import numpy as np
 
     rows = [np.asarray(output[row])[: len(sentence)] for row, sentence in enumerate(sentences)]
@@ -125,8 +126,8 @@ def words_of(output, sentences):
 
 
 def peak_memory():
-    """The most memory that this process ever held, in MB. Linux's own count of children starts from their
-    parent's, so the process's status comes first."""
+    """The most memory that this process ever held, in MB. On Linux `getrusage` starts from the parent's
+    value, so the process's status is read first."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024

@@ -1,5 +1,5 @@
-"""What is measured: sizes, settings, sentences, and the arithmetic a word needs. Standard library only, and
-Python 3.9, because the peers' environments import this file, too.
+"""What is measured: sizes, settings, sentences, and the arithmetic of a word. Standard library and Python 3.9
+only, because the environments of other packages import this file too.
 
     sentences = made_up_sentences(2000)
     calls = calls_of_round("batch", sentences, number=0)    # [[sentence, ...], ...], one list a call
@@ -28,7 +28,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "num_highway_layers": 1,
         "char_filters": [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512]],
     },
-    "tiny": {  # for tests of the benchmark itself
+    "tiny": {  # for tests of the benchmark
         "lstm_dim": 32,
         "projection_dim": 16,
         "num_highway_layers": 1,
@@ -54,8 +54,8 @@ PIECES_PER_WORD = 1.25
 
 
 def made_up_sentences(number, seed=0, vocabulary=50_000):
-    """Sentences of made-up words: Zipf's law for how often a word comes, frequent words short, lengths of
-    sentences log-normal (about 22 words on average)."""
+    """Sentences of made-up words: frequencies by Zipf's law, frequent words short, lengths of sentences
+    log-normal (about 22 words on average)."""
     rng = random.Random(seed)
     words = made_up_words(rng, vocabulary)
     cumulative = list(itertools.accumulate(1 / (rank + 2.7) for rank in range(len(words))))
@@ -80,15 +80,15 @@ def made_up_words(rng, number):
 
 
 def read_sentences(path, number):
-    """The first sentences of a file of words between spaces. Headings (WikiText's "= Title =") are left out,
-    a line is cut after each " . ", and sentences of more than 100 words are left out."""
+    """The first sentences of a file of words separated by spaces. A line is split after each " . "; headings
+    (WikiText's "= Title =") and sentences of more than 100 words are skipped."""
     sentences = []
     with Path(path).open(encoding="utf-8") as lines:
         for line in lines:
             if not line.strip() or line.lstrip().startswith("="):
                 continue
-            found = [part.split() for part in re.split(r"(?<= \.) ", line.strip())]
-            sentences += [words for words in found if 0 < len(words) <= LONGEST_SENTENCE]
+            split = [sentence.split() for sentence in re.split(r"(?<= \.) ", line.strip())]
+            sentences += [words for words in split if 0 < len(words) <= LONGEST_SENTENCE]
             if len(sentences) >= number:
                 return sentences[:number]
     return sentences
@@ -103,8 +103,8 @@ def fingerprint(sentences):
 
 
 def calls_of_round(setting, sentences, number):
-    """The calls of a round, each a list of sentences. Rounds differ, so that nobody gains from the round
-    before, except in "corpus", where a round is everything."""
+    """The calls of a round, each a list of sentences. Rounds differ, so that no cache helps from one to the
+    next, except in "corpus", where a round has all sentences."""
     if setting == "corpus":
         return [sentences]
     if setting == "train":
@@ -114,7 +114,7 @@ def calls_of_round(setting, sentences, number):
         return [[sentence] for sentence in chosen]
     in_order = sorted(sentences, key=len)
     batches = len(in_order) // BATCH or 1
-    # Round after round away from the middle of the lengths: neither the shortest nor the longest.
+    # From the middle of the lengths outwards: neither the shortest nor the longest.
     middle = batches // 2 + (number + 1) // 2 * (-1 if number % 2 else 1)
     return [cyclic(in_order, middle % batches * BATCH, BATCH)]
 
@@ -130,7 +130,7 @@ def training_rows(sentences, number):
 
 
 def batches(sentences, size=BATCH, by_length=False):
-    """Places of the sentences in batches, in the file's order or by length."""
+    """Indices of the sentences in batches, in the file's order or by length."""
     places = list(range(len(sentences)))
     if by_length:
         places.sort(key=lambda place: len(sentences[place]))
@@ -144,20 +144,19 @@ def number_of_words(calls):
 # ---- arithmetic
 
 
-LSTMS = NUM_LAYERS * 2  # each layer has two directions
+LSTMS = NUM_LAYERS * 2  # two directions a layer
 LSTM_PRODUCTS = ("input", "state", "projection")
 
 
 def lstm_work(size):
-    """A word's operations in all four LSTMs, by product: with the input, with the state, the projection."""
+    """Operations of a word in all LSTMs, by product: with the input, with the state, and the projection."""
     cells, width = SIZES[size]["lstm_dim"], SIZES[size]["projection_dim"]
     gates = LSTMS * 2 * width * 4 * cells
     return {"input": gates, "state": gates, "projection": LSTMS * 2 * cells * width}
 
 
 def word_work(size):
-    """A word's operations before the LSTMs. The convolutions count as nothing: a filter of few letters over
-    few characters can be looked up in a table, and then it is no product."""
+    """Operations of a word before the LSTMs. Convolutions count as none: they can be looked up in a table."""
     filters, width = number_of_filters(size), SIZES[size]["projection_dim"]
     highways = SIZES[size]["num_highway_layers"]
     return {"highway": highways * 2 * 2 * filters * filters, "word": 2 * filters * width}
@@ -168,11 +167,11 @@ def number_of_filters(size):
 
 
 def elmo_work(size, setting, calls):
-    """The operations that the result needs, by product: a step for each word, and the characters once for
-    each different word of a call. A contestant that does more than this gets no credit for it."""
-    different = sum(len({word for sentence in call for word in sentence}) for call in calls)
+    """The necessary operations, by product: a step for each word, and the characters once for each distinct
+    word of a call. A contestant that does more gets no credit for it."""
+    distinct = sum(len({word for sentence in call for word in sentence}) for call in calls)
     steps = times(lstm_work(size), number_of_words(calls))
-    forward = {**steps, **times(word_work(size), different)}
+    forward = {**steps, **times(word_work(size), distinct)}
     return times(forward, 3) if setting == "train" else forward
 
 
@@ -181,8 +180,8 @@ def times(work, number):
 
 
 def products(size):
-    """The model's products as (name, rows, inner, columns), for the measurement of the machine's peak. Of
-    the input and the words there are as many rows as suit a cache: with more, products get slower again."""
+    """The model's products as (name, rows, inner, columns), to measure the machine's peak with. Products with
+    inputs and words have 256 rows, the best for the cache: with more they get slower again."""
     cells, width = SIZES[size]["lstm_dim"], SIZES[size]["projection_dim"]
     filters, many = number_of_filters(size), BATCH * 8
     return [

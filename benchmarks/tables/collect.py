@@ -4,8 +4,8 @@
     tables["table1"]["rows"][0]["relative_error_reduction"]
     markdown_of("table1", tables["table1"])
 
-A score is a percentage. A row says by `missing` which runs it lacks; where a cell has none, it is null, and
-where baseline and ELMo were not run with the same seeds, they are not compared.
+A score is a percentage. `missing` of a row names the runs without a result. A cell without results is null,
+and baseline and ELMo are compared only where they have the same seeds.
 """
 
 import statistics
@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import write_json
-from benchmarks.speed.table import fill_blocks, markdown
+from benchmarks.report import EMPTY, fill_blocks, markdown_table
 from benchmarks.tables.plan import GAP_TEXTS, TABLES, Run, Table, Task, baseline_of, recipe_flags, run_of
 from benchmarks.tables.published import GAP, PUBLISHED
+from elmo_hf.files import write_json
 
 Result = dict[str, Any]
-WITH_PUBLISHED = ("table1", "whole")  # whose baselines stand beside those of others
-NOTHING = "–"
+WITH_PUBLISHED = ("table1", "whole")  # the tables whose baselines are compared with published ones
 NOT_RUN = "not run"
 
 
@@ -29,7 +28,7 @@ NOT_RUN = "not run"
 
 
 def cell(values: dict[int, float]) -> Result | None:
-    """Of scores by their seeds. One seed has no deviation."""
+    """Mean and deviation of scores by seed. One seed has no deviation."""
     if not values:
         return None
     scores = list(values.values())
@@ -43,7 +42,7 @@ def cell(values: dict[int, float]) -> Result | None:
 
 
 def error_reduction(baseline: float, elmo: float) -> float | None:
-    """Which part of the baseline's errors are gone, in percent; scores are percentages, too."""
+    """(ELMo - baseline) / (100 - baseline), in percent."""
     return round(100 * (elmo - baseline) / (100 - baseline), 1) if baseline < 100 else None
 
 
@@ -62,23 +61,26 @@ def verdict(baseline: Result, elmo: Result) -> str:
 
 @dataclass(frozen=True)
 class Measured:
-    """Results by their runs' names, and what they are to be results of. `told`: how a command names the biLM.
-    `weights`: its fingerprint, if it is known; results of another one do not count."""
+    """The stored results by the names of their runs, for one plan, model and list of seeds.
+
+    `weights` is the biLM's fingerprint, if known; results of other weights do not count. `elmo_flag` names
+    the biLM in recorded commands.
+    """
 
     results: dict[str, Result]
     plan: dict[str, Task]
     model: str
     seeds: list[int]
     weights: str | None = None
-    told: str = "--elmo ELMO"
+    elmo_flag: str = "--elmo ELMO"
 
     def of(self, run: Run) -> Result | None:
-        """Nothing, too, if it was measured by other settings than the plan's."""
-        found = self.results.get(run.name(self.model))
-        if found is None or found["flags"] != recipe_flags(run, self.plan):
+        """The result of a run; None if there is none with the plan's settings and these weights."""
+        result = self.results.get(run.name(self.model))
+        if result is None or result["flags"] != recipe_flags(run, self.plan):
             return None
-        is_other = run.place != "none" and self.weights not in (None, found["weights"])
-        return None if is_other else found
+        has_other_weights = run.place != "none" and self.weights not in (None, result["weights"])
+        return None if has_other_weights else result
 
 
 def collect(measured: Measured) -> dict[str, Any]:
@@ -102,12 +104,8 @@ def rows_of(name: str, table: Table, measured: Measured) -> list[Result]:
             rows.append(row_of(name, task, variant, measured))
         if name == "table1" and task == "coref":
             runs = [run_of(measured.plan, task, {}, seed) for seed in measured.seeds]
-            check = {
-                "task": f"GAP, {GAP_TEXTS} texts, by the models of LitBank",
-                "metric": "f1",
-                "paper": None,
-            }
-            rows.append(rows[-1] | check | compared(runs, measured, gap_score))
+            gap = {"task": f"GAP, {GAP_TEXTS} texts, by the models of LitBank", "metric": "f1", "paper": None}
+            rows.append(rows[-1] | gap | compared(runs, measured, gap_score))
             rows[-1]["published"] = published(GAP, "f1", rows[-1]["baseline"])
     return rows
 
@@ -115,7 +113,7 @@ def rows_of(name: str, table: Table, measured: Measured) -> list[Result]:
 def row_of(name: str, task: str, variant: str, measured: Measured) -> Result:
     plan, table = measured.plan[task], TABLES[name]
     runs = [run_of(measured.plan, task, table.variants[variant], seed) for seed in measured.seeds]
-    command = f"python -m benchmarks.tables --data DATA {measured.told} --only {name} --tasks {task}"
+    command = f"python -m benchmarks.tables --data DATA {measured.elmo_flag} --only {name} --tasks {task}"
     row = {
         "task": plan.title,
         "variant": variant,
@@ -126,30 +124,30 @@ def row_of(name: str, task: str, variant: str, measured: Measured) -> Result:
         "paper": paper_of(plan) if name == "table1" else None,
         "command": f"{command} --seeds {' '.join(map(str, measured.seeds))}",
     }
-    row |= adapting(runs, measured)
+    row |= adaptation(runs, measured)
     if name in WITH_PUBLISHED:
         metric = PUBLISHED[task].metric or plan.metric
-        counted_so = compared(runs, measured, score_of(plan, table.split, metric))
-        row["published"] = published(task, metric, counted_so["baseline"])
+        by_metric = compared(runs, measured, score_of(plan, table.split, metric))
+        row["published"] = published(task, metric, by_metric["baseline"])
     return row
 
 
-def adapting(runs: list[Run], measured: Measured) -> Result:
-    """What the adapting of these runs' biLM brought, if it was adapted; it is the same for all."""
-    for found in map(measured.of, runs):
-        if found and "adapting" in found:
-            told = found["adapting"]
-            perplexity = [round(told[when]["mean"], 1) for when in ("before", "after")]
-            field, words = told["domain"], told["train_words"]
-            return {"adapting": {"field": field, "words": words, "perplexity": perplexity}}
+def adaptation(runs: list[Run], measured: Measured) -> Result:
+    """The perplexities before and after the adaptation of these runs' biLM, which they share, if any."""
+    for result in map(measured.of, runs):
+        if result and "adapting" in result:
+            row = result["adapting"]
+            perplexity = [round(row[when]["mean"], 1) for when in ("before", "after")]
+            return {
+                "adapting": {"field": row["domain"], "words": row["train_words"], "perplexity": perplexity}
+            }
     return {}
 
 
 def published(task: str, metric: str, baseline: Result | None) -> Result:
-    """Figures of others, and our baseline by the score that they are told in."""
-    found = PUBLISHED[task]
-    figures = [vars(figure) for figure in found.figures]
-    return {"metric": metric, "baseline": baseline, "figures": figures, "why": found.why}
+    """Published figures, our baseline by the same metric, and why they differ."""
+    figures = [vars(figure) for figure in PUBLISHED[task].figures]
+    return {"metric": metric, "baseline": baseline, "figures": figures, "why": PUBLISHED[task].why}
 
 
 def score_of(task: Task, split: str, metric: str) -> Callable[[Result], float]:
@@ -163,10 +161,10 @@ def gap_score(result: Result) -> float:
 def compared(runs: list[Run], measured: Measured, score: Callable[[Result], float]) -> Result:
     cells: list[Result | None] = []
     missing: list[str] = []
-    for wanted in ([baseline_of(run) for run in runs], runs):
-        found = {run: measured.of(run) for run in wanted}
-        missing += [run.name(measured.model) for run, result in found.items() if result is None]
-        cells.append(cell({run.seed: score(one) for run, one in found.items() if one is not None}))
+    for column in ([baseline_of(run) for run in runs], runs):
+        results = {run: measured.of(run) for run in column}
+        missing += [run.name(measured.model) for run, result in results.items() if result is None]
+        cells.append(cell({run.seed: score(result) for run, result in results.items() if result is not None}))
     baseline, elmo = cells
     row: Result = {"baseline": baseline, "elmo": elmo, "relative_error_reduction": None, "helps": None}
     if baseline and elmo and baseline["seeds"] == elmo["seeds"]:
@@ -187,36 +185,42 @@ def paper_of(task: Task) -> Result | None:
 
 
 def markdown_of(name: str, table: Result) -> str:
-    """A table for a README; a line, where nothing is measured."""
+    """A table with its title, or a line if it has no results."""
     rows = table["rows"]
     if not any(row["baseline"] or row["elmo"] for row in rows):
-        return f"**{table['title']}.** Nothing of this is measured yet."
-    lines = beside_the_paper(rows) if name == "table1" else by_variant(rows)
-    return f"**{table['title']}.** {about(name, table)}\n\n{lines}"
+        return f"**{table['title']}.** No results yet."
+    lines = table_with_paper(rows) if name == "table1" else table_by_variant(rows)
+    return f"**{table['title']}.** {caption(name, table)}\n\n{lines}"
 
 
-def about(name: str, table: Result) -> str:
-    part = "Test" if table["split"] == "test" else "Dev"
+def caption(name: str, table: Result) -> str:
     picture = f"\n\n![{table['title']}](results/{name}.png)" if name in ("table1", "figure1") else ""
-    scores = f"{table['model']}; {part} scores, mean ± deviation of the seeds."
+    scores = f"{table['model']}, {table['split']} scores, mean ± standard deviation over seeds."
     return f"{scores}{perplexities(table['rows'])}{picture}"
 
 
 def perplexities(rows: list[Result]) -> str:
-    """Of held-out text of the fields to which a biLM was adapted."""
-    told_of = [row["adapting"] for row in rows if "adapting" in row]
-    if not told_of:
-        return ""
-    found = []
-    for one in told_of:
-        before, after = one["perplexity"]
-        found.append(f"{one['field']} {before:.1f} → {after:.1f} by {one['words']:,} words")
-    return f" Perplexity of the field's held-out text: {', '.join(found)}."
+    """Of held-out text of the domains to which a biLM was adapted."""
+    domains = []
+    for adapting in [row["adapting"] for row in rows if "adapting" in row]:
+        before, after = adapting["perplexity"]
+        domains.append(f"{adapting['field']} {before:.1f} → {after:.1f} with {adapting['words']:,} words")
+    return f" Perplexity of the domain's held-out text: {', '.join(domains)}." if domains else ""
 
 
-def beside_the_paper(rows: list[Result]) -> str:
-    head = ["task", "score", "train", "baseline", "+ ELMo", "fewer errors", "helps?", "the paper's", "fewer"]
-    return markdown(head, [paper_row(row) for row in rows])
+def table_with_paper(rows: list[Result]) -> str:
+    head = [
+        "task",
+        "score",
+        "train",
+        "baseline",
+        "+ ELMo",
+        "error reduction",
+        "helps?",
+        "paper",
+        "its reduction",
+    ]
+    return markdown_table(head, [paper_row(row) for row in rows])
 
 
 def paper_row(row: Result) -> list[str]:
@@ -224,56 +228,57 @@ def paper_row(row: Result) -> list[str]:
     return [
         row["task"],
         row["metric"],
-        train_part(row["train_size"], row["train_size_of"]),
+        train_size(row["train_size"], row["train_size_of"]),
         shown(row["baseline"]),
         shown(row["elmo"]),
         percent(row["relative_error_reduction"]),
-        row["helps"] or NOTHING,
-        f"{paper['task']}: {paper['baseline']} → {paper['elmo']}" if paper else NOTHING,
-        percent(paper["relative_error_reduction"]) if paper else NOTHING,
+        row["helps"] or EMPTY,
+        f"{paper['task']}: {paper['baseline']} → {paper['elmo']}" if paper else EMPTY,
+        percent(paper["relative_error_reduction"]) if paper else EMPTY,
     ]
 
 
-def train_part(size: int, of: str) -> str:
+def train_size(size: int, of: str) -> str:
     return f"{size:,} of {of}" if of else f"{size:,}"
 
 
-def beside_others(tables: dict[str, Result]) -> str:
-    """Our baselines beside what is published of their data, a line for each figure; then why they differ."""
+def table_with_published(tables: dict[str, Result]) -> str:
+    """Our baselines and published ones, a line for each figure; then why they differ."""
     rows = [row for name in WITH_PUBLISHED for row in tables[name]["rows"]]
     lines = []
     for row in rows:
-        found = row["published"]
-        ours = [row["task"], found["metric"], shown(found["baseline"])]
-        for figure in found["figures"]:
+        comparison = row["published"]
+        ours = [row["task"], comparison["metric"], shown(comparison["baseline"])]
+        for figure in comparison["figures"]:
             link = f"[{figure['source']}]({figure['url']})"
             lines.append([*ours, f"{figure['score']:.1f}", figure["system"], link])
-        if not found["figures"]:
-            lines.append([*ours, NOTHING, NOTHING, NOTHING])
+        if not comparison["figures"]:
+            lines.append([*ours, EMPTY, EMPTY, EMPTY])
     reasons = "\n".join(f"- {row['task']}: {row['published']['why']}" for row in rows)
     head = ["task", "score", "our baseline", "published", "system", "source"]
-    return f"**Our baselines beside published ones.**\n\n{markdown(head, lines)}\n\n{reasons}"
+    return f"**Our baselines and published ones.**\n\n{markdown_table(head, lines)}\n\n{reasons}"
 
 
-def by_variant(rows: list[Result]) -> str:
-    """A line for each task; where the variants have baselines of their own, these are a line above it."""
+def table_by_variant(rows: list[Result]) -> str:
+    """A line for each task; two if the variants have different baselines."""
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     lines = []
     for task in dict.fromkeys(row["task"] for row in rows):
         own = {row["variant"]: row for row in rows if row["task"] == task}
         if len({row["train_size"] for row in own.values()}) > 1:
-            lines.append([f"{task}, without", NOTHING, *(shown(own[one]["baseline"]) for one in variants)])
-            lines.append([f"{task}, with ELMo", NOTHING, *(compared_cell(own[one]) for one in variants)])
+            lines.append(
+                [f"{task}, without", EMPTY, *(shown(own[variant]["baseline"]) for variant in variants)]
+            )
+            lines.append(
+                [f"{task}, with ELMo", EMPTY, *(compared_cell(own[variant]) for variant in variants)]
+            )
         else:
-            cells = [compared_cell(own[one]) for one in variants]
+            cells = [compared_cell(own[variant]) for variant in variants]
             lines.append([task, shown(own[variants[0]]["baseline"]), *cells])
     head = ["task", "without ELMo", *variants]
-    columns = [
-        number for number in range(len(head)) if number != 1 or any(line[1] != NOTHING for line in lines)
-    ]
-    return markdown(
-        [head[number] for number in columns], [[line[number] for number in columns] for line in lines]
-    )
+    if all(line[1] == EMPTY for line in lines):
+        head, lines = [head[0], *head[2:]], [[line[0], *line[2:]] for line in lines]
+    return markdown_table(head, lines)
 
 
 def compared_cell(row: Result) -> str:
@@ -282,16 +287,16 @@ def compared_cell(row: Result) -> str:
     return f"{shown(row['elmo'])}{note}"
 
 
-def shown(found: Result | None) -> str:
-    if found is None:
+def shown(cell: Result | None) -> str:
+    if cell is None:
         return NOT_RUN
-    if found["std"] is None:
-        return f"{found['mean']:.1f} (one seed)"
-    return f"{found['mean']:.1f} ± {found['std']:.1f}"
+    if cell["std"] is None:
+        return f"{cell['mean']:.1f} (one seed)"
+    return f"{cell['mean']:.1f} ± {cell['std']:.1f}"
 
 
 def percent(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.1f} %".replace("-", "−")
+    return EMPTY if value is None else f"{value:.1f} %".replace("-", "−")
 
 
 # ---- files
@@ -302,24 +307,24 @@ def write_tables(tables: dict[str, Any], folder: Path) -> None:
         write_json(folder / f"{name}.json", table)
 
 
-def filled(text: str, tables: dict[str, Any], plan: dict[str, Task]) -> str:
-    """A README with the tables between its markers `<!-- tables: table1 -->` and `<!-- /tables -->`."""
+def fill_tables(text: str, tables: dict[str, Any], plan: dict[str, Task]) -> str:
+    """The text with the tables between its markers `<!-- tables: table1 -->` and `<!-- /tables -->`."""
 
     def content(name: str) -> str:
         if name == "published":
-            return beside_others(tables)
+            return table_with_published(tables)
         return budget(plan) if name == "budget" else markdown_of(name, tables[name])
 
     return fill_blocks(text, "tables", content)
 
 
 def budget(plan: dict[str, Task]) -> str:
-    """What is learnt from how much, as a table."""
+    """The data and the budget of each task, as a table."""
     rows = []
     for task in plan.values():
         sizes = ", ".join(f"{split} {size:,}" for split, size in task.sizes.items()) or "all"
-        settings = " ".join(filter(None, [task.flags, *task.settings])) or NOTHING
-        cells = [task.title, train_part(task.train_size, task.of), sizes, f"{task.epochs} ({task.patience})"]
-        rows.append([*cells, f"`{settings}`" if settings != NOTHING else NOTHING])
-    head = ["task", "train examples", "others", "epochs (patience)", "other than in the recipe"]
-    return markdown(head, rows)
+        settings = " ".join(filter(None, [task.flags, *task.settings])) or EMPTY
+        cells = [task.title, train_size(task.train_size, task.of), sizes, f"{task.epochs} ({task.patience})"]
+        rows.append([*cells, f"`{settings}`" if settings != EMPTY else EMPTY])
+    head = ["task", "train examples", "others", "epochs (patience)", "changes to the recipe"]
+    return markdown_table(head, rows, left=5)

@@ -1,19 +1,21 @@
-"""Pictures of the tables, from their JSON: bars with and without ELMo, and scores by the number of examples.
+"""Pictures of the tables: bars with and without ELMo, and scores by the number of train examples.
 
-draw_tables(tables, Path("benchmarks/results"))     # table1.png, figure1.png; none where nothing is measured
+draw_tables(tables, Path("benchmarks/results"))     # table1.png, figure1.png, if there are results
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.report import new_figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Rows = list[dict[str, Any]]
-# The colours of elmo_hf/plot.py, which brings PyTorch with it.
+# The colours of elmo_hf/pretraining/plot.py.
 COLUMNS = {"baseline": ("#D55E00", "without ELMo"), "elmo": ("#0072B2", "with ELMo")}
 
-NARROWEST = 5  # inches, in which a title has its place
+MIN_WIDTH, HEIGHT = 5, 4  # inches; a title needs the former
 
 
 def draw_tables(tables: dict[str, Any], folder: Path) -> None:
@@ -23,22 +25,14 @@ def draw_tables(tables: dict[str, Any], folder: Path) -> None:
             draw(rows, folder / f"{name}.png", f"{tables[name]['title']} ({tables[name]['model']})")
 
 
-def new_figure(width: float) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError("a picture needs the package matplotlib; `pip install 'elmo-hf[plot]'`.") from None
-    return Figure(figsize=(width, 4), dpi=150, layout="constrained")
-
-
 def draw_bars(rows: Rows, path: Path, title: str) -> None:
-    figure = new_figure(max(NARROWEST, 1.5 + 1.1 * len(rows)))
+    figure = new_figure(max(MIN_WIDTH, 1.5 + 1.1 * len(rows)), HEIGHT)
     axes = figure.subplots()
     for number, (column, (colour, label)) in enumerate(COLUMNS.items()):
-        found = [(place, row[column]) for place, row in enumerate(rows) if row[column]]
-        places = [place + 0.38 * (number - 0.5) for place, _ in found]
-        means = [cell["mean"] for _, cell in found]
-        deviations = [cell["std"] or 0 for _, cell in found]
+        cells = [(place, row[column]) for place, row in enumerate(rows) if row[column]]
+        places = [place + 0.38 * (number - 0.5) for place, _ in cells]
+        means = [cell["mean"] for _, cell in cells]
+        deviations = [cell["std"] or 0 for _, cell in cells]
         bars = axes.bar(places, means, 0.36, yerr=deviations, color=colour, label=label, capsize=3)
         axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
     names = [row["task"].replace(", ", "\n").replace(" texts\n", " texts,\n") for row in rows]
@@ -49,16 +43,15 @@ def draw_bars(rows: Rows, path: Path, title: str) -> None:
 
 def draw_curves(rows: Rows, path: Path, title: str) -> None:
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    figure = new_figure(max(NARROWEST, 4.2 * len(tasks)))
+    figure = new_figure(max(MIN_WIDTH, 4.2 * len(tasks)), HEIGHT)
     panels = figure.subplots(1, len(tasks), squeeze=False)[0]
     for axes, task in zip(panels, tasks, strict=True):
         for column, (colour, label) in COLUMNS.items():
-            found = [(row["train_size"], row[column]) for row in rows if row["task"] == task and row[column]]
-            sizes, cells = [size for size, _ in found], [cell for _, cell in found]
+            measured = [row for row in rows if row["task"] == task and row[column]]
             axes.errorbar(
-                sizes,
-                [cell["mean"] for cell in cells],
-                [cell["std"] or 0 for cell in cells],
+                [row["train_size"] for row in measured],
+                [row[column]["mean"] for row in measured],
+                [row[column]["std"] or 0 for row in measured],
                 color=colour,
                 label=label,
                 marker="o",

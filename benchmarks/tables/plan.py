@@ -1,48 +1,49 @@
-"""What tables.py measures, as data: the tasks with their files and budgets, the tables, their single runs.
+"""The plan of the tables: the tasks with their files and budgets, the tables, their single runs.
 
-    runs = planned(TASKS, tables=["table1"], tasks=["srl"], seeds=[0, 1, 2])    # in their order, each once
-    recipe_flags(runs[0], TASKS)                        # what its recipe is told, with DATA for the folder
+    runs = planned(TASKS, tables=["table1"], tasks=["srl"], seeds=[0, 1, 2])    # in order, each once
+    recipe_flags(runs[0], TASKS)                        # the options of its recipe, with DATA for the folder
 
-A baseline has the same sentences, the same budget and the same own words as its ELMo. What differs from the
-recipes' settings, which are the paper's, is here: two cores are what there is.
+A baseline has the same sentences, budget and word embeddings as its ELMo. The changes to the recipes'
+settings, which are the paper's, are here; they fit two cores.
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
-CUT = "RUNS/data"  # where files lie that tables.py has cut itself
+CUT = "RUNS/data"  # the folder of files that inputs.py makes
 
 
 @dataclass(frozen=True)
 class Task:
-    """`seconds`: of one processor for an epoch with its evaluation, without ELMo and with a frozen one, as
-    measured with a random biLM of elmo-tiny's shape; estimates begin with them."""
+    """`seconds` are those of one processor for an epoch with its evaluation, without and with a frozen ELMo,
+    as measured with a random biLM of elmo-tiny's shape; estimates start from them."""
 
     title: str
     recipe: str
     files: dict[str, tuple[str, ...]]
-    sizes: dict[str, int]  # how many examples of each split; of those not named, all
+    sizes: dict[str, int]  # examples of each split (all)
     train_size: int
     epochs: int
     patience: int
     metric: str
-    place: str  # where ELMo enters: the paper's choice
+    place: str  # where ELMo enters, as in the paper
     mix_l2: float
     seconds: tuple[float, float]
     settings: tuple[str, ...] = ()
     flags: str = ""  # of the recipe
-    paper: tuple[str, float, float] | None = None  # its task, its baseline, with ELMo
-    percent: float = 100.0  # what the recipe's score is multiplied with
-    of: str = ""  # of what so many train examples are a part, where they are no whole ones
-    domain: str | None = None  # of what a biLM may be adapted to
+    paper: tuple[str, float, float] | None = None  # its task, baseline, and score with ELMo
+    percent: float = 100.0  # the factor from the recipe's score to a percentage
+    of: str = ""  # what the train examples are a part of, if that needs an explanation
+    domain: str | None = None  # to which a biLM may be adapted
 
 
 def under(folder: str, **names: str) -> dict[str, tuple[str, ...]]:
-    return {split: tuple(f"DATA/{folder}/{name}" for name in found.split()) for split, found in names.items()}
+    """The files of each split from a string of names."""
+    return {split: tuple(f"DATA/{folder}/{name}" for name in text.split()) for split, text in names.items()}
 
 
 NER = ("NER, CoNLL-2003", 90.15, 92.22)
-NER_FLAGS = "--batch-size 8 --learning-rate 0.002"  # few epochs, so more steps of one
+NER_FLAGS = "--batch-size 8 --learning-rate 0.002"  # more steps, as there are few epochs
 SMALL_VECTORS = "task_word_dim=100"
 TASKS = {
     "srl": Task(
@@ -71,10 +72,7 @@ TASKS = {
         "NER, WNUT-17",
         "finetune_ner.py",
         under(
-            "ner_wnut17",
-            train="wnut17train.conll",
-            dev="emerging.dev.conll",
-            test="emerging.test.annotated",
+            "ner_wnut17", train="wnut17train.conll", dev="emerging.dev.conll", test="emerging.test.annotated"
         ),
         sizes={},
         train_size=3394,
@@ -130,7 +128,7 @@ TASKS = {
             "test": (f"{CUT}/mnli_test.tsv",),
         },
         sizes={"dev": 1000},
-        train_size=19_999,  # of 20,000; one has a stray quotation mark, and 32,872 words
+        train_size=19_999,  # of 20,000; one has a stray quotation mark and 32,872 words
         epochs=6,
         patience=3,
         metric="accuracy",
@@ -176,7 +174,7 @@ TASKS = {
     ),
 }
 TABLE1 = tuple(TASKS)
-# With a GPU, of the tasks that learn from a part: all there is, in batches that keep it busy.
+# With a GPU: tasks that use a part of the data, with all data and larger batches.
 TASKS |= {
     "squad-all": replace(
         TASKS["squad"],
@@ -195,13 +193,13 @@ TASKS |= {
         flags="--cache none",
     ),
 }
-GAP = "DATA/coref_gap/gap-test.tsv.xz"  # what a model of coreference is judged on besides
+GAP = "DATA/coref_gap/gap-test.tsv.xz"  # evaluates the coreference models too
 GAP_TEXTS = 500
-# Unlabelled text for adapting a biLM to a task's field, and the column of its words, where there are columns.
+# Unlabelled text to adapt a biLM to a domain, and the column of the words in CoNLL files.
 DOMAINS: dict[str, tuple[tuple[str, ...], int]] = {
     "web": (("DATA/srl_propbank_ewt/ewt_srl_train.conll.xz",), 2),
     "tweets": (
-        (*(f"DATA/ner_btc/{part}.conll" for part in "abeg"), "DATA/ner_wnut17/wnut17train.conll"),
+        (*(f"DATA/ner_btc/{section}.conll" for section in "abeg"), "DATA/ner_wnut17/wnut17train.conll"),
         0,
     ),
     "movies": (("DATA/domain_movie/movie_reviews.txt.xz",), 0),
@@ -210,7 +208,7 @@ DOMAINS: dict[str, tuple[tuple[str, ...], int]] = {
 
 @dataclass(frozen=True)
 class Run:
-    """One model, learnt once. `place`: where ELMo enters, or "none"; `biLM`: frozen, tuned or adapted."""
+    """The training of one model. `place`: where ELMo enters, or "none". `biLM`: frozen, tuned or adapted."""
 
     task: str
     place: str
@@ -229,23 +227,23 @@ class Run:
 
 @dataclass(frozen=True)
 class Table:
-    """`variants`: what is changed in a run, by the name of the row. With "share", it is the share of the
-    train examples. `wants_gpu`: is run only if it is asked for by its name."""
+    """`variants` are changes to a run by the name of the column; "share" is the share of the train examples.
+    A table that `needs_gpu` runs only if it is named."""
 
     title: str
     tasks: tuple[str, ...]
     split: str
     variants: dict[str, dict[str, Any]]
-    wants_gpu: bool = False
+    needs_gpu: bool = False
 
 
 SHARES = (1, 2, 5, 10, 20, 50, 100)
-# An epoch reads this share of all train examples at least, the few that there are so often at most: or the
-# baseline would not begin to find names.
-LEAST_READ, MOST_PASSES = 0.25, 8
-FEW, FEW_BATCH = 0.1, 8  # up to this share, batches are small, or there would be two or three steps an epoch
-EVALUATED = 0.1  # the share of an epoch's time that does not shrink with the train examples
-TUNED_TIMES = 4  # as long as with a frozen biLM, whose sentences are encoded once
+# An epoch reads at least this share of all train examples, in at most so many passes over the few that a run
+# has; with fewer steps the baseline finds no names at all.
+MIN_SHARE, MAX_PASSES = 0.25, 8
+FEW, FEW_BATCH = 0.1, 8  # up to this share batches are small; otherwise an epoch has two or three steps
+EVALUATION_SHARE = 0.1  # of an epoch's time, which does not depend on the number of train examples
+TUNED_FACTOR = 4  # the time of a tuned biLM over a frozen one, whose sentences are encoded once
 TABLES = {
     "table1": Table("Table 1. With and without ELMo", TABLE1, "test", {"ELMo": {}}),
     "table2": Table(
@@ -277,17 +275,13 @@ TABLES = {
         {"frozen": {}, "tuned": {"biLM": "tuned"}},
     ),
     "adapted": Table(
-        "A biLM that was adapted to the field's text",
+        "A biLM that is adapted to the domain",
         ("srl", "ner-wnut", "sst"),
         "test",
-        {"as it is": {}, "adapted": {"biLM": "adapted"}},
+        {"not adapted": {}, "adapted": {"biLM": "adapted"}},
     ),
     "whole": Table(
-        "All there is to learn from, on a GPU",
-        ("squad-all", "coref-all"),
-        "test",
-        {"ELMo": {}},
-        wants_gpu=True,
+        "All training data, on a GPU", ("squad-all", "coref-all"), "test", {"ELMo": {}}, needs_gpu=True
     ),
 }
 
@@ -296,7 +290,7 @@ SMOKE_SIZE, SMOKE_PIECES = 40, 4  # examples, and pieces of documents
 
 
 def smoke_plan() -> dict[str, Task]:
-    """All of it in a minute or two."""
+    """The same plan with tiny sizes, for a minute or two."""
     return {
         name: replace(
             task,
@@ -320,21 +314,21 @@ def run_of(plan: dict[str, Task], name: str, change: dict[str, Any], seed: int) 
 
 
 def baseline_of(run: Run) -> Run:
-    """The same without ELMo; what is said about ELMo does not matter, and is the same for all."""
+    """The same run without ELMo; the settings of ELMo are fixed, so that runs share a baseline."""
     return replace(run, place="none", layers="mix", mix_l2=0.0, biLM="frozen")
 
 
 def planned(plan: dict[str, Task], tables: list[str], tasks: list[str], seeds: list[int]) -> list[Run]:
-    """Table after table, and of each the first seed of all tasks before the second."""
+    """The runs of the tables in order, in each table all tasks of a seed before the next seed."""
     runs = [
-        one
+        planned_run
         for table in tables
         for seed in seeds
         for task in TABLES[table].tasks
         if task in tasks
         for change in TABLES[table].variants.values()
         for run in [run_of(plan, task, change, seed)]
-        for one in (baseline_of(run), run)
+        for planned_run in (baseline_of(run), run)
     ]
     return list(dict.fromkeys(runs))
 
@@ -344,11 +338,11 @@ def planned(plan: dict[str, Task], tables: list[str], tasks: list[str], seeds: l
 
 def passes(run: Run, task: Task) -> int:
     """How often an epoch reads the train examples."""
-    return min(MOST_PASSES, max(1, round(LEAST_READ * task.train_size / run.train_size)))
+    return min(MAX_PASSES, max(1, round(MIN_SHARE * task.train_size / run.train_size)))
 
 
 def recipe_flags(run: Run, plan: dict[str, Task]) -> list[str]:
-    """All but the biLM and the output."""
+    """The options of a run's recipe but for the biLM and the output."""
     task = plan[run.task]
     flags = [part for split, paths in task.files.items() for part in (f"--{split}", *paths)]
     for split, size in {"train": run.train_size, **task.sizes}.items():
@@ -363,20 +357,20 @@ def recipe_flags(run: Run, plan: dict[str, Task]) -> list[str]:
 
 
 def elmo_settings(run: Run) -> list[str]:
-    found = [
+    settings = [
         f"elmo_at_input={str(run.place in ('input', 'both')).lower()}",
         f"elmo_at_output={str(run.place in ('output', 'both')).lower()}",
     ]
     if run.place != "none":
-        found += [f"elmo_layers={run.layers}", f"mix_l2={run.mix_l2:g}"]
-        found += ["freeze_elmo=false"] if run.biLM == "tuned" else []
-    return found
+        settings += [f"elmo_layers={run.layers}", f"mix_l2={run.mix_l2:g}"]
+        settings += ["freeze_elmo=false"] if run.biLM == "tuned" else []
+    return settings
 
 
 def estimate(run: Run, plan: dict[str, Task]) -> float:
     """Seconds of one processor, if no run stops early."""
     task = plan[run.task]
     without, with_elmo = task.seconds
-    an_epoch = without if run.place == "none" else with_elmo * (TUNED_TIMES if run.biLM == "tuned" else 1)
+    epoch = without if run.place == "none" else with_elmo * (TUNED_FACTOR if run.biLM == "tuned" else 1)
     share = passes(run, task) * run.train_size / task.train_size
-    return task.epochs * an_epoch * (EVALUATED + (1 - EVALUATED) * share)
+    return task.epochs * epoch * (EVALUATION_SHARE + (1 - EVALUATION_SHARE) * share)

@@ -1,10 +1,10 @@
-"""What others have published on the data of tables.py, to stand beside our baselines.
+"""Published figures on the data of the tables, to compare our baselines with.
 
     PUBLISHED["squad"].figures[0]       # a score, its system, its source
-    PUBLISHED["srl"].why                # why ours differs; or, where there is no figure, why there is none
+    PUBLISHED["srl"].why                # why ours differs, or why there is no figure
 
-Each figure is of a system without a pretrained language model where we know of one, and of the same test set
-where that is open. `why` says in a sentence what is different; our sizes and settings are in tables_plan.py.
+A figure is of a system without a pretrained language model if we know of one, and of the same test set if it
+is public. Our sizes and settings are in plan.py.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Published:
-    """`metric`: the score of ours that is told beside it, if it is not the task's own."""
+    """`metric` is the one that the figures are of, if it is not the task's own."""
 
     figures: tuple[Figure, ...]
     why: str
@@ -39,10 +39,10 @@ PUBLISHED = {
                 "https://huggingface.co/dannashao/bert-base-uncased-finetuned-srl_arg",
             ),
         ),
-        "Theirs is a pretrained BERT, and its data are Universal Propositions 1.0, in which a role is that "
-        "of a single word; ours has to find whole spans, and learns from 10,000 of 40,423 predicates. Of "
-        "spans on this division we have found no figure: PropBank's release has no words, and ours are put "
-        "together with it.",
+        "Theirs is a pretrained BERT on Universal Propositions 1.0, where a role belongs to a single "
+        "word; ours predicts whole spans, and is trained on 10,000 of 40,423 predicates. We found no "
+        "figure for spans on this split: PropBank's release has no words, so the data had to be joined "
+        "with the treebank.",
     ),
     "ner-wnut": Published(
         (
@@ -53,25 +53,25 @@ PUBLISHED = {
                 "https://aclanthology.org/W17-4419",
             ),
         ),
-        "Theirs has word vectors of tweets, parts of speech and a gazetteer; ours has letters, and vectors "
-        "of the train set's words that begin at random, for no others could be had.",
+        "Theirs has word vectors of tweets, parts of speech and a gazetteer; ours has characters and "
+        "randomly initialized vectors of the train set's words, since no pretrained ones were available.",
     ),
     "ner-btc": Published(
-        (),
-        "We know of no figure of a system that has learnt from these sections and is judged on this one.",
+        (), "We know of no figure of a system that is trained on these sections and evaluated on this one."
     ),
     "sst": Published(
         (
             Figure(45.0, "CNN-rand", "Kim 2014, Table 2", "https://aclanthology.org/D14-1181"),
             Figure(51.4, "BCN, the paper's baseline", "Peters et al. 2018, Table 1", ELMO),
         ),
-        "CNN-rand has no pretrained word vectors either, but learns from the trees' phrases, too; BCN has "
-        "pretrained vectors and is wider; ours learns from whole sentences alone.",
+        "CNN-rand has no pretrained word vectors either, but is trained on the trees' phrases too; BCN "
+        "has pretrained vectors and is wider; ours is trained on whole sentences only.",
     ),
     "nli": Published(
         (Figure(72.3, "ESIM", "Williams et al. 2018, matched genres", "https://aclanthology.org/N18-1101"),),
-        "Theirs learns from all of MultiNLI, has GloVe vectors, is wider, and is judged on the hidden test "
-        "set; ours learns from a small part, and is judged on a part of the labelled pairs at hand.",
+        "Theirs is trained on all of MultiNLI, has GloVe vectors, is wider, and is evaluated on the "
+        "hidden test set; ours is trained on a small part, and evaluated on a part of the available "
+        "labelled pairs.",
     ),
     "squad": Published(
         (
@@ -83,9 +83,8 @@ PUBLISHED = {
             ),
             Figure(81.1, "the paper's baseline, hidden test set", "Peters et al. 2018, Table 1", ELMO),
         ),
-        "Theirs learn from all of SQuAD and have GloVe vectors; ours learns from a small part, of whose long "
-        "texts it reads the beginnings and which without ELMo teaches it little, and is judged on a part of "
-        "the dev set.",
+        "Theirs are trained on all of SQuAD and have GloVe vectors; ours is trained on a small part, "
+        "reads only the beginnings of long texts, and is evaluated on a part of the dev set.",
     ),
     "coref": Published(
         (
@@ -96,9 +95,9 @@ PUBLISHED = {
                 "https://aclanthology.org/2020.emnlp-main.685",
             ),
         ),
-        "Theirs has a pretrained SpanBERT, ten models for ten parts of the books, and counts mentions that "
-        "stand alone, which it learns to find; ours here is counted so, too, but cannot find such mentions, "
-        "and has learnt from 80 of the 188 pieces into which the train books are cut.",
+        "Theirs has a pretrained SpanBERT, ten models for ten folds of the books, and predicts "
+        "singletons, which its score counts; ours is scored in the same way, but cannot predict "
+        "singletons, and is trained on 80 of the 188 pieces into which the train books are split.",
         metric="conll_f1_with_singletons",
     ),
     GAP: Published(
@@ -110,20 +109,19 @@ PUBLISHED = {
                 "https://github.com/google-research-datasets/gap-coreference",
             ),
         ),
-        "Their rule is told the two names and reads a parse of the sentence; ours has to find all mentions, "
-        "and has learnt from parts of novels alone.",
+        "Their rule gets the two names and a parse of the sentence; ours has to find all mentions, and "
+        "is trained on parts of novels only.",
     ),
 }
-# The same, learnt from all there is.
+# The same, trained on all data.
 PUBLISHED |= {
     "squad-all": replace(
         PUBLISHED["squad"],
-        why="Theirs have GloVe vectors, and read the questions more often than three times; ours is judged "
-        "on the whole dev set.",
+        why="Theirs have GloVe vectors and more than three epochs; ours is evaluated on the whole dev set.",
     ),
     "coref-all": replace(
         PUBLISHED["coref"],
-        why="Theirs has a pretrained SpanBERT, ten models for ten parts of the books, and learns to find "
-        "mentions that stand alone; ours is counted with them, too, but cannot find them.",
+        why="Theirs has a pretrained SpanBERT, ten models for ten folds of the books, and predicts "
+        "singletons; ours is scored in the same way, but cannot predict singletons.",
     ),
 }

@@ -1,36 +1,44 @@
-"""The single runs of tables.py: what is done, what is not, their commands, their results.
+"""The single runs of the tables: which are missing, their commands as processes, their results.
 
     places = Places(data, "my-elmo", runs, results, TASKS)
-    runs = waiting(places, ["table1"], ["srl"], [0, 1, 2])
-    jobs_of(places, runs)       # processes to be
-    record(places, run)         # of one that ended: its scores are kept, its model goes
+    runs = missing_runs(places, ["table1"], ["srl"], [0, 1, 2])
+    run_jobs(jobs_of(places, runs), 2, None, ended)      # two processes at a time
+    record(places, run)                                  # keep the scores of a finished run, delete its model
 
-In commands, `DATA` stands for the folder of the data, `RUNS` for that of the runs, and `ELMO` for the biLM,
-so that what is recorded names no place on a machine.
+In commands `DATA` stands for the folder of the data, `RUNS` for that of the runs, and `ELMO` for the biLM, so
+that recorded commands contain no path of a machine.
 """
 
 import hashlib
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import ROOT, machine, write_json
+from benchmarks.report import ROOT, machine
 from benchmarks.tables.collect import Measured, Result
 from benchmarks.tables.plan import GAP, GAP_TEXTS, Run, Task, estimate, planned, recipe_flags
-from benchmarks.tables.work import Job
+from elmo_hf.errors import ElmoError
+from elmo_hf.files import write_json
 
 SMOKE_GAP = 3
+STOPPED = 143  # the exit code of a program that SIGTERM has ended
+POLL = 0.1  # seconds between two looks at the running processes
 
 
 @dataclass(frozen=True)
 class Places:
     data: Path | None
-    elmo: str | None  # a folder; None for a random biLM, and a smoke run
+    elmo: str | None  # a folder; None for a random biLM in a smoke run
     runs: Path
     results: Path
     plan: dict[str, Task]
@@ -41,62 +49,65 @@ class Places:
 
     @property
     def elmo_folder(self) -> Path:
-        """From where we stand, or from the repository."""
+        """Relative to the working directory, or else to the repository."""
         assert self.elmo is not None
         return Path(self.elmo) if Path(self.elmo).exists() else ROOT / self.elmo
 
     @property
     def weights(self) -> str | None:
-        """A fingerprint of the biLM's weights, where they are at hand."""
+        """A fingerprint of the biLM's weights, if they exist."""
         path = None if self.elmo is None else self.elmo_folder / "model.safetensors"
         if path is None or not path.is_file():
             return None
         return hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
 
     @property
-    def told(self) -> str:
-        """The biLM as a reader may type it: no place on a machine."""
-        is_ours = self.elmo is not None and not Path(self.elmo).is_absolute()
-        return str(self.elmo) if is_ours else self.model
+    def elmo_argument(self) -> str:
+        """The biLM in recorded commands: a relative path, or the name of the folder."""
+        is_relative = self.elmo is not None and not Path(self.elmo).is_absolute()
+        return str(self.elmo) if is_relative else self.model
 
     def measured(self, seeds: list[int]) -> Measured:
-        told = "--smoke" if self.elmo is None else f"--elmo {self.told}"
-        return Measured(stored(self), self.plan, self.model, seeds, self.weights, told)
+        flag = "--smoke" if self.elmo is None else f"--elmo {self.elmo_argument}"
+        return Measured(stored_results(self), self.plan, self.model, seeds, self.weights, flag)
 
     def folder(self, run: Run) -> Path:
         return self.runs / run.name(self.model)
 
     def adapted(self, run: Run) -> str | None:
-        """The folder of the biLM that was adapted to the field of this run, if it wants one."""
-        parts = ["adapted", self.model, self.weights]
-        folder = "-".join(part for part in parts if part)
+        """The folder of the biLM that is adapted to the domain of this run, if the run uses one."""
+        folder = "-".join(name for name in ("adapted", self.model, self.weights) if name)
         return f"{folder}/{self.plan[run.task].domain}" if run.biLM == "adapted" else None
 
+    def adapted_result(self, adapted: str) -> Path:
+        """What `benchmarks.language_models.domain` writes at its very end, after the biLM."""
+        return self.runs / f"{adapted}.json"
 
-# ---- what is done
+
+# ---- results
 
 
-def stored(places: Places) -> dict[str, Result]:
-    found = {}
+def stored_results(places: Places) -> dict[str, Result]:
+    results = {}
     for path in sorted((places.results / "tables" / "runs").glob("*.json")):
         try:
-            found[path.stem] = json.loads(path.read_text(encoding="utf-8"))
-            is_result = {"flags", "scores", "seed"} <= found[path.stem].keys()
+            results[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+            is_result = {"flags", "scores", "seed"} <= results[path.stem].keys()
         except (ValueError, AttributeError):
             is_result = False
         if not is_result:
-            raise ValueError(f"{path} is no run's result; remove it, and the run will be done again.")
-    return found
+            raise ElmoError(f"{path} is not the result of a run; delete it, and the run will be repeated.")
+    return results
 
 
-def waiting(places: Places, tables: list[str], tasks: list[str], seeds: list[int]) -> list[Run]:
-    """What is not done, in the plan's order."""
+def missing_runs(places: Places, tables: list[str], tasks: list[str], seeds: list[int]) -> list[Run]:
+    """The planned runs without a result, in the plan's order."""
     measured = places.measured(seeds)
     return [run for run in planned(places.plan, tables, tasks, seeds) if measured.of(run) is None]
 
 
-def has_learnt(places: Places, run: Run) -> bool:
-    """Whether it ended before, by these very commands and weights, and its results were not kept yet."""
+def is_trained(places: Places, run: Run) -> bool:
+    """Whether a run with these commands and weights ended before its result was recorded."""
     folder = places.folder(run)
     try:
         begun = json.loads((folder / "begun.json").read_text(encoding="utf-8"))
@@ -106,72 +117,48 @@ def has_learnt(places: Places, run: Run) -> bool:
 
 
 def identity(places: Places, run: Run) -> Any:
-    return {"commands": told(places, run), "weights": places.weights}
+    return {"commands": recorded_commands(places, run), "weights": places.weights}
 
 
-def keep_finished(places: Places, runs: Sequence[Run]) -> None:
-    """Results that a killed tables.py did not come to record."""
+def record_finished(places: Places, runs: Sequence[Run]) -> None:
+    """Record the runs that ended when this program was no longer there to do it."""
     for run in runs:
-        if has_learnt(places, run) and (run.task != "coref" or (places.folder(run) / "gap.json").is_file()):
+        is_judged = run.task != "coref" or (places.folder(run) / "gap.json").is_file()
+        if is_trained(places, run) and is_judged:
             record(places, run)
 
 
 def record(places: Places, run: Run) -> None:
-    """A small file of what matters; the run's folder goes, with its model."""
+    """Write a run's scores and settings to a small file, and delete its folder with the model."""
     folder, name = places.folder(run), run.name(places.model)
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    found = results["runs"][str(run.seed)]
+    results = read_json(folder / "results.json")
+    result = results["runs"][str(run.seed)]
     content: dict[str, Any] = {
         "name": name,
         **vars(run),
         "model": None if run.place == "none" else places.model,
         "examples": results["examples"],
-        "scores": {split: found[split] for split in ("dev", "test")},
+        "scores": {split: result[split] for split in ("dev", "test")},
     }
-    content |= {key: found[key] for key in ("epochs", "best_epoch", "seconds", "processor_seconds")}
+    content |= {key: result[key] for key in ("epochs", "best_epoch", "seconds", "processor_seconds")}
     content |= {key: results[key] for key in ("ceiling", "left_out_of_training") if key in results}
     if run.task == "coref":
-        content["gap"] = json.loads((folder / "gap.json").read_text(encoding="utf-8"))["scores"]
+        content["gap"] = read_json(folder / "gap.json")["scores"]
     adapted = places.adapted(run)
     if adapted is not None:
-        told_of = told_by_adapting(places, adapted).read_text(encoding="utf-8")
-        content["adapting"] = json.loads(told_of)["rows"][0]
+        content["adapting"] = read_json(places.adapted_result(adapted))["rows"][0]
     content["weights"] = None if run.place == "none" else places.weights
-    content |= {"flags": recipe_flags(run, places.plan), "commands": told(places, run)}
+    content |= {"flags": recipe_flags(run, places.plan), "commands": recorded_commands(places, run)}
     content |= {"versions": results["versions"], "machine": machine()}
     write_json(places.results / "tables" / "runs" / f"{name}.json", content)
     shutil.rmtree(folder)
 
 
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 # ---- commands
-
-
-def jobs_of(places: Places, runs: Sequence[Run]) -> list[Job]:
-    """In the order of the runs; before the first one that wants an adapted biLM, its adapting."""
-    jobs: dict[str, Job] = {}
-    for run in runs:
-        adapted = places.adapted(run)
-        needs = told_by_adapting(places, adapted) if adapted else None
-        if adapted and needs and not needs.exists():
-            commands = [resolved(places, adapting(adapted))]
-            jobs.setdefault(adapted, Job(adapted, commands, places.runs / f"{adapted}.log"))
-        name = run.name(places.model)
-        commands = [resolved(places, words) for words in commands_of(places, run)]
-        job = Job(name, commands, places.runs / f"{name}.log", needs, run)
-        if has_learnt(places, run):
-            job.commands = job.commands[1:]
-        else:
-            job.prepare = partial(begin, places, run)
-        jobs[name] = job
-    return list(jobs.values())
-
-
-def begin(places: Places, run: Run) -> None:
-    """An empty folder, whatever an earlier run has left."""
-    folder = places.folder(run)
-    if folder.exists():
-        shutil.rmtree(folder)
-    write_json(folder / "begun.json", identity(places, run))
 
 
 def commands_of(places: Places, run: Run) -> list[list[str]]:
@@ -182,85 +169,209 @@ def commands_of(places: Places, run: Run) -> list[list[str]]:
     commands = [[f"training/{places.plan[run.task].recipe}", *elmo, "--output", output, *flags]]
     if run.task == "coref":
         texts = str(SMOKE_GAP if places.elmo is None else GAP_TEXTS)
-        check = ["--model", f"{output}/seed-{run.seed}", "--gap", GAP, "--limit", texts]
-        commands.append(["training/evaluate_gap.py", *check, "--output", f"{output}/gap.json"])
+        gap = ["--model", f"{output}/seed-{run.seed}", "--gap", GAP, "--limit", texts]
+        commands.append(["training/evaluate_gap.py", *gap, "--output", f"{output}/gap.json"])
     return commands
 
 
-def adapting(name: str) -> list[str]:
-    """Once through the field's text, by `benchmarks.language_models.domain`."""
-    folder, field = name.split("/")
-    told = ["--model", "ELMO", "--domains", f"{field}=RUNS/data/{field}.txt", "--keep", f"RUNS/{folder}"]
-    return ["-m", "benchmarks.language_models.domain", *told, "--output", f"RUNS/{name}.json"]
+def adapting_command(adapted: str) -> list[str]:
+    """One epoch on the text of the domain."""
+    folder, domain = adapted.split("/")
+    flags = ["--model", "ELMO", "--domains", f"{domain}=RUNS/data/{domain}.txt", "--keep", f"RUNS/{folder}"]
+    return ["-m", "benchmarks.language_models.domain", *flags, "--output", f"RUNS/{adapted}.json"]
 
 
-def told_by_adapting(places: Places, name: str) -> Path:
-    """What `benchmarks.language_models.domain` writes at its very end, when the biLM is there."""
-    return places.runs / f"{name}.json"
-
-
-def resolved(places: Places, words: list[str]) -> list[str]:
-    """A command of this machine."""
+def local_command(places: Places, words: list[str]) -> list[str]:
+    """A command with the paths of this machine."""
     folders = {"DATA": places.data, "RUNS": places.runs}
-    is_module = words[0] == "-m"
-    command = [sys.executable, words[0] if is_module else str(ROOT / words[0])]
+    command = [sys.executable, words[0] if words[0] == "-m" else str(ROOT / words[0])]
     for word in words[1:]:
-        name, is_named, path = word.rpartition("=")
-        head, slash, rest = path.partition("/")
-        folder = folders.get(head) if slash else None
+        name, equals_sign, path = word.rpartition("=")
+        first, slash, below = path.partition("/")
+        folder = folders.get(first) if slash else None
         if folder is not None:
-            word = f"{name}{is_named}{folder.resolve() / rest}"
+            word = f"{name}{equals_sign}{folder.resolve() / below}"
         command.append(str(places.elmo_folder.resolve()) if word == "ELMO" else word)
     return command
 
 
-def told(places: Places, run: Run) -> list[str]:
-    """The commands as a reader may type them."""
+def recorded_commands(places: Places, run: Run) -> list[str]:
+    """The commands as a reader can type them."""
     commands = commands_of(places, run)
     adapted = places.adapted(run)
     if adapted is not None:
-        commands.insert(0, adapting(adapted))
-    names = {"ELMO": places.told}
+        commands.insert(0, adapting_command(adapted))
+    names = {"ELMO": places.elmo_argument}
     return [
         " ".join(["python", *(names.get(word, word).replace("RUNS/", "runs/tables/") for word in words)])
         for words in commands
     ]
 
 
+# ---- processes
+
+
+@dataclass
+class Job:
+    """Commands, run one after the other when the file `needs`, which another job makes, exists."""
+
+    name: str
+    commands: list[list[str]]
+    log: Path
+    needs: Path | None = None
+    run: Run | None = None
+    prepare: Callable[[], None] | None = None  # called before the first command
+    process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+    started_at: float = 0.0
+    started_commands: int = 0
+
+    def start(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.unlink(missing_ok=True)
+        self.started_at = time.monotonic()
+        if self.prepare is not None:
+            self.prepare()
+        self._start_next()
+
+    def _start_next(self) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.commands[self.started_commands],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+        self.started_commands += 1
+
+    def has_ended(self) -> bool:
+        """Start the next command when one has succeeded; True after the last, or after a failure."""
+        assert self.process is not None
+        code = self.process.poll()
+        if code == 0 and self.started_commands < len(self.commands):
+            self._start_next()
+            return False
+        return code is not None
+
+    def failure(self) -> str | None:
+        """The exit code and the last line of the log of a failed command."""
+        assert self.process is not None
+        if self.process.returncode == 0:
+            return None
+        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
+        last_line = next((line for line in reversed(lines) if line.strip()), "its log is empty")
+        return f"ended with {self.process.returncode}: {last_line:.200}"
+
+    def minutes(self) -> float:
+        return (time.monotonic() - self.started_at) / 60
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+
+
+def jobs_of(places: Places, runs: Sequence[Run]) -> list[Job]:
+    """The jobs in the order of the runs; an adaptation comes before the first run that needs it."""
+    jobs: dict[str, Job] = {}
+    for run in runs:
+        adapted = places.adapted(run)
+        needs = places.adapted_result(adapted) if adapted else None
+        if adapted and needs and not needs.exists():
+            commands = [local_command(places, adapting_command(adapted))]
+            jobs.setdefault(adapted, Job(adapted, commands, places.runs / f"{adapted}.log"))
+        name = run.name(places.model)
+        commands = [local_command(places, words) for words in commands_of(places, run)]
+        job = Job(name, commands, places.runs / f"{name}.log", needs, run)
+        if is_trained(places, run):
+            job.commands = job.commands[1:]
+        else:
+            job.prepare = partial(begin, places, run)
+        jobs[name] = job
+    return list(jobs.values())
+
+
+def begin(places: Places, run: Run) -> None:
+    """Make an empty folder for a run, without what an interrupted one has left."""
+    folder = places.folder(run)
+    if folder.exists():
+        shutil.rmtree(folder)
+    write_json(folder / "begun.json", identity(places, run))
+
+
+def run_jobs(jobs: Sequence[Job], parallel: int, minutes: float | None, ended: Callable[[Job], None]) -> None:
+    """Run `parallel` jobs at a time, and call `ended` with each, failed or not. After so many minutes no job
+    is started, and the running ones end."""
+    deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
+    waiting = list(jobs)
+    running: list[Job] = []
+    with stopping(running):
+        while True:
+            while len(running) < parallel and time.monotonic() < deadline:
+                job = next((job for job in waiting if job.needs is None or job.needs.exists()), None)
+                if job is None:
+                    break
+                waiting.remove(job)
+                running.append(job)
+                job.start()
+            if not running:
+                return
+            for job in [job for job in running if job.has_ended()]:
+                running.remove(job)
+                ended(job)
+            time.sleep(POLL)
+
+
+@contextmanager
+def stopping(running: list[Job]) -> Iterator[None]:
+    """Stop the running jobs at the end, also after an error or SIGTERM."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
+    try:
+        yield
+    finally:
+        for job in running:
+            job.stop()
+        signal.signal(signal.SIGTERM, before)
+
+
 # ---- how long it takes
 
 
-def paces(places: Places) -> dict[Any, float]:
-    """Seconds of a processor over those estimated: for each kind of run that was done, and for all (None)."""
-    taken: dict[Any, list[float]] = {}
-    for result in stored(places).values():
-        run = Run(**{one.name: result[one.name] for one in fields(Run)})
+def measured_over_estimated(places: Places) -> dict[Any, float]:
+    """Processor seconds of the stored runs over the estimated ones, by type of run, and of all (None)."""
+    ratios: dict[Any, list[float]] = {}
+    for result in stored_results(places).values():
+        run = Run(**{column.name: result[column.name] for column in fields(Run)})
         if result["flags"] == recipe_flags(run, places.plan):
-            for kind in (kind_of(run), None):
-                taken.setdefault(kind, []).append(result["processor_seconds"] / estimate(run, places.plan))
-    return {kind: sum(values) / len(values) for kind, values in taken.items()}
+            ratio = result["processor_seconds"] / estimate(run, places.plan)
+            for key in (run_type(run), None):
+                ratios.setdefault(key, []).append(ratio)
+    return {key: sum(values) / len(values) for key, values in ratios.items()}
 
 
-def kind_of(run: Run) -> tuple[str, bool, bool]:
+def run_type(run: Run) -> tuple[str, bool, bool]:
     return run.task, run.place == "none", run.biLM == "tuned"
 
 
 def minutes_left(places: Places, runs: Sequence[Run]) -> list[float]:
-    """Of each run, by what was measured of its kind so far."""
-    known = paces(places)
-    return [estimate(run, places.plan) * known.get(kind_of(run), known.get(None, 1.0)) / 60 for run in runs]
+    """The estimated minutes of each run, corrected by what stored runs of its type have taken."""
+    ratios = measured_over_estimated(places)
+    return [
+        estimate(run, places.plan) * ratios.get(run_type(run), ratios.get(None, 1.0)) / 60 for run in runs
+    ]
 
 
-def listing(places: Places, runs: Sequence[Run], side_by_side: int) -> str:
+def listing(places: Places, runs: Sequence[Run], parallel: int) -> str:
     minutes = minutes_left(places, runs)
-    lines = [f"{one:6.1f} minutes  {run.name(places.model)}" for one, run in zip(minutes, runs, strict=True)]
-    return "\n".join([*lines, summary(minutes, side_by_side)])
+    lines = [f"{own:6.1f} minutes  {run.name(places.model)}" for own, run in zip(minutes, runs, strict=True)]
+    return "\n".join([*lines, summary(minutes, parallel)])
 
 
-def progress(places: Places, job: Job, fault: str | None, runs: Sequence[Run], side_by_side: int) -> str:
-    left = summary(minutes_left(places, runs), side_by_side)
-    return f"{job.name}: {fault or 'done'} in {job.minutes():.1f} minutes; {left}"
+def progress(places: Places, job: Job, failure: str | None, runs: Sequence[Run], parallel: int) -> str:
+    left = summary(minutes_left(places, runs), parallel)
+    return f"{job.name}: {failure or 'done'} in {job.minutes():.1f} minutes; {left}"
 
 
-def summary(minutes: Sequence[float], side_by_side: int) -> str:
-    return f"{len(minutes)} runs left, about {sum(minutes) / side_by_side / 60:.1f} hours"
+def summary(minutes: Sequence[float], parallel: int) -> str:
+    return f"{len(minutes)} runs left, about {sum(minutes) / parallel / 60:.1f} hours"

@@ -1,4 +1,4 @@
-"""The paper's tables: their arithmetic by hand, what is shown of it, and their plan."""
+"""The paper's tables: their arithmetic by hand, their Markdown and pictures, and their plan."""
 
 import importlib
 import json
@@ -14,6 +14,7 @@ from benchmarks.tables import runs as tables_runs
 from benchmarks.tables.plan import TABLES, TASKS, baseline_of, passes, planned, recipe_flags, run_of
 from benchmarks.tables.published import GAP, PUBLISHED
 from benchmarks.tables.runs import Places
+from elmo_hf.files import write_json
 from tests.helpers.paths import BENCHMARKS
 
 SEEDS = [0, 1, 2]
@@ -34,16 +35,16 @@ def test_means_and_deviations_by_hand():
 
 
 def test_the_papers_error_reductions_come_out():
-    """As they stand in its Table 1; the one of names is given there as 21."""
-    wanted = {"squad": 24.9, "nli": 5.8, "srl": 17.2, "coref": 9.8, "ner-wnut": 21.0, "sst": 6.8}
-    for name, reduction in wanted.items():
+    """As they stand in its Table 1; the one of NER is rounded to 21 there."""
+    expected = {"squad": 24.9, "nli": 5.8, "srl": 17.2, "coref": 9.8, "ner-wnut": 21.0, "sst": 6.8}
+    for name, reduction in expected.items():
         assert tables_collect.paper_of(TASKS[name])["relative_error_reduction"] == reduction
     assert tables_collect.error_reduction(50.0, 45.0) == -10.0
     assert tables_collect.error_reduction(100.0, 100.0) is None
 
 
 @pytest.mark.parametrize(
-    ("baseline", "elmo", "wanted"),
+    ("baseline", "elmo", "expected"),
     [
         ([50, 52], [49, 51], "no"),
         ([50, 52], [50, 52], "no"),
@@ -52,9 +53,9 @@ def test_the_papers_error_reductions_come_out():
         ([50], [60], "one seed"),
     ],
 )
-def test_whether_it_helps(baseline, elmo, wanted):
+def test_whether_it_helps(baseline, elmo, expected):
     cells = [tables_collect.cell(dict(enumerate(map(float, scores)))) for scores in (baseline, elmo)]
-    assert tables_collect.verdict(*cells) == wanted
+    assert tables_collect.verdict(*cells) == expected
 
 
 def result(run, score, plan=TASKS, **more):
@@ -66,18 +67,18 @@ def result(run, score, plan=TASKS, **more):
 
 
 def results_of(task, scores, baselines, change=None, **more):
-    found = {}
+    stored_results = {}
     for seed, score in scores.items():
         run = run_of(TASKS, task, change or {}, seed)
-        found[run.name("tiny")] = result(run, score, **more)
+        stored_results[run.name("tiny")] = result(run, score, **more)
     for seed, score in baselines.items():
         run = baseline_of(run_of(TASKS, task, change or {}, seed))
-        found[run.name("tiny")] = result(run, score, **more)
-    return found
+        stored_results[run.name("tiny")] = result(run, score, **more)
+    return stored_results
 
 
-def collected(found, seeds, plan=TASKS, weights=None):
-    measured = tables_collect.Measured(found, plan, "tiny", seeds, weights, "--elmo models/tiny")
+def collected(stored_results, seeds, plan=TASKS, weights=None):
+    measured = tables_collect.Measured(stored_results, plan, "tiny", seeds, weights, "--elmo models/tiny")
     return tables_collect.collect(measured)
 
 
@@ -88,8 +89,8 @@ def row_of(tables, name, task, variant="ELMo"):
 
 
 def test_a_row_by_hand():
-    found = results_of("sst", {0: 0.42, 1: 0.44, 2: 0.46}, {0: 0.40, 1: 0.40, 2: 0.40})
-    tables = collected(found, SEEDS)
+    stored_results = results_of("sst", {0: 0.42, 1: 0.44, 2: 0.46}, {0: 0.40, 1: 0.40, 2: 0.40})
+    tables = collected(stored_results, SEEDS)
     row = row_of(tables, "table1", "Sentiment, SST-5")
     assert row["baseline"]["mean"] == 40.0
     assert row["elmo"] == {"mean": 44.0, "std": 2.0, "seeds": SEEDS, "scores": [42.0, 44.0, 46.0]}
@@ -114,32 +115,32 @@ def test_a_row_by_hand():
     )
 
 
-def test_a_part_of_what_is_there_is_told():
+def test_a_part_of_the_data_is_named():
     row = row_of(collected({}, SEEDS), "table1", "Coreference, LitBank")
     assert (row["train_size"], row["train_size_of"]) == (80, "188 pieces of 50 sentences")
     assert "| 80 of 188 pieces of 50 sentences |" in tables_collect.budget(TASKS)
 
 
 def test_squads_scores_are_percentages_already():
-    found = results_of("squad", {0: 45.5}, {0: 40.0})
-    row = row_of(collected(found, [0]), "table1", "Questions, SQuAD 1.1")
+    stored_results = results_of("squad", {0: 45.5}, {0: 40.0})
+    row = row_of(collected(stored_results, [0]), "table1", "Questions, SQuAD 1.1")
     assert row["elmo"]["mean"] == 45.5
     assert row["relative_error_reduction"] == 9.2  # 5.5 of 60
     assert row["helps"] == "one seed"
 
 
-def test_pronouns_are_judged_by_the_models_of_coreference():
-    found = results_of("coref", {0: 0.3}, {0: 0.2}, gap={"f1": 0.5})
-    rows = collected(found, [0])["table1"]["rows"]
+def test_gap_is_scored_with_the_models_of_coreference():
+    stored_results = results_of("coref", {0: 0.3}, {0: 0.2}, gap={"f1": 0.5})
+    rows = collected(stored_results, [0])["table1"]["rows"]
     check = next(row for row in rows if row["task"].startswith("GAP"))
     assert check["elmo"]["mean"] == check["baseline"]["mean"] == 50.0
     assert check["helps"] == "no"
     assert check["paper"] is None
 
 
-def test_what_is_missing_is_empty_and_named():
-    found = results_of("sst", {0: 0.42}, {0: 0.40, 1: 0.40})
-    tables = collected(found, [0, 1])
+def test_missing_runs_are_empty_cells_and_named():
+    stored_results = results_of("sst", {0: 0.42}, {0: 0.40, 1: 0.40})
+    tables = collected(stored_results, [0, 1])
     row = row_of(tables, "table1", "Sentiment, SST-5")
     assert row["elmo"]["seeds"] == [0]
     assert row["relative_error_reduction"] is None
@@ -150,30 +151,30 @@ def test_what_is_missing_is_empty_and_named():
     text = tables_collect.markdown_of("table1", tables["table1"])
     assert "| SRL, PropBank EWT | f1 | 10,000 | not run | not run | – | – |" in text
     assert "| 42.0 (one seed) | – | – |" in text
-    assert "Nothing of this is measured yet." in tables_collect.markdown_of("figure1", tables["figure1"])
+    assert "No results yet." in tables_collect.markdown_of("figure1", tables["figure1"])
 
 
 def test_results_of_other_settings_do_not_count():
     longer = {name: replace(task, epochs=task.epochs + 1) for name, task in TASKS.items()}
-    found = results_of("sst", {0: 0.42}, {0: 0.40})
-    row = row_of(collected(found, [0], longer), "table1", "Sentiment, SST-5")
+    stored_results = results_of("sst", {0: 0.42}, {0: 0.40})
+    row = row_of(collected(stored_results, [0], longer), "table1", "Sentiment, SST-5")
     assert row["baseline"] is row["elmo"] is None
 
 
 def test_results_of_other_weights_do_not_count():
-    found = results_of("sst", {0: 0.42}, {0: 0.40})
+    stored_results = results_of("sst", {0: 0.42}, {0: 0.40})
     for weights, is_there in ((None, True), ("abc", True), ("abd", False)):
-        row = row_of(collected(found, [0], weights=weights), "table1", "Sentiment, SST-5")
+        row = row_of(collected(stored_results, [0], weights=weights), "table1", "Sentiment, SST-5")
         assert (row["elmo"] is not None) == is_there
         assert row["baseline"]["mean"] == 40.0  # which has none
 
 
-def test_each_baseline_stands_beside_a_published_figure_or_a_reason():
+def test_each_baseline_has_a_published_figure_or_a_reason():
     assert set(PUBLISHED) == {*TASKS, GAP}
-    for name, found in PUBLISHED.items():
-        assert found.why.endswith("."), name
-        assert ("We know of no figure" in found.why) == (not found.figures), name
-        for figure in found.figures:
+    for name, entry in PUBLISHED.items():
+        assert entry.why.endswith("."), name
+        assert ("We know of no figure" in entry.why) == (not entry.figures), name
+        for figure in entry.figures:
             assert 0 < figure.score < 100
             assert figure.url.startswith("https://")
             assert re.search(r" (19|20)\d\d\b", figure.source), figure.source
@@ -183,14 +184,14 @@ def test_each_baseline_stands_beside_a_published_figure_or_a_reason():
 
 
 def test_published_figures_are_shown_with_our_baseline_by_the_same_score():
-    found = results_of("coref", {0: 0.4}, {0: 0.3}, gap={"f1": 0.5})
-    for one in found.values():
-        one["scores"]["test"]["conll_f1_with_singletons"] = 0.2
-    tables = collected(found, [0])
+    stored_results = results_of("coref", {0: 0.4}, {0: 0.3}, gap={"f1": 0.5})
+    for stored in stored_results.values():
+        stored["scores"]["test"]["conll_f1_with_singletons"] = 0.2
+    tables = collected(stored_results, [0])
     row = row_of(tables, "table1", "Coreference, LitBank")
     assert row["baseline"]["mean"] == 30.0
     assert row["published"]["baseline"]["mean"] == 20.0
-    text = tables_collect.beside_others(tables)
+    text = tables_collect.table_with_published(tables)
     figure = PUBLISHED["coref"].figures[0]
     assert (
         f"| Coreference, LitBank | conll_f1_with_singletons | 20.0 (one seed) | {figure.score} "
@@ -199,68 +200,68 @@ def test_published_figures_are_shown_with_our_baseline_by_the_same_score():
     assert "| f1 | 50.0 (one seed) | 66.9 |" in text  # GAP
     assert "| NER, Broad Twitter | f1 | not run | – | – | – |" in text
     assert text.count("| Sentiment, SST-5 |") == len(PUBLISHED["sst"].figures)
-    for one in PUBLISHED.values():
-        assert f": {one.why}" in text
+    for entry in PUBLISHED.values():
+        assert f": {entry.why}" in text
     json.dumps(tables)
 
 
 ADAPTING = {"domain": "movies", "train_words": 12_345, "before": {"mean": 90.04}, "after": {"mean": 60.0}}
 
 
-def test_an_adapted_biLM_tells_its_perplexities():
-    found = results_of("sst", {0: 0.5}, {0: 0.4}, {"biLM": "adapted"}, adapting=ADAPTING)
-    tables = collected(found, [0])
+def test_perplexities_of_an_adapted_biLM():
+    stored_results = results_of("sst", {0: 0.5}, {0: 0.4}, {"biLM": "adapted"}, adapting=ADAPTING)
+    tables = collected(stored_results, [0])
     row = row_of(tables, "adapted", "Sentiment, SST-5", "adapted")
     assert row["adapting"] == {"field": "movies", "words": 12_345, "perplexity": [90.0, 60.0]}
-    assert "adapting" not in row_of(tables, "adapted", "Sentiment, SST-5", "as it is")
+    assert "adapting" not in row_of(tables, "adapted", "Sentiment, SST-5", "not adapted")
     text = tables_collect.markdown_of("adapted", tables["adapted"])
-    assert "Perplexity of the field's held-out text: movies 90.0 → 60.0 by 12,345 words." in text
+    assert "Perplexity of the domain's held-out text: movies 90.0 → 60.0 with 12,345 words." in text
     assert "Perplexity" not in tables_collect.markdown_of("table1", tables["table1"])
 
 
-def test_a_run_with_an_adapted_biLM_keeps_what_its_adapting_told(tmp_path):
+def test_a_run_with_an_adapted_biLM_records_its_perplexities(tmp_path):
     places = tables_runs.Places(None, "my-elmo", tmp_path / "runs", tmp_path / "results", TASKS)
     run = run_of(TASKS, "sst", {"biLM": "adapted"}, 0)
     learnt = {"dev": {}, "test": {}, "epochs": 1, "best_epoch": 1, "seconds": 1, "processor_seconds": 1}
-    tables_runs.write_json(
-        places.folder(run) / "results.json", {"examples": {}, "versions": {}, "runs": {"0": learnt}}
-    )
-    tables_runs.write_json(tmp_path / "runs" / f"{places.adapted(run)}.json", {"rows": [ADAPTING]})
+    write_json(places.folder(run) / "results.json", {"examples": {}, "versions": {}, "runs": {"0": learnt}})
+    write_json(tmp_path / "runs" / f"{places.adapted(run)}.json", {"rows": [ADAPTING]})
     tables_runs.record(places, run)
-    (kept,) = (tmp_path / "results" / "tables" / "runs").iterdir()
-    assert json.loads(kept.read_text())["adapting"] == ADAPTING
+    (stored,) = (tmp_path / "results" / "tables" / "runs").iterdir()
+    assert json.loads(stored.read_text())["adapting"] == ADAPTING
 
 
-def test_what_was_adapted_but_did_not_tell_of_it_is_adapted_to_its_end(tmp_path):
-    """As after a kill between the biLM and its perplexities, without which no run could be recorded."""
+def test_an_adaptation_without_perplexities_is_continued(tmp_path):
+    """As after a kill between the biLM and its perplexities, which a recorded run needs."""
     places = tables_runs.Places(None, str(tmp_path / "my-elmo"), tmp_path, tmp_path, TASKS)
     run = run_of(TASKS, "sst", {"biLM": "adapted"}, 0)
     (tmp_path / places.adapted(run) / "final").mkdir(parents=True)
     names = [job.name for job in tables_runs.jobs_of(places, [run])]
     assert names == [places.adapted(run), run.name("my-elmo")]
-    tables_runs.write_json(tmp_path / f"{places.adapted(run)}.json", {"rows": [ADAPTING]})
+    write_json(tmp_path / f"{places.adapted(run)}.json", {"rows": [ADAPTING]})
     assert [job.name for job in tables_runs.jobs_of(places, [run])] == [run.name("my-elmo")]
 
 
-def test_variants_stand_side_by_side():
+def test_variants_are_columns():
     changes = TABLES["table2"].variants
-    found = {}
+    stored_results = {}
     for number, change in enumerate(changes.values()):
-        found |= results_of("sst", {0: 0.42 + number / 100}, {0: 0.40}, change)
-    tables = collected(found, [0])
+        stored_results |= results_of("sst", {0: 0.42 + number / 100}, {0: 0.40}, change)
+    tables = collected(stored_results, [0])
     lines = tables_collect.markdown_of("table2", tables["table2"]).split("\n")
     assert "| task | without ELMo | top layer | all layers, lambda 1 | all layers, lambda 0.001 |" in lines
-    one = " (one seed)"
+    note = " (one seed)"
     assert lines[-1] == (
-        f"| Sentiment, SST-5 | 40.0{one} | 42.0{one} (3.3 %) | 43.0{one} (5.0 %) | 44.0{one} (6.7 %) |"
+        f"| Sentiment, SST-5 | 40.0{note} | 42.0{note} (3.3 %) | 43.0{note} (5.0 %) | 44.0{note} (6.7 %) |"
     )
 
 
 def test_shares_of_the_train_set_have_baselines_of_their_own():
-    found = {}
+    stored_results = {}
     for share in (0.01, 1.0):
-        found |= results_of("ner-btc", {0: 0.4 + share / 10}, {0: 0.3 + share / 10}, {"share": share})
-    tables = collected(found, [0])
+        stored_results |= results_of(
+            "ner-btc", {0: 0.4 + share / 10}, {0: 0.3 + share / 10}, {"share": share}
+        )
+    tables = collected(stored_results, [0])
     row = row_of(tables, "figure1", "NER, Broad Twitter", "1 %")
     assert (row["train_size"], row["baseline"]["mean"], row["elmo"]["mean"]) == (50, 30.1, 40.1)
     lines = tables_collect.markdown_of("figure1", tables["figure1"]).split("\n")
@@ -270,10 +271,10 @@ def test_shares_of_the_train_set_have_baselines_of_their_own():
     assert without.endswith("| 40.0 (one seed) |")
 
 
-def test_pictures_of_what_is_there(tmp_path):
-    found = results_of("sst", {0: 0.42, 1: 0.44}, {0: 0.40})
-    found |= results_of("ner-btc", {0: 0.4}, {}, {"share": 0.01})
-    tables = collected(found, [0, 1])
+def test_pictures_of_stored_results(tmp_path):
+    stored_results = results_of("sst", {0: 0.42, 1: 0.44}, {0: 0.40})
+    stored_results |= results_of("ner-btc", {0: 0.4}, {}, {"share": 0.01})
+    tables = collected(stored_results, [0, 1])
     tables_pictures.draw_tables(tables, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"table1.png", "figure1.png"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
@@ -290,7 +291,9 @@ def test_the_readme_shows_what_the_json_says():
     if not all(path.is_file() for path in paths.values()):
         pytest.skip("the tables are not stored")
     tables = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items()}
-    assert tables_collect.filled(readme, tables, TASKS) == readme, "run python -m benchmarks.tables --collect"
+    assert tables_collect.fill_tables(readme, tables, TASKS) == readme, (
+        "run python -m benchmarks.tables --collect"
+    )
     for name in (*TABLES, "budget", "published"):
         assert f"<!-- tables: {name} -->" in readme
 
@@ -341,17 +344,17 @@ def test_few_examples_are_read_more_often():
     task = TASKS["srl"]
     sizes = {share: run_of(TASKS, "srl", {"share": share}, 0) for share in (1.0, 0.1, 0.01)}
     assert {share: passes(run, task) for share, run in sizes.items()} == {1.0: 1, 0.1: 2, 0.01: 8}
-    told = {share: " ".join(recipe_flags(run, TASKS)) for share, run in sizes.items()}
-    assert all(f"--epochs {task.epochs} --patience {task.patience} " in flags for flags in told.values())
-    assert "--passes" not in told[1.0]
-    assert " --passes 2 " in told[0.1]
-    assert " --passes 8 " in told[0.01]
-    batches = {share: flags.count("--batch-size 8 ") for share, flags in told.items()}
+    texts = {share: " ".join(recipe_flags(run, TASKS)) for share, run in sizes.items()}
+    assert all(f"--epochs {task.epochs} --patience {task.patience} " in flags for flags in texts.values())
+    assert "--passes" not in texts[1.0]
+    assert " --passes 2 " in texts[0.1]
+    assert " --passes 8 " in texts[0.01]
+    batches = {share: flags.count("--batch-size 8 ") for share, flags in texts.items()}
     assert batches == {1.0: 0, 0.1: 1, 0.01: 1}
 
 
 def test_recipes_know_these_flags():
-    """Each command of the plan is one that its recipe's parser takes."""
+    """The parser of each recipe accepts the plan's commands."""
     from elmo_hf import ElmoConfig
     from elmo_hf.finetuning.flags import make_parser
     from elmo_hf.finetuning.run import parse_setting
@@ -367,20 +370,20 @@ def test_recipes_know_these_flags():
         assert config.reads_elmo == (run.place != "none")
 
 
-def test_commands_name_no_place_of_this_machine(tmp_path):
+def test_recorded_commands_have_no_path_of_this_machine(tmp_path):
     places = Places(tmp_path / "data", str(tmp_path / "my-elmo"), tmp_path / "runs", tmp_path, TASKS)
     for run in planned(TASKS, list(TABLES), list(TASKS), [0]):
-        commands = tables_runs.told(places, run)
+        commands = tables_runs.recorded_commands(places, run)
         assert not any(str(tmp_path) in command for command in commands)
         assert all(
             command.startswith(("python training/", "python -m benchmarks.language_models.domain"))
             for command in commands
         )
         for words in tables_runs.commands_of(places, run):
-            real = tables_runs.resolved(places, words)
+            real = tables_runs.local_command(places, words)
             assert not any(re.match("(.*=)?(DATA|RUNS)/|ELMO$", word) for word in real)
     adapted = run_of(TASKS, "sst", {"biLM": "adapted"}, 0)
-    first, second = tables_runs.told(places, adapted)
+    first, second = tables_runs.recorded_commands(places, adapted)
     assert first == (
         "python -m benchmarks.language_models.domain --model my-elmo "
         "--domains movies=runs/tables/data/movies.txt "
@@ -394,7 +397,7 @@ def test_commands_name_no_place_of_this_machine(tmp_path):
 # ---- inputs
 
 
-def test_what_is_missing_of_the_data_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     run = run_of(TASKS, "ner-wnut", {}, 0)
     folder = tmp_path / "ner_wnut17"
     assert tables_inputs.missing_file([run], TASKS, tmp_path) == folder / "wnut17train.conll"
@@ -414,18 +417,18 @@ def test_a_premise_is_for_dev_or_for_test(tmp_path):
     text = "\n".join(["sentence1\tsentence2\tlabel\tgenre", *rows]) + "\n"
     (tmp_path / tables_inputs.MNLI).write_bytes(lzma.compress(text.encode()))
     tables_inputs.cut_mnli(tmp_path, tmp_path / "cut")
-    parts = {}
+    splits = {}
     for name in ("mnli_dev", "mnli_test"):
         header, *lines = (tmp_path / "cut" / f"{name}.tsv").read_text(encoding="utf-8").splitlines()
         assert header == "sentence1\tsentence2\tlabel\tgenre"
-        parts[name] = lines
-    assert sorted(parts["mnli_dev"] + parts["mnli_test"]) == sorted(rows)
-    premises = [{line.split("\t")[0] for line in lines} for lines in parts.values()]
+        splits[name] = lines
+    assert sorted(splits["mnli_dev"] + splits["mnli_test"]) == sorted(rows)
+    premises = [{line.split("\t")[0] for line in lines} for lines in splits.values()]
     assert not premises[0] & premises[1]
     assert min(map(len, premises)) > 20
 
 
-def test_text_of_a_field(tmp_path, monkeypatch):
+def test_text_of_a_domain(tmp_path, monkeypatch):
     (tmp_path / "srl.conll").write_text("s 0 He PRON\ns 1 left VERB\n\ns 0 Why ADV\n", encoding="utf-8")
     monkeypatch.setitem(tables_inputs.DOMAINS, "web", (("DATA/srl.conll",), 2))
     tables_inputs.make_domain("web", tmp_path, tmp_path)
@@ -442,8 +445,8 @@ def test_estimates_follow_what_was_measured(tmp_path):
     run = runs[0]
     assert run.task == "srl"
     assert run.place == "none"
-    kept = tmp_path / "tables" / "runs" / f"{run.name('tiny')}.json"
-    kept.parent.mkdir(parents=True)
-    kept.write_text(json.dumps(result(run, 0.5) | {"processor_seconds": 3 * 60 * before[0]}))
+    stored = tmp_path / "tables" / "runs" / f"{run.name('tiny')}.json"
+    stored.parent.mkdir(parents=True)
+    stored.write_text(json.dumps(result(run, 0.5) | {"processor_seconds": 3 * 60 * before[0]}))
     after = tables_runs.minutes_left(places, runs)
     assert after == pytest.approx([3 * minutes for minutes in before])

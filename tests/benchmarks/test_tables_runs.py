@@ -1,7 +1,6 @@
-"""The runs of tables.py as processes: each once, going on after a kill, and a small whole one."""
+"""The runs of the tables as processes: each once, continued after a kill, and one with a real recipe."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ import pytest
 
 from benchmarks.tables import __main__ as tables
 from benchmarks.tables import runs as tables_runs
-from benchmarks.tables import work as tables_work
 from benchmarks.tables.plan import planned, smoke_plan
 from benchmarks.tables.runs import Places
 
@@ -28,10 +26,10 @@ assert not (output / "half").exists(), "an earlier run has left something"
 (output / "half").touch()
 while (data / "wait").exists() and seed == "1":
     time.sleep(0.01)
-found = {"dev": {"f1": 0.25}, "test": {"f1": 0.5}, "epochs": 3, "best_epoch": 2}
-found |= {"seconds": 1.5, "processor_seconds": 1.0}
+result = {"dev": {"f1": 0.25}, "test": {"f1": 0.5}, "epochs": 3, "best_epoch": 2}
+result |= {"seconds": 1.5, "processor_seconds": 1.0}
 versions = {"threads": os.environ["OMP_NUM_THREADS"]}
-results = {"runs": {seed: found}, "examples": {"train": 40}, "versions": versions}
+results = {"runs": {seed: result}, "examples": {"train": 40}, "versions": versions}
 (output / "results.json").write_text(json.dumps(results))
 """
 DRIVER = """
@@ -45,10 +43,10 @@ tables.main()
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """tables.py as a call: how it ended, what it said, and its mistakes."""
+    """Run `benchmarks.tables` in this process: its exit code, output and errors."""
 
     def run(*flags):
-        monkeypatch.setattr(sys, "argv", ["tables.py", *map(str, flags)])
+        monkeypatch.setattr(sys, "argv", ["tables", *map(str, flags)])
         code = 0
         try:
             tables.main()
@@ -74,7 +72,7 @@ def stage(tmp_path, monkeypatch, call):
 
     class Stage:
         folder, wait, calls = tmp_path, data / "wait", data / "calls"
-        kept = tmp_path / "results" / "tables" / "runs"
+        stored = tmp_path / "results" / "tables" / "runs"
 
         flags = ("--smoke", "--only", "table1", "--tasks", "ner-wnut", "--data", tmp_path / "data", "--runs",
                  tmp_path / "runs", "--results", tmp_path / "results")  # fmt: skip
@@ -108,13 +106,13 @@ def test_each_run_is_done_once_and_kept(stage):
     assert (code, error) == (0, "")
     assert sorted(stage.called()) == sorted(names_of([0, 1]))
     assert "0 runs left, about 0.0 hours" in out
-    kept = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in stage.kept.iterdir()}
-    assert sorted(kept) == sorted(names_of([0, 1]))
-    for name, one in kept.items():
-        assert one["name"] == name
-        assert one["scores"] == {"dev": {"f1": 0.25}, "test": {"f1": 0.5}}
-        assert one["versions"] == {"threads": "1"}
-        assert str(stage.folder) not in json.dumps(one)
+    stored = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in stage.stored.iterdir()}
+    assert sorted(stored) == sorted(names_of([0, 1]))
+    for name, run in stored.items():
+        assert run["name"] == name
+        assert run["scores"] == {"dev": {"f1": 0.25}, "test": {"f1": 0.5}}
+        assert run["versions"] == {"threads": "1"}
+        assert str(stage.folder) not in json.dumps(run)
     assert not [path for path in (stage.folder / "runs").iterdir() if path.is_dir()]  # no model is left
     [row] = [
         row
@@ -129,23 +127,23 @@ def test_each_run_is_done_once_and_kept(stage):
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_one_goes_on_at_the_run_that_was_cut_off(stage, sign):
+def test_after_a_kill_only_unfinished_runs_are_repeated(stage, sign):
     stage.wait.touch()
     process = stage.begin("--seeds", "0", "1")
-    stage.until(3)  # both of seed 0 are done, and the baseline of seed 1 has begun
+    stage.until(3)  # both of seed 0 have ended, and the baseline of seed 1 has begun
     process.send_signal(sign)
     process.communicate()
     assert process.returncode == (143 if sign == signal.SIGTERM else -signal.SIGKILL)
-    assert {path.stem for path in stage.kept.iterdir()} == set(names_of([0]))
-    before = {path: path.stat().st_mtime_ns for path in stage.kept.iterdir()}
+    assert {path.stem for path in stage.stored.iterdir()} == set(names_of([0]))
+    before = {path: path.stat().st_mtime_ns for path in stage.stored.iterdir()}
     stage.wait.unlink()
     if sign == signal.SIGKILL:
-        time.sleep(0.5)  # its recipe, which nobody has told to end, ends by itself
+        time.sleep(0.5)  # its recipe got no signal, and ends by itself
     assert stage("--seeds", "0", "1")[0] == 0
-    done = names_of([0, 1])
+    names = names_of([0, 1])
     if sign == signal.SIGTERM:
-        assert stage.called() == [*done[:3], *done[2:]]  # the third was begun again, the others not
-    assert {path.stem for path in stage.kept.iterdir()} == set(done)
+        assert stage.called() == [*names[:3], *names[2:]]  # the third was repeated, the others not
+    assert {path.stem for path in stage.stored.iterdir()} == set(names)
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
 
 
@@ -160,23 +158,23 @@ def test_sigterm_ends_the_recipe_too(stage):
     assert not list((stage.folder / "runs").glob("*/results.json"))
 
 
-def test_results_that_were_not_recorded_yet_are_not_made_again(stage):
+def test_finished_but_unrecorded_runs_are_not_repeated(stage):
     places = Places(
         stage.folder / "data", None, stage.folder / "runs", stage.folder / "results", smoke_plan()
     )
     run = planned(places.plan, ["table1"], ["ner-wnut"], [0])[0]
     tables_runs.begin(places, run)
-    assert not tables_runs.has_learnt(places, run)
-    found = {"dev": {"f1": 0.1}, "test": {"f1": 0.2}, "epochs": 1, "best_epoch": 1}
-    found |= {"seconds": 1.0, "processor_seconds": 1.0}
-    results = {"runs": {"0": found}, "examples": {}, "versions": {}}
+    assert not tables_runs.is_trained(places, run)
+    result = {"dev": {"f1": 0.1}, "test": {"f1": 0.2}, "epochs": 1, "best_epoch": 1}
+    result |= {"seconds": 1.0, "processor_seconds": 1.0}
+    results = {"runs": {"0": result}, "examples": {}, "versions": {}}
     (places.folder(run) / "results.json").write_text(json.dumps(results))
     assert stage("--seeds", "0")[0] == 0
     assert stage.called() == names_of([0])[1:]
-    assert len(list(stage.kept.iterdir())) == 2
+    assert len(list(stage.stored.iterdir())) == 2
 
 
-def test_tables_keep_the_seeds_that_were_run_before(stage):
+def test_tables_include_the_seeds_of_earlier_calls(stage):
     for seeds in (["0", "1"], ["1"]):
         assert stage("--seeds", *seeds)[0] == 0
     table = json.loads((stage.folder / "results" / "table1.json").read_text())
@@ -190,30 +188,30 @@ def test_tables_keep_the_seeds_that_were_run_before(stage):
 @pytest.mark.parametrize("content", ["{}", "[]", "{"])
 def test_a_damaged_result_is_named(stage, content):
     stage("--seeds", "0")
-    path = next(stage.kept.iterdir())
+    path = next(stage.stored.iterdir())
     path.write_text(content)
     code, _, error = stage("--seeds", "0")
     assert code == 1
-    assert f"{path} is no run's result; remove it, and the run will be done again." in error
+    assert f"{path} is not the result of a run; delete it, and the run will be repeated." in error
 
 
-def test_a_failed_run_is_told_and_the_others_go_on(stage):
+def test_a_failed_run_is_reported_and_the_others_continue(stage):
     recipe = stage.folder / "training" / "finetune_ner.py"
     recipe.write_text("import sys\nif '.none.' in ' '.join(sys.argv): sys.exit('no luck')\n" + RECIPE)
     code, out, error = stage("--seeds", "0")
     first, second = names_of([0])
     assert code == 1
     assert f"{first}: ended with 1: no luck" in out
-    assert error == f"tables.py: 1 failed, see their logs in {stage.folder / 'runs'}: {first}.\n"
-    assert [path.stem for path in stage.kept.iterdir()] == [second]
+    assert error == f"tables: 1 failed, see their logs in {stage.folder / 'runs'}: {first}.\n"
+    assert [path.stem for path in stage.stored.iterdir()] == [second]
 
 
-def test_no_run_is_begun_when_the_minutes_are_over(stage):
+def test_no_run_starts_after_the_minutes(stage):
     assert stage("--minutes", "0")[0] == 0
     assert stage.called() == []
 
 
-def test_a_dry_run_writes_nothing_and_tells_the_time(stage):
+def test_a_dry_run_writes_nothing_and_lists_the_time(stage):
     code, out, _ = stage("--dry-run", "--seeds", "0")
     assert code == 0
     assert [line.split()[-1] for line in out.splitlines()[:2]] == names_of([0])
@@ -226,23 +224,23 @@ def test_a_job_waits_for_what_another_makes(tmp_path):
     made = tmp_path / "made"
     script = "import sys, pathlib; pathlib.Path(sys.argv[1]).mkdir()"
     jobs = [
-        tables_work.Job("user", [[sys.executable, "-c", "pass"]], tmp_path / "user.log", needs=made),
-        tables_work.Job("maker", [[sys.executable, "-c", script, str(made)]], tmp_path / "maker.log"),
+        tables_runs.Job("user", [[sys.executable, "-c", "pass"]], tmp_path / "user.log", needs=made),
+        tables_runs.Job("maker", [[sys.executable, "-c", script, str(made)]], tmp_path / "maker.log"),
     ]
     ended = []
-    tables_work.run_jobs(jobs, 2, None, lambda job: ended.append((job.name, job.fault())))
+    tables_runs.run_jobs(jobs, 2, None, lambda job: ended.append((job.name, job.failure())))
     assert ended == [("maker", None), ("user", None)]
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--dry-run"], "name the folder of the data by --data."),
-        (["--data", "/absent"], "tables.py: /absent/ner_wnut17/wnut17train.conll is missing; is /absent the"),
+        (["--dry-run"], "name the folder of the data with --data."),
+        (["--data", "/absent"], "tables: /absent/ner_wnut17/wnut17train.conll is missing; is /absent the"),
         (["--data", "x", "--jobs", "0"], "--jobs must be 1 or more."),
     ],
 )
-def test_a_wrong_call_is_one_sentence(tmp_path, call, flags, message):
+def test_a_mistake_is_one_sentence(tmp_path, call, flags, message):
     folders = ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
     code, _, error = call("--tasks", "ner-wnut", "--only", "table1", *folders, *flags)
     assert code != 0
@@ -250,27 +248,26 @@ def test_a_wrong_call_is_one_sentence(tmp_path, call, flags, message):
     assert not list(tmp_path.iterdir())
 
 
-# ---- a whole one
+# ---- with a real recipe
 
 
-def test_a_small_one_with_the_real_recipe(tmp_path):
+def test_a_small_run_of_a_real_recipe(tmp_path, call, monkeypatch):
     folder = tmp_path / "data" / "ner_wnut17"
     folder.mkdir(parents=True)
     text = "Ada\tB-person\nsaw\tO\nthe\tO\nBay\tB-location\n\n" * 60
     for name in ("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"):
         (folder / name).write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "benchmarks.tables", "--smoke", "--data", str(tmp_path / "data")]
-    command += ["--only", "table1", "--tasks", "ner-wnut", "--seeds", "0", "--runs", str(tmp_path / "runs")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    selection = ["--only", "table1", "--tasks", "ner-wnut", "--seeds", "0", "--jobs", "2"]
+    folders = ["--data", tmp_path / "data", "--runs", tmp_path / "runs"]
+    code, output, error = call("--smoke", *selection, *folders)
+    assert (code, error) == (0, ""), output
     rows = json.loads((tmp_path / "runs" / "results" / "table1.json").read_text())["rows"]
     [row] = [row for row in rows if row["elmo"]]
     assert 0 <= row["elmo"]["mean"] <= 100
     assert row["train_size"] == 40
-    [kept] = (tmp_path / "runs" / "results" / "tables" / "runs").glob("smoke.*.json")
-    kept = json.loads(kept.read_text(encoding="utf-8"))
-    assert kept["examples"]["train"] == 40
-    assert kept["best_epoch"] == kept["epochs"] == 1
-    assert kept["seconds"] > 0
+    [stored] = (tmp_path / "runs" / "results" / "tables" / "runs").glob("smoke.*.json")
+    stored = json.loads(stored.read_text(encoding="utf-8"))
+    assert stored["examples"]["train"] == 40
+    assert stored["best_epoch"] == stored["epochs"] == 1
+    assert stored["seconds"] > 0

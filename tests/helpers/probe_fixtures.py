@@ -1,4 +1,4 @@
-"""What the tests of the probes share: the scripts, tiny texts, a tiny model, and a plain reader of it.
+"""What the tests of the probes share: the modules, tiny texts, a tiny model, and a naive reader of it.
 
 A test file takes them by `pytest_plugins = ["tests.helpers.probe_fixtures"]`.
 """
@@ -11,7 +11,7 @@ import pytest
 from tests.helpers import probe_texts
 from tests.helpers.probe_plain import PlainReader, save_model
 
-MODULES = ("data", "layers", "names", "neighbours", "senses", "tables", "tags", "vectors")
+MODULES = ("data", "layers", "neighbours", "senses", "tags", "vectors")
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +19,8 @@ def probes():
     """The modules of `benchmarks.probing`."""
     from benchmarks.probing import __main__ as main
 
-    found = {name: import_module(f"benchmarks.probing.{name}") for name in MODULES}
-    return SimpleNamespace(main=main, **found)
+    modules = {name: import_module(f"benchmarks.probing.{name}") for name in MODULES}
+    return SimpleNamespace(main=main, **modules)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The probes' arithmetic once more, slow and plain: one sentence at a time, in loops over lists."""
+"""A naive version of the probes' arithmetic: one sentence at a time, in loops over lists."""
 
 import math
 from collections import defaultdict
@@ -20,13 +20,13 @@ def save_model(folder, seed, **changes):
 
 
 def refused(call, *arguments):
-    """The one sentence that something ends in."""
+    """The one-sentence error that a call raises."""
     with pytest.raises(ValueError, match=r"\S") as caught:
         call(*arguments)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert said.endswith(".")
-    return said
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    return message
 
 
 # ---- slow and plain versions
@@ -69,14 +69,14 @@ def cosine(a, b):
 
 def plain_occurrences(plain, semcor, layer):
     """Senses to the vectors of their occurrences."""
-    found = defaultdict(list)
+    vectors_by_key = defaultdict(list)
     for sentence in semcor:
         words, marks = plain_words(sentence)
         vectors = plain(words)[layer]
         for start, end, (_, _, _, keys) in marks:
             for key in keys:
-                found[key].append(mean(vectors[start:end]))
-    return found
+                vectors_by_key[key].append(mean(vectors[start:end]))
+    return vectors_by_key
 
 
 def of_lemma(key, lemma, pos):
@@ -96,5 +96,5 @@ def plain_scores(tests, choose):
             words, marks = plain_words(sentence)
             for start, end, (_, lemma, pos, keys) in marks:
                 right[name].append(choose(words, start, end, lemma, pos) in keys)
-    right["all"] = [each for found in right.values() for each in found]
-    return {name: 100 * sum(found) / len(found) for name, found in right.items()}
+    right["all"] = [each for answers in right.values() for each in answers]
+    return {name: 100 * sum(answers) / len(answers) for name, answers in right.items()}

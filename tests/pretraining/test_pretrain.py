@@ -339,7 +339,7 @@ def test_trackers_and_plot(launcher, tmp_path):
 
 
 def test_memory_does_not_grow(launcher, tmp_path):
-    """Of the process and its worker; benchmarks/memory_pretrain.py looks at 2,000 steps."""
+    """Of the process and its worker."""
     found = memory_of_run(launcher, tmp_path, [150, 300, 450], epochs=20, max_steps=470)
     assert found[-1] - found[0] < 12.0  # a window more each step would be 30
 

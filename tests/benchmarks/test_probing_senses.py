@@ -25,25 +25,25 @@ pytest_plugins = ["tests.helpers.probe_fixtures"]
 def test_averages_of_senses(probes, reader, plain, made, task, layer):
     senses = probes.senses.count_senses(task.semcor)
     averages = probes.senses.average_senses(reader, task.semcor, senses)
-    expected = {key: mean(found) for key, found in plain_occurrences(plain, made.semcor, layer).items()}
+    expected = {key: mean(vectors) for key, vectors in plain_occurrences(plain, made.semcor, layer).items()}
     assert sorted(senses.keys) == sorted(expected)
     assert averages.shape == (3, len(expected), 16)
     for number, key in enumerate(senses.keys):
         np.testing.assert_allclose(averages[layer, number], expected[key], atol=1e-5, err_msg=key)
 
 
-def test_averages_do_not_depend_on_the_pieces(probes, reader, task, monkeypatch):
+def test_averages_do_not_depend_on_the_chunks(probes, reader, task, monkeypatch):
     senses = probes.senses.count_senses(task.semcor)
     whole = probes.senses.average_senses(reader, task.semcor, senses)
-    monkeypatch.setattr(probes.vectors, "PIECE_NUMBERS", 20 * 3 * 16)
-    pieces = list(reader.pieces([sentence.words for sentence in task.semcor], ""))
-    assert len(pieces) > 5
-    assert [piece.first for piece in pieces] == [0, *(piece.end for piece in pieces[:-1])]
+    monkeypatch.setattr(probes.vectors, "CHUNK_VALUES", 20 * 3 * 16)
+    chunks = list(reader.chunks([sentence.words for sentence in task.semcor], ""))
+    assert len(chunks) > 5
+    assert [chunk.first for chunk in chunks] == [0, *(chunk.end for chunk in chunks[:-1])]
     np.testing.assert_allclose(probes.senses.average_senses(reader, task.semcor, senses), whole, atol=1e-6)
 
 
 def test_scores_of_neighbours(probes, reader, plain, made, task):
-    found = probes.senses.probe_senses([reader], task)
+    result = probes.senses.probe_senses([reader], task)
     for layer in range(3):
         occurrences = plain_occurrences(plain, made.semcor, layer)
         averages = {key: mean(vectors) for key, vectors in occurrences.items()}
@@ -57,8 +57,8 @@ def test_scores_of_neighbours(probes, reader, plain, made, task):
             return max(among, key=lambda key: round(cosine(vector, averages[key]), 6))
 
         expected = plain_scores(made.tests, nearest)
-        assert found["f1"][f"trained, layer {layer}"] == pytest.approx(expected, abs=0.006)
-    assert found["f1"]["trained, layer 1"] != found["f1"]["trained, layer 0"]
+        assert result["f1"][f"trained, layer {layer}"] == pytest.approx(expected, abs=0.006)
+    assert result["f1"]["trained, layer 1"] != result["f1"]["trained, layer 0"]
 
 
 def test_scores_without_a_model(probes, made, task):
@@ -113,44 +113,44 @@ def test_neighbours_in_context(probes, reader, plain, made, semcor):
     np.testing.assert_allclose(cosines, [row[0] for row in rows], atol=1e-5)
 
     begins = probes.vectors.starts_of([sentence.words for sentence in semcor])
-    found = probes.neighbours.nearest_in_context(cosines, query, semcor, begins)
-    expected, told = [], [source]
+    neighbours = probes.neighbours.nearest_in_context(cosines, query, semcor, begins)
+    expected, listed = [], [source]
     for value, number, place in sorted(rows, key=lambda row: -row[0]):
-        if semcor[number].words not in told and len(expected) < 4:
-            told.append(semcor[number].words)
+        if semcor[number].words not in listed and len(expected) < 4:
+            listed.append(semcor[number].words)
             expected.append((semcor[number].words, place, pytest.approx(value, abs=1e-4)))
-    assert [(one["words"], one["place"], one["cosine"]) for one in found] == expected
+    assert [(word["words"], word["place"], word["cosine"]) for word in neighbours] == expected
     rank = probes.neighbours.rank_in_context(cosines, text[1], query, semcor)
-    wanted = next(row[0] for row in rows if row[1:] == (numbers[1], other.index("play")))
-    assert rank == 1 + sum(row[0] > wanted + 1e-6 for row in rows if row[1] != numbers[0])
+    cosine_of_other = next(row[0] for row in rows if row[1:] == (numbers[1], other.index("play")))
+    assert rank == 1 + sum(row[0] > cosine_of_other + 1e-6 for row in rows if row[1] != numbers[0])
     assert probes.neighbours.rank_in_context(cosines, "not *there", query, semcor) is None
 
 
 def test_a_sentence_that_is_not_in_the_text_stands_for_itself(probes, semcor):
-    found = probes.neighbours.find_query("Nobody ever *play here", semcor)
-    assert (found.words, found.place, found.sentence) == (["Nobody", "ever", "play", "here"], 2, None)
+    query = probes.neighbours.find_query("Nobody ever *play here", semcor)
+    assert (query.words, query.place, query.sentence) == (["Nobody", "ever", "play", "here"], 2, None)
 
 
 def test_neighbours_without_context(probes, reader, plain, made, semcor):
-    found = probes.neighbours.nearest_without_context(reader, ["play", "Here", "play"], semcor)
-    assert list(found) == ["play", "Here"]
+    neighbours = probes.neighbours.nearest_without_context(reader, ["play", "Here", "play"], semcor)
+    assert list(neighbours) == ["play", "Here"]
     words = {word for sentence in made.semcor for word in plain_words(sentence)[0] if word.isalpha()}
     own = {word: plain([word])[0][0] for word in sorted(words | {"Here"})}
-    for word, others in found.items():
+    for word, others in neighbours.items():
         near = sorted(
             (other for other in own if other.lower() != word.lower()),
             key=lambda o: -cosine(own[o], own[word]),
         )
         assert others == near[:10]
-    assert "here" not in found["Here"]
+    assert "here" not in neighbours["Here"]
 
 
 def test_a_sentence_in_a_table(probes):
     words = ["He", "did", "n't", "say", ",", "“", "I", "|", "we", "”", "_", "*", "that"]
     words += ["it", "'s", "the", "play", ",", "and", "*"]
-    shown = probes.neighbours.shown({"words": words, "place": words.index("play")})
-    assert shown == "He didn't say, “ I \\| we ” \\_ \\* that it's the **play**, and \\*"
+    text = probes.neighbours.excerpt({"words": words, "place": words.index("play")})
+    assert text == "He didn't say, “ I \\| we ” \\_ \\* that it's the **play**, and \\*"
     long = ["word"] * 50
-    assert probes.neighbours.shown({"words": long, "place": 25}) == (
+    assert probes.neighbours.excerpt({"words": long, "place": 25}) == (
         "… " + "word " * 11 + "**word**" + " word" * 11 + " …"
     )

@@ -1,4 +1,4 @@
-"""The probes' classifier, look-up, likeness of layers and pictures, held against other ways to the same."""
+"""The probes' classifier, look-up, similarity of layers and pictures, compared with other computations."""
 
 import math
 import re
@@ -18,10 +18,10 @@ pytest_plugins = ["tests.helpers.probe_fixtures"]
 
 def test_look_up(probes, made):
     treebank = probes.tags.read_treebank(made.folder)
-    for kind, column in (("upos", 1), ("xpos", 2)):
+    for tagset, column in (("upos", 1), ("xpos", 2)):
         train, test = (
-            [(row[0], row[column]) for sentence in made.treebank[part] for row in sentence]
-            for part in ("train", "test")
+            [(row[0], row[column]) for sentence in made.treebank[split] for row in sentence]
+            for split in ("train", "test")
         )
         right = 0
         for word, tag in test:
@@ -31,8 +31,8 @@ def test_look_up(probes, made):
                     end = word[max(0, len(word) - length) :]
                     same = [(other, tagged) for other, tagged in train if other.endswith(end)]
             counts = Counter(tagged for _, tagged in same)
-            right += sorted(counts, key=lambda one: (-counts[one], one))[0] == tag
-        assert probes.tags.look_up(treebank, kind) == round(100 * right / len(test), 2)
+            right += sorted(counts, key=lambda tag: (-counts[tag], tag))[0] == tag
+        assert probes.tags.look_up(treebank, tagset) == round(100 * right / len(test), 2)
 
 
 def clouds(rng, count):
@@ -46,29 +46,29 @@ def clouds(rng, count):
 def test_classifier_is_as_good_as_the_best(probes, monkeypatch):
     monkeypatch.setattr(probes.tags, "LEARNING_RATE", 0.1)  # as these are few rows
     rng = np.random.default_rng(0)
-    parts = {part: clouds(rng, count) for part, count in (("train", 6000), ("dev", 1000), ("test", 2000))}
-    x, y = parts["train"]
+    splits = {split: clouds(rng, count) for split, count in (("train", 6000), ("dev", 1000), ("test", 2000))}
+    x, y = splits["train"]
     means = np.array([x[y == label].mean(axis=0) for label in range(3)])
     inverse = np.linalg.inv(np.cov((x - means[y]).T))
-    scores = parts["test"][0] @ inverse @ means.T - 0.5 * np.einsum("cd,de,ce->c", means, inverse, means)
-    expected = 100 * np.mean(scores.argmax(axis=1) == parts["test"][1])
+    scores = splits["test"][0] @ inverse @ means.T - 0.5 * np.einsum("cd,de,ce->c", means, inverse, means)
+    expected = 100 * np.mean(scores.argmax(axis=1) == splits["test"][1])
 
-    scaled = probes.tags.whiten({part: torch.from_numpy(found[0]) for part, found in parts.items()})
+    scaled = probes.tags.whiten({split: torch.from_numpy(rows) for split, (rows, _) in splits.items()})
     labels = probes.tags.Labels(
-        list("abc"), {part: torch.from_numpy(found[1]) for part, found in parts.items()}
+        list("abc"), {split: torch.from_numpy(ids) for split, (_, ids) in splits.items()}
     )
-    found = probes.tags.classify(scaled, labels, seed=0)
+    scores_of_epoch = probes.tags.classify(scaled, labels, seed=0)
     assert 80 < expected < 95
-    assert abs(found["test"] - expected) < 1
-    assert found == probes.tags.classify(scaled, labels, seed=0)
+    assert abs(scores_of_epoch["test"] - expected) < 1
+    assert scores_of_epoch == probes.tags.classify(scaled, labels, seed=0)
 
 
 def test_whitening(probes):
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(500, 3)) @ [[1, 0, 0], [2, 0.01, 0], [0, 0, 10]] + [5, 0, -7]
     twice = np.concatenate([rows, rows[:, :2]], axis=1).astype(np.float32)  # five numbers, three of them new
-    found = probes.tags.whiten({"train": torch.from_numpy(twice), "test": torch.from_numpy(twice[:7] + 1)})
-    train, test = found["train"].double().numpy(), found["test"].double().numpy()
+    whitened = probes.tags.whiten({"train": torch.from_numpy(twice), "test": torch.from_numpy(twice[:7] + 1)})
+    train, test = whitened["train"].double().numpy(), whitened["test"].double().numpy()
     assert train.shape == (500, 3)
     np.testing.assert_allclose(train.mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(np.cov(train.T, bias=True), np.eye(3), atol=1e-3)
@@ -77,10 +77,10 @@ def test_whitening(probes):
 
 
 def test_dev_alone_chooses_the_epoch(probes, monkeypatch):
-    told = iter([50, 99, 70, 10, 60, 98] + [0] * 100)
-    monkeypatch.setattr(probes.tags, "accuracy", lambda *_: next(told))
-    rows = {part: torch.zeros(3, 2) for part in probes.tags.PARTS}
-    labels = probes.tags.Labels(["a"], {part: torch.zeros(3, dtype=torch.long) for part in rows})
+    accuracies = iter([50, 99, 70, 10, 60, 98] + [0] * 100)
+    monkeypatch.setattr(probes.tags, "accuracy", lambda *_: next(accuracies))
+    rows = {split: torch.zeros(3, 2) for split in probes.tags.SPLITS}
+    labels = probes.tags.Labels(["a"], {split: torch.zeros(3, dtype=torch.long) for split in rows})
     assert probes.tags.classify(rows, labels, seed=0) == {"dev": 70, "test": 10, "epoch": 2}
 
 
@@ -146,20 +146,20 @@ def test_same_sense_of_the_nearest(probes):
 
 
 def test_occurrences_of_a_word(probes, semcor):
-    found = probes.layers.find_occurrences(semcor, "bank")
-    assert found.keys == ["bank%1:14:00::", "bank%1:17:01::"]
-    assert Counter(found.senses) == {0: 8, 1: 5}  # the one that may have either sense is left out
-    for sentence, place in zip(found.sentences, found.places, strict=True):
+    occurrences = probes.layers.find_occurrences(semcor, "bank")
+    assert occurrences.keys == ["bank%1:14:00::", "bank%1:17:01::"]
+    assert Counter(occurrences.senses) == {0: 8, 1: 5}  # the one that may have either sense is left out
+    for sentence, place in zip(occurrences.sentences, occurrences.places, strict=True):
         assert sentence.words[place] == "bank"
     assert "'quick'" in refused(probes.layers.find_occurrences, semcor, "quick")
 
 
-def test_some_sentences_follow_the_seed(probes, semcor, monkeypatch):
+def test_a_sample_of_sentences_follows_the_seed(probes, semcor, monkeypatch):
     monkeypatch.setattr(probes.layers, "WORDS", 40)
-    found = probes.layers.some_sentences(semcor, 1)
-    assert 40 <= sum(len(sentence.words) for sentence in found) < 55
-    assert found == probes.layers.some_sentences(semcor, 1)
-    assert found != probes.layers.some_sentences(semcor, 2)
+    sample = probes.layers.sample_sentences(semcor, 1)
+    assert 40 <= sum(len(sentence.words) for sentence in sample) < 55
+    assert sample == probes.layers.sample_sentences(semcor, 1)
+    assert sample != probes.layers.sample_sentences(semcor, 2)
 
 
 def texts_of(figure):
@@ -194,11 +194,11 @@ def readable_texts(figure):
 
 def test_pictures_are_readable(probes):
     rng = np.random.default_rng(0)
-    names = [f"{kind}, layer {layer}" for kind in ("trained", "random weights") for layer in range(3)]
+    names = [f"{model}, layer {layer}" for model in ("trained", "random weights") for layer in range(3)]
     cka = {"names": names, "cka": rng.random((6, 6)).tolist(), "counts": {"words": 20_000}}
-    said = readable_texts(probes.layers.draw_likeness(cka))
-    assert all(name in said for name in names)
-    keys = [*list(probes.names.MEANINGS)[:6], "play%5:00:00:averyverylongheadword:00"]
+    text = readable_texts(probes.layers.draw_similarity(cka))
+    assert all(name in text for name in names)
+    keys = [*list(probes.data.GLOSSES)[:6], "play%5:00:00:averyverylongheadword:00"]
     senses = sorted(range(7)) * 5
     panels = [
         {
@@ -211,14 +211,14 @@ def test_pictures_are_readable(probes):
         if not name.endswith("0")
     ]
     drawn = {"word": "play", "occurrences": dict.fromkeys(keys, 5), "senses": senses, "panels": panels}
-    said = readable_texts(probes.layers.draw_map(drawn))
-    assert all(key in said for key in keys)
+    text = readable_texts(probes.layers.draw_map(drawn))
+    assert all(key in text for key in keys)
 
 
 def test_names_of_senses(probes):
-    assert probes.names.sense_name("play%1:10:01::") == "noun: a drama, as a text"
-    assert probes.names.sense_name("bank%1:17:01::") == "noun.object"
-    assert probes.names.sense_name("fun%5:00:00:playful:00") == "adj.all"
-    assert probes.names.sense_name("such%3:44:00::") == "adj.ppl"
-    assert probes.names.sense_name("such%3:99:00::") == "such%3:99:00::"
-    assert len(probes.names.FILES) == 45
+    assert probes.data.sense_name("play%1:10:01::") == "noun: a drama, as a text"
+    assert probes.data.sense_name("bank%1:17:01::") == "noun.object"
+    assert probes.data.sense_name("fun%5:00:00:playful:00") == "adj.all"
+    assert probes.data.sense_name("such%3:44:00::") == "adj.ppl"
+    assert probes.data.sense_name("such%3:99:00::") == "such%3:99:00::"
+    assert len(probes.data.LEXICOGRAPHER_FILES) == 45

@@ -1,4 +1,4 @@
-"""A whole run of the probes: what it writes, that its seed gives it, and what it refuses."""
+"""A whole run of the probes: what it writes, that it follows its seed, and what it refuses."""
 
 import itertools
 import json
@@ -34,21 +34,21 @@ def test_a_run(probes, run, made):
     assert sorted(path.name for path in run.parent.iterdir()) == [
         *("probes-some-layers.png", "probes-some-map.png", "probes-some.json", "probes-some.md")
     ]
-    found = json.loads(run.read_text())
-    assert list(found["probes"]) == list(found["seconds"]) == ["senses", "tags", "neighbours", "layers"]
-    assert found["model"].endswith("/some-elmo")
-    assert found["shape"]["lstm_dim"] == 24
-    assert found["command"].startswith("python -m benchmarks.probing --model ")
-    assert found["versions"]["torch"] == torch.__version__
+    result = json.loads(run.read_text())
+    assert list(result["probes"]) == list(result["seconds"]) == ["senses", "tags", "neighbours", "layers"]
+    assert result["model"].endswith("/some-elmo")
+    assert result["shape"]["lstm_dim"] == 24
+    assert result["command"].startswith("python -m benchmarks.probing --model ")
+    assert result["versions"]["torch"] == torch.__version__
     for name in ("date", "machine", "seed", "peak_memory_mb"):
-        assert name in found
+        assert name in result
     for layer in range(3):
-        for kind in ("trained", "random weights"):
-            assert f"{kind}, layer {layer}" in found["probes"]["senses"]["f1"]
-            assert f"{kind}, layer {layer}" in found["probes"]["tags"]["accuracy"]["upos"]
+        for model in ("trained", "random weights"):
+            assert f"{model}, layer {layer}" in result["probes"]["senses"]["f1"]
+            assert f"{model}, layer {layer}" in result["probes"]["tags"]["accuracy"]["upos"]
     words = sum(len(sentence) for sentence in made.treebank["dev"])
-    assert found["probes"]["tags"]["counts"]["words"]["dev"] == words
-    assert np.array(found["probes"]["layers"]["likeness"]["cka"]).diagonal().tolist() == [1] * 6
+    assert result["probes"]["tags"]["counts"]["words"]["dev"] == words
+    assert np.array(result["probes"]["layers"]["likeness"]["cka"]).diagonal().tolist() == [1] * 6
     for path in run.parent.glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
     text = run.with_suffix(".md").read_text()
@@ -67,9 +67,9 @@ def test_the_seed_gives_every_figure(probes, run, made, model_folder, tmp_path):
     start(probes, made, model_folder, tmp_path / "again.json")
     assert figures(tmp_path / "again.json") == figures(run)
     start(probes, made, model_folder, tmp_path / "other.json", "--seed", "1", "--probes", "layers")
-    one, other = (figures(path)["layers"]["map"] for path in (run, tmp_path / "other.json"))
-    for panel, its in zip(one["panels"], other["panels"], strict=True):
-        assert (panel == its) == panel["name"].startswith("trained")
+    first, other = (figures(path)["layers"]["map"] for path in (run, tmp_path / "other.json"))
+    for panel, other_panel in zip(first["panels"], other["panels"], strict=True):
+        assert (panel == other_panel) == panel["name"].startswith("trained")
 
 
 def test_the_control_is_a_fresh_model_of_that_seed(probes, made, tmp_path):
@@ -77,30 +77,30 @@ def test_the_control_is_a_fresh_model_of_that_seed(probes, made, tmp_path):
     start(
         probes, made, folder, tmp_path / "f.json", "--seed", "7", "--probes", "senses", "tags", "--word", "x"
     )
-    found = json.loads((tmp_path / "f.json").read_text())["probes"]
-    for scores in (found["senses"]["f1"], *found["tags"]["accuracy"].values()):
+    result = json.loads((tmp_path / "f.json").read_text())["probes"]
+    for scores in (result["senses"]["f1"], *result["tags"]["accuracy"].values()):
         for layer in range(3):
             assert scores[f"trained, layer {layer}"] == scores[f"random weights, layer {layer}"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.json", "f.md", "fresh"]
 
 
-def test_what_is_wrong_is_said_before_anything_is_written(probes, made, model_folder, tmp_path):
+def test_mistakes_are_reported_before_anything_is_written(probes, made, model_folder, tmp_path, capsys):
     output = tmp_path / "out" / "x.json"
 
-    def said(*more, model=model_folder, data=made):
-        with pytest.raises(SystemExit) as caught:
+    def message(*more, model=model_folder, data=made):
+        with pytest.raises(SystemExit, match="1"):
             start(probes, data, model, output, *more)
-        assert isinstance(caught.value.code, str)
-        assert "\n" not in caught.value.code
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
         assert not output.parent.exists()
-        return caught.value.code
+        return error
 
-    assert "there is no such folder" in said(model=tmp_path / "nothing")
-    assert "there is no folder" in said(data=SimpleNamespace(folder=tmp_path / "nothing"))
-    assert "there is no file" in said(data=SimpleNamespace(folder=tmp_path))
-    assert "should end in .json" in said("--output", str(output.with_suffix(".txt")))
-    assert "--seed must be 0 or more" in said("--seed", "-1")
-    assert "no two senses of 'zebra'" in said("--word", "zebra", "--probes", "layers")
+    assert "there is no such folder" in message(model=tmp_path / "nothing")
+    assert "there is no folder" in message(data=SimpleNamespace(folder=tmp_path / "nothing"))
+    assert "there is no file" in message(data=SimpleNamespace(folder=tmp_path))
+    assert "should end in .json" in message("--output", str(output.with_suffix(".txt")))
+    assert "--seed must be 0 or more" in message("--seed", "-1")
+    assert "no two senses of 'zebra'" in message("--word", "zebra", "--probes", "layers")
 
 
 def test_models_without_vectors(probes, tmp_path):

@@ -1,4 +1,4 @@
-"""The texts of the probes come back as they were written, and damaged or hostile ones end in one sentence."""
+"""The probes' data are read as they were written; damaged and hostile files raise one sentence."""
 
 import tarfile
 
@@ -30,25 +30,27 @@ def test_semcor_as_it_is(probes):
 <punc>.</punc>
 </s>
 </p>""".splitlines()
-    [found] = probes.data.semcor_sentences(lines, "here")
+    [sentence] = probes.data.semcor_sentences(lines, "here")
     words = 'The Fulton County Grand Jury took place " recent such Plays 65 _ .'
-    assert found.words == words.split()
-    assert [(mark.start, mark.end, mark.lemma, mark.pos, mark.keys) for mark in found.marks] == [
+    assert sentence.words == words.split()
+    assert [(mark.start, mark.end, mark.lemma, mark.pos, mark.keys) for mark in sentence.marks] == [
         (5, 7, "take_place", "v", ("take_place%2:30:00::",)),
         (8, 9, "recent", "a", ("recent%5:00:00:past:00",)),
         (10, 11, "play", "n", ("play%1:10:03::", "play%1:10:01::")),
     ]
-    with pytest.raises(ValueError, match=r"here, line 2: '<wf what' is not as in SemCor"):
+    with pytest.raises(ValueError, match=r"here, line 2: '<wf what' is not SemCor's format"):
         list(probes.data.semcor_sentences(["<s snum=1>", "<wf what"], "here"))
 
 
 def test_texts_come_back_as_they_were_written(made, semcor, task):
     assert [sentence.words for sentence in semcor] == [plain_words(sentence)[0] for sentence in made.semcor]
     for sentence, expected in zip(semcor, made.semcor, strict=True):
-        found = [(mark.start, mark.end, mark.lemma, list(mark.keys)) for mark in sentence.marks]
-        assert found == [(start, end, item[1], item[3]) for start, end, item in plain_words(expected)[1]]
+        marks = [(mark.start, mark.end, mark.lemma, list(mark.keys)) for mark in sentence.marks]
+        assert marks == [(start, end, item[1], item[3]) for start, end, item in plain_words(expected)[1]]
     for name, sentences in made.tests.items():
-        assert [one.words for one in task.tests[name]] == [plain_words(sentence)[0] for sentence in sentences]
+        assert [sentence.words for sentence in task.tests[name]] == [
+            plain_words(sentence)[0] for sentence in sentences
+        ]
         marks = [mark for sentence in task.tests[name] for mark in sentence.marks]
         items = [item for sentence in sentences for _, _, item in plain_words(sentence)[1]]
         assert [list(mark.keys) for mark in marks] == [item[3] for item in items]
@@ -58,11 +60,11 @@ def test_texts_come_back_as_they_were_written(made, semcor, task):
 
 def test_treebank_as_it_is(probes, made):
     treebank = probes.tags.read_treebank(made.folder)
-    for part, sentences in made.treebank.items():
-        found = [
-            list(zip(one.words, one.tags["upos"], one.tags["xpos"], strict=True)) for one in treebank[part]
+    for split, sentences in made.treebank.items():
+        rows = [
+            list(zip(row.words, row.tags["upos"], row.tags["xpos"], strict=True)) for row in treebank[split]
         ]
-        assert found == sentences
+        assert rows == sentences
     assert probes.tags.printed_words(treebank["test"])[0][-2:] == ['"', "."]
 
 
@@ -74,16 +76,16 @@ def test_damaged_and_hostile_tars(probes, made, tmp_path, monkeypatch):
         path.write_bytes(bad)
         assert "is damaged" in refused(read, path)
     probe_texts.write_xz(path, "no tar" * 200)
-    assert "is no tar file" in refused(read, path)
+    assert "is not a tar file" in refused(read, path)
     probe_texts.write_tar(path, {"semcor3.0/brown1/tagfiles/br": "<s snum=1>\n</s>\n"})
-    assert "no tagfiles/ with a word whose sense is marked" in refused(read, path)
+    assert "no tagfiles/ with a word that has a sense" in refused(read, path)
     probe_texts.write_tar(path, {"semcor3.0/brown1/tagfiles/br": b"\xff\xfe"})
     assert "is not UTF-8" in refused(read, path)
     path.write_bytes(good)
-    monkeypatch.setattr(probes.data, "MOST_MEMBER", 100)
+    monkeypatch.setattr(probes.data, "MAX_MEMBER", 100)
     assert "more than 100" in refused(read, path)
-    monkeypatch.setattr(probes.data, "MOST_MEMBER", 2**20)
-    monkeypatch.setattr(probes.data, "MOST_TAR", 3000)
+    monkeypatch.setattr(probes.data, "MAX_MEMBER", 2**20)
+    monkeypatch.setattr(probes.data, "MAX_TAR", 3000)
     assert "more than 3,000 bytes" in refused(read, path)
 
 
@@ -98,7 +100,7 @@ def test_nothing_of_a_tar_goes_to_the_disk(probes, made, tmp_path):
     with tarfile.open(path, mode="w:xz") as tar:
         tar.addfile(link)
     assert "no tagfiles/" in refused(probes.data.read_semcor, path)
-    assert [found.name for found in tmp_path.rglob("*")] == ["in", "semcor.tar.xz"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["in", "semcor.tar.xz"]
 
 
 def test_damaged_tests_and_inventories(probes, made, tmp_path):
@@ -107,17 +109,17 @@ def test_damaged_tests_and_inventories(probes, made, tmp_path):
     path, gold = folder / "senseval2.data.xml.xz", folder / "senseval2.gold.key.txt"
     text, keys = probes.data.read_xz(path), gold.read_text()
 
-    def said(xml=text, answers=keys):
+    def message(xml=text, answers=keys):
         probe_texts.write_xz(path, xml)
         gold.write_text(answers)
         return refused(probes.data.read_test, folder, "senseval2")
 
-    assert "declaration" in said(text.replace("<corpus", '<!DOCTYPE x [<!ENTITY a "b">]><corpus'))
-    assert "no well-formed XML" in said(text[:-20])
-    assert "lacks words, lemma" in said(answers="".join(keys.splitlines(keepends=True)[1:]))
-    assert "lacks words, lemma" in said(text.replace('pos="NOUN"', 'pos="NUN"', 1))
-    assert "8 instances, but its gold file has 9" in said(answers=keys + "d9 play%1:10:01::\n")
-    assert "'d9' has no sense key" in said(answers=keys + "d9\n")
+    assert "declaration" in message(text.replace("<corpus", '<!DOCTYPE x [<!ENTITY a "b">]><corpus'))
+    assert "is not well-formed XML" in message(text[:-20])
+    assert "lacks words, lemma" in message(answers="".join(keys.splitlines(keepends=True)[1:]))
+    assert "lacks words, lemma" in message(text.replace('pos="NOUN"', 'pos="NUN"', 1))
+    assert "8 instances, but its gold file has 9" in message(answers=keys + "d9 play%1:10:01::\n")
+    assert "'d9' has no sense key" in message(answers=keys + "d9\n")
     gold.unlink()
     assert "there is no file" in refused(probes.data.read_test, folder, "senseval2")
 
@@ -156,11 +158,11 @@ def test_first_senses_of_the_real_sets(probes, real):
 
 def test_the_first_file_of_the_real_semcor(probes, real):
     members = probes.data.tar_members(real / probes.data.SEMCOR)
-    name, text = next(found for found in members if "/tagfiles/" in found[0])
+    name, text = next(member for member in members if "/tagfiles/" in member[0])
     members.close()
     sentences = list(probes.data.semcor_sentences(text.splitlines(), name))
     assert name == "semcor3.0/brown1/tagfiles/br-a01"
-    assert sentences[0].words[:8] == ["The", "Fulton", "County", "Grand", "Jury", "said", "Friday", "an"]
+    assert sentences[0].words[:8] == ["The", "Fulton", "County", "Grand", "Jury", "message", "Friday", "an"]
     assert sentences[0].marks[0].keys == ("say%2:32:00::",)
 
 

@@ -1,7 +1,8 @@
-"""The speed benchmark runs for somebody who has nothing but this repository, and its tables fit its JSON."""
+"""The speed benchmark runs with nothing but this repository, and its tables are those of its JSON."""
 
 import ast
 import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks.speed import __main__ as speed
+from benchmarks.speed import contestants, table, worker, workloads
+from benchmarks.speed import weights as random_weights
 from tests.helpers.paths import BENCHMARKS
 
 TINY = ["--sizes", "tiny", "--rounds", "2", "--warmup", "0", "--corpus-sentences", "40"]
@@ -19,22 +23,17 @@ SETTINGS = ["batch", "ready", "single", "corpus", "train"]
 
 
 @pytest.fixture(scope="module")
-def modules():
-    """`workloads` and `table`."""
-    from benchmarks.speed import table, workloads
-
-    return workloads, table
-
-
-@pytest.fixture(scope="module")
 def results(tmp_path_factory):
     output = tmp_path_factory.mktemp("speed") / "speed.json"
-    contestants = ["ours-readable", "ours-nothing", "torch-lstm"]
-    command = [sys.executable, "-m", "benchmarks.speed", *TINY, "--settings", "ready"]
-    command += ["--contestants", *contestants, "--baseline", "ours-readable", "--output", output]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "ours-nothing is left out" in done.stdout
+    names = ["ours-readable", "nothing", "torch-lstm"]
+    arguments = [*TINY, "--settings", "ready", "--contestants", *names]
+    arguments += ["--baseline", "ours-readable", "--output", str(output)]
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(speed.signal, "signal", lambda *_: None)  # the handler would stay in the tests' process
+        patch.setattr(sys, "argv", ["speed", *arguments])
+        speed.main()
+    assert "nothing is left out: unknown; the names are ours-<kernel>" in printed.getvalue()
     return json.loads(output.read_text())
 
 
@@ -42,38 +41,34 @@ def test_the_json_has_its_numbers(results):
     assert [result["setting"] for result in results] == ["ready"]
     for result in results:
         assert list(result["contestants"]) == ["ours-readable", "torch-lstm"]
-        assert list(result["skipped"]) == ["ours-nothing"]
+        assert list(result["skipped"]) == ["nothing"]
         assert result["text"]["source"] == "made-up words"
-        for found in result["contestants"].values():
-            assert found["ratio"]["min"] <= found["ratio"]["median"] <= found["ratio"]["max"]
-            assert found["words_per_second"]["median"] > 0
-            assert found["peak_memory_mb"] > 50
-            assert 0 < found["share_of_peak"] < 1.5
-            assert found["share_of_peak"] <= found["share_of_roof"]
-            assert len(found["rounds"]) == 2
+        for figures in result["contestants"].values():
+            assert figures["ratio"]["min"] <= figures["ratio"]["median"] <= figures["ratio"]["max"]
+            assert figures["words_per_second"]["median"] > 0
+            assert figures["peak_memory_mb"] > 50
+            assert 0 < figures["share_of_peak"] < 1.5
+            assert figures["share_of_peak"] <= figures["share_of_roof"]
+            assert len(figures["rounds"]) == 2
         ours = result["contestants"]["ours-readable"]
         assert ours["ratio"] == {"median": 1, "min": 1, "max": 1}
 
 
 @pytest.fixture(scope="module")
-def weights(modules, tmp_path_factory):
-    from benchmarks.speed import weights
-
+def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
-    weights.write_weights("tiny", folder)
+    random_weights.write_weights("tiny", folder)
     return folder
 
 
 def contestant_of(name, setting, weights):
-    from benchmarks.speed import contestants
-
     job = {"contestant": name, "size": "tiny", "setting": setting, "threads": 1, "weights": weights}
     return contestants.class_of(name)(SimpleNamespace(**job))
 
 
 @pytest.fixture
-def kernels_as_before():
-    """A contestant chooses its kernel for its whole process, which here is the tests'."""
+def restored_kernels():
+    """A contestant chooses a kernel for its whole process, which is the tests' here."""
     yield
     with contextlib.suppress(ImportError):
         from elmo_hf import kernels
@@ -84,10 +79,7 @@ def kernels_as_before():
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", ["ours-readable", "torch-lstm"])
-def test_contestants_in_each_setting(name, setting, modules, weights, kernels_as_before):
-    from benchmarks.speed import worker
-
-    workloads, _ = modules
+def test_contestants_in_each_setting(name, setting, weights, restored_kernels):
     sentences = workloads.made_up_sentences(40)
     contestant = contestant_of(name, setting, weights)
     answer = worker.timed(contestant, setting, workloads.calls_of_round(setting, sentences, 0))
@@ -99,8 +91,7 @@ def test_contestants_in_each_setting(name, setting, modules, weights, kernels_as
 
 
 @pytest.mark.parametrize("name", ["ours-readable", "ours-auto-unsorted", "ours-auto-uncached"])
-def test_a_corpus_gives_the_vectors_of_its_sentences(name, modules, weights, kernels_as_before):
-    workloads, _ = modules
+def test_a_corpus_gives_the_vectors_of_its_sentences(name, weights, restored_kernels):
     sentences = workloads.made_up_sentences(40)
     ours = contestant_of(name, "corpus", weights)
     vectors = ours.corpus(sentences)
@@ -113,9 +104,7 @@ def test_a_corpus_gives_the_vectors_of_its_sentences(name, modules, weights, ker
     ("name", "is_sorted", "is_cached"),
     [("ours-auto", True, True), ("ours-auto-unsorted", False, True), ("ours-auto-uncached", True, False)],
 )
-def test_what_is_switched_off_in_a_corpus(
-    name, is_sorted, is_cached, modules, weights, kernels_as_before, monkeypatch
-):
+def test_what_is_switched_off_in_a_corpus(name, is_sorted, is_cached, weights, restored_kernels, monkeypatch):
     """The sentences that are read and the words that are encoded, as the package's own code gets them."""
     from elmo_hf.embedding import embedder
 
@@ -132,19 +121,14 @@ def test_what_is_switched_off_in_a_corpus(
     assert (encoded.count("again") == 1) == is_cached
 
 
-def test_batches_in_order(modules):
-    from benchmarks.speed import contestants
-
-    found = list(contestants.batches_in_order([3, 3, 0, 4, 1, 20, 2], budget=9))
-    assert found == [[0, 1], [3, 4], [5], [6]]
+def test_batches_in_order():
+    batches = list(contestants.batches_in_order([3, 3, 0, 4, 1, 20, 2], budget=9))
+    assert batches == [[0, 1], [3, 4], [5], [6]]
     assert list(contestants.batches_in_order([0, 0], budget=9)) == []
 
 
 @pytest.mark.parametrize("name", ["ours-readable", "ours-auto"])
-def test_ready_ids_give_all_layers_and_are_made_before_the_clock(name, modules, weights, kernels_as_before):
-    from benchmarks.speed import worker
-
-    workloads, _ = modules
+def test_ready_ids_give_all_layers_and_are_made_before_the_clock(name, weights, restored_kernels):
     ours = contestant_of(name, "ready", weights)
     [batch] = workloads.calls_of_round("ready", workloads.made_up_sentences(40), 0)
     layers = ours.layers(ours.prepare("ready", batch))
@@ -161,21 +145,18 @@ def test_ready_ids_give_all_layers_and_are_made_before_the_clock(name, modules, 
     assert events == ["prepare", "clock", "run", "clock"]
 
 
-def test_contestants_that_are_left_out(modules, weights):
-    from benchmarks.speed import contestants
-
+def test_contestants_that_are_left_out(weights):
     for name in ("ours-bf16", "ours-int8"):
         with pytest.raises(contestants.Unavailable):
             contestant_of(name, "train", weights)
+    with pytest.raises(contestants.Unavailable, match="nothing"):
+        contestant_of("ours-nothing", "batch", weights)
     with pytest.raises(contestants.Unavailable, match="unsorted"):
         contestants.class_of("ours-auto-nothing")
     assert contestants.class_of("ours-int8-unsorted").settings == ("corpus",)
 
 
-def test_the_peaks_products(modules):
-    from benchmarks.speed import __main__ as speed
-    from benchmarks.speed import contestants
-
+def test_the_peaks_products():
     job = {"contestant": "peak", "size": "tiny", "setting": "batch", "threads": 1, "clock": "cpu"}
     answer = contestants.Peak(SimpleNamespace(**job)).run("batch", [])
     [rates] = speed.rates_of_rounds(SimpleNamespace(answers=[answer]))
@@ -185,11 +166,9 @@ def test_the_peaks_products(modules):
     assert "bfloat16 word" not in rates  # there is none in the model
 
 
-def test_shares_by_hand(modules):
+def test_shares_by_hand():
     """Two rounds: in the second one the machine and the contestant are half as fast, and the share is the
     same."""
-    from benchmarks.speed import __main__ as speed
-
     first = {"float32 input packed": 50.0, "float32 input torch.mm": 20.0, "float32 highway packed": 100.0}
     first["bfloat16 input packed"] = 200.0
     answers = [{"gflops": first}, {"gflops": {name: rate / 2 for name, rate in first.items()}}]
@@ -205,21 +184,17 @@ def test_shares_by_hand(modules):
     assert speed.share(worker, [4.0, 8.0], [], "peak") is None
 
 
-def test_errors_by_hand(modules, tmp_path):
-    from benchmarks.speed import __main__ as speed
-
+def test_errors_by_hand(tmp_path):
     arrays = {"theirs": np.array([[3.0, 4.0]]), "ours": np.array([[3.0, 4.5]])}
     workers = []
     for name, array in arrays.items():
         np.savez(tmp_path / f"{name}.npz", **{"layer 0": array})
         workers.append(SimpleNamespace(name=name, is_elmo=True, ask=lambda line: None))
-    found = speed.agree(workers, tmp_path, "theirs", {})
-    assert found == {"ours": {"layer 0": 0.5, "rms layer 0": 0.1, "largest layer 0": 4.0}}
+    differences = speed.differences_from_baseline(workers, tmp_path, "theirs", {})
+    assert differences == {"ours": {"layer 0": 0.5, "rms layer 0": 0.1, "largest layer 0": 4.0}}
 
 
-def test_a_later_run_replaces_its_own_tables_only(modules, tmp_path):
-    from benchmarks.speed import __main__ as speed
-
+def test_a_later_run_replaces_its_own_tables_only(tmp_path):
     def result(setting, threads=1, words=0):
         facts = {"size": "tiny", "clock": "wall", "machine": {"cpu": "a"}, "words": words}
         return {"setting": setting, "threads": threads, **facts}
@@ -230,20 +205,18 @@ def test_a_later_run_replaces_its_own_tables_only(modules, tmp_path):
     assert speed.read_saved(path) == [result("train"), result("batch", threads=2), result("batch", words=5)]
     assert list(tmp_path.iterdir()) == [path]
     path.write_text('{"something": "else"}')
-    with pytest.raises(SystemExit, match="something else"):
+    with pytest.raises(SystemExit, match="not a file of this benchmark's tables"):
         speed.save(result("batch"), path)
     assert path.read_text() == '{"something": "else"}'
 
 
-def test_an_unknown_name_is_a_clear_error():
-    command = [sys.executable, "-m", "benchmarks.speed", "--sizes", "huge"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "huge" in done.stderr
+def test_an_unknown_name_is_a_clear_error(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        speed.parse_arguments(["--sizes", "huge"])
+    assert "invalid choice: 'huge'" in capsys.readouterr().err
 
 
-def test_tables_between_markers(results, modules):
-    _, table = modules
+def test_tables_between_markers(results):
     end = "<!-- /speed -->\n"
     text = f"before\n<!-- speed: summary -->\nold\n{end}<!-- speed: details -->\n{end}after\n"
     results = [results[0] | {"setting": "batch"}, *results]
@@ -254,22 +227,21 @@ def test_tables_between_markers(results, modules):
     assert "| words/s (ratio) | tiny, batch of 32 | tiny, batch of 32, ids ready |" in filled
     assert "| of the peak | of the roof |" in filled
     assert "| ours-readable |" in filled
-    assert "Left out: ours-nothing" in filled
+    assert "Left out: nothing: unknown" in filled
     assert table.fill(filled, results) == filled
     assert table.fill(text, []) == text
-    small = [one | {"size": "small", "contestants": {"allennlp": one["contestants"]["ours-readable"]}}
-             for one in results]  # fmt: skip
+    small = [result | {"size": "small", "contestants": {"allennlp": result["contestants"]["ours-readable"]}}
+             for result in results]  # fmt: skip
     few = table.brief([*results, *small])  # neither the tiny size nor ready ids
     assert "| words/s | allennlp |\n| --- | ---: |\n| small, batch of 32 | " in few
     assert few.endswith(" (1.0 ×) |")
     assert few.count("\n") == 4
 
 
-def test_tables_of_results_that_lack_what_came_later(results, modules):
-    _, table = modules
+def test_tables_of_results_that_lack_what_came_later(results):
     [old] = json.loads(json.dumps(results))
-    for found in old["contestants"].values():
-        del found["share_of_roof"]
+    for figures in old["contestants"].values():
+        del figures["share_of_roof"]
     old["agreement_with_baseline"] = {"torch-lstm": {"vectors": 1e-6, "largest vectors": 2.0}}
     details = table.details([old])
     assert "of the roof" not in details
@@ -277,8 +249,7 @@ def test_tables_of_results_that_lack_what_came_later(results, modules):
     assert details.splitlines()[-3].endswith("| vectors 1.0e-06 |")
 
 
-def test_a_layers_errors_stand_one_after_the_other(results, modules):
-    _, table = modules
+def test_a_layers_errors_stand_one_after_the_other(results):
     [ready] = json.loads(json.dumps(results))
     errors = {
         "layer 0": 1e-7,
@@ -291,20 +262,20 @@ def test_a_layers_errors_stand_one_after_the_other(results, modules):
     assert table.details([ready]).count("| 1.0e-07 / 2.0e-03 | 1.0e-08 / 3.0e-04 |") == 1
 
 
-def test_the_readmes_show_what_the_json_says(modules):
-    _, table = modules
+def test_the_readmes_show_what_the_json_says():
     results = table.read_results()
     if not results:
         pytest.skip("no results are stored")
     for path in table.TARGETS:
         text = path.read_text(encoding="utf-8")
-        assert table.fill_gpu(table.fill(text, results)) == text, (
-            f"{path} is out of date; run python -m benchmarks.speed.table"
-        )
+        assert table.fill_all(text) == text, f"{path} is out of date; run python -m benchmarks.speed.table"
+    page = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    for block in ("speed: summary", "speed: details", "gpu: training", "gpu: reading", "export: export"):
+        assert f"<!-- {block} -->" in page
+    assert "<!-- export: export-elmo-tiny -->" in page
 
 
-def test_made_up_sentences_look_like_text(modules):
-    workloads, _ = modules
+def test_made_up_sentences_look_like_text():
     sentences = workloads.made_up_sentences(500)
     assert sentences == workloads.made_up_sentences(500)
     assert sentences[:10] != workloads.made_up_sentences(10, seed=1)
@@ -314,8 +285,7 @@ def test_made_up_sentences_look_like_text(modules):
     assert 0.2 < len(set(words)) / len(words) < 0.6
 
 
-def test_sentences_of_a_file(modules, tmp_path):
-    workloads, _ = modules
+def test_sentences_of_a_file(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text(" = Heading = \n\n One two . Three four . \n" + "long " * 200 + "\nlast one\n")
     sentences = workloads.read_sentences(path, 10)
@@ -323,8 +293,7 @@ def test_sentences_of_a_file(modules, tmp_path):
     assert workloads.read_sentences(path, 2) == sentences[:2]
 
 
-def test_rounds_differ_except_for_the_corpus(modules):
-    workloads, _ = modules
+def test_rounds_differ_except_for_the_corpus():
     sentences = workloads.made_up_sentences(400)
     for setting in workloads.SETTINGS:
         first, second = (workloads.calls_of_round(setting, sentences, number) for number in (0, 1))
@@ -337,9 +306,8 @@ def test_rounds_differ_except_for_the_corpus(modules):
     assert [len(row) for row in rows] == [20] * 128
 
 
-def test_arithmetic_of_the_original(modules):
+def test_arithmetic_of_the_original():
     """151 million operations a word in the LSTMs, as counted by hand in many places, and 36 before them."""
-    workloads, _ = modules
     lstm, word = workloads.lstm_work("original"), workloads.word_work("original")
     assert round(sum(lstm.values()) / 1e6) == 151
     assert round(sum(word.values()) / 1e6) == 36
@@ -349,6 +317,18 @@ def test_arithmetic_of_the_original(modules):
     assert train == {name: 3 * operations for name, operations in work.items()}
     assert [name for name, *_ in workloads.products("original")] == list(work)
     assert tuple(lstm) == workloads.LSTM_PRODUCTS
+
+
+def test_the_worker_needs_no_package_before_the_contestants_own():
+    """As in the environments of AllenNLP and simple_elmo, which have no elmo_hf."""
+    flags = (
+        "--contestant allennlp --size tiny --setting batch --clock wall --threads 1 --weights x --sentences"
+    )
+    command = [sys.executable, "-S", "-m", "benchmarks.speed.worker", *flags.split(), "/dev/stdin"]
+    process = subprocess.run(
+        command, cwd=BENCHMARKS.parent, env={}, input="[]", capture_output=True, text=True, check=True
+    )
+    assert json.loads(process.stdout) == {"unavailable": "No module named 'torch'"}
 
 
 @pytest.mark.parametrize("name", ["worker", "workloads", "contestants"])

@@ -1,0 +1,313 @@
+"""Measurements of single parts of the package, for numbers that the documents quote.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.parts layer-cache --size original
+    OMP_NUM_THREADS=1 python -m benchmarks.parts role-rules dev.conll.xz
+    python -m benchmarks.parts kills --kills 20 --processes 2
+
+| name | what is measured |
+|---|---|
+| layer-cache | epochs of a tagger on a frozen biLM whose layers are kept in memory, on disk, or not at all |
+| role-rules | decoding of semantic roles with and without the constraints on roles |
+| kills | whether a pretraining run that is killed again and again ends as one that was not |
+
+Times are seconds of the processor.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.report import RESULTS, ROOT, command, machine
+from benchmarks.speed.workloads import SIZES, made_up_sentences
+from elmo_hf import ElmoConfig, ElmoForTokenClassification, ElmoLayerCache, ElmoTokenizer
+from elmo_hf.files import write_json
+from elmo_hf.finetuning.run import labels_of
+from elmo_hf.finetuning.tagging import collate_words
+from elmo_hf.metrics.tags import role_scores
+from elmo_hf.model.crf_elmo import ElmoCRF
+from elmo_hf.model.roles_elmo import ElmoRoles, broken_roles
+from training.finetune_ner import CONFIG
+from training.finetune_srl import read
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parts = parser.add_subparsers(required=True, metavar="NAME")
+    add_layer_cache(parts.add_parser("layer-cache", help="a tagger with and without the layer cache"))
+    add_role_rules(parts.add_parser("role-rules", help="decoding with and without the constraints on roles"))
+    add_kills(parts.add_parser("kills", help="a pretraining run that is killed at random steps"))
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(arguments)
+    content = {"command": command("parts", arguments), "machine": machine(), **options.measure(options)}
+    if options.output:
+        write_json(options.output, content)
+    print(json.dumps(content, indent=1))
+
+
+# ---- the layer cache
+
+LABELS = ["O", "B-A", "I-A", "B-B", "I-B"]
+# Weights of the next label, by the type of the label before.
+TRANSITIONS = {"O": [4, 1, 0, 1, 0], "A": [4, 1, 2, 1, 0], "B": [4, 1, 0, 1, 2]}
+
+
+def add_layer_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size", choices=list(SIZES), default="small")
+    parser.add_argument("--sentences", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=RESULTS / "tasks" / "layer-cache.json")
+    parser.set_defaults(measure=measure_layer_cache)
+
+
+def measure_layer_cache(options: argparse.Namespace) -> dict[str, Any]:
+    """The tagger of finetune_ner.py on random weights; all caches have the same start and batches."""
+    torch.set_num_threads(1)
+    examples, collate, tokenizer = made_up_examples(options.sentences), collate_words(LABELS), ElmoTokenizer()
+    starts = range(0, len(examples), options.batch_size)
+    batches = [collate(tokenizer, examples[start : start + options.batch_size]) for start in starts]
+    caches = {
+        cache: train_tagger(batches, options.size, cache, options.epochs)
+        for cache in ("none", "memory", "disk")
+    }
+    later_epochs = {cache: sum(run["seconds"][1:]) for cache, run in caches.items()}
+    return {
+        "torch": torch.__version__,
+        "size": options.size,
+        "sentences": len(examples),
+        "words": sum(len(example["tokens"]) for example in examples),
+        "ways": caches,
+        "faster_epochs": {
+            cache: round(later_epochs["none"] / later_epochs[cache], 2) for cache in ("memory", "disk")
+        },
+    }
+
+
+def made_up_examples(number: int) -> list[dict[str, Any]]:
+    rng = random.Random(0)
+    examples = []
+    for words in made_up_sentences(number):
+        labels = ["O"]
+        while len(labels) < len(words):
+            labels += rng.choices(LABELS, TRANSITIONS[labels[-1][-1]])
+        examples.append({"tokens": words, "labels": labels})
+    return examples
+
+
+def train_tagger(batches: list[dict[str, Tensor]], size: str, cache: str, epochs: int) -> dict[str, Any]:
+    """Seconds of each epoch, and the mean loss in the last one."""
+    torch.manual_seed(0)
+    labels = dict(enumerate(LABELS))
+    config: dict[str, Any] = CONFIG | SIZES[size] | {"vocab_size": 3, "task_word_dim": 0, "id2label": labels}
+    model = ElmoForTokenClassification(ElmoConfig(**config))
+    with tempfile.TemporaryDirectory() as folder:
+        if cache != "none":
+            model.elmo_cache = ElmoLayerCache(folder if cache == "disk" else None)
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(parameters, lr=1e-3)
+        seconds = []
+        for _ in range(epochs):
+            start, total = time.process_time(), 0.0
+            for batch in batches:
+                loss = model(**batch).loss
+                optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+                optimizer.step()
+                total += loss.item()
+            seconds.append(time.process_time() - start)
+    return {"seconds": seconds, "loss": total / len(batches)}
+
+
+# ---- constraints on roles
+
+ROLE_BATCH = 64
+
+
+def add_role_rules(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="labelled roles, as training/finetune_srl.py reads them")
+    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument(
+        "--hard-rows", type=int, default=20, help="rows of the worst case, random labels (20)"
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS / "tasks" / "role-rules.json")
+    parser.set_defaults(measure=measure_role_rules)
+
+
+def measure_role_rules(options: argparse.Namespace) -> dict[str, Any]:
+    """No trained model is needed: a label's score is a random number (normal, deviation 1), and the right
+    label gets `right` more. With 0 nearly every row breaks many constraints, which is the worst case."""
+    torch.set_num_threads(1)
+    examples = read(options.file)
+    labels, gold = labels_of({"all": examples}, scheme="BIO"), [example["labels"] for example in examples]
+    return {
+        "torch": torch.__version__,
+        "labels": len(labels),
+        "right_labels": {"rows": len(gold), "broken": count_broken(gold)},
+        "runs": [
+            *(compare_decoding(gold[: options.rows], labels, right) for right in (6.0, 5.0, 4.0, 3.5)),
+            compare_decoding(gold[: options.hard_rows], labels, 0.0),
+        ],
+    }
+
+
+def compare_decoding(gold: list[list[str]], labels: list[str], right: float) -> dict[str, Any]:
+    """`broken` rows break a constraint; `not_exact` batches have too many roles for an exact search."""
+    crf, batches = ElmoCRF(labels, learned=False, scheme="BIO"), made_up_scores(gold, labels, right)
+    run: dict[str, Any] = {"right": right, "rows": len(gold), "words": sum(map(len, gold))}
+    for name, roles in (("bio", None), ("roles", ElmoRoles(labels))):
+        rows, seconds, not_exact = decode(crf, batches, roles)
+        scores = role_scores(rows, gold)
+        run[name] = {metric: round(scores[metric], 5) for metric in ("f1", "precision", "recall")}
+        run[name] |= {"seconds": seconds, "broken": count_broken(rows), "not_exact": not_exact}
+    return run
+
+
+def count_broken(rows: list[list[str]]) -> int:
+    return sum(bool(broken_roles(row)) for row in rows)
+
+
+def made_up_scores(rows: list[list[str]], labels: list[str], right: float) -> list[tuple[Tensor, Tensor]]:
+    """Of each batch the scores (batch, words, labels) and the mask of words (batch, words)."""
+    torch.manual_seed(0)
+    batches = []
+    for start in range(0, len(rows), ROLE_BATCH):
+        batch = rows[start : start + ROLE_BATCH]
+        lengths = torch.tensor([len(row) for row in batch])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        gold = torch.zeros(mask.shape, dtype=torch.long)
+        gold[mask] = torch.tensor([labels.index(label) for row in batch for label in row])
+        scores = torch.randn(*mask.shape, len(labels))
+        batches.append((scores.scatter_add(2, gold[:, :, None], torch.full((*mask.shape, 1), right)), mask))
+    return batches
+
+
+def decode(
+    crf: ElmoCRF, batches: list[tuple[Tensor, Tensor]], roles: ElmoRoles | None
+) -> tuple[list[list[str]], float, int]:
+    """The rows' labels, the seconds of decoding alone, and the number of warnings that it is not exact."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        start = time.process_time()
+        paths = [crf.decode(scores, mask, roles) for scores, mask in batches]
+        seconds = time.process_time() - start
+    rows = [[crf.labels[label] for label in row if label >= 0] for path in paths for row in path.tolist()]
+    return rows, round(seconds, 2), len(caught)
+
+
+# ---- killed pretraining
+
+TRAINING = ROOT / "training"
+SMALL_RUN = "--lstm_dim 16 --projection_dim 8 --char_embedding_dim 4 --char_filters [[1,4],[2,8]] "
+SMALL_RUN += "--num_highway_layers 1 --num_hidden_layers 1 --max_characters_per_token 12 --seed 7 "
+SMALL_RUN += "--rows 6 --window 5 --samples 32 --workers 1 --shuffle_sentences 50 --log_every 1 --resume auto"
+
+
+def add_kills(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--save-every", type=int, default=20, help="steps between two checkpoints (20)")
+    parser.add_argument("--seed", type=int, default=0, help="of the steps at which it is killed (0)")
+    parser.add_argument("--output", type=Path, help="a JSON file (none)")
+    parser.set_defaults(measure=measure_kills)
+
+
+def measure_kills(options: argparse.Namespace) -> dict[str, Any]:
+    """Exits with code 1 if a logged loss, a weight or a state of the optimizer differs in one bit."""
+    with tempfile.TemporaryDirectory() as temporary:
+        whole, killed = Path(temporary) / "whole", Path(temporary) / "killed"
+        finish(start_pretraining(whole, options))
+        last = len(logged_steps(whole))
+        steps = sorted(random.Random(options.seed).sample(range(1, last), options.kills))
+        kills = [step for step in steps if kill_at(start_pretraining(killed, options), killed, step)]
+        finish(start_pretraining(killed, options))
+        differences = different_files(killed, whole)
+    if differences:
+        sys.exit(f"after {len(kills)} kills these differ: {', '.join(differences)}.")
+    return {"processes": options.processes, "steps": last, "killed_at": kills, "differences": 0}
+
+
+def start_pretraining(output: Path, options: argparse.Namespace) -> list["subprocess.Popen[bytes]"]:
+    """One process a rank, each the leader of a group of its own, with the worker that reads for it."""
+    text, vocab = TRAINING / "runs" / "smoke.txt", TRAINING / "runs" / "smoke_vocab.txt"
+    arguments = ["--data", text, "--vocab", vocab, "--output", output, "--epochs", options.epochs]
+    arguments += ["--save_every", options.save_every, *SMALL_RUN.split()]
+    shared: dict[str, str] = {}
+    if options.processes > 1:
+        size = str(options.processes)
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": size}
+        shared["LOCAL_WORLD_SIZE"] = size
+    return [
+        subprocess.Popen(
+            [sys.executable, str(TRAINING / "pretrain.py"), *map(str, arguments)],
+            env=os.environ | shared | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if shared else {}),
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for rank in range(options.processes)
+    ]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def finish(processes: list["subprocess.Popen[bytes]"]) -> None:
+    codes = [process.wait() for process in processes]
+    if any(codes):
+        sys.exit("the pretraining failed, see above.")
+
+
+def kill_at(processes: list["subprocess.Popen[bytes]"], output: Path, step: int) -> bool:
+    """Sends SIGKILL to all processes when this step is logged; False if the run ended before."""
+    while processes[0].poll() is None:
+        if len(logged_steps(output)) >= step:
+            for process in processes:
+                os.killpg(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    codes = [process.wait() for process in processes]
+    return codes[0] == -signal.SIGKILL
+
+
+def logged_steps(output: Path) -> list[dict[str, Any]]:
+    """What the log has of each step, without times; a line that is being written is left out."""
+    path = output / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    steps = [entry for entry in map(json.loads, lines) if entry["kind"] == "step"]
+    times = ("words_per_second", "waited")
+    return [{name: value for name, value in entry.items() if name not in times} for entry in steps]
+
+
+def different_files(output: Path, expected: Path) -> list[str]:
+    """The log, and the tensors of the final model and the last checkpoint, where they are not the same."""
+    folders = ["final", max(expected.glob("checkpoint-*")).name]
+    names = [
+        path.relative_to(expected) for name in folders for path in (expected / name).rglob("*.safetensors")
+    ]
+    different = [
+        str(name)
+        for name in names
+        if not (output / name).exists() or (output / name).read_bytes() != (expected / name).read_bytes()
+    ]
+    return different
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The measurements of single parts run in a small size, and differences between killed runs are found."""
+
+import json
+
+import pytest
+
+from benchmarks import parts
+
+ROLES = """s 0 He PRP PRP - - - (ARG0*)
+s 1 left VBD VBD - leave leave.01 (V*)
+s 2 Paris NNP NNP - - - (ARG1*)
+
+s 0 She PRP PRP - - - (ARG0*)
+s 1 stayed VBD VBD - stay stay.01 (V*)
+"""
+
+
+@pytest.fixture
+def measure(tmp_path, capsys):
+    def run(*arguments):
+        output = tmp_path / "results" / "part.json"
+        parts.main([*map(str, arguments), "--output", str(output)])
+        content = json.loads(output.read_text(encoding="utf-8"))
+        assert json.loads(capsys.readouterr().out) == content
+        return content
+
+    return run
+
+
+def test_layer_cache(measure):
+    content = measure("layer-cache", "--size", "tiny", "--sentences", 6, "--batch-size", 3, "--epochs", 2)
+    assert list(content["ways"]) == ["none", "memory", "disk"]
+    losses = [run["loss"] for run in content["ways"].values()]
+    assert max(losses) - min(losses) < 1e-5 * max(losses)
+    assert all(len(run["seconds"]) == 2 for run in content["ways"].values())
+    assert all(factor > 0 for factor in content["faster_epochs"].values())
+    assert content["command"].startswith("python -m benchmarks.parts layer-cache --size tiny --sentences 6 ")
+
+
+def test_role_rules(measure, tmp_path):
+    (tmp_path / "roles.conll").write_text(ROLES, encoding="utf-8")
+    content = measure("role-rules", tmp_path / "roles.conll")
+    assert content["right_labels"] == {"rows": 2, "broken": 0}
+    assert [run["right"] for run in content["runs"]] == [6.0, 5.0, 4.0, 3.5, 0.0]
+    for run in content["runs"]:
+        assert (run["rows"], run["words"]) == (2, 5)
+        assert run["roles"]["broken"] == 0
+        assert 0 <= run["roles"]["f1"] <= 1
+
+
+def write_run(folder, losses, weights):
+    for name in ("final", "checkpoint-0000002"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "model.safetensors").write_bytes(weights)
+    steps = [{"kind": "step", "loss": loss, "words_per_second": id(loss)} for loss in losses]
+    lines = [json.dumps(entry) for entry in [{"kind": "settings"}, *steps]]
+    (folder / "log.jsonl").write_text("\n".join([*lines, '{"kind": "st']), encoding="utf-8")
+
+
+def test_differences_between_runs(tmp_path):
+    write_run(tmp_path / "whole", [2.0, 1.0], b"weights")
+    write_run(tmp_path / "same", [2.0, 1.0], b"weights")
+    assert parts.logged_steps(tmp_path / "whole") == [{"kind": "step", "loss": loss} for loss in (2.0, 1.0)]
+    assert parts.different_files(tmp_path / "same", tmp_path / "whole") == []
+    write_run(tmp_path / "other", [2.0, 1.5], b"weighty")
+    (tmp_path / "other" / "final" / "model.safetensors").unlink()
+    assert parts.different_files(tmp_path / "other", tmp_path / "whole") == [
+        "final/model.safetensors",
+        "checkpoint-0000002/model.safetensors",
+        "log.jsonl",
+    ]
