@@ -209,9 +209,8 @@ def weight_gradients(
     if needed[2]:
         results[2] = d_gates.new_ones(len(d_gates)) @ d_gates
     if needed[3] and hidden is not None:
-        results[3] = product(
-            d_raw_h.t(), hidden
-        ).t()  # transposed, since oneDNN then reorders the smaller one
+        # As the transpose of its transpose: the transposed factor is copied, and d_raw_h is the smaller one.
+        results[3] = product(d_raw_h.t(), hidden).t()
     return [result if need else None for result, need in zip(results, needed, strict=False)]
 
 
