@@ -1,17 +1,31 @@
-"""Faster replacements for what `modeling_elmo.py` defines readably, chosen here and nowhere else.
+"""Faster replacements for the readable code of `modeling_elmo.py`, and the choice between them.
 
     from elmo_hf import kernels
-    kernels.use("readable")                # "auto" again; also by the environment: ELMO_HF_KERNELS=readable
-    kernels.why_not()                      # why the last call did not get the quickest
+    kernels.use("readable")    # "auto" undoes it; the environment chooses, too: ELMO_HF_KERNELS=readable
+    kernels.why_not()          # why the last call was not served by the fastest code
 
 | choice | what it does |
 |---|---|
-| `auto` | the quickest that gives the same numbers: for reading on a CPU or a GPU, and for training |
+| `auto` | the fastest code with the same numbers: for reading on a CPU or a GPU, and for training |
 | `readable` | always the definition in `modeling_elmo.py` |
-| `bf16` | reading on a CPU with weights in bfloat16: quicker, and no longer exact |
-| `int8` | the LSTMs' weights with eight bits and a scale for each gate of each cell: quickest, least exact |
+| `bf16` | reading on a CPU with weights in bfloat16: faster, and not exact |
+| `int8` | reading on a CPU with LSTM weights of eight bits: fastest for large models, and least exact |
 
-Every replacement has the signature of what it replaces and is tested against it.
+| file | what it makes faster |
+|---|---|
+| `characters.py` | the character encoder |
+| `reading.py` | the LSTM without gradients on a CPU |
+| `graphs.py` | the LSTM without gradients on a GPU, for a few sentences |
+| `training.py` | the LSTM with gradients, and all that the two above do not serve |
+| `training_cpu.py` | the LSTM with gradients on a CPU, where steps are long |
+
+These use `cell.py` (the elementwise part of a step), `steps.py` (no arithmetic for padding), `products.py`
+(matrix products) and `kept.py` (results that last as long as the weights). Every replacement has the
+signature of what it replaces and is tested against it, forward and backward. This package imports nothing
+else of `elmo_hf`.
+
+`choose_lstm`, `encode` and `constant` are called by `modeling_elmo.py`, also by the copies of it that model
+folders carry, which may be older than this package: their signatures must stay.
 """
 
 import os
@@ -22,27 +36,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elmo_hf.kernels import characters, graphs, training
-from elmo_hf.kernels import reading as inference
-from elmo_hf.kernels.kept import Made, keep, state_of
+from elmo_hf.kernels import characters, graphs, reading, training
+from elmo_hf.kernels.kept import Value, keep, state_of
 
-__all__ = ["chosen", "state_of", "use", "why_not"]
+__all__ = ["choose_lstm", "chosen", "constant", "encode", "state_of", "use", "why_not"]
 
 CHOICES = ("auto", "readable", "bf16", "int8")
 
 NOT_CPU, GRADIENTS = "the tensors are not on the CPU", "gradients are needed"
 
 _choice = "auto"
-_reason = "nothing was read yet"
+_reason = "no model was called yet"
 
 
 def use(choice: str) -> None:
-    """Chooses the code that reads and trains, from the next call of any model on.
+    """Choose the code that reads and trains, from the next call of any model on.
+
+    The environment variable `ELMO_HF_KERNELS` sets the choice at the start.
 
     Args:
-        choice: "auto", the quickest that gives the same numbers within 1e-5; "readable", the definition;
-            "bf16", reading on a CPU with weights in bfloat16; "int8", the LSTMs' weights with eight bits. The
-            last two are quicker and not exact. The environment's `ELMO_HF_KERNELS` chooses, too.
+        choice: "auto", the fastest code whose numbers are the same within 1e-5; "readable", the definition;
+            "bf16", reading on a CPU with weights in bfloat16; "int8", reading on a CPU with LSTM weights of
+            eight bits. The last two are faster and not exact.
+
+    Raises:
+        ValueError: if there is no such choice.
     """
     global _choice
     if choice not in CHOICES:
@@ -51,39 +69,45 @@ def use(choice: str) -> None:
 
 
 def chosen() -> str:
+    """Return the current choice."""
     return _choice
 
 
 def why_not() -> str:
-    """Why the last call did not get the quickest code, as a text; an empty one if it did."""
+    """Return why the last call was not served by the fastest code; an empty text if it was."""
     return _reason
 
 
 def choose_lstm(x: Tensor, *weights: Tensor | None) -> Callable[..., tuple[Tensor, Tensor, Tensor]] | None:
-    """A replacement for `modeling_elmo.lstm` on these tensors, or None."""
+    """Return a replacement for `modeling_elmo.lstm` on these tensors, or None if the definition must run.
+
+    Args:
+        x: (2, batch, time, input)
+        weights: input_weight, recurrent_weight, bias and projection, as `modeling_elmo.lstm` takes them.
+    """
     global _reason
-    _reason = _never()
+    _reason = _why_readable()
     if _reason:
         return None
-    obstacle = _obstacle(x, *weights)
+    obstacle = _why_not_reading(x, *weights)
     if not obstacle:
-        return _for_reading
+        return _read
     if obstacle in (GRADIENTS, NOT_CPU):
-        return _by_graph if graphs.serves(x, *weights) else training.lstm
+        return _read_by_graph if graphs.serves(x, *weights) else training.lstm
     _reason = obstacle
     return None
 
 
-def _for_reading(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """On a CPU; unless the states that come in, which the choice did not see, are not for reading alone."""
-    if _obstacle(*arguments[2:4]):
+def _read(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """`reading.lstm`; or `training.lstm` if the states, which `choose_lstm` did not see, need gradients."""
+    if _why_not_reading(*arguments[2:4]):
         return training.lstm(*arguments)
-    read = partial(inference.lstm, precision="float32" if _choice == "auto" else _choice)
+    read = partial(reading.lstm, precision="float32" if _choice == "auto" else _choice)
     return read(*arguments)
 
 
-def _by_graph(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """A graph's replay, or what serves where there is none."""
+def _read_by_graph(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """`graphs.lstm`, or `training.lstm` if there is no graph for this call."""
     global _reason
     try:
         return graphs.lstm(*arguments)
@@ -93,25 +117,33 @@ def _by_graph(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def encode(encoder: Any, char_ids: Tensor) -> Tensor | None:
-    """What `ElmoCharacterEncoder` makes of the characters, or None if it has to see for itself."""
-    if _never():
+    """Return what an `ElmoCharacterEncoder` makes of characters, or None if its own code must run.
+
+    Args:
+        encoder: the `ElmoCharacterEncoder`.
+        char_ids: (..., characters)
+
+    Returns:
+        (..., projection_dim)
+    """
+    if _why_readable():
         return None
-    with torch.no_grad():  # the tables have gradients, too
-        by_tables = not _obstacle(*encoder.parameters())
+    with torch.no_grad():  # tables serve training as well, so gradients are no obstacle
+        by_tables = not _why_not_reading(*encoder.parameters())
     return characters.encode(encoder, char_ids, by_tables, "bf16" if _choice == "bf16" else "float32")
 
 
-def constant(model: Any, make: Callable[[], Made]) -> Made:
-    """What `make` gives from the model's weights alone, not worked out again while they stay the same."""
+def constant(model: Any, make: Callable[[], Value]) -> Value:
+    """Return the result of `make`, which depends on the model's weights alone; kept until they change."""
     weights = [*model.parameters(), *model.buffers()]
     is_learning = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
-    if _never() or is_learning or torch.is_autocast_enabled(weights[0].device.type):
+    if _why_readable() or is_learning or torch.is_autocast_enabled(weights[0].device.type):
         return make()
     return keep(model, weights, (_choice, model.config.use_warm_state), make)
 
 
-def _never() -> str:
-    """What keeps every replacement away."""
+def _why_readable() -> str:
+    """Why no replacement may be used at all."""
     if _choice == "readable":
         return "the readable code was asked for"
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
@@ -121,16 +153,16 @@ def _never() -> str:
     return ""
 
 
-def _obstacle(*tensors: Tensor | None) -> str:
-    """What keeps the code for reading on a CPU from these tensors."""
-    found = [tensor for tensor in tensors if tensor is not None]
-    if any(tensor.device.type != "cpu" for tensor in found):
+def _why_not_reading(*tensors: Tensor | None) -> str:
+    """Why the code for reading on a CPU cannot take these tensors."""
+    present = [tensor for tensor in tensors if tensor is not None]
+    if any(tensor.device.type != "cpu" for tensor in present):
         return NOT_CPU
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in found):
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in present):
         return GRADIENTS
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on"
-    if any(tensor.dtype != torch.float32 for tensor in found):
+    if any(tensor.dtype != torch.float32 for tensor in present):
         return "the tensors are not float32"
     return ""
 

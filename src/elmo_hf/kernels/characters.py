@@ -1,16 +1,21 @@
-"""The character network with less work: a word is encoded once, without its padding, by looking things up.
+"""The character encoder of `modeling_elmo.ElmoCharacterEncoder` with less work, for reading and for training.
 
-A text repeats its words, so equal rows of character ids go through the network once. Of a row's padding only
-so much is kept as the widest filter can see. And, on a CPU, a convolution over characters is a sum of rows
-from tables: there are only 262 characters, so what a filter makes of each at each of its places is known
-beforehand. On a GPU a convolution is one product over all places, for cuDNN prepares itself anew for every
-number and length of words, which hardly ever come twice.
+    word = projection(highways(activation(max over places of (convolution + bias))))
 
-In training, the tables are made with gradient, and the sums and their maximum over the word are one autograd
-function: of all that a filter has seen in a word, one place with the maximum gets the gradient. The readable
-code shares it among such places. Those have the same characters, padding for one, so that it goes to the same
-weights either way; unless weights are zero, where sums of different characters may be the same number, and
-either is a gradient.
+What makes it faster:
+
+- Each different word of a batch is encoded once.
+- Padding is cut to what the widest filter can see.
+- On a CPU, where all modules are plain, a convolution is a sum of table rows. There are only 262 characters,
+  so a table holds what a filter makes of each of them at each of its offsets.
+- On a GPU a convolution is one product over all places, because cuDNN prepares anew for each new number and
+  length of words, and these hardly ever repeat.
+
+In training, the tables are computed with gradient, and the sums and their maximum over the word are one
+autograd function. If several places share a filter's maximum, one of them gets the gradient, where the
+readable code divides it among them. Such places normally hold the same characters (padding, for example), so
+the gradient reaches the same weights. They differ only where weights are so special (zeros) that different
+characters give equal sums, and there both are valid subgradients.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,68 +31,79 @@ from torch.nn import functional as F
 from elmo_hf.kernels.kept import keep
 from elmo_hf.kernels.products import Product
 
-NUM_CHARACTER_IDS = 262  # as in `model/words_elmo.py`; this room imports nothing of ours
-
-# Words that are looked up at a time: few enough for the cache, and of about one length.
-WORDS_AT_ONCE = 128
+NUM_CHARACTER_IDS = 262  # as in `model/words_elmo.py`; this package imports nothing of the others
+BLOCK_WORDS = 128  # words that are looked up at once: few enough for the cache, and of about one length
 
 
 def encode(encoder: Any, char_ids: Tensor, by_tables: bool, precision: str = "float32") -> Tensor:
-    """As `ElmoCharacterEncoder` itself: (..., characters) -> (..., projection_dim). For reading, the weights
-    after the tables may be "bf16"."""
-    rows, places = distinct_rows(char_ids.flatten(0, -2))
+    """Encode words as `encoder` itself does.
+
+    Args:
+        encoder: an `ElmoCharacterEncoder`.
+        char_ids: (..., characters)
+        by_tables: sum rows of tables where all modules are plain; for a CPU and float32 weights.
+        precision: "float32", or "bf16" for the weights after the tables when no gradients are needed.
+
+    Returns:
+        (..., projection_dim)
+    """
+    rows, index = distinct_rows(char_ids.flatten(0, -2))
     if by_tables and is_plain(encoder):
-        rows, places = by_length(rows, places)
+        rows, index = by_length(rows, index)
         words = encode_by_tables(encoder, rows, precision)
     else:
-        letters = encoder.char_embedding(cut(rows, encoder.config.char_filters))
-        by_product = rows.is_cuda and is_plain(encoder)
-        words = encode_by_products(encoder, letters) if by_product else encoder.from_embeddings(letters)
-    return words[places].unflatten(0, char_ids.shape[:-1])
+        embedded = encoder.char_embedding(cut_padding(rows, encoder.config.char_filters))
+        by_products = rows.is_cuda and is_plain(encoder)
+        words = encode_by_products(encoder, embedded) if by_products else encoder.from_embeddings(embedded)
+    return words[index].unflatten(0, char_ids.shape[:-1])
 
 
 def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """(words, characters) -> each different row once, and each word's place among them."""
+    """(words, characters) -> each different row once, and each word's row among them (words)
+
+    Rows are compared by a hash, which is much faster than `unique(dim=0)`, and then checked.
+    """
     generator = torch.Generator().manual_seed(0)
     factors = torch.randint(2**62, (rows.shape[1],), generator=generator).to(rows.device)
-    keys, places = (rows * factors).sum(dim=1).unique(return_inverse=True)
+    hashes, index = (rows * factors).sum(dim=1).unique(return_inverse=True)
     numbers = torch.arange(len(rows), device=rows.device)
-    distinct = rows[places.new_zeros(len(keys)).scatter_(0, places, numbers)]
-    if torch.equal(distinct[places], rows):
-        return distinct, places
-    distinct, places = rows.unique(dim=0, return_inverse=True)  # two rows with one key: next to impossible
-    return distinct, places
+    distinct = rows[index.new_zeros(len(hashes)).scatter_(0, index, numbers)]
+    if torch.equal(distinct[index], rows):
+        return distinct, index
+    distinct, index = rows.unique(dim=0, return_inverse=True)  # two rows with one hash: next to impossible
+    return distinct, index
 
 
-def by_length(rows: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Short words first, and each word's new place."""
+def by_length(rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows from short to long, and the index into them."""
     order = lengths(rows).argsort()
-    return rows[order], order.argsort()[places]
+    return rows[order], order.argsort()[index]
 
 
-def cut(rows: Tensor, filters: list[list[int]]) -> Tensor:
-    """Without the columns of padding that no filter needs: each must still see a place with nothing else."""
+def cut_padding(rows: Tensor, filters: list[list[int]]) -> Tensor:
+    """(words, characters) -> without most columns of padding: each filter still sees one place of it alone"""
     columns = int(lengths(rows).max()) if len(rows) else 0
     return rows[:, : columns + max(width for width, _ in filters)]
 
 
 def lengths(rows: Tensor) -> Tensor:
-    """(words, characters) -> (words), without the equal characters at the end."""
+    """(words, characters) -> (words), without the equal characters at the end"""
     is_padding = (rows == rows[:, -1:]).flip(1).cumprod(dim=1)
     return rows.shape[1] - is_padding.sum(dim=1)
 
 
 def is_plain(encoder: Any) -> bool:
-    """Whether its parts are what they were made as: an adapter, or a hook, must see what passes by."""
-    parts: list[tuple[Any, Any]] = [(encoder.char_embedding, nn.Embedding)]
-    parts += [(conv, nn.Conv1d) for conv in encoder.convolutions]
-    parts += [
-        (part, nn.Linear) for highway in encoder.highways for part in (highway.carry, highway.transform)
-    ]
-    parts.append((encoder.projection, nn.Linear | nn.Identity))
+    """Whether the encoder's modules are the original classes without hooks.
+
+    An adapter or a hook would not be called otherwise.
+    """
+    modules: list[tuple[Any, Any]] = [(encoder.char_embedding, nn.Embedding)]
+    modules += [(conv, nn.Conv1d) for conv in encoder.convolutions]
+    modules += [(m, nn.Linear) for highway in encoder.highways for m in (highway.carry, highway.transform)]
+    modules.append((encoder.projection, nn.Linear | nn.Identity))
     return all(
-        isinstance(part, kind) and not (part._forward_hooks or part._forward_pre_hooks)
-        for part, kind in parts
+        isinstance(module, expected) and not (module._forward_hooks or module._forward_pre_hooks)
+        for module, expected in modules
     )
 
 
@@ -103,13 +119,13 @@ def after_filters(encoder: Any, words: Tensor) -> Tensor:
 # ---- by products
 
 
-def encode_by_products(encoder: Any, letters: Tensor) -> Tensor:
+def encode_by_products(encoder: Any, embedded: Tensor) -> Tensor:
     """(words, characters, char_embedding_dim) -> (words, projection_dim)"""
-    found = []
+    maxima = []
     for conv in encoder.convolutions:
-        windows = letters.unfold(1, conv.kernel_size[0], 1).flatten(2)  # (words, places, dim * width)
-        found.append(F.linear(windows, conv.weight.flatten(1), conv.bias).amax(dim=1))
-    return after_filters(encoder, torch.cat(found, dim=-1))
+        windows = embedded.unfold(1, conv.kernel_size[0], 1).flatten(2)  # (words, places, dim * width)
+        maxima.append(F.linear(windows, conv.weight.flatten(1), conv.bias).amax(dim=1))
+    return after_filters(encoder, torch.cat(maxima, dim=-1))
 
 
 # ---- by tables
@@ -117,86 +133,83 @@ def encode_by_products(encoder: Any, letters: Tensor) -> Tensor:
 
 def encode_by_tables(encoder: Any, rows: Tensor, precision: str) -> Tensor:
     """(words, characters) -> (words, projection_dim)"""
-    groups = [cut(some, encoder.config.char_filters) for some in rows.split(WORDS_AT_ONCE)]
+    blocks = [cut_padding(block, encoder.config.char_filters) for block in rows.split(BLOCK_WORDS)]
     if torch.is_grad_enabled() and any(weight.requires_grad for weight in encoder.parameters()):
         filters = make_tables(encoder)
-        words = torch.cat([SumAndMaximum.apply(groups, table) + bias for table, bias in filters], dim=-1)
+        words = torch.cat([SumAndMaximum.apply(blocks, table) + bias for table, bias in filters], dim=-1)
         return after_filters(encoder, words)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    network = keep(encoder, encoder.parameters(), dtype, lambda: make_network(encoder, dtype))
-    words = torch.cat([look_up(groups, table) + bias for table, bias in network.filters], dim=-1)
+    prepared = keep(encoder, encoder.parameters(), dtype, lambda: prepare(encoder, dtype))
+    words = torch.cat([look_up(blocks, table) + bias for table, bias in prepared.filters], dim=-1)
     words = activation(encoder)(words)
-    for carry, transform in network.highways:
-        seen = words.to(dtype)
-        gate = carry(seen).float().sigmoid_()
-        words = torch.lerp(words, transform(seen).float().relu_(), gate)
-    return network.projection(words.to(dtype)).float() if network.projection is not None else words
+    for carry, transform in prepared.highways:
+        x = words.to(dtype)
+        gate = carry(x).float().sigmoid_()
+        words = torch.lerp(words, transform(x).float().relu_(), gate)
+    return prepared.projection(words.to(dtype)).float() if prepared.projection is not None else words
 
 
 def make_tables(encoder: Any) -> list[tuple[Tensor, Tensor]]:
-    """Of each filter size: (width * 262, number), and its bias (number)."""
-    letters = encoder.char_embedding(torch.arange(NUM_CHARACTER_IDS))
+    """For each filter width: the table (width * 262, filters) and the bias (filters)."""
+    embedded = encoder.char_embedding(torch.arange(NUM_CHARACTER_IDS))
     return [
-        (torch.einsum("cd,ndw->wcn", letters, conv.weight).flatten(0, 1), conv.bias)
+        (torch.einsum("cd,ndw->wcn", embedded, conv.weight).flatten(0, 1), conv.bias)
         for conv in encoder.convolutions
     ]
 
 
 def sums(rows: Tensor, table: Tensor) -> Tensor:
-    """(words, characters) -> (words, places, number), at each place the sum of `width` rows of the table"""
+    """(words, characters) -> (words, places, filters): at each place the sum of `width` rows of the table"""
     width = len(table) // NUM_CHARACTER_IDS
     index = rows.unfold(1, width, 1) + NUM_CHARACTER_IDS * torch.arange(width)
     return F.embedding_bag(index.flatten(0, 1), table, mode="sum").unflatten(0, index.shape[:2])
 
 
-def look_up(groups: Sequence[Tensor], table: Tensor) -> Tensor:
-    """The maximum over each word of its sums: groups of rows -> (words, number)"""
-    return torch.cat([sums(rows, table).amax(dim=1) for rows in groups])
+def look_up(blocks: Sequence[Tensor], table: Tensor) -> Tensor:
+    """The maximum of each word's sums over its places: blocks of rows -> (words, filters)"""
+    return torch.cat([sums(rows, table).amax(dim=1) for rows in blocks])
 
 
 class SumAndMaximum(Function):
     """As `look_up`, with a gradient for the table."""
 
     @staticmethod
-    def forward(ctx: Any, groups: Sequence[Tensor], table: Tensor) -> Tensor:
+    def forward(ctx: Any, blocks: Sequence[Tensor], table: Tensor) -> Tensor:
         maxima, places = [], []
-        for rows in groups:
-            found = sums(rows, table)
-            maxima.append(found.amax(dim=1, keepdim=True))
-            numbers = torch.arange(found.shape[1], dtype=torch.int32)[:, None]
-            places.append(torch.where(found == maxima[-1], numbers, 0).amax(dim=1))
+        for rows in blocks:
+            scores = sums(rows, table)
+            maxima.append(scores.amax(dim=1, keepdim=True))
+            numbers = torch.arange(scores.shape[1], dtype=torch.int32)[:, None]
+            places.append(torch.where(scores == maxima[-1], numbers, 0).amax(dim=1))
         ctx.save_for_backward(*places)
-        ctx.groups, ctx.shape = groups, table.shape
+        ctx.blocks, ctx.shape = blocks, table.shape
         return torch.cat(maxima).squeeze(1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_words: Tensor) -> tuple[None, Tensor]:
         d_table = d_words.new_zeros(ctx.shape).unflatten(0, (-1, NUM_CHARACTER_IDS))
-        d_groups = d_words.split([len(rows) for rows in ctx.groups])
-        for rows, places, d_group in zip(ctx.groups, ctx.saved_tensors, d_groups, strict=True):
+        d_blocks = d_words.split([len(rows) for rows in ctx.blocks])
+        for rows, places, d_block in zip(ctx.blocks, ctx.saved_tensors, d_blocks, strict=True):
             for offset, d_offset in enumerate(d_table):
-                d_offset.scatter_add_(0, rows.gather(1, places.long() + offset), d_group)
+                d_offset.scatter_add_(0, rows.gather(1, places.long() + offset), d_block)
         return None, d_table.flatten(0, 1)
 
 
-# ---- and without gradients
-
-
 @dataclass
-class Network:
-    """The network, laid out for reading."""
+class PreparedEncoder:
+    """The encoder's weights, laid out for reading."""
 
-    filters: list[tuple[Tensor, Tensor]]  # the tables and their biases
-    highways: list[tuple[Product, Product]]
+    filters: list[tuple[Tensor, Tensor]]  # tables and biases
+    highways: list[tuple[Product, Product]]  # carry and transform
     projection: Product | None
 
 
-def make_network(encoder: Any, dtype: torch.dtype) -> Network:
+def prepare(encoder: Any, dtype: torch.dtype) -> PreparedEncoder:
     projection = encoder.projection if isinstance(encoder.projection, nn.Linear) else None
-    return Network(
+    return PreparedEncoder(
         [(table.detach(), bias.detach()) for table, bias in make_tables(encoder)],
-        [(_product(part.carry, dtype), _product(part.transform, dtype)) for part in encoder.highways],
+        [(_product(high.carry, dtype), _product(high.transform, dtype)) for high in encoder.highways],
         _product(projection, dtype) if projection is not None else None,
     )
 

@@ -1,13 +1,13 @@
-"""The LSTM of `modeling_elmo.lstm` for reading a few sentences on a GPU: a whole layer as one CUDA graph.
+"""`modeling_elmo.lstm` for reading a few sentences on a GPU: a whole layer as one CUDA graph.
 
-With so few rows a GPU has done a step sooner than it is told the next one. A CUDA graph is work that was told
-once, when it was captured, and is started again by a single call, the replay. It reads and writes the same
-places in memory every time. So what comes in is copied to where the graph reads it, and what goes out from
-where the graph left it; and batch and time are rounded up to a few sizes, each with a graph of its own.
+With few rows a GPU finishes a step before Python has launched the next one. A CUDA graph is a recording of
+launches: captured once, it is started again, replayed, by a single call. A replay reads and writes the same
+memory each time. So inputs are copied to where the graph reads them and results from where it leaves them;
+and batch and time are rounded up to a few sizes, each with a graph of its own.
 
-A graph reads the weights where they lie. A change in place (an optimizer's step, `load_state_dict`) is
-therefore seen by the next replay. Weights that lie elsewhere (after `.to`, or `.data = `) make the layer's
-graphs worthless; they are then thrown away.
+A graph reads the weights at their addresses. It sees changes in place (an optimizer's step,
+`load_state_dict`) at the next replay. Weights at other addresses (after `.to` or `.data = `) make a layer's
+graphs useless; they are then dropped.
 """
 
 import threading
@@ -19,33 +19,33 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from elmo_hf.kernels.cell import clip_into
+from elmo_hf.kernels.cell import Clips, LstmWeights, clip_into
 from elmo_hf.kernels.kept import keep
 from elmo_hf.kernels.steps import Steps
-from elmo_hf.kernels.training import HALF, Clips, Weights, product, read
+from elmo_hf.kernels.training import HALF, product, read
 
-MOST_ROWS = 32  # with more, the GPU's own work takes longer than the telling
-TIMES = (1, 8, 16, 24, 32, 48, 64, 96, 128)  # so many words at a time; a single one is a sentence's begin
-MOST_GRAPHS = 16  # that a layer keeps; the one not used for longest goes
-WARM_UP = 3
+MAX_ROWS = 32  # with more rows, the GPU's work takes longer than the launches
+TIMES = (1, 8, 16, 24, 32, 48, 64, 96, 128)  # sizes of time; 1 is for the sentence begin alone
+MAX_GRAPHS = 16  # of one layer; the least recently used one is dropped
+WARM_UPS = 3
 
-FIRST_TIME = "so many words came for the first time; a graph is made at the second"
+FIRST_TIME = "this batch size and length came for the first time; a CUDA graph is captured at the second"
 
-Found = tuple[Tensor, Tensor, Tensor]
-Replay = Callable[[], Found]
-# Runs a function on tensors once; what it returns does the same work again, on what these tensors then hold.
-Capture = Callable[[Callable[..., Found], Sequence[Tensor]], Replay]
+Results = tuple[Tensor, Tensor, Tensor]
+Replay = Callable[[], Results]
+# Runs a function on tensors once, and returns a function that does the same work on their later contents.
+Capture = Callable[[Callable[..., Results], Sequence[Tensor]], Replay]
 
 
 class NoGraph(Exception):
-    """Why a call has to go without a graph."""
+    """There is no graph for a call; the message says why."""
 
 
 def serves(x: Tensor, *weights: Tensor | None) -> bool:
     """Whether these tensors are read without gradients, on a GPU, and few enough for a graph to pay."""
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *weights)):
         return False
-    return x.is_cuda and 0 < x.shape[1] <= MOST_ROWS and 0 < x.shape[2] <= TIMES[-1]
+    return x.is_cuda and 0 < x.shape[1] <= MAX_ROWS and 0 < x.shape[2] <= TIMES[-1]
 
 
 def lstm(
@@ -59,47 +59,47 @@ def lstm(
     projection: Tensor | None,
     cell_clip: float | None,
     proj_clip: float | None,
-) -> Found:
-    """As `training.lstm`, for what `serves` allows; raises `NoGraph` if there is none for this call."""
-    weights = Weights(input_weight, recurrent_weight, bias, projection)
-    obstacle = _obstacle(x, h, c, weights)
-    if obstacle:
-        raise NoGraph(obstacle)
+) -> Results:
+    """As `training.lstm`, for tensors that `serves` accepts; raises `NoGraph` if this call has no graph."""
+    weights = LstmWeights(input_weight, recurrent_weight, bias, projection)
+    reason = _why_not(x, h, c, weights)
+    if reason:
+        raise NoGraph(reason)
     size = _round_up(*mask.shape[1:])
     clips = (cell_clip, None if projection is None else proj_clip)
     # A graph keeps the rounding of float32 products that was set when it was captured.
     key = (size, clips, torch.backends.cuda.matmul.fp32_precision)
-    # Not the tensors' versions but their places: see above.
-    places = ("graphs", *map(_place, weights))
-    with _one_at_a_time:
-        graphs = keep(input_weight, (), places, Graphs)
-        return graphs.find(key, lambda: Graph(x, h, c, size, weights, clips))(x, mask, h, c)
+    # Graphs depend on the weights' addresses and not on their numbers.
+    version = ("graphs", *map(_layout, weights))
+    with _lock:
+        graphs = keep(input_weight, (), version, Graphs)
+        return graphs.get(key, lambda: Graph(x, h, c, size, weights, clips))(x, mask, h, c)
 
 
-# A graph's inputs are not to be overwritten before its results are copied, nor are two to share memory.
-_one_at_a_time = threading.Lock()
+# A graph's inputs must not be overwritten before its results are copied, and graphs share memory.
+_lock = threading.Lock()
 
 
-def _obstacle(x: Tensor, h: Tensor, c: Tensor, weights: Weights) -> str:
+def _why_not(x: Tensor, h: Tensor, c: Tensor, weights: LstmWeights) -> str:
     if torch.is_autocast_enabled(x.device.type):
         return "autocast is on"
     if torch.is_grad_enabled() and (h.requires_grad or c.requires_grad):
         return "gradients are needed"
     if any(tensor is not None and tensor.dtype != x.dtype for tensor in (h, c, *weights)):
         return "the tensors are not of one type"
-    # Only the work of one stream is done in the order in which it was told; and where somebody else is
-    # capturing, this is never the default one.
+    # Only within one stream is work done in the order of its launches. This also excludes calls that are
+    # themselves captured, which is never done on the default stream.
     if x.is_cuda and torch.cuda.current_stream(x.device) != torch.cuda.default_stream(x.device):
         return "the work is not on the GPU's default stream"
     return ""
 
 
 def _round_up(batch: int, time: int) -> tuple[int, int]:
-    """To the next power of two, and the next of `TIMES`."""
-    return 1 << (batch - 1).bit_length(), next(most for most in TIMES if most >= time)
+    """Batch to the next power of two, time to the next of `TIMES`."""
+    return 1 << (batch - 1).bit_length(), next(size for size in TIMES if size >= time)
 
 
-def _place(weight: Tensor | None) -> Hashable:
+def _layout(weight: Tensor | None) -> Hashable:
     return weight is not None and (weight.data_ptr(), weight.dtype, weight.shape, weight.stride())
 
 
@@ -107,37 +107,38 @@ def _place(weight: Tensor | None) -> Hashable:
 
 
 class Graphs:
-    """A layer's graphs by what they were made for; the last was used last.
+    """A layer's graphs, from the least to the most recently used.
 
-    One is made when its size comes for the second time. A single call is not worth it, nor are weights that
-    are other tensors at each call (a replica's, for example), whose graphs would never be found again.
+    A graph is captured when its key comes for the second time. A single call does not repay the capture, and
+    weights that are new tensors at each call (those of a replica, for example) would never find their graphs
+    again.
     """
 
     def __init__(self) -> None:
-        self.kept: OrderedDict[Hashable, Graph | str] = OrderedDict()
+        self.entries: OrderedDict[Hashable, Graph | str] = OrderedDict()  # a graph, or why there is none
 
-    def find(self, key: Hashable, make: Callable[[], "Graph"]) -> "Graph":
-        found = self.kept.pop(key, None)
-        if found is None:
-            found = FIRST_TIME
-        elif found is FIRST_TIME:
+    def get(self, key: Hashable, make: Callable[[], "Graph"]) -> "Graph":
+        entry = self.entries.pop(key, None)
+        if entry is None:
+            entry = FIRST_TIME
+        elif entry is FIRST_TIME:
             try:
-                found = make()
+                entry = make()
             except RuntimeError as error:  # not tried again
-                found = f"no CUDA graph could be captured: {str(error).splitlines()[0]}"
-        self.kept[key] = found
-        if len(self.kept) > MOST_GRAPHS:
-            self.kept.popitem(last=False)
-        if isinstance(found, str):
-            raise NoGraph(found)
-        return found
+                entry = f"no CUDA graph could be captured: {str(error).splitlines()[0]}"
+        self.entries[key] = entry
+        if len(self.entries) > MAX_GRAPHS:
+            self.entries.popitem(last=False)
+        if isinstance(entry, str):
+            raise NoGraph(entry)
+        return entry
 
 
 class Graph:
-    """A layer captured for so many rows and words, with the places that it reads."""
+    """A layer captured for one size (batch, time), with the tensors that it reads."""
 
     def __init__(
-        self, x: Tensor, h: Tensor, c: Tensor, size: tuple[int, int], weights: Weights, clips: Clips
+        self, x: Tensor, h: Tensor, c: Tensor, size: tuple[int, int], weights: LstmWeights, clips: Clips
     ) -> None:
         batch, time = size
         cell_dtype = torch.float32 if x.dtype in HALF else x.dtype
@@ -147,14 +148,14 @@ class Graph:
             self.mask = x.new_zeros(2, batch, time, dtype=torch.bool)
             self.h = h.new_zeros(2, batch, h.shape[-1])
             self.c = c.new_zeros(2, batch, c.shape[-1], dtype=cell_dtype)
-            # Detached, so that what is kept for a weight does not keep the weight.
-            detached = Weights._make(None if weight is None else weight.detach() for weight in weights)
+            # Detached, since the graph is kept under a weight, which it would otherwise keep alive.
+            detached = LstmWeights._make(None if weight is None else weight.detach() for weight in weights)
             work = partial(read_layer, weights=detached, clips=clips)
             self.replay = capture(work, (self.x, self.mask, self.h, self.c))
 
-    def __call__(self, x: Tensor, mask: Tensor, h: Tensor, c: Tensor) -> Found:
+    def __call__(self, x: Tensor, mask: Tensor, h: Tensor, c: Tensor) -> Results:
         _, batch, time = mask.shape
-        self.mask.zero_()  # what else is left from the call before is then never seen
+        self.mask.zero_()  # hides what the call before has left in the other tensors
         self.mask[:, :batch, :time].copy_(mask)
         self.x[:, :batch, :time].copy_(x)
         self.h[:, :batch].copy_(h)
@@ -164,11 +165,11 @@ class Graph:
         return outputs, last_h, last_c[:, :batch].to(c.dtype, copy=True)
 
 
-# ---- what is captured
+# ---- the work that is captured
 
 
-def read_layer(x: Tensor, mask: Tensor, h: Tensor, c: Tensor, weights: Weights, clips: Clips) -> Found:
-    """As `modeling_elmo.lstm`, without ever waiting for what a tensor holds: every step reads every row."""
+def read_layer(x: Tensor, mask: Tensor, h: Tensor, c: Tensor, weights: LstmWeights, clips: Clips) -> Results:
+    """As `modeling_elmo.lstm`, without waiting for what a tensor holds: every step reads every row."""
     steps = words_first(mask)
     words = steps.pack(x)
     gates = words.new_empty(*words.shape[:2], weights.bias.shape[-1])
@@ -182,12 +183,12 @@ def read_layer(x: Tensor, mask: Tensor, h: Tensor, c: Tensor, weights: Weights, 
 
 
 def words_first(mask: Tensor) -> Steps:
-    """Steps that read each row's words first and its padding after them, when nobody looks any more."""
+    """Steps that read each row's words first and then its padding, whose results are not used."""
     _, batch, time = mask.shape
     order = mask.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
     row_starts = torch.arange(0, batch * time, time, device=mask.device)
-    places = (order + row_starts[:, None]).transpose(1, 2).flatten(1)
-    return Steps([batch] * time, list(range(0, batch * time, batch)), batch, time, None, places)
+    positions = (order + row_starts[:, None]).transpose(1, 2).flatten(1)
+    return Steps([batch] * time, list(range(0, batch * time, batch)), batch, time, None, positions)
 
 
 def _last(states: Tensor, first: Tensor, lengths: Tensor) -> Tensor:
@@ -197,30 +198,30 @@ def _last(states: Tensor, first: Tensor, lengths: Tensor) -> Tensor:
     return torch.where(lengths[..., None] > 0, by_step.gather(1, step)[:, 0], first)
 
 
-# ---- CUDA's capture
+# ---- CUDA
 
-# All graphs of a device share one memory: each overwrites what the others no longer need.
+# The graphs of a device share one memory pool: each overwrites what the others no longer need.
 _alive: WeakKeyDictionary[torch.cuda.CUDAGraph, torch.device] = WeakKeyDictionary()
 
 
-def capture(work: Callable[..., Found], inputs: Sequence[Tensor]) -> Replay:
-    """A `Capture`: the work is done a few times as usual, since a first time makes things that last (Triton
-    compiles, cuBLAS takes memory), and then told to a graph."""
+def capture(work: Callable[..., Results], inputs: Sequence[Tensor]) -> Replay:
+    """A `Capture`. The work is first run a few times, since a first run makes things that last (Triton
+    compiles, cuBLAS takes memory) and must not be captured."""
     device = inputs[0].device
     graph, stream = torch.cuda.CUDAGraph(), _stream(device)
     with torch.cuda.device(device):
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
+            for _ in range(WARM_UPS):
                 work(*inputs)
         torch.cuda.current_stream().wait_stream(stream)
         pool = next((other.pool() for other, place in _alive.items() if place == device), None)
-        # Other threads may go on meanwhile: a data loader's ask for memory would otherwise end the capture.
+        # "thread_local": otherwise a data loader's thread that allocates memory would end the capture.
         with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             outputs = work(*inputs)
     _alive[graph] = device
 
-    def replay() -> Found:
+    def replay() -> Results:
         graph.replay()
         return outputs
 
@@ -229,5 +230,5 @@ def capture(work: Callable[..., Found], inputs: Sequence[Tensor]) -> Replay:
 
 @cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """Always the same: what one stream has freed, another does not get."""
+    """One stream for all captures, since memory that one stream has freed is not given to another."""
     return torch.cuda.Stream(device)

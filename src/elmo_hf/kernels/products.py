@@ -1,8 +1,12 @@
-"""`x @ weight` for a weight that stays the same: the quickest way this machine has.
+"""Matrix products on a CPU, by the library that is fastest for them.
 
-oneDNN can lay a weight out once for all the products to come, which on some processors is twice as fast as
-the usual library. PyTorch reaches it only by operators of its own, so their absence, or a machine where they
-are slower, falls back to `torch.mm`: both are tried with the weight itself when it is first used.
+On some processors oneDNN is twice as fast as the library that PyTorch multiplies with; PyTorch reaches it
+only by operators of its own, which not every build has.
+
+For reading, a weight is multiplied again and again. oneDNN can lay it out once for all these products:
+`Product` does so, and times both libraries with the weight itself when it is made. For training, weights
+change at each step; `product` and `add_product` use oneDNN wherever they can, without timing, so that
+training twice gives the same numbers twice.
 """
 
 import time
@@ -13,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Rows that oneDNN lays the weight out for. It serves one row as well as hundreds.
+# The number of rows that oneDNN lays the weight out for. The layout suits one row as well as hundreds.
 TYPICAL_ROWS = 32
 FEW_ROWS = 4
 TRIALS = 5
@@ -22,6 +26,7 @@ TRIALS = 5
 def lay_out(
     weight: Tensor, bias: Tensor | None = None, precision: str = "float32"
 ) -> "Product | Int8Product":
+    """Prepare a weight (inputs, outputs) and a bias (outputs) in precision "float32", "bf16" or "int8"."""
     if precision == "int8":
         return Int8Product(weight, bias)
     return Product(weight, bias, torch.bfloat16 if precision == "bf16" else torch.float32)
@@ -35,7 +40,7 @@ class Product:
         self.weight: Tensor | None = weight.detach().to(self.dtype).contiguous()
         self.bias = bias.detach().to(self.dtype) if bias is not None else None
         self.packed = _pack(self.weight)
-        # The answers differ: for a single row it is memory that counts, and not the processor.
+        # The answers differ: with one row it is memory that limits, with many it is arithmetic.
         self.packs_few = self.packed is not None and self._packed_is_faster(rows=1)
         self.packs_many = self.packed is not None and self._packed_is_faster(rows=TYPICAL_ROWS)
         if not (self.packs_few or self.packs_many):
@@ -44,7 +49,7 @@ class Product:
             self.weight = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._packed_product(x) if self._uses_packed(x) else self._usual_product(x)
+        return self._packed_product(x) if self._uses_packed(x) else self._plain_product(x)
 
     def plus(self, x: Tensor, other: Tensor) -> Tensor:
         """`x @ weight + other`; `other` may be overwritten."""
@@ -61,20 +66,20 @@ class Product:
     def _packed_product(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
-    def _usual_product(self, x: Tensor) -> Tensor:
+    def _plain_product(self, x: Tensor) -> Tensor:
         assert self.weight is not None
-        product = x @ self.weight
-        return product if self.bias is None else product.add_(self.bias)
+        result = x @ self.weight
+        return result if self.bias is None else result.add_(self.bias)
 
     def _packed_is_faster(self, rows: int) -> bool:
         assert self.weight is not None
         x = torch.ones(rows, len(self.weight), dtype=self.weight.dtype)
-        return _seconds(lambda: self._packed_product(x)) < _seconds(lambda: self._usual_product(x))
+        return _seconds(lambda: self._packed_product(x)) < _seconds(lambda: self._plain_product(x))
 
 
 class PairProduct:
     """`x @ weight` and `x @ weight + other` for both directions: x (2, rows, inputs), weight (2, inputs,
-    outputs). With one row or two, a batched product keeps two processors busy, where `Product` keeps one."""
+    outputs). With one or two rows a batched product keeps two processors busy, where `Product` keeps one."""
 
     dtype = torch.float32
 
@@ -89,7 +94,7 @@ class PairProduct:
 
 
 class Int8Product:
-    """The same with weights of eight bits, a scale an output, and x rounded to eight bits as it comes."""
+    """As `Product`, with x and weights rounded to eight bits, the weights with a scale for each output."""
 
     dtype = torch.float32  # of x and of the result
 
@@ -97,11 +102,11 @@ class Int8Product:
         weight = weight.detach().t().float().contiguous()
         scales = (weight.abs().amax(dim=1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
         zeros = torch.zeros(len(weight), dtype=torch.int64)
-        with warnings.catch_warnings():  # PyTorch means to drop these tensors, and has no like of them yet
+        with warnings.catch_warnings():  # PyTorch plans to drop these tensors and has no substitute yet
             warnings.simplefilter("ignore", UserWarning)
             rounded = torch.quantize_per_channel(weight, scales.double(), zeros, 0, torch.qint8)
         self.packed = torch.ops.quantized.linear_prepack(rounded, bias.detach() if bias is not None else None)
-        # Processors without VNNI add up in 16 bits, which seven-bit numbers do not overflow.
+        # Processors without VNNI add in 16 bits, which numbers of seven bits do not overflow.
         self.seven_bits = not torch.cpu._is_vnni_supported()
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -112,8 +117,8 @@ class Int8Product:
 
 
 def _pack(weight: Tensor) -> Any:
-    """oneDNN's layout of the weight, or None where there is none for it."""
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise") or not torch.backends.mkldnn.is_available():
+    """oneDNN's layout of the weight, or None where oneDNN cannot be used."""
+    if not _has_onednn():
         return None
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.t().contiguous(), TYPICAL_ROWS)
@@ -124,6 +129,10 @@ def _pack(weight: Tensor) -> Any:
     return packed
 
 
+def _has_onednn() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
 def _seconds(call: Callable[[], object]) -> float:
     call()
     times = []
@@ -132,3 +141,24 @@ def _seconds(call: Callable[[], object]) -> float:
         call()
         times.append(time.perf_counter() - start)
     return min(times)
+
+
+# ---- for training
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (n, k) @ weight (k, m) + bias (m)"""
+    if uses_onednn(x, weight):
+        return torch.ops.mkldnn._linear_pointwise(x, weight.t(), bias, "none", [], "")
+    return x @ weight if bias is None else torch.addmm(bias, x, weight)
+
+
+def add_product(other: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """other + x @ weight; `other` may be overwritten."""
+    if uses_onednn(x, weight):
+        return torch.ops.mkldnn._linear_pointwise.binary(x, other, weight.t(), None, "add")
+    return torch.addmm(other, x, weight, out=other)
+
+
+def uses_onednn(x: Tensor, weight: Tensor) -> bool:
+    return x.dtype == torch.float32 and x.numel() > 0 and weight.numel() > 0 and _has_onednn()

@@ -1,7 +1,8 @@
-"""Which word is read at which step, so that padding costs nothing.
+"""The order in which words are read, so that padding costs no arithmetic.
 
-Sentences are sorted by length, and all words that are read at one step stand together: all first words, all
-second ones, and so on. A step then computes those rows only that have a word left.
+Rows are sorted by length, and the words that are read at one step stand together: all first words, then all
+second words, and so on. A step then computes only the rows that still have a word. This is the layout of
+PyTorch's `PackedSequence`, for two directions at once and for padding at any place.
 """
 
 from itertools import accumulate
@@ -10,73 +11,78 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# A product is made for so many rows at a time: enough for a good one, few enough to stay in the cache.
-ROWS_AT_ONCE = 256
+# Rows of one product over the words of several steps: enough to be fast, few enough to stay in the cache.
+BLOCK_ROWS = 256
 
 
 class Steps(NamedTuple):
-    """Which rows each step reads. A row's words follow each other, whatever padding lies between them."""
+    """The rows that each step reads. A row's words follow each other, whatever padding lies between them."""
 
-    counts: list[int]  # rows that each step reads, never rising
-    starts: list[int]  # where each step's words start
+    counts: list[int]  # rows that each step reads, never more than the step before
+    starts: list[int]  # each step's first word among the packed words
     batch: int
     time: int
-    rows: Tensor | None  # (2, batch), longest first; None where no word is padding
-    places: Tensor | None  # (2, words), each word's place in (batch * time)
+    order: Tensor | None  # (2, batch), rows from long to short; None where no word is padding
+    positions: Tensor | None  # (2, words), each packed word's position in (batch * time)
 
     @property
     def slices(self) -> list[slice]:
+        """Each step's words among the packed words."""
         return [slice(start, start + count) for start, count in zip(self.starts, self.counts, strict=True)]
 
     @property
     def blocks(self) -> list[list[int]]:
-        """The counts of neighbouring steps in groups of about `ROWS_AT_ONCE` rows."""
+        """The counts, with neighbouring steps grouped to about `BLOCK_ROWS` rows."""
         groups: list[list[int]] = []
         for count in self.counts:
-            if not groups or sum(groups[-1]) + count > ROWS_AT_ONCE:
+            if not groups or sum(groups[-1]) + count > BLOCK_ROWS:
                 groups.append([])
             groups[-1].append(count)
         return groups
 
     def pack(self, x: Tensor) -> Tensor:
         """(2, batch, time, dim) -> (2, words, dim)"""
-        if self.places is None:
+        if self.positions is None:
             return x.transpose(1, 2).flatten(1, 2)
-        return _pick(x.flatten(1, 2), self.places)
+        return _pick(x.flatten(1, 2), self.positions)
 
     def unpack(self, words: Tensor) -> Tensor:
-        """The other way round, with zeros at padding. Always a copy: what a caller does to it is theirs."""
-        if self.places is None:
+        """(2, words, dim) -> (2, batch, time, dim), zero at padding; always a copy, which the caller owns"""
+        if self.positions is None:
             return _copy(words.unflatten(1, (self.time, self.batch)).transpose(1, 2))
         x = words.new_zeros(len(words), self.batch * self.time, words.shape[-1])
-        x[_directions(self.places), self.places] = words
+        x[_directions(self.positions), self.positions] = words
         return x.unflatten(1, (self.batch, self.time))
 
     def sort(self, state: Tensor) -> Tensor:
-        """(2, batch, dim), a copy in the order in which the steps read rows."""
-        return _copy(state) if self.rows is None else _pick(state, self.rows)
+        """(2, batch, dim) -> a copy with rows from long to short"""
+        return _copy(state) if self.order is None else _pick(state, self.order)
 
     def unsort(self, state: Tensor) -> Tensor:
-        return state if self.rows is None else _pick(state, self.rows.argsort(dim=-1))
+        """(2, batch, dim), rows from long to short -> the same in the order of the batch"""
+        return state if self.order is None else _pick(state, self.order.argsort(dim=-1))
 
 
 def plan(mask: Tensor) -> Steps | None:
-    """mask (2, batch, time) -> its steps, or None where the directions have different numbers of words."""
+    """mask (2, batch, time) -> its steps, or None if the directions read different numbers of words.
+
+    mask may also hold a single direction, (1, batch, time), which always has steps.
+    """
     _, batch, time = mask.shape
     lengths = mask.sum(dim=-1)
     per_step = (lengths[..., None] > torch.arange(time, device=mask.device)).sum(dim=1)
-    counts, *others = per_step.tolist()  # the only time that a GPU is waited for
+    counts, *others = per_step.tolist()  # the only wait for a GPU
     if any(other != counts for other in others):
         return None
     counts = [count for count in counts if count]
     starts = [0, *accumulate(counts)][: len(counts)]
     if sum(counts) == batch * time:
         return Steps(counts, starts, batch, time, None, None)
-    rows = lengths.argsort(dim=-1, descending=True, stable=True)
-    # Words in the order of their step, and within a step of their row; padding comes last.
-    order = (mask.cumsum(dim=-1) - 1) * batch + rows.argsort(dim=-1)[..., None]
-    order = order.masked_fill(~mask, batch * time).flatten(1)
-    return Steps(counts, starts, batch, time, rows, order.argsort(dim=-1)[:, : sum(counts)])
+    order = lengths.argsort(dim=-1, descending=True, stable=True)
+    # Words sorted by step, and within a step by row; padding comes last.
+    keys = (mask.cumsum(dim=-1) - 1) * batch + order.argsort(dim=-1)[..., None]
+    keys = keys.masked_fill(~mask, batch * time).flatten(1)
+    return Steps(counts, starts, batch, time, order, keys.argsort(dim=-1)[:, : sum(counts)])
 
 
 def _directions(index: Tensor) -> Tensor:
@@ -89,5 +95,5 @@ def _pick(x: Tensor, index: Tensor) -> Tensor:
 
 
 def _copy(x: Tensor) -> Tensor:
-    """A contiguous one, in any case"""
+    """A contiguous copy, even where x is contiguous."""
     return x.clone(memory_format=torch.contiguous_format)

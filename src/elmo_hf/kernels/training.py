@@ -1,15 +1,21 @@
-"""The LSTM of `modeling_elmo.lstm` for training: the same numbers and gradients in a third of the time.
+"""`modeling_elmo.lstm` for training: the same numbers and gradients in a third of the time.
 
-A whole layer is one autograd function with its gradient written by hand. Only what one step needs of the
-step before stays in the loop over the steps. The input's product is made before the loop, for all steps at
-once, and every weight's gradient after it, as one product over all steps. For the way back only the gates and
-the values before the clips are kept.
+    c' = clip(sigmoid(f + 1) * c + sigmoid(i) * tanh(j))
+    h' = clip((sigmoid(o) * tanh(c')) @ P)
 
-Padding costs nothing (`steps.py`): all words that are read at one step stand together, the "words" of the
-shapes below.
+What makes it faster than what autograd records:
 
-This is for GPUs, for half precision, and for short steps on a CPU; `training_cpu.py` has the same layer for
-a CPU's long steps. Neither knows a second derivative.
+- A whole layer is one autograd function with its gradient written out (`once_differentiable`: it has no
+  second derivative).
+- The loop over the steps holds only what one step needs of the step before. The product with the input is
+  made before the loop, for all steps at once; each weight's gradient after it, as one product over all words.
+- Only the gates and the values before the clips are kept for the backward pass.
+- Padding costs nothing (`steps.py`): the words of one step stand together, and all of them one step after the
+  other are the "words" of the shapes below.
+
+There are two such layers. `PairLayer`, here, takes each step in both directions together. It serves GPUs,
+half precision, and short steps on a CPU, where calling operators takes most of the time. `CpuLayer`, in
+`training_cpu.py`, serves a CPU's long steps.
 """
 
 from collections.abc import Sequence
@@ -20,12 +26,20 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from elmo_hf.kernels.cell import cell_backward, cell_forward, clip, clip_into
+from elmo_hf.kernels.cell import (
+    Clips,
+    ForwardValues,
+    LstmWeights,
+    cell_backward,
+    cell_forward,
+    clip,
+    clip_into,
+)
 from elmo_hf.kernels.steps import Steps, plan
-from elmo_hf.kernels.training_cpu import Clips, CpuLayer
+from elmo_hf.kernels.training_cpu import CpuLayer
 
 HALF = (torch.float16, torch.bfloat16)
-# Up to so many cells a step, in all its rows, it is the calling of operators that counts on a CPU.
+# A step on a CPU is short up to this many cells, those of all its rows counted.
 SHORT_STEP = 2**14
 
 
@@ -41,53 +55,52 @@ def lstm(
     cell_clip: float | None,
     proj_clip: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `modeling_elmo.lstm`; cells are float32 where the rest is half precision."""
+    """As `modeling_elmo.lstm`; the cells are float32 where the rest is half precision."""
     weights = (input_weight, recurrent_weight, bias, projection)
     clips = (cell_clip, None if projection is None else proj_clip)
     dtype = _product_dtype(x)
     cell_dtype = torch.float32 if dtype in HALF else dtype
-    layer, steps = _layer_for(mask, dtype, c.shape[-1])
+    layer, steps = _choose_layer(mask, dtype, c.shape[-1])
     if steps is None:
         return _each_direction(x, mask, h, c, weights, clips)
     cast = (None if weight is None else weight.to(dtype) for weight in weights)
     with torch.autocast(x.device.type, enabled=False):
-        found = layer.apply(x.to(dtype), h.to(dtype), c.to(cell_dtype), *cast, steps, clips)
-    outputs, last_h, last_c = found
-    if projection is None:  # the output is then of the cells' type, which may be another under autocast
+        outputs, last_h, last_c = layer.apply(x.to(dtype), h.to(dtype), c.to(cell_dtype), *cast, steps, clips)
+    if projection is None:  # the output is then of the cells' type, which under autocast may be another
         outputs = outputs.to(torch.promote_types(dtype, c.dtype))
     return outputs, last_h.to(h.dtype), last_c.to(c.dtype)
 
 
-def _layer_for(mask: Tensor, dtype: torch.dtype, cells: int) -> tuple[Any, Any]:
-    """The function that suits the case, and the steps as it wants them: those of each direction, or of both
-    together, if both have the same."""
+def _choose_layer(mask: Tensor, dtype: torch.dtype, cells: int) -> tuple[Any, Any]:
+    """The layer, and its steps: of each direction for `CpuLayer`, of both together for `PairLayer`, which
+    are None if the directions read different numbers of words."""
     is_long = mask.shape[1] * cells > SHORT_STEP
     if mask.device.type == "cpu" and dtype not in HALF and is_long:
         return CpuLayer, [plan(mask[d : d + 1]) for d in range(len(mask))]
-    return LstmLayer, plan(mask)
+    return PairLayer, plan(mask)
 
 
 def _each_direction(
     x: Tensor, mask: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor | None], clips: Clips
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One after the other, for the rare case that they have not the same number of words to read."""
-    tensors, found = (x, mask, h, c, *weights), []
+    """Read one direction after the other, in the rare case that they have different numbers of words."""
+    tensors, results = (x, mask, h, c, *weights), []
     for d in range(len(x)):
-        one: list[Any] = [None if tensor is None else tensor[d : d + 1] for tensor in tensors]
-        found.append(lstm(*one, *clips))  # type: ignore[call-arg]
-    outputs, last_h, last_c = (torch.cat(parts) for parts in zip(*found, strict=True))
+        direction: list[Any] = [None if tensor is None else tensor[d : d + 1] for tensor in tensors]
+        results.append(lstm(*direction, *clips))  # type: ignore[call-arg]
+    outputs, last_h, last_c = (torch.cat(pair) for pair in zip(*results, strict=True))
     return outputs, last_h, last_c
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:
-    """The type in which the readable LSTM's products would be made: autocast leaves float64 alone."""
+    """The type in which `modeling_elmo.lstm` would make its products: autocast leaves float64 alone."""
     device = x.device.type
     if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
     return x.dtype
 
 
-# ---- products, of both directions at once
+# ---- products of both directions
 
 
 def product(x: Tensor, weight: Tensor, out: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -106,7 +119,7 @@ def add_product(x: Tensor, weight: Tensor, out: Tensor) -> None:
 
 
 class Kept(NamedTuple):
-    """What the way back needs of the way there."""
+    """What the backward pass needs of the forward pass."""
 
     words: Tensor  # (2, words, input)
     first_h: Tensor  # (2, batch, output)
@@ -116,22 +129,16 @@ class Kept(NamedTuple):
     raw_c: Tensor  # (2, words, cells), before the clip
 
 
-class Weights(NamedTuple):
-    from_input: Tensor  # (2, input, 4 * cells)
-    from_state: Tensor  # (2, output, 4 * cells)
-    bias: Tensor  # (2, 4 * cells)
-    projection: Tensor | None  # (2, cells, output)
-
-
-class LstmLayer(Function):
-    """x (2, batch, time, input), h (2, batch, output), c (2, batch, cells), and the weights -> as `lstm`"""
+class PairLayer(Function):
+    """x (2, batch, time, input), h (2, batch, output), c (2, batch, cells), the four weights, steps and clips
+    -> outputs (2, batch, time, output), and the last h and c"""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, h: Tensor, c: Tensor, *weights_and_more: Any
+        ctx: Any, x: Tensor, h: Tensor, c: Tensor, *weights_steps_clips: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        *tensors, steps, clips = weights_and_more
-        weights = Weights(*tensors)
+        *tensors, steps, clips = weights_steps_clips
+        weights = LstmWeights(*tensors)
         words, first_h, first_c = steps.pack(x), steps.sort(h), steps.sort(c)
         gates = words.new_empty(*words.shape[:2], weights.bias.shape[-1])
         product(words, weights.from_input, gates, weights.bias)
@@ -145,22 +152,30 @@ class LstmLayer(Function):
     @once_differentiable
     def backward(ctx: Any, d_outputs: Tensor, d_h: Tensor, d_c: Tensor) -> tuple[Tensor | None, ...]:
         steps, tensors = ctx.steps, ctx.saved_tensors
-        kept, weights = Kept(*tensors[:6]), Weights(*tensors[6:])
+        kept, weights = Kept(*tensors[:6]), LstmWeights(*tensors[6:])
         h, c = clip(kept.raw_h, ctx.clips[1]), clip(kept.raw_c, ctx.clips[0])
         d_h, d_c = steps.sort(d_h), steps.sort(d_c)
         with torch.autocast(h.device.type, enabled=False):
-            found = read_back(steps.pack(d_outputs), d_h, d_c, h, c, kept, weights, steps)
-            before = _before(kept.first_h, h, steps)
-            d_words, *d_weights = gradients(ctx.needs_input_grad, before, *found, kept, weights)
+            by_word = read_back(steps.pack(d_outputs), d_h, d_c, h, c, kept, weights, steps)
+            h_before = _states_before(kept.first_h, h, steps)
+            d_words, *d_weights = gradients(ctx.needs_input_grad, h_before, *by_word, kept, weights)
         d_x = None if d_words is None else steps.unpack(d_words)
         return d_x, steps.unsort(d_h), steps.unsort(d_c), *d_weights, None, None
 
 
 def read(
-    gates: Tensor, h: Tensor, c: Tensor, weights: Weights, steps: Steps, clips: Clips
+    gates: Tensor, h: Tensor, c: Tensor, weights: LstmWeights, steps: Steps, clips: Clips
 ) -> tuple[Tensor, Tensor]:
-    """The loop over the steps. gates hold what the input gives, and in the end the gates; h and c are the
-    state, moved along. Returns what h and c were at every word before their clip."""
+    """Loop over the steps.
+
+    Args:
+        gates: (2, words, 4 * cells), the product with the input and the bias on entry, the gates on return.
+        h: (2, batch, output), the state, updated in place.
+        c: (2, batch, cells), updated in place.
+
+    Returns:
+        h (2, words, output) and c (2, words, cells) after each word, before their clips.
+    """
     cell_clip, proj_clip = clips
     raw_c = c.new_empty(*gates.shape[:2], c.shape[-1])
     raw_h = h.new_empty(*gates.shape[:2], h.shape[-1])
@@ -182,64 +197,60 @@ def read_back(
     h: Tensor,
     c: Tensor,
     kept: Kept,
-    weights: Weights,
+    weights: LstmWeights,
     steps: Steps,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The loop from the last step to the first; d_h and d_c are the state's gradients, moved along. Returns
-    for every word the gradient to the gates and to the output, and the cells that were projected."""
+    """Loop from the last step to the first; d_h and d_c, the gradients to the state, are updated in place.
+
+    Returns for each word the gradients to its gates (2, words, 4 * cells) and to its h before the clip
+    (2, words, output), and the cells' output that was projected (2, words, cells), None without projection.
+    """
     projection = weights.projection
     d_gates, d_raw_h = torch.empty_like(kept.gates), torch.empty_like(h)
     hidden = None if projection is None else h.new_empty(c.shape)
     d_hidden = h.new_empty(kept.first_c.shape)
     is_cut = None if h is kept.raw_h else kept.raw_h != h
-    befores = [kept.first_c, *(c[:, now] for now in steps.slices)]
-    for now, count, before in reversed(list(zip(steps.slices, steps.counts, befores, strict=False))):
+    c_before = [kept.first_c, *(c[:, now] for now in steps.slices)]
+    for now, count, before in reversed(list(zip(steps.slices, steps.counts, c_before, strict=False))):
         d_now = torch.add(d_h[:, :count], d_outputs[:, now], out=d_raw_h[:, now])
         if is_cut is not None:
             d_now.masked_fill_(is_cut[:, now], 0)
         if projection is not None:
             d_now = product(d_now, projection.mT, d_hidden[:, :count])
-        cell_backward(
-            d_now,
-            d_c[:, :count],
-            kept.gates[:, now],
-            before[:, :count],
-            c[:, now],
-            kept.raw_c[:, now],
-            d_gates[:, now],
-            None if hidden is None else hidden[:, now],
-        )
+        values = ForwardValues(kept.gates[:, now], before[:, :count], c[:, now], kept.raw_c[:, now])
+        new_hidden = None if hidden is None else hidden[:, now]
+        cell_backward(d_now, d_c[:, :count], values, d_gates[:, now], new_hidden)
         product(d_gates[:, now], weights.from_state.mT, d_h[:, :count])
     return d_gates, d_raw_h, hidden
 
 
 def gradients(
-    wanted: Sequence[bool],
+    needed: Sequence[bool],
     h_before: Tensor,
     d_gates: Tensor,
     d_raw_h: Tensor,
     hidden: Tensor | None,
     kept: Kept,
-    weights: Weights,
+    weights: LstmWeights,
 ) -> list[Tensor | None]:
-    """To the words and the four weights, where wanted, each as one product over all words."""
-    found: list[Tensor | None] = [None] * 5
-    wants = [wanted[0], *wanted[3:7]]
-    if wants[0]:
-        found[0] = product(d_gates, weights.from_input.mT, torch.empty_like(kept.words))
-    if wants[1]:
-        found[1] = product(kept.words.mT, d_gates, torch.empty_like(weights.from_input))
-    if wants[2]:
-        found[2] = product(h_before.mT, d_gates, torch.empty_like(weights.from_state))
-    if wants[3]:
-        found[3] = d_gates.sum(dim=1)
-    if wants[4] and hidden is not None and weights.projection is not None:
-        found[4] = product(hidden.mT, d_raw_h, torch.empty_like(weights.projection))
-    return found
+    """The gradients to the words and the four weights, None where not needed; `needed` is for all inputs of
+    the layer."""
+    results: list[Tensor | None] = [None] * 5
+    if needed[0]:
+        results[0] = product(d_gates, weights.from_input.mT, torch.empty_like(kept.words))
+    if needed[3]:
+        results[1] = product(kept.words.mT, d_gates, torch.empty_like(weights.from_input))
+    if needed[4]:
+        results[2] = product(h_before.mT, d_gates, torch.empty_like(weights.from_state))
+    if needed[5]:
+        results[3] = d_gates.sum(dim=1)
+    if needed[6] and hidden is not None and weights.projection is not None:
+        results[4] = product(hidden.mT, d_raw_h, torch.empty_like(weights.projection))
+    return results
 
 
-def _before(first_h: Tensor, h: Tensor, steps: Steps) -> Tensor:
-    """The h that each word's step started from, (2, words, output)"""
-    befores = [first_h, *(h[:, now] for now in steps.slices)]
-    pieces = [before[:, :count] for before, count in zip(befores, steps.counts, strict=False)]
+def _states_before(first_h: Tensor, h: Tensor, steps: Steps) -> Tensor:
+    """The h from which each word's step started, (2, words, output)"""
+    states = [first_h, *(h[:, now] for now in steps.slices)]
+    pieces = [state[:, :count] for state, count in zip(states, steps.counts, strict=False)]
     return torch.cat(pieces, dim=1) if pieces else h

@@ -1,13 +1,23 @@
-"""A layer of `modeling_elmo.lstm` for training on a CPU, as one autograd function with its gradient by hand.
+"""The layer of `training.py` for a CPU's long steps.
 
-Each direction runs to its end before the next, and padding costs nothing (`steps.py`): all words that are
-read at one step stand together, the "words" of the shapes below, which are those of one direction.
+Half of a plain implementation's time on a CPU goes to memory and not to arithmetic. So, unlike `PairLayer`:
 
-Half of a plain implementation's time goes elsewhere than into arithmetic, so that is what is spared here.
-Large memory is used again (`memory.py`). Products are left where oneDNN puts them, and what reads them
-next writes them to their place. What a step makes is small enough to be still in the cache for the next.
+- Each direction is read to its end before the other, so that its weights stay in the cache.
+- oneDNN makes the products (`products.py`). It returns them in new memory; what reads them next writes its
+  result to the final place, so that nothing is copied.
+- What a step makes is small enough to be in the cache still when the next one reads it: the product with the
+  input is made for a few steps at a time, and clips are applied again where they are needed.
+- tanh is computed from the sigmoid, which is several times as fast.
+- Large tensors use the memory of earlier ones again (see the end of this file).
+
+All words that are read at one step stand together (`steps.py`). They are the "words" of the shapes below,
+which are those of one direction.
 """
 
+import contextlib
+import math
+import mmap
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,26 +26,15 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from elmo_hf.kernels.cell import clip, clip_into, through_sigmoid, through_tanh
-from elmo_hf.kernels.memory import empty
+from elmo_hf.kernels.cell import Clips, LstmWeights, clip, clip_into, through_sigmoid, through_tanh
+from elmo_hf.kernels.products import add_product, product
 from elmo_hf.kernels.steps import Steps
-
-Clips = tuple[float | None, float | None]  # of the cells, of the projected output
-
-
-class Weights(NamedTuple):
-    """One direction's."""
-
-    from_input: Tensor  # (input, 4 * cells)
-    from_state: Tensor  # (output, 4 * cells)
-    bias: Tensor  # (4 * cells)
-    projection: Tensor | None  # (cells, output)
 
 
 class Kept(NamedTuple):
-    """What the way back needs of the way there."""
+    """What the backward pass needs of the forward pass."""
 
-    seen: Tensor  # (words, input + output), each word and the h that its step started from
+    words_and_h: Tensor  # (words, input + output), each word beside the h from which its step started
     first_c: Tensor  # (batch, cells)
     gates: Tensor  # (words, 4 * cells), after sigmoid and tanh
     raw_h: Tensor  # (words, output), before the clip
@@ -43,76 +42,77 @@ class Kept(NamedTuple):
 
 
 class CpuLayer(Function):
-    """x (2, batch, time, input), h (2, batch, output), c (2, batch, cells), the weights, the steps of each
-    direction, the clips -> as `lstm`"""
+    """x (2, batch, time, input), h (2, batch, output), c (2, batch, cells), the four weights, the steps of
+    each direction, the clips -> outputs (2, batch, time, output), and the last h and c"""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, h: Tensor, c: Tensor, *weights_and_more: Any
+        ctx: Any, x: Tensor, h: Tensor, c: Tensor, *weights_steps_clips: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        *tensors, steps, clips = weights_and_more
-        found: list[Any] = []
-        kept: list[Tensor] = []
+        *tensors, steps, clips = weights_steps_clips
+        results: list[Any] = []
+        saved: list[Tensor] = []
         for d in range(len(x)):
-            *results, keep = read(x[d], h[d], c[d], _direction(tensors, d), steps[d], clips)
-            found.append(results)
-            kept += keep
-        ctx.save_for_backward(*kept, *tensors)
+            *result, kept = read(x[d], h[d], c[d], _direction(tensors, d), steps[d], clips)
+            results.append(result)
+            saved += kept
+        ctx.save_for_backward(*saved, *tensors)
         ctx.steps, ctx.clips = steps, clips
-        outputs, last_h, last_c = (torch.stack(parts) for parts in zip(*found, strict=True))
+        outputs, last_h, last_c = (torch.stack(pair) for pair in zip(*results, strict=True))
         return outputs, last_h, last_c
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *d_results: Tensor) -> tuple[Tensor | None, ...]:
-        saved, size, found = ctx.saved_tensors, len(Kept._fields), []
+        saved, size, results = ctx.saved_tensors, len(Kept._fields), []
+        needed = ctx.needs_input_grad
         with torch.autocast("cpu", enabled=False):
             for d, steps in enumerate(ctx.steps):
                 kept = Kept(*saved[d * size : (d + 1) * size])
-                weights = _direction(saved[-len(Weights._fields) :], d)
-                d_outputs, d_h, d_c = (part[d] for part in d_results)
-                wanted = ctx.needs_input_grad
-                found.append(read_back(d_outputs, d_h, d_c, kept, weights, steps, ctx.clips, wanted))
-        gradients = [None if parts[0] is None else torch.stack(parts) for parts in zip(*found, strict=True)]
+                weights = _direction(saved[-len(LstmWeights._fields) :], d)
+                d_outputs, d_h, d_c = (gradient[d] for gradient in d_results)
+                results.append(read_back(d_outputs, d_h, d_c, kept, weights, steps, ctx.clips, needed))
+        gradients = [None if pair[0] is None else torch.stack(pair) for pair in zip(*results, strict=True)]
         return *gradients, None, None
 
 
-def _direction(tensors: Sequence[Any], d: int) -> Weights:
-    one: list[Any] = [None if tensor is None else tensor[d] for tensor in tensors]
-    return Weights(*one)
+def _direction(weights: Sequence[Any], d: int) -> LstmWeights:
+    tensors: list[Any] = [None if weight is None else weight[d] for weight in weights]
+    return LstmWeights(*tensors)
 
 
-# ---- there
+# ---- forward
 
 
 def read(
-    x: Tensor, h: Tensor, c: Tensor, weights: Weights, steps: Steps, clips: Clips
+    x: Tensor, h: Tensor, c: Tensor, weights: LstmWeights, steps: Steps, clips: Clips
 ) -> tuple[Tensor, Tensor, Tensor, Kept]:
-    """x (batch, time, input), h (batch, output), c (batch, cells) -> the outputs, the last h and c"""
+    """x (batch, time, input), h (batch, output), c (batch, cells)
+    -> outputs (batch, time, output), the last h and c, and what the backward pass needs"""
     (words,), (h,), (c,) = steps.pack(x[None]), steps.sort(h[None]), steps.sort(c[None])
     count, width = words.shape
     kept = Kept(
-        seen=words.new_empty(count, width + h.shape[-1]),
+        words_and_h=words.new_empty(count, width + h.shape[-1]),
         first_c=c.clone(),
-        gates=empty(words, count, weights.bias.shape[-1]),
+        gates=recycled_empty(words, count, weights.bias.shape[-1]),
         raw_h=words.new_empty(count, h.shape[-1]),
-        raw_c=empty(words, count, c.shape[-1]),
+        raw_c=recycled_empty(words, count, c.shape[-1]),
     )
-    kept.seen[:, :width] = words
-    for now, from_input in zip(steps.slices, gates_of_input(words, weights, steps), strict=True):
+    kept.words_and_h[:, :width] = words
+    for now, from_input in zip(steps.slices, input_gates(words, weights, steps), strict=True):
         step_h, step_c = h[: len(from_input)], c[: len(from_input)]
-        kept.seen[now, width:] = step_h
+        kept.words_and_h[now, width:] = step_h
         raw = add_product(from_input, step_h, weights.from_state)
-        hidden = cell(raw, step_c, clips[0], kept.gates[now], kept.raw_c[now])
+        hidden = cell_forward(raw, step_c, clips[0], kept.gates[now], kept.raw_c[now])
         kept.raw_h[now] = hidden if weights.projection is None else product(hidden, weights.projection)
         clip_into(kept.raw_h[now], clips[1], out=step_h)
     outputs = clip(kept.raw_h, clips[1])
     return steps.unpack(outputs[None])[0], steps.unsort(h[None])[0], steps.unsort(c[None])[0], kept
 
 
-def gates_of_input(words: Tensor, weights: Weights, steps: Steps) -> Iterator[Tensor]:
-    """What the input adds to the gates of each step, (words of the step, 4 * cells), 1 for the forget gate's
-    own bias included. Made for several steps at a time, and not for more than the cache can hold."""
+def input_gates(words: Tensor, weights: LstmWeights, steps: Steps) -> Iterator[Tensor]:
+    """What the input adds to the gates of each step, (words of the step, 4 * cells), with the bias and the
+    forget gate's 1. It is made for a few steps at a time, so that it fits into the cache."""
     bias = weights.bias.clone()
     bias.chunk(4)[2].add_(1)
     start = 0
@@ -122,8 +122,9 @@ def gates_of_input(words: Tensor, weights: Weights, steps: Steps) -> Iterator[Te
         start = stop
 
 
-def cell(raw: Tensor, c: Tensor, limit: float | None, gates: Tensor, raw_c: Tensor) -> Tensor:
-    """From the gates as the products made them to o * tanh(c); moves c along, and fills gates and raw_c."""
+def cell_forward(raw: Tensor, c: Tensor, limit: float | None, gates: Tensor, raw_c: Tensor) -> Tensor:
+    """raw (rows, 4 * cells), the sums of products -> hidden (rows, cells), as in `cell.py`; c is updated, and
+    gates and raw_c are written."""
     raw.chunk(4, dim=-1)[1].mul_(2)
     i, j, f, o = torch.sigmoid(raw, out=gates).chunk(4, dim=-1)
     j.mul_(2).sub_(1)  # see `tanh`
@@ -132,7 +133,7 @@ def cell(raw: Tensor, c: Tensor, limit: float | None, gates: Tensor, raw_c: Tens
     return tanh(c).mul_(o)
 
 
-# ---- and back
+# ---- backward
 
 
 def read_back(
@@ -140,15 +141,15 @@ def read_back(
     d_h: Tensor,
     d_c: Tensor,
     kept: Kept,
-    weights: Weights,
+    weights: LstmWeights,
     steps: Steps,
     clips: Clips,
-    wanted: Sequence[bool],
+    needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """From the gradients of what `read` returns to those of x, h, c and the weights, where wanted."""
+    """The gradients to x, h, c and the weights from those to the results of `read`; None where not needed."""
     (d_outputs,), (d_h,), (d_c,) = steps.pack(d_outputs[None]), steps.sort(d_h[None]), steps.sort(d_c[None])
-    d_gates, d_raw_h = empty(kept.gates, *kept.gates.shape), torch.empty_like(kept.raw_h)
-    hidden = None if weights.projection is None else empty(kept.raw_c, *kept.raw_c.shape)
+    d_gates, d_raw_h = recycled_empty(kept.gates, *kept.gates.shape), torch.empty_like(kept.raw_h)
+    hidden = None if weights.projection is None else recycled_empty(kept.raw_c, *kept.raw_c.shape)
     for now, c, c_before in cells_from_the_last(kept, steps, clips[0]):
         step_h, step_c = d_h[: len(c)], d_c[: len(c)]
         d_now = torch.add(step_h, d_outputs[now], out=d_raw_h[now])
@@ -157,25 +158,25 @@ def read_back(
         if hidden is not None and weights.projection is not None:
             torch.mul(tanh_c, gates.chunk(4, dim=-1)[3], out=hidden[now])
             d_now = product(d_now, weights.projection.t())
-        cell_back(d_now, step_c, gates, tanh_c, kept.raw_c[now], c_before, clips[0], d_gates[now])
+        cell_backward(d_now, step_c, gates, tanh_c, kept.raw_c[now], c_before, clips[0], d_gates[now])
         step_h.copy_(product(d_gates[now], weights.from_state.t()))
-    d_x = steps.unpack(product(d_gates, weights.from_input.t())[None])[0] if wanted[0] else None
-    d_weights = gradients(wanted[3:], d_gates, d_raw_h, hidden, kept)
+    d_x = steps.unpack(product(d_gates, weights.from_input.t())[None])[0] if needed[0] else None
+    d_weights = weight_gradients(needed[3:], d_gates, d_raw_h, hidden, kept)
     return [d_x, steps.unsort(d_h[None])[0], steps.unsort(d_c[None])[0], *d_weights]
 
 
 def cells_from_the_last(
     kept: Kept, steps: Steps, limit: float | None
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Each step's words, its cells, and those that it started from, of the rows that it reads."""
-    places = steps.slices[::-1]
-    for now, earlier in zip(places, [*places[1:], None], strict=False):
+    """For each step, from the last to the first: its words, and its rows' cells after it and before it."""
+    slices = steps.slices[::-1]
+    for now, earlier in zip(slices, [*slices[1:], None], strict=False):
         c = clip(kept.raw_c[now], limit)
         before = kept.first_c if earlier is None else clip(kept.raw_c[earlier], limit)
         yield now, c, before[: len(c)]
 
 
-def cell_back(
+def cell_backward(
     d_hidden: Tensor,
     d_c: Tensor,
     gates: Tensor,
@@ -185,8 +186,7 @@ def cell_back(
     limit: float | None,
     d_gates: Tensor,
 ) -> None:
-    """From the gradients to hidden and (in d_c) to c after the step, to those to the gates as they came from
-    the products and (in d_c) to c before the step."""
+    """As `cell.cell_backward`, with tanh(c') known; d_hidden is overwritten."""
     i, j, f, o = gates.chunk(4, dim=-1)
     d_i, d_j, d_f, d_o = d_gates.chunk(4, dim=-1)
     through_sigmoid(torch.mul(d_hidden, tanh_c), o, out=d_o)
@@ -198,56 +198,80 @@ def cell_back(
     d_c.mul_(f)
 
 
-def gradients(
-    wanted: Sequence[bool], d_gates: Tensor, d_raw_h: Tensor, hidden: Tensor | None, kept: Kept
+def weight_gradients(
+    needed: Sequence[bool], d_gates: Tensor, d_raw_h: Tensor, hidden: Tensor | None, kept: Kept
 ) -> list[Tensor | None]:
-    """To the four weights, where wanted, each as one product over all words."""
-    found: list[Tensor | None] = [None] * 4
-    if wanted[0] or wanted[1]:
-        both = product(kept.seen.t(), d_gates)
-        found[:2] = both.split([both.shape[0] - d_raw_h.shape[1], d_raw_h.shape[1]])
-    if wanted[2]:
-        found[2] = d_gates.new_ones(len(d_gates)) @ d_gates
-    if wanted[3] and hidden is not None:
-        found[3] = product(d_raw_h.t(), hidden).t()  # so that it is the smaller one that is laid out anew
-    return [part if want else None for part, want in zip(found, wanted, strict=False)]
-
-
-# ---- parts
-
-
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (n, k) @ weight (k, m) + bias (m)"""
-    if has_onednn(x, weight):
-        return torch.ops.mkldnn._linear_pointwise(x, weight.t(), bias, "none", [], "")
-    return x @ weight if bias is None else torch.addmm(bias, x, weight)
-
-
-def add_product(other: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """other + x @ weight; `other` may be overwritten."""
-    if has_onednn(x, weight):
-        return torch.ops.mkldnn._linear_pointwise.binary(x, other, weight.t(), None, "add")
-    return torch.addmm(other, x, weight, out=other)
-
-
-def has_onednn(x: Tensor, weight: Tensor) -> bool:
-    """On some processors oneDNN is twice as fast as PyTorch's usual library, and on none much slower; it is
-    not tried by the clock, so that training twice gives the same numbers twice."""
-    is_float = x.dtype == torch.float32 and x.numel() > 0 and weight.numel() > 0
-    return (
-        is_float and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
+    """The gradients to the four weights, each as one product over all words; None where not needed."""
+    results: list[Tensor | None] = [None] * 4
+    if needed[0] or needed[1]:
+        both = product(kept.words_and_h.t(), d_gates)
+        results[:2] = both.split([both.shape[0] - d_raw_h.shape[1], d_raw_h.shape[1]])
+    if needed[2]:
+        results[2] = d_gates.new_ones(len(d_gates)) @ d_gates
+    if needed[3] and hidden is not None:
+        # As the transpose of its transpose: the transposed factor is copied, and d_raw_h is the smaller one.
+        results[3] = product(d_raw_h.t(), hidden).t()
+    return [result if need else None for result, need in zip(results, needed, strict=False)]
 
 
 def tanh(x: Tensor) -> Tensor:
-    """By way of the sigmoid, which is several times as fast."""
+    """`2 * sigmoid(2 * x) - 1`"""
     return torch.mul(x, 2).sigmoid_().mul_(2).sub_(1)
 
 
 def through_clip(gradient: Tensor, raw: Tensor, limit: float | None) -> None:
-    """In place: zero where the clip has cut. A value at its very edge is not cut; hardtanh's own gradient
-    cuts there, so it is given the next number."""
+    """In place: zero where the clip has cut. At the limit itself the gradient passes. PyTorch's hardtanh cuts
+    it there, too, and is therefore given the next larger number."""
     if limit is not None:
         edge = torch.tensor(limit, dtype=raw.dtype)
         beyond = float(edge.nextafter(edge + 1))
         torch.ops.aten.hardtanh_backward.grad_input(gradient, raw, -beyond, beyond, grad_input=gradient)
+
+
+# ---- large memory, used again
+#
+# An operating system maps large memory page by page, each when it is first written, and takes it back as soon
+# as a tensor is freed. For the tensors of a training step this can take half as long as the arithmetic. So
+# their memory stays with the process; the system is told that it may take it whenever it runs short.
+
+LARGE = 2**20  # bytes; smaller tensors are left to the default allocator
+CAN_RECYCLE = hasattr(mmap, "MADV_FREE")  # Linux and macOS
+
+_free: list[mmap.mmap] = []
+
+
+def recycled_empty(like: Tensor, *shape: int) -> Tensor:
+    """As `like.new_empty(shape)`, on the CPU, in the memory of a freed tensor if one is large enough."""
+    size = math.prod(shape) * like.element_size()
+    if size < LARGE or not CAN_RECYCLE:
+        return like.new_empty(shape)
+    block = _take(size)
+    view = memoryview(block)[:size]  # lives as long as a tensor uses the block
+    weakref.finalize(view, _put_back, block).atexit = False
+    return torch.frombuffer(view, dtype=like.dtype).view(shape)
+
+
+def _take(size: int) -> mmap.mmap:
+    """The smallest free block of once to twice the size; or a new one, in place of one a little smaller."""
+    for block in sorted(_free, key=len):
+        if size <= len(block) <= 2 * size and _remove(block):
+            return block
+    for block in list(_free):
+        if size < 2 * len(block) <= 2 * size and _remove(block):
+            break
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def _remove(block: mmap.mmap) -> bool:
+    """Whether the block was still free; another thread may have taken it."""
+    try:
+        _free.remove(block)
+    except ValueError:
+        return False
+    return True
+
+
+def _put_back(block: mmap.mmap) -> None:
+    with contextlib.suppress(OSError):  # a system without MADV_FREE frees the block at once
+        block.madvise(mmap.MADV_FREE)
+        _free.append(block)

@@ -1,7 +1,6 @@
-"""The character network by tables and by products, held to `from_embeddings`: vectors and gradients.
+"""The character encoder by tables and by products equals `from_embeddings`: vectors and gradients.
 
-Memory that is handed out without a value is filled with NaN, so that nothing can be read before it is
-written.
+Memory that is handed out without a value is filled with NaN, so that reading it before it is written shows.
 """
 
 import pytest
@@ -13,6 +12,7 @@ from torch.nn.utils import parametrizations
 
 from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer, kernels
 from elmo_hf.kernels import characters
+from tests.helpers.small_elmo import small_model
 
 pytestmark = pytest.mark.usefixtures("poisoned", "default_kernels")
 
@@ -24,7 +24,7 @@ networks = st.fixed_dictionaries(
             st.tuples(st.integers(1, 7), st.integers(1, 9)),
             min_size=1,
             max_size=4,
-            unique_by=lambda one: one[0],
+            unique_by=lambda width_and_number: width_and_number[0],
         ),
         "char_embedding_dim": st.integers(1, 5),
         "char_activation": st.sampled_from(["relu", "tanh"]),
@@ -60,13 +60,13 @@ def by_tables(encoder, char_ids):
 
 def by_products(encoder, char_ids):
     """As on a GPU."""
-    rows = characters.cut(char_ids.flatten(0, -2), encoder.config.char_filters)
+    rows = characters.cut_padding(char_ids.flatten(0, -2), encoder.config.char_filters)
     words = characters.encode_by_products(encoder, encoder.char_embedding(rows))
     return words.unflatten(0, char_ids.shape[:-1])
 
 
 def results(function, encoder, char_ids):
-    """Vectors and gradients, of a loss that no two numbers can be exchanged in unseen."""
+    """Vectors and gradients, of a loss that changes when two numbers are exchanged."""
     encoder.zero_grad()
     words = function(encoder, char_ids)
     if words.requires_grad:
@@ -78,14 +78,14 @@ def results(function, encoder, char_ids):
 def assert_same(encoder, char_ids):
     expected = results(readable, encoder, char_ids)
     for function in (by_tables, by_products):
-        found = results(function, encoder, char_ids)
+        actual = results(function, encoder, char_ids)
         for name, want in expected.items():
             if want is None:
-                assert found[name] is None, name
+                assert actual[name] is None, name
                 continue
-            assert found[name].dtype == want.dtype
+            assert actual[name].dtype == want.dtype
             size = max(1.0, want.abs().max().item()) if want.numel() else 1.0
-            difference = (found[name] - want).abs() / size
+            difference = (actual[name] - want).abs() / size
             assert (difference < TOLERANCE[want.dtype]).all(), (function, name, difference.max())
     return expected
 
@@ -99,62 +99,62 @@ def assert_same(encoder, char_ids):
     seed=1,
     threads=2,
 )
-def test_any_network_is_as_the_readable_one(dtype, network, words, seed, threads):
+def test_any_network_equals_the_readable_one(dtype, network, words, seed, threads):
     torch.set_num_threads(threads)
-    network = network | {"char_filters": [list(one) for one in network["char_filters"]]}
+    network = network | {"char_filters": [list(pair) for pair in network["char_filters"]]}
     char_ids = char_ids_of(words, network["max_characters_per_token"])
     assert_same(encoder_of(dtype, seed, **network), char_ids)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_more_words_than_are_looked_up_at_a_time(threads):
+def test_more_words_than_are_looked_up_at_once(threads):
     torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(0)
-    lengths = torch.randint(0, 46, (3 * characters.WORDS_AT_ONCE,), generator=generator).tolist()
+    lengths = torch.randint(0, 46, (3 * characters.BLOCK_WORDS,), generator=generator).tolist()
     words = ["".join(chr(97 + n) for n in torch.randint(26, (k,), generator=generator)) for k in lengths]
     encoder = encoder_of(torch.float64, char_filters=[[1, 8], [3, 40], [6, 50]], num_highway_layers=1)
-    found = assert_same(encoder, char_ids_of([words]))
-    assert all((gradient != 0).any() for gradient in found.values())
+    actual = assert_same(encoder, char_ids_of([words]))
+    assert all((gradient != 0).any() for gradient in actual.values())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_noise_and_rows_of_padding(dtype):
-    """Also without any word; ids of 0 stand where there is none, and their row gets no gradient."""
+    """Also without words. An id of 0 stands where there is no word; its row gets no gradient."""
     encoder = encoder_of(dtype, max_characters_per_token=9)
     noise = torch.randint(262, (20, 9), generator=torch.Generator().manual_seed(0))
     for rows in (noise, noise * 0, noise * (noise < 131), noise[:0], noise[:1], noise[:, :1].expand(20, 9)):
-        found = assert_same(encoder, rows)
-        gradient = found["char_embedding.weight"]
+        actual = assert_same(encoder, rows)
+        gradient = actual["char_embedding.weight"]
         assert gradient is None or (gradient[0] == 0).all()
 
 
 def test_places_with_the_same_maximum():
-    """A word of one letter has it at every place but its rims."""
+    """A word of one repeated letter has the maximum at every place but the first and the last."""
     encoder = encoder_of(torch.float64, char_filters=[[2, 3]], num_highway_layers=0)
     with torch.no_grad():
         encoder.char_embedding.weight.zero_()
         encoder.char_embedding.weight[98] = 1.0  # the letter a
         encoder.convolutions[0].weight.abs_()
-    found = assert_same(encoder, char_ids_of([["a" * 20, "aa", "aaab"]]))
-    gradient = found["char_embedding.weight"].abs().sum(dim=1)
+    actual = assert_same(encoder, char_ids_of([["a" * 20, "aa", "aaab"]]))
+    gradient = actual["char_embedding.weight"].abs().sum(dim=1)
     assert gradient.nonzero().flatten().tolist() == [98]
 
 
-def test_gradients_are_those_of_differences():
+def test_gradients_equal_finite_differences():
     encoder = encoder_of(torch.float64, char_filters=[[1, 2], [3, 3]], max_characters_per_token=8)
     rows = char_ids_of([["ab", "aab", "ab", ""]], 8).flatten(0, 1)
-    groups = [rows[:1], rows[1:]]
+    blocks = [rows[:1], rows[1:]]
     tables = [table.detach().requires_grad_() for table, _ in characters.make_tables(encoder)]
-    # Most of a table is not looked up at all; differences are tried at its letters.
+    # Most of a table is not looked up; differences are computed at the characters that are.
     used = rows.unique()
     for table in tables:
-        part = table.detach().unflatten(0, (-1, 262))[:, used].requires_grad_()
+        used_rows = table.detach().unflatten(0, (-1, 262))[:, used].requires_grad_()
 
-        def of_part(part, table=table):
-            whole = table.detach().unflatten(0, (-1, 262)).index_copy(1, used, part)
-            return characters.SumAndMaximum.apply(groups, whole.flatten(0, 1))
+        def look_up(used_rows, table=table):
+            whole = table.detach().unflatten(0, (-1, 262)).index_copy(1, used, used_rows)
+            return characters.SumAndMaximum.apply(blocks, whole.flatten(0, 1))
 
-        assert torch.autograd.gradcheck(of_part, part)
+        assert torch.autograd.gradcheck(look_up, used_rows)
 
 
 NAMES = ["char_embedding.weight", "convolutions.0.weight", "convolutions.1.bias", "projection.weight"]
@@ -165,19 +165,19 @@ def test_frozen_parameters(trained):
     encoder = encoder_of()
     for name, parameter in encoder.named_parameters():
         parameter.requires_grad_(name in trained)
-    found = assert_same(encoder, char_ids_of([["Some", "words", "and", "some", "words"]]))
-    assert {name for name, part in found.items() if part is not None} == {"words", *trained}
+    actual = assert_same(encoder, char_ids_of([["Some", "words", "and", "some", "words"]]))
+    assert {name for name, tensor in actual.items() if tensor is not None} == {"words", *trained}
 
 
-def spy(monkeypatch):
-    """Whether the tables were asked."""
+def record_tables(monkeypatch):
+    """A list that grows with each use of the tables."""
     calls, function = [], characters.encode_by_tables
     monkeypatch.setattr(characters, "encode_by_tables", lambda *a: calls.append(1) or function(*a))
     return calls
 
 
 def test_a_model_in_training_uses_tables(monkeypatch):
-    calls, encoder, char_ids = spy(monkeypatch), encoder_of(), char_ids_of([["A", "word"]])
+    calls, encoder, char_ids = record_tables(monkeypatch), encoder_of(), char_ids_of([["A", "word"]])
     encoder(char_ids).sum().backward()
     assert calls
     calls.clear()
@@ -190,8 +190,8 @@ def test_a_model_in_training_uses_tables(monkeypatch):
 
 
 @pytest.mark.parametrize("has_gradients", [True, False])
-def test_parts_that_are_not_plain_are_called(has_gradients, monkeypatch):
-    """An adapter in a part's place, or a hook, sees what passes by."""
+def test_modules_that_are_not_plain_are_called(has_gradients, monkeypatch):
+    """An adapter in the place of a module, or a hook."""
 
     class Adapter(nn.Module):
         def __init__(self, base):
@@ -204,8 +204,8 @@ def test_parts_that_are_not_plain_are_called(has_gradients, monkeypatch):
         def forward(self, x):
             return self.base(x) + 1
 
-    def hook(module, given, found):
-        return found + 1
+    def hook(module, inputs, outputs):
+        return outputs + 1
 
     changes = [
         lambda encoder: encoder.convolutions.__setitem__(0, Adapter(encoder.convolutions[0])),
@@ -223,26 +223,26 @@ def test_parts_that_are_not_plain_are_called(has_gradients, monkeypatch):
             torch.testing.assert_close(encoder(char_ids), readable(encoder, char_ids), atol=1e-5, rtol=1e-5)
 
 
-def test_a_gpu_has_products_where_all_parts_are_plain(monkeypatch):
+def test_a_gpu_uses_products_where_all_modules_are_plain(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
-    asked = []
+    calls = []
     products = characters.encode_by_products
-    monkeypatch.setattr(characters, "encode_by_products", lambda *given: asked.append(1) or products(*given))
+    monkeypatch.setattr(characters, "encode_by_products", lambda *a: calls.append(1) or products(*a))
     encoder, char_ids = encoder_of(), char_ids_of([["Some", "words"]])
     for times in (1, 1):
         words = characters.encode(encoder, char_ids, by_tables=False)
         torch.testing.assert_close(words, readable(encoder, char_ids))
-        assert len(asked) == times
-        encoder.convolutions[1].register_forward_hook(lambda module, given, found: found + 1)
+        assert len(calls) == times
+        encoder.convolutions[1].register_forward_hook(lambda module, inputs, outputs: outputs + 1)
 
 
-def test_weights_that_are_not_numbers_any_more():
+def test_weights_that_are_nan():
     encoder = encoder_of()
     with torch.no_grad():
         encoder.convolutions[0].weight.fill_(float("nan"))
-    found = results(by_tables, encoder, char_ids_of([["A", "word"]]))
-    assert found["words"].isnan().all()
-    assert found["char_embedding.weight"].isnan().any()
+    actual = results(by_tables, encoder, char_ids_of([["A", "word"]]))
+    assert actual["words"].isnan().all()
+    assert actual["char_embedding.weight"].isnan().any()
 
 
 def test_a_second_derivative_is_refused():
@@ -253,9 +253,70 @@ def test_a_second_derivative_is_refused():
         gradient.sum().backward()
 
 
-def test_the_graph_may_be_gone_back_twice():
+def test_two_backward_passes():
     encoder = encoder_of()
     loss = by_tables(encoder, char_ids_of([["A", "word"]])).square().sum()
     weights = list(encoder.parameters())
     first = torch.autograd.grad(loss, weights, retain_graph=True)
     torch.testing.assert_close(torch.autograd.grad(loss, weights), first, rtol=0, atol=0)
+
+
+# ---- words as the tokenizer makes them
+
+
+WORDS = ["a", "word", "a", "", "x" * 47, "y" * 48, "z" * 60, "été", "<S>", "</S>", "word"]
+
+
+@pytest.mark.parametrize("by_tables", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"char_activation": "tanh", "num_highway_layers": 0},
+        {"char_filters": [[3, 8]], "max_characters_per_token": 5},
+        {"char_filters": [[7, 3]], "char_projection": True, "max_characters_per_token": 7},
+    ],
+)
+def test_odd_words_and_noise(by_tables, options):
+    encoder = small_model(**options).token_encoder
+    length = encoder.config.max_characters_per_token
+    rows = ElmoTokenizer(max_characters_per_token=length)(WORDS, is_split_into_words=True)["char_ids"]
+    torch.manual_seed(1)
+    noise = torch.randint(0, 262, (20, length))
+    cases = [
+        torch.tensor(rows),
+        torch.tensor(rows[:1]),
+        torch.tensor(rows)[:0],
+        noise,
+        torch.zeros_like(noise),
+    ]
+    for rows in cases:
+        with torch.no_grad():
+            expected = readable(encoder, rows)
+            actual = characters.encode(encoder, rows, by_tables)
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_equal_words_are_encoded_once_and_gradients_are_the_same():
+    encoder = small_model().train().token_encoder
+    rows = torch.tensor(ElmoTokenizer()(WORDS, is_split_into_words=True)["char_ids"])
+    distinct, index = characters.distinct_rows(rows)
+    assert len(distinct) == len(set(WORDS))
+    assert torch.equal(distinct[index], rows)
+    gradients = []
+    for choice in ("readable", "auto"):
+        kernels.use(choice)
+        encoder.zero_grad()
+        encoder(rows).square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in encoder.parameters()])
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-5, rtol=1e-5)
+
+
+def test_different_rows_with_one_hash(monkeypatch):
+    monkeypatch.setattr(
+        torch, "randint", lambda high, size, generator=None: torch.zeros(size, dtype=torch.int64)
+    )
+    rows = torch.tensor([[1, 2], [3, 4], [1, 2]])
+    distinct, index = characters.distinct_rows(rows)
+    assert len(distinct) == 2
+    assert torch.equal(distinct[index], rows)

@@ -1,6 +1,6 @@
-"""A layer's graph is the readable LSTM, on any shape, in any order of calls, and with the weights of today.
+"""A layer's graph equals the readable LSTM on any shape, in any order of calls, and after weights changed.
 
-What CUDA does is played here on the CPU by `Recorder`.
+`Recorder` imitates CUDA on the CPU.
 """
 
 import gc
@@ -11,15 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from elmo_hf.kernels import graphs, training
+from elmo_hf.kernels import graphs
+from elmo_hf.kernels.cell import LstmWeights
 from tests.helpers.graph_recorder import Recorder, assert_same, make_call, make_weights, read
 
 
 @pytest.fixture(autouse=True)
 def recorder(monkeypatch):
-    found = Recorder()
-    monkeypatch.setattr(graphs, "capture", found)
-    return found
+    recorder = Recorder()
+    monkeypatch.setattr(graphs, "capture", recorder)
+    return recorder
 
 
 # ---- the numbers
@@ -35,20 +36,20 @@ CLIPS = st.sampled_from([None, 0.1, 0.4])
     clips=st.tuples(CLIPS, CLIPS),
     seed=st.integers(0, 2**16),
 )
-def test_any_shape_is_as_the_readable_lstm(sizes, shape, clips, seed):
-    """Several sizes in turn, so that each call finds what the one before has left."""
+def test_any_shape_equals_the_readable_lstm(sizes, shape, clips, seed):
+    """Several sizes in turn, so that each call runs on what the one before has left in memory."""
     weights = make_weights(*shape, seed=seed)
     for number, (batch, time, words) in enumerate([*sizes, *sizes]):
         assert_same(weights, make_call(weights, batch, time, words, seed + number), clips)
 
 
-def test_nothing_unwritten_is_read(poisoned):
+def test_unwritten_memory_is_not_read(poisoned):
     weights = make_weights()
     for seed in range(3):
         assert_same(weights, make_call(weights, seed=seed))
 
 
-def test_whatever_stands_at_padding_is_not_seen():
+def test_padding_is_not_read():
     weights = make_weights()
     x, *others = make_call(weights, batch=3, time=5)
     mask = others[0]
@@ -58,8 +59,7 @@ def test_whatever_stands_at_padding_is_not_seen():
         (torch.full_like(x[:, :, :1].expand(-1, -1, 8, -1), float("nan")), *make_call(weights, time=8)[1:]),
     )
     dirty = read(weights, (x.masked_fill(~mask[..., None], float("nan")), *others))
-    for one, other in zip(clean, dirty, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    torch.testing.assert_close(dirty, clean, rtol=0, atol=0)
     assert (dirty[0][~mask] == 0).all()
 
 
@@ -72,7 +72,7 @@ def test_other_types(dtype, output):
 
 
 def test_cells_are_kept_in_float32_when_all_else_is_half():
-    """A cell that grows by less than half precision can see at a time grows nevertheless."""
+    """A cell grows even where one step adds less than half precision resolves."""
     weights = make_weights(dtype=torch.bfloat16)
     with torch.no_grad():
         for weight in weights:
@@ -89,26 +89,26 @@ def test_no_step_waits_for_what_a_tensor_holds():
     weights = make_weights(device="meta")
     call = [tensor.to("meta") for tensor in make_call(make_weights())]
     with torch.no_grad():
-        outputs, h, c = graphs.read_layer(*call, training.Weights(*weights), (0.4, 0.3))
-    assert [tuple(part.shape) for part in (outputs, h, c)] == [(2, 3, 5, 4), (2, 3, 4), (2, 3, 5)]
+        outputs, h, c = graphs.read_layer(*call, LstmWeights(*weights), (0.4, 0.3))
+    assert [tuple(result.shape) for result in (outputs, h, c)] == [(2, 3, 5, 4), (2, 3, 4), (2, 3, 5)]
 
 
-def test_results_and_inputs_are_their_owners():
+def test_results_and_inputs_belong_to_the_caller():
     weights = make_weights()
     call, other = make_call(weights, seed=1), make_call(weights, seed=2)
     before = [tensor.clone() for tensor in call]
     first = read(weights, call)
-    kept = [part.clone() for part in first]
-    for part in read(weights, other):
-        part.fill_(7.0)
-    torch.testing.assert_close(first, tuple(kept), rtol=0, atol=0)
-    for part in first:
-        part.fill_(7.0)
-    torch.testing.assert_close(read(weights, call), tuple(kept), rtol=0, atol=0)
+    expected = tuple(result.clone() for result in first)
+    for result in read(weights, other):
+        result.fill_(7.0)
+    torch.testing.assert_close(first, expected, rtol=0, atol=0)
+    for result in first:
+        result.fill_(7.0)
+    torch.testing.assert_close(read(weights, call), expected, rtol=0, atol=0)
     assert all(torch.equal(tensor, was) for tensor, was in zip(call, before, strict=True))
 
 
-def test_states_with_gaps():
+def test_states_that_are_not_contiguous():
     weights = make_weights()
     x, mask, h, c = make_call(weights)
     h, c = h[:, :1].expand(-1, 3, -1), c.transpose(1, 2).contiguous().transpose(1, 2)
@@ -168,15 +168,15 @@ def test_another_rounding_of_products_is_another_graph(recorder):
     assert recorder.captures == 2
 
 
-def test_without_a_projection_its_clip_is_no_matter(recorder):
+def test_without_a_projection_its_clip_is_ignored(recorder):
     weights = make_weights(output=None)
     for clips in ((0.4, None), (0.4, 0.1)):
         assert_same(weights, make_call(weights), clips)
     assert recorder.captures == 1
 
 
-def test_the_graph_not_used_for_longest_goes(recorder, monkeypatch):
-    monkeypatch.setattr(graphs, "MOST_GRAPHS", 2)
+def test_the_least_recently_used_graph_is_dropped(recorder, monkeypatch):
+    monkeypatch.setattr(graphs, "MAX_GRAPHS", 2)
     weights = make_weights()
     small, middle, large = (make_call(weights, time=time) for time in (1, 8, 16))
     for call, captures in (
@@ -192,7 +192,7 @@ def test_the_graph_not_used_for_longest_goes(recorder, monkeypatch):
         assert recorder.captures == captures
 
 
-# ---- weights of today
+# ---- weights that change
 
 
 def test_weights_changed_in_place_are_seen_without_a_new_graph(recorder):
@@ -211,8 +211,8 @@ def test_weights_changed_in_place_are_seen_without_a_new_graph(recorder):
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_weights_that_lie_elsewhere_get_new_graphs(number, recorder):
-    """Any one of the four: by `.data`, as `.to` does it, or as another tensor."""
+def test_weights_at_another_address_get_new_graphs(number, recorder):
+    """Any of the four weights, changed through `.data`, as `.to` does it, or replaced by another tensor."""
     weights = make_weights()
     read(weights, make_call(weights))
     weights[number].data = weights[number].detach() * 0.5
@@ -223,7 +223,7 @@ def test_weights_that_lie_elsewhere_get_new_graphs(number, recorder):
     assert recorder.captures == 3
 
 
-def test_a_new_look_at_the_same_memory_is_another_weight():
+def test_other_strides_at_the_same_address_are_another_weight():
     weights = make_weights(width=4, cells=1, output=4)
     read(weights, make_call(weights))
     square = weights[0].detach()
@@ -232,7 +232,7 @@ def test_a_new_look_at_the_same_memory_is_another_weight():
     assert_same(weights, make_call(weights))
 
 
-def test_graphs_go_with_their_weights(recorder):
+def test_graphs_are_freed_with_their_weights(recorder):
     weights = make_weights()
     read(weights, make_call(weights))
     [work] = recorder.works

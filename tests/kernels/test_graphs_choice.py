@@ -1,6 +1,6 @@
-"""Where a layer's graph is used and where not, in whole models too, and what is asked of CUDA for it.
+"""When a layer's graph is used, also in whole models, and how it is captured.
 
-What CUDA does is played here on the CPU by `Recorder`. The last tests need a GPU.
+`Recorder` imitates CUDA on the CPU. The last tests need a GPU.
 """
 
 import contextlib
@@ -11,68 +11,68 @@ import weakref
 import pytest
 import torch
 
-from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer, kernels
-from elmo_hf.kernels import cell as cuda_cell
-from elmo_hf.kernels import graphs
+from elmo_hf import kernels
+from elmo_hf.kernels import cell, graphs
 from tests.helpers.graph_recorder import Recorder, assert_same, make_call, make_weights, read
+from tests.helpers.small_elmo import encoded_texts, small_model
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 @pytest.fixture(autouse=True)
 def recorder(monkeypatch):
-    found = Recorder()
-    monkeypatch.setattr(graphs, "capture", found)
-    return found
+    recorder = Recorder()
+    monkeypatch.setattr(graphs, "capture", recorder)
+    return recorder
 
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    """The choice of code is that of a GPU."""
+    """Code is chosen as on a GPU."""
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
-    monkeypatch.setattr(cuda_cell, "HAS_TRITON", False)
+    monkeypatch.setattr(cell, "HAS_TRITON", False)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: 0)
     monkeypatch.setattr(torch.cuda, "default_stream", lambda device: 0)
-    monkeypatch.setattr(kernels, "_obstacle", lambda *tensors: kernels.NOT_CPU)
+    monkeypatch.setattr(kernels, "_why_not_reading", lambda *tensors: kernels.NOT_CPU)
 
 
-# ---- where there is none
+# ---- calls without a graph
 
 
-def obstacle_of(weights, call):
+def why_no_graph(weights, call):
     with pytest.raises(graphs.NoGraph) as reason:
         graphs.lstm(*call, *weights, None, None)
     return str(reason.value)
 
 
-def test_obstacles(as_on_a_gpu, monkeypatch):
+def test_calls_without_a_graph(as_on_a_gpu, monkeypatch):
     weights = make_weights()
     x, mask, h, c = call = make_call(weights)
     read(weights, call)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        assert obstacle_of(weights, call) == "autocast is on"
-    assert obstacle_of(weights, (x, mask, h, c.clone().requires_grad_())) == "gradients are needed"
-    assert obstacle_of(weights, (x, mask, h, c.double())) == "the tensors are not of one type"
+        assert why_no_graph(weights, call) == "autocast is on"
+    assert why_no_graph(weights, (x, mask, h, c.clone().requires_grad_())) == "gradients are needed"
+    assert why_no_graph(weights, (x, mask, h, c.double())) == "the tensors are not of one type"
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: 1)
-    assert obstacle_of(weights, call) == "the work is not on the GPU's default stream"
+    assert why_no_graph(weights, call) == "the work is not on the GPU's default stream"
 
 
 def test_a_capture_that_fails_is_not_tried_again(recorder):
-    weights, recorder.fault = make_weights(), RuntimeError("operation not permitted\nCompile with ...")
-    reasons = [obstacle_of(weights, make_call(weights)) for _ in range(3)]
+    weights, recorder.error = make_weights(), RuntimeError("operation not permitted\nCompile with ...")
+    reasons = [why_no_graph(weights, make_call(weights)) for _ in range(3)]
     assert reasons[0] == graphs.FIRST_TIME
     assert set(reasons[1:]) == {"no CUDA graph could be captured: operation not permitted"}
     assert recorder.captures == 1
 
 
-def test_a_fault_of_ours_is_not_hidden(recorder):
-    weights, recorder.fault = make_weights(), TypeError("ours")
-    obstacle_of(weights, make_call(weights))
-    with pytest.raises(TypeError, match="ours"):
+def test_other_errors_are_raised(recorder):
+    weights, recorder.error = make_weights(), TypeError("wrong type")
+    why_no_graph(weights, make_call(weights))
+    with pytest.raises(TypeError, match="wrong type"):
         graphs.lstm(*make_call(weights), *weights, None, None)
 
 
-def test_what_is_served(as_on_a_gpu, monkeypatch):
+def test_serves(as_on_a_gpu, monkeypatch):
     weights = make_weights()
     for batch, time, expected in [
         *((1, 1, True), (32, 128, True), (33, 128, False), (32, 129, False)),
@@ -92,91 +92,81 @@ def test_what_is_served(as_on_a_gpu, monkeypatch):
 
 
 def test_threads_take_turns(recorder, monkeypatch):
-    """A call that came between another's copying in and out would spoil it."""
+    """A call between the moments when another copies its inputs and its results would change these."""
     weights = make_weights()
     calls = [make_call(weights, seed=seed) for seed in range(4)]
     expected = [read(weights, call) for call in calls]
-    both, faults = threading.Barrier(4), []
+    start, differs = threading.Barrier(4), []
     inner = graphs.Graph.__call__
 
-    def slow(graph, x, mask, h, c):
-        found = inner(graph, x, mask, h, c)
+    def overwriting(graph, x, mask, h, c):
+        results = inner(graph, x, mask, h, c)
         graph.x.fill_(float("nan"))
-        return found
+        return results
 
-    monkeypatch.setattr(graphs.Graph, "__call__", slow)
+    monkeypatch.setattr(graphs.Graph, "__call__", overwriting)
 
-    def many(number):
-        both.wait()
+    def read_often(number):
+        start.wait()
         for _ in range(30):
-            found = read(weights, calls[number])
-            faults.extend(
-                not torch.equal(one, other) for one, other in zip(found, expected[number], strict=True)
-            )
+            pairs = zip(read(weights, calls[number]), expected[number], strict=True)
+            differs.extend(not torch.equal(actual, wanted) for actual, wanted in pairs)
 
-    threads = [threading.Thread(target=many, args=[number]) for number in range(4)]
+    threads = [threading.Thread(target=read_often, args=[number]) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert faults
-    assert not any(faults)
+    assert len(differs) == 4 * 30 * 3
+    assert not any(differs)
 
 
 # ---- the choice
 
-TEXTS = ["Ice cream is cold .", "No", "", "The bank of the river was covered with flowers in May ."]
-
-
-def model_and_words(seed=0):
-    torch.manual_seed(seed)
-    config = {"lstm_dim": 12, "projection_dim": 8, "char_embedding_dim": 4, "char_filters": [[1, 4], [5, 6]]}
-    encoding = ElmoTokenizer()(TEXTS, padding=True, return_tensors="pt")
-    return ElmoModel(ElmoConfig(**config)).eval(), encoding
-
 
 @pytest.fixture
 def by_choice():
-    """A model's answer by one of the choices of kernels, and why it was not the quickest."""
+    """Reads with a choice of kernels, and returns `why_not()` with the results."""
 
     @torch.no_grad()
-    def answer(choice, model, encoding, **options):
+    def read_with(choice, model, encoding, **options):
         kernels.use(choice)
         return model(**encoding, output_hidden_states=True, **options).to_tuple(), kernels.why_not()
 
-    yield answer
+    yield read_with
     kernels.use("auto")
 
 
 @pytest.mark.parametrize("output_states", [True, False])
 def test_a_whole_model(output_states, as_on_a_gpu, by_choice, recorder):
-    model, encoding = model_and_words()
+    model, encoding = small_model(), encoded_texts()
     expected, _ = by_choice("readable", model, encoding, output_states=output_states)
     reasons = []
     for _ in range(3):
-        found, reason = by_choice("auto", model, encoding, output_states=output_states)
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        actual, reason = by_choice("auto", model, encoding, output_states=output_states)
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
         reasons.append(reason)
     assert reasons == [graphs.FIRST_TIME, "", ""]
-    assert recorder.captures == 2  # a layer each; what follows a sentence's begin is kept and not read again
+    # One for each layer; the state after the sentence begin is kept and not read again.
+    assert recorder.captures == 2
 
-    model.load_state_dict(model_and_words(seed=1)[0].state_dict())
+    model.load_state_dict(small_model(seed=1).state_dict())
     expected, _ = by_choice("readable", model, encoding)
     torch.testing.assert_close(by_choice("auto", model, encoding)[0], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_failure_is_told_and_the_numbers_are_right(as_on_a_gpu, by_choice, recorder):
-    recorder.fault = RuntimeError("out of luck")
-    model, encoding = model_and_words()
+def test_a_failed_capture_is_reported_and_the_numbers_are_right(as_on_a_gpu, by_choice, recorder):
+    recorder.error = RuntimeError("out of luck")
+    model, encoding = small_model(), encoded_texts()
     expected, _ = by_choice("readable", model, encoding)
     for reason in (graphs.FIRST_TIME, *["no CUDA graph could be captured: out of luck"] * 2):
-        found, told = by_choice("auto", model, encoding)
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-        assert told == reason
+        actual, why_not = by_choice("auto", model, encoding)
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+        assert why_not == reason
 
 
-def test_training_and_large_batches_go_without(as_on_a_gpu, recorder):
-    model, encoding = model_and_words()
+def test_training_and_large_batches_use_no_graph(as_on_a_gpu, recorder):
+    model, encoding = small_model(), encoded_texts()
     kernels.use("auto")
     for _ in range(3):
         model(**encoding).last_hidden_state.square().sum().backward()
@@ -190,7 +180,7 @@ def test_training_and_large_batches_go_without(as_on_a_gpu, recorder):
 
 @pytest.mark.parametrize("choice", ["readable", "auto"])
 def test_states_get_their_gradient_from_a_frozen_model_on_a_cpu(choice):
-    model, encoding = model_and_words()
+    model, encoding = small_model(), encoded_texts()
     model.requires_grad_(False)
     kernels.use(choice)
     states = [torch.zeros(2, 2, 4, size, requires_grad=True) for size in (8, 12)]
@@ -203,7 +193,7 @@ def test_states_get_their_gradient_from_a_frozen_model_on_a_cpu(choice):
 
 
 class FakeCuda:
-    """Writes down what `capture` asks of CUDA."""
+    """Logs the calls of CUDA that `capture` makes."""
 
     def __init__(self, monkeypatch):
         self.log = []
@@ -223,7 +213,7 @@ class FakeCuda:
             def wait_stream(self, other):
                 fake.log.append(f"{self.name} waits for {other.name}")
 
-        def told(name):
+        def log_context(name):
             def context(*args, **kwargs):
                 fake.log.append((name, kwargs))
                 return contextlib.nullcontext()
@@ -234,13 +224,13 @@ class FakeCuda:
         monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
         monkeypatch.setattr(torch.cuda, "current_stream", lambda: usual)
         monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
-        monkeypatch.setattr(torch.cuda, "stream", told("stream"))
-        monkeypatch.setattr(torch.cuda, "graph", lambda graph, **kwargs: told("graph")(**kwargs))
+        monkeypatch.setattr(torch.cuda, "stream", log_context("stream"))
+        monkeypatch.setattr(torch.cuda, "graph", lambda graph, **kwargs: log_context("graph")(**kwargs))
         monkeypatch.setattr(graphs, "_stream", lambda device: side)
         monkeypatch.setattr(graphs, "_alive", weakref.WeakKeyDictionary())
 
 
-def test_a_capture_is_warmed_up_beside_and_shares_its_memory(monkeypatch):
+def test_a_capture_is_warmed_up_on_a_side_stream_and_shares_its_memory(monkeypatch):
     monkeypatch.undo()  # the real `capture`
     cuda = FakeCuda(monkeypatch)
 
@@ -256,7 +246,12 @@ def test_a_capture_is_warmed_up_beside_and_shares_its_memory(monkeypatch):
     for pool in (None, "a pool"):
         cuda.log.clear()
         replays.append(graphs.capture(work, [x]))
-        warm_up = ["side waits for usual", ("stream", {}), *["work"] * graphs.WARM_UP, "usual waits for side"]
+        warm_up = [
+            "side waits for usual",
+            ("stream", {}),
+            *["work"] * graphs.WARM_UPS,
+            "usual waits for side",
+        ]
         assert cuda.log == [*warm_up, ("graph", options(pool)), "work"]
     cuda.log.clear()
     assert replays[0]() == (x,)
@@ -264,7 +259,7 @@ def test_a_capture_is_warmed_up_beside_and_shares_its_memory(monkeypatch):
     replays.clear()
     gc.collect()
     graphs.capture(work, [x])
-    assert ("graph", options(None)) in cuda.log  # the memory went with the last graph
+    assert ("graph", options(None)) in cuda.log  # the memory pool was freed with the last graph
 
 
 @needs_gpu
@@ -281,12 +276,12 @@ def test_on_a_gpu(dtype, monkeypatch):
 @needs_gpu
 def test_a_model_on_a_gpu(by_choice, monkeypatch):
     monkeypatch.undo()
-    model, encoding = model_and_words()
+    model, encoding = small_model(), encoded_texts()
     model, encoding = model.cuda(), encoding.to("cuda")
     expected, _ = by_choice("readable", model, encoding)
     for reason in (graphs.FIRST_TIME, "", ""):
-        found, told = by_choice("auto", model, encoding)
-        assert told == reason
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        actual, why_not = by_choice("auto", model, encoding)
+        assert why_not == reason
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
     with torch.cuda.stream(torch.cuda.Stream()):
         assert by_choice("auto", model, encoding)[1] == "the work is not on the GPU's default stream"
