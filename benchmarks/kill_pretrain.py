@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from tests.helpers.launcher import Launcher, small_run, steps_of
-from tests.pretraining.test_pretrain_kill import assert_every_sentence_once, assert_same_end, end, kill_at
+from tests.pretraining.test_resuming import assert_every_sentence_once, assert_same_end, end, kill_at
 
 
 def main() -> None:

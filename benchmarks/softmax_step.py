@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from benchmarks.report import RESULTS, machine
 from elmo_hf.pretraining.optimizers import OptimizerSettings, RowGradient, make_optimizer
-from elmo_hf.pretraining.sampling import draw_samples, sampled_loss, wanted_rows
+from elmo_hf.pretraining.sampling import draw_samples, sampled_loss, select_rows
 
 
 class Softmax:
@@ -44,7 +44,7 @@ class Softmax:
         hidden = torch.randn(self.shape, generator=torch.Generator().manual_seed(number))
         times = [time.process_time()]
         samples = draw_samples(self.samples, self.vocab_size, (1, number, 0))
-        wanted = wanted_rows(targets, samples)
+        wanted = select_rows(targets, samples)
         times.append(time.process_time())
         rows, bias = self.weight[wanted.ids].requires_grad_(), self.bias[wanted.ids].requires_grad_()
         times.append(time.process_time())

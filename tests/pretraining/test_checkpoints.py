@@ -1,12 +1,12 @@
-"""training/checkpoints.py: whole or not at all, and which one is gone on from."""
+"""Checkpoints are written whole or not at all; which one a run resumes from."""
 
 import pytest
 
 from elmo_hf.files import whole_folder
 from elmo_hf.pretraining.checkpoints import (
     checkpoints,
-    fault_of,
     find_checkpoint,
+    find_damage,
     save_checkpoint,
 )
 
@@ -47,7 +47,7 @@ def test_what_fails_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="No space"), whole_folder(tmp_path / "checkpoint-0000005") as folder:
         fail(folder)
     assert names(tmp_path) == ["checkpoint-0000005"]
-    assert fault_of(tmp_path / "checkpoint-0000005") is None
+    assert find_damage(tmp_path / "checkpoint-0000005") is None
 
 
 def test_a_folder_is_replaced_whole(tmp_path):

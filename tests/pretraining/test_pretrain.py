@@ -135,7 +135,7 @@ def test_bad_texts(launcher, tmp_path, text, vocabulary, said):
 def test_what_processes_refuse_is_said_once(launcher, tmp_path):
     assert "7 rows cannot be shared evenly by 2" in refused(launcher, tmp_path, count=2, rows=7)
     assert "there is no file" in refused(launcher, tmp_path, count=2, data="/nowhere/*.txt")
-    hook = "if rank:\n  pretrain.open_source = lambda *_: open('/nowhere/text')"
+    hook = "if rank:\n  pretrain.open_text = lambda *_: open('/nowhere/text')"
     assert "/nowhere/text" in refused(launcher, tmp_path, count=2, hook=hook)
 
 

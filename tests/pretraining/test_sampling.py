@@ -18,7 +18,7 @@ from elmo_hf.pretraining.sampling import (
     log_sum_exp,
     log_uniform_sample,
     sampled_loss,
-    wanted_rows,
+    select_rows,
 )
 
 # ---- drawing
@@ -107,7 +107,7 @@ def test_expected_counts_of_a_large_vocabulary():
 def test_a_seed_draws_the_same_words_again_and_another_seed_others():
     samples = draw_samples(50, 1000, (1, 2, 3))
     assert samples.ids.shape == (2, 50)
-    assert samples.tries.shape == (2, 1)
+    assert samples.draws.shape == (2, 1)
     assert not samples.ids[0].equal(samples.ids[1])
     assert samples.ids.equal(draw_samples(50, 1000, (1, 2, 3)).ids)
     for other in ((0, 2, 3), (1, 3, 3), (1, 2, 4)):
@@ -145,13 +145,13 @@ def reference(hidden, weight, bias, targets, samples, tries):
 
 def ours(hidden, weight, bias, targets, samples, upstream=None):
     """The same from `sampled_loss`: the gradients of its rows, put where they belong in the whole table."""
-    wanted = wanted_rows(targets, samples)
+    selected = select_rows(targets, samples)
     hidden = hidden.clone().requires_grad_()
-    rows, row_bias = weight[wanted.ids].requires_grad_(), bias[wanted.ids].requires_grad_()
-    losses = sampled_loss(hidden, rows, row_bias, wanted)
+    rows, row_bias = weight[selected.ids].requires_grad_(), bias[selected.ids].requires_grad_()
+    losses = sampled_loss(hidden, rows, row_bias, selected)
     losses.backward(torch.ones_like(losses) if upstream is None else upstream)
     d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
-    d_weight[wanted.ids], d_bias[wanted.ids] = rows.grad, row_bias.grad
+    d_weight[selected.ids], d_bias[selected.ids] = rows.grad, row_bias.grad
     return losses.detach(), hidden.grad, d_weight, d_bias
 
 
@@ -181,10 +181,10 @@ def test_the_sampled_loss_is_the_loops(groups, places, dim, number, more, seed, 
     samples = draw_samples(number, vocab_size, (seed,), groups)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sampling, "LOGITS_ON_CPU", at_once)
-        patch.setattr(sampling, "LEAST_COLUMNS", 3)
+        patch.setattr(sampling, "MIN_COLUMNS", 3)
         found = ours(hidden, weight, bias, targets, samples)
     arrays = [tensor.numpy().astype(np.float64) for tensor in (hidden, weight, bias)]
-    expected = reference(*arrays, targets.numpy(), samples.ids.numpy(), samples.tries[:, 0].numpy())
+    expected = reference(*arrays, targets.numpy(), samples.ids.numpy(), samples.draws[:, 0].numpy())
     assert_same(found, expected, 2e-6 if dtype == torch.float64 else 1e-4)
     assert found[0].dtype == dtype
 
@@ -258,7 +258,7 @@ def test_the_sampled_loss_is_tensorflows():
     bias, targets = wave(np.sin, 12, start=1) / 2, torch.tensor([0, 3, 11, 3, 1])
     samples = Samples(torch.tensor(TENSORFLOW["samples"]), torch.tensor(TENSORFLOW["tries"])[:, None], 12)
     both = hidden.expand(2, 5, 3), weight, bias, targets.expand(2, 5), samples
-    counts = wanted_rows(targets.expand(2, 5), samples).target_correction.exp()
+    counts = select_rows(targets.expand(2, 5), samples).target_correction.exp()
     torch.testing.assert_close(counts, torch.tensor(TENSORFLOW["target_counts"]), rtol=2e-6, atol=0)
     losses, d_hidden, d_weight, d_bias = ours(*both)
     assert_same([losses, d_hidden[:, 0]], [TENSORFLOW["losses"], TENSORFLOW["first_hidden_gradients"]], 2e-6)
@@ -266,30 +266,30 @@ def test_the_sampled_loss_is_tensorflows():
     assert_same([d_weight[3], d_bias], [rows, biases], 4e-6)
 
 
-def test_only_the_words_of_the_step_are_wanted():
+def test_only_the_words_of_the_step_are_selected():
     targets, samples = torch.tensor([[5, 5, 900_000], [2, 0, 5]]), draw_samples(4, 10**6, (1,))
-    wanted = wanted_rows(targets, samples)
-    assert wanted.ids.tolist() == sorted({*targets.flatten().tolist(), *samples.ids.flatten().tolist()})
-    assert wanted.ids[wanted.target_places].equal(targets)
-    assert wanted.ids[wanted.sample_places].equal(samples.ids)
-    assert all(part.device.type == "meta" for part in wanted.to("meta"))
+    selected = select_rows(targets, samples)
+    assert selected.ids.tolist() == sorted({*targets.flatten().tolist(), *samples.ids.flatten().tolist()})
+    assert selected.ids[selected.target_index].equal(targets)
+    assert selected.ids[selected.sample_index].equal(samples.ids)
+    assert all(part.device.type == "meta" for part in selected.to("meta"))
 
 
 @pytest.mark.parametrize("target", [-100, 10])
 def test_a_target_that_is_no_word_is_named(target):
     with pytest.raises(ValueError, match=f"targets must be 0 to 9, but there are .*{target}"):
-        wanted_rows(torch.tensor([[5, target]]), draw_samples(3, 10, (1,), groups=1))
+        select_rows(torch.tensor([[5, target]]), draw_samples(3, 10, (1,), groups=1))
 
 
 def test_shapes_that_do_not_fit_are_told():
     samples = draw_samples(3, 10, (1,))
-    with pytest.raises(ValueError, match=r"targets must be \(2, places\).*they are \(3, 4\)"):
-        wanted_rows(torch.zeros(3, 4, dtype=torch.long), samples)
-    wanted = wanted_rows(torch.zeros(2, 4, dtype=torch.long), samples)
-    rows, bias = torch.zeros(len(wanted.ids), 5), torch.zeros(len(wanted.ids))
+    with pytest.raises(ValueError, match=r"targets must be \(2, positions\).*they are \(3, 4\)"):
+        select_rows(torch.zeros(3, 4, dtype=torch.long), samples)
+    selected = select_rows(torch.zeros(2, 4, dtype=torch.long), samples)
+    rows, bias = torch.zeros(len(selected.ids), 5), torch.zeros(len(selected.ids))
     for hidden, some in ((torch.zeros(2, 1, 5), rows), (torch.zeros(2, 4, 5), rows[:1])):
         with pytest.raises(ValueError, match="do not fit"):
-            sampled_loss(hidden, some, bias, wanted)
+            sampled_loss(hidden, some, bias, selected)
     with pytest.raises(ValueError, match=r"hidden \(2, 5\) does not fit targets \(3,\)"):
         full_loss(torch.zeros(2, 5), torch.zeros(9, 5), torch.zeros(9), torch.zeros(3, dtype=torch.long))
 
@@ -300,7 +300,7 @@ def test_shapes_that_do_not_fit_are_told():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_full_loss_is_the_cross_entropy(monkeypatch, dtype):
     monkeypatch.setattr(sampling, "LOGITS_ON_CPU", 1)
-    monkeypatch.setattr(sampling, "LEAST_COLUMNS", 4)
+    monkeypatch.setattr(sampling, "MIN_COLUMNS", 4)
     generator = torch.Generator().manual_seed(3)
     shapes = (2, 6, 3), (11, 3), (11,)
     leaves = [torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
@@ -366,10 +366,10 @@ def test_no_logits_are_kept_for_the_way_back():
     saved = []
     samples = draw_samples(400, 1000, (1,))
     targets = torch.zeros(2, 300, dtype=torch.long)
-    wanted = wanted_rows(targets, samples)
-    rows = torch.randn(len(wanted.ids), 4).requires_grad_()
-    bias = torch.zeros(len(wanted.ids)).requires_grad_()
+    selected = select_rows(targets, samples)
+    rows = torch.randn(len(selected.ids), 4).requires_grad_()
+    bias = torch.zeros(len(selected.ids)).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
-        sampled_loss(torch.randn(2, 300, 4), rows, bias, wanted)
+        sampled_loss(torch.randn(2, 300, 4), rows, bias, selected)
     assert saved
     assert max(saved) <= 2 * 400 * 4  # of 2 * 300 * 400 logits

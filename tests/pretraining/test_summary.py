@@ -1,4 +1,4 @@
-"""training/summarize_run.py: a run's folder becomes the results of its card."""
+"""The summary of a run's folder for its model card."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def test_hours_are_words_by_words_a_second():
     # Stopped and saved between two lines: the words between them were all read, at the new line's speed.
     log = [step(10, 100, 10.0), {"kind": "resume", "step": 15}, step(20, 300, 100.0)]
     assert hours_worked(log, 300) == pytest.approx((10 + 2) / 3600)
-    with pytest.raises(ValueError, match="tells of no step"):
+    with pytest.raises(ValueError, match="has no step"):
         hours_worked([{"kind": "resume", "step": 15}], 300)
 
 
@@ -122,7 +122,7 @@ def test_the_summary_fills_a_card(run, tmp_path, monkeypatch, capsys):
     folder, _ = run
     card = write(tmp_path / "card", FACTS, RESULTS)
     output = card / "results" / "run.json"
-    monkeypatch.setattr(sys, "argv", ["summarize_run.py", str(folder), "-o", str(output)])
+    monkeypatch.setattr(sys, "argv", ["summary.py", str(folder), "-o", str(output)])
     main()
     assert re.fullmatch(r".*run\.json: [\d,]+ words in 0\.\d+ hours\.\n", capsys.readouterr().out)
     assert json.loads(output.read_text(encoding="utf-8")) == summarize(folder)
@@ -140,14 +140,16 @@ def test_the_summary_fills_a_card(run, tmp_path, monkeypatch, capsys):
         ([{"kind": "start", "settings": {}}], "has no checkpoint yet"),
     ],
 )
-def test_what_is_no_run(tmp_path, lines, message, monkeypatch):
+def test_what_is_no_run(tmp_path, lines, message, monkeypatch, capsys):
     if lines is not None:
         (tmp_path / "log.jsonl").write_text(
             "".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8"
         )
     with pytest.raises(ValueError, match=message):
         summarize(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["summarize_run.py", str(tmp_path), "-o", str(tmp_path / "run.json")])
-    with pytest.raises(SystemExit, match=f"^summarize_run.py: .*{message}"):
+    monkeypatch.setattr(sys, "argv", ["summary.py", str(tmp_path), "-o", str(tmp_path / "run.json")])
+    with pytest.raises(SystemExit) as end:
         main()
+    assert end.value.code == 1
+    assert re.match(f"elmo_hf.pretraining.summary: .*{message}", capsys.readouterr().err)
     assert not (tmp_path / "run.json").exists()

@@ -85,7 +85,7 @@ def word_loss(weights, hidden, target, samples, direction):
         return torch.logsumexp(scores, 0) - scores[target]
     numbers = torch.arange(len(scores), dtype=torch.float64)
     chance = torch.log((numbers + 2) / (numbers + 1)) / torch.log(torch.tensor(len(scores) + 1.0).double())
-    scores = scores - torch.log(1 - (1 - chance) ** int(samples.tries[direction]))
+    scores = scores - torch.log(1 - (1 - chance) ** int(samples.draws[direction]))
     others = [int(word) for word in samples.ids[direction] if int(word) != target]
     return torch.logsumexp(scores[[target, *others]], 0) - scores[target]
 
