@@ -1,6 +1,6 @@
-"""Run the pretraining recipe, `training/pretrain.py`, as the package carries it.
+"""Run the pretraining recipe, `training/pretrain.py`, which the wheel installs as `elmo_hf.recipes.pretrain`.
 
-accelerate launch -m elmo_hf.pretraining --config run.yaml --output runs/news
+    accelerate launch -m elmo_hf.pretraining --config run.yaml --output runs/news
 """
 
 import runpy
@@ -8,17 +8,17 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-IN_WHEEL = "elmo_hf.recipes"
-IN_SOURCES = Path(__file__).resolve().parents[3] / "training" / "pretrain.py"
+INSTALLED = "elmo_hf.recipes"
+SOURCE = Path(__file__).resolve().parents[3] / "training" / "pretrain.py"
 
 
 def main() -> None:
-    if find_spec(IN_WHEEL):
-        runpy.run_module(f"{IN_WHEEL}.pretrain", run_name="__main__")
-    elif IN_SOURCES.is_file():
-        runpy.run_path(str(IN_SOURCES), run_name="__main__")
+    if find_spec(INSTALLED):
+        runpy.run_module(f"{INSTALLED}.pretrain", run_name="__main__", alter_sys=True)
+    elif SOURCE.is_file():
+        runpy.run_path(str(SOURCE), run_name="__main__")
     else:
-        sys.exit("elmo_hf.pretraining: this installation has no recipes; install elmo-hf from its wheel.")
+        sys.exit("elmo_hf.pretraining: the recipe pretrain.py is not installed; install elmo-hf's wheel.")
 
 
 if __name__ == "__main__":

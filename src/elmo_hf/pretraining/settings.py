@@ -155,9 +155,8 @@ FIXED_ON_RESUME = [
 
 
 def program_name() -> str:
-    """The script's name, or `elmo_hf.pretraining` under `python -m elmo_hf.pretraining`."""
-    name = Path(sys.argv[0]).name
-    return "elmo_hf.pretraining" if name == "__main__.py" else name
+    """The name of the running script, such as pretrain.py."""
+    return Path(sys.argv[0]).name
 
 
 def read_settings(arguments: list[str] | None = None) -> Settings:
