@@ -54,7 +54,7 @@ def test_each_panel_shows_its_numbers():
     assert resumed == [500, 500, 500]
 
 
-def test_the_name_of_the_folder_stands_in():
+def test_the_title_without_a_name_in_the_settings():
     assert (
         make_figure([start(), step(20_000)], "folder").get_suptitle() == "folder: 20,000 steps, 51.2M words"
     )
@@ -67,8 +67,8 @@ def test_the_name_of_the_folder_stands_in():
 
 
 def test_the_running_mean_by_hand():
-    found = running_mean(np.array([1.0, 2.0, 3.0, np.nan, 5.0, 6.0, 7.0, 8.0]), 3)
-    np.testing.assert_allclose(found, [1, 2, 3, 3, 5, 5.5, 6.5, 7])  # as wide as a quarter of what there was
+    mean = running_mean(np.array([1.0, 2.0, 3.0, np.nan, 5.0, 6.0, 7.0, 8.0]), 3)
+    np.testing.assert_allclose(mean, [1, 2, 3, 3, 5, 5.5, 6.5, 7])  # at first over a quarter of the values
     assert np.isnan(running_mean(np.array([np.nan]), 5)).all()
 
 
@@ -95,7 +95,7 @@ LOGS = {
 
 
 @pytest.mark.parametrize("name", LOGS)
-def test_nothing_is_cut_and_nothing_covers_a_title(name):
+def test_nothing_is_cut_off_and_nothing_covers_a_title(name):
     figure = make_figure(LOGS[name], "folder")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -116,7 +116,7 @@ def test_nothing_is_cut_and_nothing_covers_a_title(name):
 
 
 @pytest.mark.parametrize("name", ["close figures", "large figures", "one evaluation", "whole"])
-def test_the_perplexities_have_plain_numbers_beside_them(name):
+def test_perplexity_ticks_are_plain_numbers(name):
     figure = make_figure(LOGS[name])
     FigureCanvasAgg(figure).draw()
     panel = figure.axes[1]
@@ -128,7 +128,7 @@ def test_the_perplexities_have_plain_numbers_beside_them(name):
     assert all(float(text.replace(",", "")) for text in shown)
 
 
-def test_the_picture_holds_all_colours(tmp_path):
+def test_the_picture_has_all_colours(tmp_path):
     path = tmp_path / "log.png"
     draw(iter(whole_run()), path)
     content = path.read_bytes()

@@ -1,6 +1,6 @@
 """Run the pretraining recipe, `training/pretrain.py`, which the wheel installs as `elmo_hf.recipes.pretrain`.
 
-    accelerate launch -m elmo_hf.pretraining --config run.yaml --output runs/news
+accelerate launch -m elmo_hf.pretraining --config run.yaml --output runs/news
 """
 
 import runpy

@@ -122,6 +122,14 @@ class Settings:
         )
 
 
+# Sections of --help, by their first setting.
+GROUPS = {
+    "data": "text",
+    "output": "the run",
+    "lstm_dim": "the model (with --start, that model's own)",
+    "rows": "the recipe",
+    "heldout": "evaluating, saving, logging",
+}
 CHOICES = {
     "char_activation": ["relu", "tanh"],
     "token_encoder": ["characters", "words"],
@@ -176,14 +184,21 @@ def read_settings(arguments: list[str] | None = None) -> Settings:
 
 
 def make_parser() -> argparse.ArgumentParser:
+    program = program_name()
     parser = argparse.ArgumentParser(
-        prog=program_name(),
+        prog=program,
+        usage=f"{program} [--config FILE] [--data TEXT ...] [--vocab VOCAB] [--output OUTPUT] [options]",
         description="Pretrain an ELMo. Options override the settings of --config. (Defaults in parentheses.)",
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("--config", help="YAML file of settings, such as training/runs/paper.yaml")
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML file of settings, such as training/runs/paper.yaml"
+    )
+    group: Any = parser
     for field in fields(Settings):
-        parser.add_argument(*option_strings(field.name), **argument(field))
+        if field.name in GROUPS:
+            group = parser.add_argument_group(GROUPS[field.name])
+        group.add_argument(*option_strings(field.name), **argument(field))
     return parser
 
 
