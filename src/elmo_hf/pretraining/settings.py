@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,22 @@ from elmo_hf.errors import ElmoError
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.pretraining.optimizers import SCHEDULES, OptimizerSettings
 
+# The ranges of settings, as messages name them.
+RANGES: dict[str, Callable[[float], bool]] = {
+    "at least 1": lambda value: value >= 1,
+    "0 or more": lambda value: value >= 0,
+    "above 0": lambda value: value > 0,
+    "below 1": lambda value: value < 1,
+    "at most 1": lambda value: value <= 1,
+}
 
-def setting(default: Any, help: str) -> Any:
-    """A field with a help text for `--help`."""
+
+def setting(default: Any, help: str, *ranges: str, choices: Sequence[str] | None = None) -> Any:
+    """A field with a text for `--help`, and the values that it may have."""
+    metadata = {"help": help, "ranges": ranges, "choices": choices}
     if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata={"help": help})
-    return dataclasses.field(default=default, metadata={"help": help})
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -41,11 +52,11 @@ class Settings:
     raw: bool = setting(False, "split text into words by the tokenizer's rules, not at whitespace")
     split_sentences: bool = setting(False, "split each line, a paragraph, into sentences")
     shuffle_sentences: int = setting(
-        100_000, "size of the buffer in which sentences are shuffled; 0 keeps their order"
+        100_000, "size of the buffer in which sentences are shuffled; 0 keeps their order", "0 or more"
     )
     shared_reading: bool = setting(False, "both directions read the same sentences at the same time")
     workers: int = setting(
-        1, "worker processes that read and encode text, for each training process; 0: none"
+        1, "worker processes that read and encode text, for each training process; 0: none", "0 or more"
     )
     vocab: str | None = setting(
         None, "vocabulary file that `elmo-hf vocab` wrote; by default that of the model of start"
@@ -55,9 +66,13 @@ class Settings:
     resume: str = setting(
         "no", "no; auto: resume from the newest checkpoint, if there is one; or a checkpoint's folder"
     )
-    start: str | None = setting(None, "trained model to start from, a folder or a name on the Hub")
-    seed: int = setting(0, "seed of initial weights, dropout, samples and the order of sentences")
-    processes: int | None = setting(None, "expected number of processes; the run refuses any other")
+    start: str | None = setting(None, "trained model to start from: a folder or a name on the Hub")
+    seed: int = setting(
+        0, "seed of initial weights, dropout, samples and the order of sentences", "0 or more"
+    )
+    processes: int | None = setting(
+        None, "expected number of processes; the run refuses any other", "at least 1"
+    )
     # ---- the model (with start, that model's own)
     lstm_dim: int = setting(4096, "cell size of an LSTM, per direction")
     projection_dim: int = setting(512, "output size of an LSTM, per direction, and size of a word vector")
@@ -67,42 +82,59 @@ class Settings:
         [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512], [7, 1024]],
         "convolutions over characters: [[width, number of filters], ...]",
     )
-    char_activation: str = setting("relu", "activation of the convolutions: relu or tanh")
+    char_activation: str = setting(
+        "relu", "activation of the convolutions: relu or tanh", choices=["relu", "tanh"]
+    )
     num_highway_layers: int = setting(2, "number of highway layers after the convolutions")
     max_characters_per_token: int = setting(50, "longest word in bytes, with two for its begin and end")
-    token_encoder: str = setting("characters", "characters, or words for a table of word vectors")
+    token_encoder: str = setting(
+        "characters", "characters, or words for a table of word vectors", choices=["characters", "words"]
+    )
     cell_clip: float | None = setting(3.0, "limit of the LSTMs' cell values; none: no limit")
     proj_clip: float | None = setting(3.0, "limit of the LSTMs' projected outputs; none: no limit")
     # ---- the recipe
-    rows: int = setting(384, "batch size: rows of running text, over all processes")
-    window: int = setting(20, "words per row and window (truncated backpropagation through time)")
+    rows: int = setting(384, "batch size: rows of running text, over all processes", "at least 1")
+    window: int = setting(
+        20, "words per row and window (truncated backpropagation through time)", "at least 1"
+    )
     restart_rows: float = setting(
-        0.0, "share of the rows whose LSTM states are reset to zero before each window"
+        0.0,
+        "share of the rows whose LSTM states are reset to zero before each window",
+        "0 or more",
+        "at most 1",
     )
-    samples: int = setting(8192, "negative samples of the softmax; 0: full softmax")
-    epochs: int = setting(10, "passes over the text, in each direction")
-    max_steps: int | None = setting(None, "number of updates after which the run ends")
-    accumulate: int = setting(1, "windows per update, whose gradients are added up")
-    optimizer: str = setting("adagrad", "adagrad or adamw")
-    learning_rate: float = setting(0.2, "peak learning rate")
-    schedule: str = setting("constant", "of the learning rate: constant, linear or cosine (need max_steps)")
-    warmup_steps: int = setting(0, "updates in which the learning rate rises from zero")
-    weight_decay: float = setting(0.0, "weight decay of adamw")
+    samples: int = setting(8192, "negative samples of the softmax; 0: full softmax", "0 or more")
+    epochs: int = setting(10, "passes over the text, in each direction", "at least 1")
+    max_steps: int | None = setting(None, "number of updates after which the run ends", "at least 1")
+    accumulate: int = setting(1, "windows per update, whose gradients are added up", "at least 1")
+    optimizer: str = setting("adagrad", "adagrad or adamw", choices=["adagrad", "adamw"])
+    learning_rate: float = setting(0.2, "peak learning rate", "above 0")
+    schedule: str = setting(
+        "constant",
+        "constant, or linear or cosine, in which the learning rate falls to zero at max_steps",
+        choices=SCHEDULES,
+    )
+    warmup_steps: int = setting(0, "updates in which the learning rate rises from zero", "0 or more")
+    weight_decay: float = setting(0.0, "weight decay of adamw", "0 or more")
     loss_scale: float = setting(
-        20.0, "factor of the loss whose gradient is taken; bilm-tf's is its window, 20"
+        20.0, "factor of the loss whose gradient is taken; bilm-tf's is its window, 20", "above 0"
     )
-    clip: float = setting(10.0, "largest norm of the gradient")
-    dropout: float = setting(0.1, "dropout at each layer's input and at the output")
-    precision: str = setting("no", "mixed precision: no (float32) or bf16")
+    clip: float = setting(10.0, "largest norm of the gradient", "above 0")
+    dropout: float = setting(0.1, "dropout at each layer's input and at the output", "0 or more", "below 1")
+    precision: str = setting("no", "mixed precision: no (float32) or bf16", choices=["no", "bf16"])
     # ---- evaluating, saving, logging
     heldout: list[str] = setting([], "files of held-out text whose perplexity is logged")
-    evaluate_every: int = setting(0, "updates between evaluations; 0: after each epoch and at the end")
-    evaluation_states: str = setting(
-        "carried", "LSTM states at the start of a held-out sentence: zero, or carried over"
+    evaluate_every: int = setting(
+        0, "updates between evaluations; 0: after each epoch and at the end", "0 or more"
     )
-    save_every: int = setting(1000, "updates between checkpoints")
-    keep: int = setting(2, "number of checkpoints to keep")
-    log_every: int = setting(20, "updates between entries of the log")
+    evaluation_states: str = setting(
+        "carried",
+        "LSTM states at the start of a held-out sentence: zero, or carried over",
+        choices=["zero", "carried"],
+    )
+    save_every: int = setting(1000, "updates between checkpoints", "at least 1")
+    keep: int = setting(2, "number of checkpoints to keep", "at least 1")
+    log_every: int = setting(20, "updates between entries of the log", "at least 1")
     trackers: list[str] = setting([], "accelerate's trackers, such as tensorboard")
     audit: bool = setting(False, "log which sentences each update reads, in audit-*.jsonl")
 
@@ -130,22 +162,6 @@ GROUPS = {
     "rows": "the recipe",
     "heldout": "evaluating, saving, logging",
 }
-CHOICES = {
-    "char_activation": ["relu", "tanh"],
-    "token_encoder": ["characters", "words"],
-    "optimizer": ["adagrad", "adamw"],
-    "schedule": list(SCHEDULES),
-    "precision": ["no", "bf16"],
-    "evaluation_states": ["zero", "carried"],
-}
-AT_LEAST_ONE = [
-    *("processes", "rows", "window", "epochs", "max_steps", "accumulate", "save_every", "keep", "log_every"),
-]
-AT_LEAST_ZERO = [
-    *("shuffle_sentences", "workers", "samples", "warmup_steps", "weight_decay", "evaluate_every", "seed"),
-    *("dropout", "restart_rows"),
-]
-ABOVE_ZERO = ["learning_rate", "loss_scale", "clip"]
 # Settings of the architecture, which a trained model brings with it.
 MODEL = [
     *("lstm_dim", "projection_dim", "num_hidden_layers", "char_embedding_dim", "char_filters"),
@@ -220,7 +236,7 @@ def argument(field: Field[Any]) -> dict[str, Any]:
         return {"nargs": "+", "help": help, "metavar": "TEXT"}
     parsers: dict[Any, Any] = {int: int, int | None: int, float: float, float | None: number_or_none}
     parse = json.loads if field.name == "char_filters" else parsers.get(field.type, str)
-    return {"type": parse, "help": help, "choices": CHOICES.get(field.name)}
+    return {"type": parse, "help": help, "choices": field.metadata["choices"]}
 
 
 def number_or_none(text: str) -> float | None:
@@ -245,13 +261,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def with_type(name: str, value: Any) -> Any:
     """Convert what YAML reads otherwise: a bare `no` as false, 1e-3 as a string, one file for a list."""
-    type = Settings.__dataclass_fields__[name].type
-    if type is str and value is False:
+    expected = Settings.__dataclass_fields__[name].type
+    if expected is str and value is False:
         return "no"
-    if type in (float, float | None) and isinstance(value, str):
+    if expected in (float, float | None) and isinstance(value, str):
         with contextlib.suppress(ValueError):
             return float(value)
-    return [value] if type == list[str] and isinstance(value, str) else value
+    return [value] if expected == list[str] and isinstance(value, str) else value
 
 
 # ---- checks
@@ -267,28 +283,21 @@ def check(settings: Settings) -> None:
         raise ElmoError("say by --vocab which words to predict; `elmo-hf vocab` makes such a file.")
     for field in fields(Settings):
         check_type(field, getattr(settings, field.name))
+    for field in fields(Settings):
+        check_value(field, getattr(settings, field.name))
+    check_model(settings)
     if settings.schedule != "constant" and settings.max_steps is None:
         raise ElmoError(f"the {settings.schedule} schedule needs --max-steps, to know where it ends.")
-    for name, allowed in CHOICES.items():
-        if getattr(settings, name) not in allowed:
-            raise ElmoError(f"{name} must be {' or '.join(allowed)}, but is {getattr(settings, name)!r}.")
-    check_ranges(settings)
-    check_model(settings)
     settings.optimizer_settings()  # checks the combinations of the optimizer's settings
 
 
-def check_ranges(settings: Settings) -> None:
-    for names, is_valid, range_name in (
-        (AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
-        (AT_LEAST_ZERO, lambda value: value >= 0, "0 or more"),
-        (ABOVE_ZERO, lambda value: value > 0, "above 0"),
-        (["dropout"], lambda value: value < 1, "below 1"),
-        (["restart_rows"], lambda value: value <= 1, "at most 1"),
-    ):
-        for name in names:
-            value = getattr(settings, name)
-            if value is not None and not (is_valid(value) and math.isfinite(value)):
-                raise ElmoError(f"{name} must be {range_name}, but is {value}.")
+def check_value(field: Field[Any], value: Any) -> None:
+    allowed = field.metadata["choices"]
+    if allowed and value not in allowed:
+        raise ElmoError(f"{field.name} must be {' or '.join(allowed)}, but is {value!r}.")
+    for name in field.metadata["ranges"]:
+        if value is not None and not (RANGES[name](value) and math.isfinite(value)):
+            raise ElmoError(f"{field.name} must be {name}, but is {value}.")
 
 
 def check_model(settings: Settings) -> None:
