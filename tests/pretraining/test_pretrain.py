@@ -61,7 +61,7 @@ def only_sentence(run):
         ({"data": "/nowhere/*.txt"}, "there is no file /nowhere/*.txt"),
         ({"vocab": "/nowhere/vocab.txt"}, "there is no vocabulary /nowhere/vocab.txt"),
         ({"config": "/nowhere/run.yaml"}, "there is no settings file /nowhere/run.yaml"),
-        ({"start": "/nowhere/elmo", "vocab": None, "lstm_dim": None}, "projection_dim is that of the model"),
+        ({"start": "/nowhere/elmo", "vocab": None, "lstm_dim": None}, "projection_dim is fixed by the model"),
         ({"rows": 0}, "rows must be at least 1, but is 0"),
         ({"max_steps": -1}, "max_steps must be at least 1"),
         ({"dropout": 1.0}, "dropout must be below 1"),
@@ -72,7 +72,7 @@ def only_sentence(run):
         ({"rows": 2, "workers": 3}, "2 rows are too few"),
         ({"processes": 2}, "processes is 2, but 1 run"),
         ({"trackers": "notebook"}, "Unsupported logging capability: notebook"),
-        ({"resume": "/nowhere/checkpoint-1"}, "is no whole checkpoint"),
+        ({"resume": "/nowhere/checkpoint-1"}, "is not an intact checkpoint"),
         ({"heldout": "/nowhere/held.txt"}, "there is no file /nowhere/held.txt"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -92,7 +92,7 @@ def test_bad_settings(launcher, tmp_path, changes, message):
         ("optimizer: sgd", "optimizer must be adagrad or adamw, but is 'sgd'"),
         ("char_filters: wide", "ElmoConfig: Field 'char_filters'"),
         ("- rows", "must hold `name: value` lines"),
-        ("rows: [", "is no YAML"),
+        ("rows: [", "is not valid YAML"),
     ],
 )
 def test_bad_yaml(launcher, tmp_path, text, message):
@@ -145,7 +145,7 @@ def test_an_error_in_the_text_after_the_first_steps(launcher, tmp_path):
 
 def test_settings_of_a_resumed_run(launcher, tmp_path):
     end(launcher, small_run(tmp_path, max_steps=4))
-    assert "holds a run; --resume auto goes on with it" in error_of(launcher, tmp_path, resume="no")
+    assert "holds a run; --resume auto continues it" in error_of(launcher, tmp_path, resume="no")
     assert "was begun with lstm_dim 16, and now it is 24" in error_of(launcher, tmp_path, lstm_dim=24)
     assert "was begun with window 5" in error_of(launcher, tmp_path, window=6)
     (tmp_path / "vocab.txt").write_text("<S>\n</S>\n<UNK>\nthe\n", encoding="utf-8")
@@ -177,7 +177,7 @@ def test_damaged_checkpoints(launcher, tmp_path):
         run = launcher.start(small_run(tmp_path, max_steps=max_steps, keep=1))
         assert run.wait() == [0]
         assert "checkpoint-0000012 is damaged (model.safetensors is not what was" in only_sentence(run)
-        assert run.out.startswith(f"Going on after step {last}.")
+        assert run.out.startswith(f"Resuming after step {last}.")
     assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-0000012"]
     assert (output / "checkpoint-0000012" / "model.safetensors").read_bytes() == expected
     assert [step["step"] for step in steps_of(output)] == list(range(1, 13))

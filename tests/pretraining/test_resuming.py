@@ -114,11 +114,11 @@ def test_a_signal_saves_and_stops(launcher, whole, tmp_path, processes, number):
     assert run.wait() == [143] * processes
     assert run.err == ""
     step = steps_of(output)[-1]["step"]
-    assert run.out == f"Stopped after step {step}, which is saved; --resume auto goes on from there.\n"
+    assert run.out == f"Stopped after step {step}, which is saved; --resume auto continues from there.\n"
     assert last_checkpoint(output).name == f"checkpoint-{step:07d}"
     assert not (output / "final").exists()
     run = end(launcher, arguments, processes)
-    assert run.out.startswith(f"Going on after step {step}.\n")
+    assert run.out.startswith(f"Resuming after step {step}.\n")
     assert_same_end(output, whole(processes))
 
 

@@ -298,7 +298,7 @@ def place_on_card(name: str) -> tuple[int, str]:
 
 
 def run_values(run: Any) -> dict[str, Any]:
-    """Of the pretraining run that elmo_hf.pretraining.summary has summed up."""
+    """Of the pretraining run that training/summarize_run.py has summed up."""
     needed = ("command", "settings", "machine", "steps", "words", "epochs", "hours", "words_per_second")
     for name in (*needed, "resumed", "finished"):
         if not isinstance(run, dict) or run.get(name) is None:

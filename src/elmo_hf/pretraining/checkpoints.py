@@ -4,7 +4,7 @@
         config.json, model.safetensors, vocab.txt ...     what `from_pretrained` loads
         training/optimizer.safetensors                    the optimizer's state
         training/rows.safetensors                         epoch and LSTM states of every row of the batch
-        training/progress.json                            counters, settings, the place in the text
+        training/progress.json                            counters, settings, the position in the text
         manifest.json                                     each file's size and checksum, written last
 
 A checkpoint gets its name when it is complete, so a kill or a full disk leaves the one before it intact.
@@ -44,9 +44,9 @@ def save_checkpoint(run: Path, step: int, fill: Callable[[Path], None], keep: in
             write_manifest(unfinished)
     except (OSError, SafetensorError) as error:
         names = [path.name for path in checkpoints(run)]
-        rest = f"{names[-1]} is as it was" if names else "there is no other"
+        others = f"{names[-1]} is as it was" if names else "there is no other"
         raise OSError(
-            f"the checkpoint of step {step} could not be written to {run} ({reason_of(error)}); {rest}."
+            f"the checkpoint of step {step} could not be written to {run} ({reason_of(error)}); {others}."
         ) from error
     # Checkpoints of later steps are damaged, or the run would have resumed there; they do not count.
     earlier = [path for path in checkpoints(run) if step_of(path) <= step]
@@ -79,20 +79,17 @@ def find_checkpoint(run: Path, resume: str, warn: Callable[[str], None]) -> Path
     """
     if resume == "no":
         if checkpoints(run) or (run / LOG).exists():
-            raise ElmoError(f"{run} holds a run; --resume auto goes on with it, or name another --output.")
+            raise ElmoError(f"{run} holds a run; --resume auto continues it, or name another --output.")
         return None
     if resume == "auto":
         return latest_checkpoint(run, warn)
     path = Path(resume)
     damage = find_damage(path)
     if damage is not None:
-        raise ElmoError(f"{resume} is no whole checkpoint: {damage}.")
+        raise ElmoError(f"{resume} is not an intact checkpoint: {damage}.")
     later = [other for other in checkpoints(run) if step_of(other) > step_of(path)]
     if later:
-        raise ElmoError(
-            f"{later[-1]} is later than {resume}; move it away, or name another --output, so that the run "
-            "has one end."
-        )
+        raise ElmoError(f"{later[-1]} is later than {resume}; move it away, or name another --output.")
     return path
 
 

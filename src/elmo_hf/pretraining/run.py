@@ -1,4 +1,4 @@
-"""A pretraining run: its counters, its place in the text, its checkpoints and its log.
+"""A pretraining run: its counters, its position in the text, its checkpoints and its log.
 
 `training/pretrain.py` makes a `Run` of settings, text, model and learner, and loops over its batches.
 """
@@ -70,7 +70,7 @@ class Run:
         self.first_row = self.rows * self.accelerator.process_index
         self.step = self.words = self.epoch = 0
         self.saved_at = self.evaluated_at = -1
-        self.place: Any = None  # of this process in the text, after the last update
+        self.position: Any = None  # of this process in the text, after the last update
         self.row_epochs = torch.zeros(self.rows, 2, dtype=torch.int64)  # by direction
         self.sentences: dict[tuple[int, int], list[Begun]] = {}  # by direction and row: the last two
         if checkpoint is not None:
@@ -88,7 +88,7 @@ class Run:
         vocabulary = Vocabulary(words, name=settings.vocab or str(settings.start))
         if settings.vocab and Vocabulary.load(settings.vocab).words != words:
             raise ElmoError(
-                f"{settings.vocab} has other words than the run was begun with; go on with those."
+                f"{settings.vocab} has other words than the run was begun with; use the same vocabulary."
             )
         plan = Plan(
             rows=settings.rows,
@@ -105,7 +105,7 @@ class Run:
             process=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
             workers=settings.workers,
-            state=self.place,
+            state=self.position,
         )
 
     def _total_words(self) -> int | None:
@@ -141,7 +141,7 @@ class Run:
         self.log.open(self.step, self.words, settings)
         if self.step:
             self.log.write("resume", step=self.step, **facts)
-            self.log.print(f"Going on after step {self.step:,}.")
+            self.log.print(f"Resuming after step {self.step:,}.")
         else:
             size = self.model.num_parameters()
             self.log.write("start", settings=settings, parameters=size, **facts)
@@ -155,7 +155,9 @@ class Run:
         if self.step:
             self.save()
         saved = (
-            "which is saved; --resume auto goes on from there" if self.step else "so there is nothing to save"
+            "which is saved; --resume auto continues from there"
+            if self.step
+            else "so there is nothing to save"
         )
         self.log.print(f"Stopped after step {self.step:,}, {saved}.")
         sys.exit(STOPPED)
@@ -202,9 +204,9 @@ class Run:
     def _follow_rows(self, window: Window) -> None:
         """Keep track of the sentences and epochs that the rows are in."""
         for sentence in window.begun:
-            place = sentence.direction, sentence.row - self.first_row
-            self.sentences[place] = [*self.sentences.get(place, [])[-1:], sentence]
-            self.row_epochs[place[1], place[0]] = sentence.epoch
+            direction, row = sentence.direction, sentence.row - self.first_row
+            self.sentences[direction, row] = [*self.sentences.get((direction, row), [])[-1:], sentence]
+            self.row_epochs[row, direction] = sentence.epoch
         has_ended = ~torch.from_numpy(window.mask[:, :, -1]).T
         self.row_epochs[has_ended] = self.settings.epochs
 
@@ -216,7 +218,7 @@ class Run:
         """
         if not is_finite(losses):
             self._raise_not_finite()
-        self.step, self.place = self.step + 1, batch.windows[-1].state
+        self.step, self.position = self.step + 1, batch.windows[-1].state
         self.epoch += batch.ends_epoch
         words = int(batch.words[0])
         self.words += words
@@ -231,17 +233,15 @@ class Run:
 
     def _raise_not_finite(self) -> NoReturn:
         """Name the lines that were read, of all processes, and the last checkpoint. Nothing is saved."""
-        sentences = [
-            sentence for place in self.learner.bad_rows() for sentence in self.sentences.get(place, [])
-        ]
-        places = sorted({(sentence.shard, sentence.line) for sentence in gather_object(sentences)})
-        lines = ", ".join(f"line {line + 1} of {self.source.place(shard)}" for shard, line in places[:5])
-        lines = f" (it was reading {lines}{' and others' if places[5:] else ''})" if places else ""
+        sentences = [sentence for row in self.learner.bad_rows() for sentence in self.sentences.get(row, [])]
+        numbers = sorted({(sentence.shard, sentence.line) for sentence in gather_object(sentences)})
+        lines = ", ".join(f"line {line + 1} of {self.source.place(shard)}" for shard, line in numbers[:5])
+        lines = f" (it was reading {lines}{' and others' if numbers[5:] else ''})" if numbers else ""
         saved = checkpoints(self.folder)
         last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
         raise ElmoError(
-            f"step {self.step + 1}: the loss or its gradient is not a finite number{lines}; {last}. Go on "
-            "from there with a lower --learning-rate, or look at these lines."
+            f"step {self.step + 1}: the loss or its gradient is not a finite number{lines}; {last}. Resume "
+            "from there with a lower --learning-rate, or check these lines."
         )
 
     # ---- checkpoints
@@ -253,15 +253,15 @@ class Run:
         h, c = (state.movedim(2, 0) for state in self.learner.states)
         own = {"epochs": self.row_epochs.to(h.device), "h": h, "c": c}
         rows = {name: self.accelerator.gather(tensor.contiguous()).cpu() for name, tensor in own.items()}
-        place = merge_states(gather_object([self.place]))
+        position = merge_states(gather_object([self.position]))
         self.processes.on_main_process(
             lambda: save_checkpoint(
-                self.folder, self.step, lambda folder: self._write(folder, rows, place), self.settings.keep
+                self.folder, self.step, lambda folder: self._write(folder, rows, position), self.settings.keep
             )
         )
         self.saved_at = self.step
 
-    def _write(self, folder: Path, rows: dict[str, Tensor], place: Any) -> None:
+    def _write(self, folder: Path, rows: dict[str, Tensor], position: Any) -> None:
         self._write_model(folder)
         (folder / TRAINING).mkdir()
         save_file(self.learner.optimizer.state_dict(), folder / OPTIMIZER)
@@ -272,7 +272,7 @@ class Run:
             "epoch": self.epoch,
             "judged_at": self.evaluated_at,
             "settings": asdict(self.settings),
-            "place": place,
+            "place": position,
         }
         (folder / PROGRESS).write_text(json.dumps(progress) + "\n", encoding="utf-8")
 
@@ -289,7 +289,7 @@ class Run:
         """Restore what `_write` wrote, except the model, which the run was made with."""
         progress = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))
         self.step, self.words, self.epoch = progress["step"], progress["words"], progress["epoch"]
-        self.evaluated_at, self.place = progress["judged_at"], progress["place"]
+        self.evaluated_at, self.position = progress["judged_at"], progress["place"]
         self.saved_at = self.step
         self.learner.optimizer.load_state_dict(load_file(checkpoint / OPTIMIZER))
         rows = load_file(checkpoint / ROWS)

@@ -249,7 +249,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ElmoError(f"there is no settings file {path}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ElmoError(f"{path} is no YAML: {' '.join(str(error).split())}.") from None
+        raise ElmoError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
         raise ElmoError(f"{path} must hold `name: value` lines.")
     values = {str(name).replace("-", "_"): value for name, value in content.items()}
@@ -276,11 +276,11 @@ def with_type(name: str, value: Any) -> Any:
 def check(settings: Settings) -> None:
     """Raise an ElmoError for the first wrong value, or wrong combination of values."""
     if not settings.data:
-        raise ElmoError("say by --data what text to read.")
+        raise ElmoError("there is no --data; name the text to read.")
     if not settings.output:
-        raise ElmoError("say by --output which folder the run is to have.")
+        raise ElmoError("there is no --output; name a folder for the run.")
     if settings.vocab is None and settings.start is None:
-        raise ElmoError("say by --vocab which words to predict; `elmo-hf vocab` makes such a file.")
+        raise ElmoError("there is no --vocab; name a vocabulary, which `elmo-hf vocab` makes.")
     for field in fields(Settings):
         check_type(field, getattr(settings, field.name))
     for field in fields(Settings):
@@ -305,7 +305,7 @@ def check_model(settings: Settings) -> None:
         return
     for field in fields(Settings):
         if field.name in MODEL and getattr(settings, field.name) != default_of(field):
-            raise ElmoError(f"{field.name} is that of the model of --start; leave it out.")
+            raise ElmoError(f"{field.name} is fixed by the model of --start; leave it out.")
 
 
 TYPES: dict[Any, tuple[Any, str]] = {

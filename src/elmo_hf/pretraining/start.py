@@ -41,8 +41,8 @@ def check_resumed(old: dict[str, object], new: dict[str, object]) -> None:
     for name in FIXED_ON_RESUME:
         if old.get(name) != new[name]:
             raise ElmoError(
-                f"the run was begun with {name} {old.get(name)!r}, and now it is {new[name]!r}; go on "
-                "with the same, or start another run from its checkpoint by --start."
+                f"the run was begun with {name} {old.get(name)!r}, and now it is {new[name]!r}; use "
+                "the same, or start another run from its checkpoint by --start."
             )
 
 
