@@ -1,5 +1,6 @@
 """A run that is killed or stopped several times ends with the weights of an undisturbed one, bit for bit."""
 
+import json
 import os
 import random
 import signal
@@ -10,11 +11,17 @@ import pytest
 from tests.helpers.launcher import read_lines, small_run, steps_of
 
 
+def last_step(output):
+    """The step of the last complete log entry, or 0; reads one entry, as it is called in a loop."""
+    log = output / "log.jsonl"
+    lines = log.read_bytes().rsplit(b"\n", 2) if log.exists() else []
+    return json.loads(lines[-2]).get("step", 0) if len(lines) > 1 else 0
+
+
 def kill_at(run, output, step):
     """Kill all processes of a run when it has logged `step`; return False if it ended before."""
     while not run.has_ended:
-        entries = read_lines(output / "log.jsonl")
-        if entries and entries[-1].get("step", 0) >= step:
+        if last_step(output) >= step:
             os.killpg(run.group, signal.SIGKILL)
             run.wait()
             return True
@@ -94,8 +101,7 @@ def test_killed_runs_end_as_undisturbed_ones(launcher, whole, tmp_path, processe
 
 def wait_for_step(run, output, step):
     while not run.has_ended:
-        entries = read_lines(output / "log.jsonl")
-        if entries and entries[-1].get("step", 0) >= step:
+        if last_step(output) >= step:
             return
         time.sleep(0.001)
     raise AssertionError(run.err)

@@ -51,28 +51,16 @@ class Settings:
     column: str | None = setting(None, "column to read; by default 'text' or 'tokens'")
     raw: bool = setting(False, "split text into words by the tokenizer's rules, not at whitespace")
     split_sentences: bool = setting(False, "split each line, a paragraph, into sentences")
-    shuffle_sentences: int = setting(
-        100_000, "size of the buffer in which sentences are shuffled; 0 keeps their order", "0 or more"
-    )
+    shuffle_sentences: int = setting(100_000, "sentences in the shuffle buffer; 0: no shuffling", "0 or more")
     shared_reading: bool = setting(False, "both directions read the same sentences at the same time")
-    workers: int = setting(
-        1, "worker processes that read and encode text, for each training process; 0: none", "0 or more"
-    )
-    vocab: str | None = setting(
-        None, "vocabulary file that `elmo-hf vocab` wrote; by default that of the model of start"
-    )
+    workers: int = setting(1, "text-reading processes for each training process; 0: none", "0 or more")
+    vocab: str | None = setting(None, "file of `elmo-hf vocab`; by default the vocabulary of the start model")
     # ---- the run
     output: str = setting("", "folder of the run: checkpoints, log, final model")
-    resume: str = setting(
-        "no", "no; auto: resume from the newest checkpoint, if there is one; or a checkpoint's folder"
-    )
+    resume: str = setting("no", "no; auto: from the newest checkpoint, if any; or a checkpoint's folder")
     start: str | None = setting(None, "trained model to start from: a folder or a name on the Hub")
-    seed: int = setting(
-        0, "seed of initial weights, dropout, samples and the order of sentences", "0 or more"
-    )
-    processes: int | None = setting(
-        None, "expected number of processes; the run refuses any other", "at least 1"
-    )
+    seed: int = setting(0, "seed of weights, dropout, samples and the order of sentences", "0 or more")
+    processes: int | None = setting(None, "refuse to run in another number of processes", "at least 1")
     # ---- the model (with start, that model's own)
     lstm_dim: int = setting(4096, "cell size of an LSTM, per direction")
     projection_dim: int = setting(512, "output size of an LSTM, per direction, and size of a word vector")
@@ -82,9 +70,7 @@ class Settings:
         [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512], [7, 1024]],
         "convolutions over characters: [[width, number of filters], ...]",
     )
-    char_activation: str = setting(
-        "relu", "activation of the convolutions: relu or tanh", choices=["relu", "tanh"]
-    )
+    char_activation: str = setting("relu", "relu or tanh, after the convolutions", choices=["relu", "tanh"])
     num_highway_layers: int = setting(2, "number of highway layers after the convolutions")
     max_characters_per_token: int = setting(50, "longest word in bytes, with two for its begin and end")
     token_encoder: str = setting(
@@ -94,14 +80,9 @@ class Settings:
     proj_clip: float | None = setting(3.0, "limit of the LSTMs' projected outputs; none: no limit")
     # ---- the recipe
     rows: int = setting(384, "batch size: rows of running text, over all processes", "at least 1")
-    window: int = setting(
-        20, "words per row and window (truncated backpropagation through time)", "at least 1"
-    )
+    window: int = setting(20, "words per row and window: the length of backpropagation", "at least 1")
     restart_rows: float = setting(
-        0.0,
-        "share of the rows whose LSTM states are reset to zero before each window",
-        "0 or more",
-        "at most 1",
+        0.0, "share of rows whose LSTM states are reset before each window", "0 or more", "at most 1"
     )
     samples: int = setting(8192, "negative samples of the softmax; 0: full softmax", "0 or more")
     epochs: int = setting(10, "passes over the text, in each direction", "at least 1")
@@ -110,27 +91,19 @@ class Settings:
     optimizer: str = setting("adagrad", "adagrad or adamw", choices=["adagrad", "adamw"])
     learning_rate: float = setting(0.2, "peak learning rate", "above 0")
     schedule: str = setting(
-        "constant",
-        "constant, or linear or cosine, in which the learning rate falls to zero at max_steps",
-        choices=SCHEDULES,
+        "constant", "constant; linear or cosine, which fall to zero at max_steps", choices=SCHEDULES
     )
     warmup_steps: int = setting(0, "updates in which the learning rate rises from zero", "0 or more")
     weight_decay: float = setting(0.0, "weight decay of adamw", "0 or more")
-    loss_scale: float = setting(
-        20.0, "factor of the loss whose gradient is taken; bilm-tf's is its window, 20", "above 0"
-    )
+    loss_scale: float = setting(20.0, "factor on the loss, for its gradient; 20 as in bilm-tf", "above 0")
     clip: float = setting(10.0, "largest norm of the gradient", "above 0")
     dropout: float = setting(0.1, "dropout at each layer's input and at the output", "0 or more", "below 1")
     precision: str = setting("no", "mixed precision: no (float32) or bf16", choices=["no", "bf16"])
     # ---- evaluating, saving, logging
     heldout: list[str] = setting([], "files of held-out text whose perplexity is logged")
-    evaluate_every: int = setting(
-        0, "updates between evaluations; 0: after each epoch and at the end", "0 or more"
-    )
+    evaluate_every: int = setting(0, "updates between evaluations; 0: each epoch and at the end", "0 or more")
     evaluation_states: str = setting(
-        "carried",
-        "LSTM states at the start of a held-out sentence: zero, or carried over",
-        choices=["zero", "carried"],
+        "carried", "LSTM states before a held-out sentence: zero or carried", choices=["zero", "carried"]
     )
     save_every: int = setting(1000, "updates between checkpoints", "at least 1")
     keep: int = setting(2, "number of checkpoints to keep", "at least 1")
