@@ -323,7 +323,8 @@ def plot(
 ) -> None:
     """Draw the course of a pretraining run: training loss, held-out perplexity, words a second."""
     with one_sentence("elmo-hf"):
-        from elmo_hf.pretraining.plot import draw, log_path, read_log
+        from elmo_hf.pretraining.log import log_path, read_log
+        from elmo_hf.pretraining.plot import draw
 
         path = log_path(run)
         output = output if output is not None else path.with_suffix(".png")

@@ -1,5 +1,5 @@
-"""Starts `training/pretrain.py` in one or several processes, as `accelerate launch` and `torchrun` do, in a
-fraction of a second: one process imports everything once, and each start is a fork of it.
+"""Start `training/pretrain.py` in one or several processes, as `accelerate launch` and `torchrun` do, in a
+fraction of a second: a server process imports everything once, and each run is a fork of it.
 
     with Launcher() as launcher:
         run = launcher.start(["--config", ...], processes=2)
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.helpers.paths import REPOSITORY, TRAINING
 
-PATIENCE = 900  # seconds; a slow machine is no failure, and what hangs must not do so for ever
+TIMEOUT = 900  # seconds; enough for a slow machine, and an end to a run that hangs
 
 
 class Run:
@@ -29,14 +29,14 @@ class Run:
 
     @property
     def group(self):
-        """The process group of all processes, and of the workers that read for them."""
+        """The process group of all processes and their workers."""
         return int(_wait_for(self.folder / "group"))
 
     @property
     def has_ended(self):
         return (self.folder / "codes").exists()
 
-    def wait(self, seconds=PATIENCE):
+    def wait(self, seconds=TIMEOUT):
         return json.loads(_wait_for(self.folder / "codes", seconds))
 
     @property
@@ -45,7 +45,7 @@ class Run:
 
     @property
     def err(self):
-        """What stays on the screen of all that was written: no progress bar."""
+        """The lines of stderr without those of the progress bar."""
         lines = (self.folder / "err").read_text(encoding="utf-8").replace("\r", "\n").split("\n")
         return "\n".join(line for line in lines if line.strip() and "words/s" not in line)
 
@@ -69,21 +69,26 @@ class Launcher:
 
     def __exit__(self, *_):
         self.process.stdin.close()
-        self.process.kill()  # a process that was forked since holds the other end open, too
+        self.process.kill()  # closing stdin is not enough: processes forked since hold its other end open
         self.process.wait()
 
     def start(self, arguments, processes=1, hook=""):
-        """hook: what is executed in each process before it begins, such as a fault."""
+        """Start a run. hook: code to execute in each process first, such as an injected fault; it sees the
+        module `pretrain` and the process's `rank`."""
         self.count += 1
         folder = self.folder / str(self.count)
         folder.mkdir()
-        command = {"folder": str(folder), "arguments": [str(one) for one in arguments], "hook": hook}
+        command = {
+            "folder": str(folder),
+            "arguments": [str(argument) for argument in arguments],
+            "hook": hook,
+        }
         self.process.stdin.write(json.dumps(command | {"processes": processes, "port": _free_port()}) + "\n")
         self.process.stdin.flush()
         return Run(folder)
 
 
-def _wait_for(path, seconds=PATIENCE):
+def _wait_for(path, seconds=TIMEOUT):
     end = time.monotonic() + seconds
     while not path.exists():
         if time.monotonic() > end:
@@ -99,9 +104,9 @@ def _write(path, text):
 
 
 def _free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
 
 
 # ---- a small run
@@ -111,7 +116,7 @@ SMOKE = TRAINING / "runs" / "smoke.txt"
 
 
 def write_corpus(folder, sizes=(150, 20, 60)):
-    """Files of uneven length; returns the pattern for them."""
+    """Write files of uneven length; return the pattern for them."""
     lines = SMOKE.read_text(encoding="utf-8").splitlines(keepends=True)
     for number, size in enumerate(sizes):
         start = sum(sizes[:number])
@@ -120,7 +125,7 @@ def write_corpus(folder, sizes=(150, 20, 60)):
 
 
 def small_run(folder, output="run", **changes):
-    """Arguments of a run with all that is random: sampled softmax, dropout, shuffling, workers."""
+    """Arguments of a small run with all that is random: sampled softmax, dropout, shuffling, workers."""
     if not (folder / "text-0.txt").exists():
         write_corpus(folder)
     settings = {
@@ -130,32 +135,32 @@ def small_run(folder, output="run", **changes):
         **{"num_highway_layers": 1, "num_hidden_layers": 1, "max_characters_per_token": 12},
         **{"rows": 6, "window": 5, "samples": 32, "epochs": 2, "save_every": 20, "log_every": 1},
     } | changes
-    given = [(f"--{name}", value) for name, value in settings.items() if value is not None]
-    return [one for name, value in given for one in ([name] if value is True else [name, value])]
+    options = [(f"--{name}", value) for name, value in settings.items() if value is not None]
+    return [word for name, value in options for word in ([name] if value is True else [name, value])]
 
 
 def read_lines(path):
-    """JSON lines; without the last, if it is being written."""
+    """Read JSON lines, without a last one that is still being written."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
 def steps_of(run):
-    """The steps that a run has logged, without what the clock says."""
+    """The step entries of a run's log, without times."""
     steps = [entry for entry in read_lines(run / "log.jsonl") if entry["kind"] == "step"]
     return [{k: v for k, v in entry.items() if k not in ("words_per_second", "waited")} for entry in steps]
 
 
 def memory_of_run(launcher, folder, at_steps, **changes):
-    """Megabytes of a run's processes, workers included, when it has made so many steps."""
+    """Megabytes of a run's processes, workers included, after each of `at_steps`."""
     run = launcher.start(small_run(folder, **changes))
-    found, log = [], folder / "run" / "log.jsonl"
-    while len(found) < len(at_steps) and not run.has_ended:
-        if log.exists() and log.read_bytes().count(b'"kind": "step"') >= at_steps[len(found)]:
-            found.append(_megabytes(run.group))
+    sizes, log = [], folder / "run" / "log.jsonl"
+    while len(sizes) < len(at_steps) and not run.has_ended:
+        if log.exists() and log.read_bytes().count(b'"kind": "step"') >= at_steps[len(sizes)]:
+            sizes.append(_megabytes(run.group))
         time.sleep(0.01)
     assert run.wait() == [0], run.err
-    return found
+    return sizes
 
 
 def _megabytes(group):
@@ -172,13 +177,13 @@ def _group_of(pid):
         return None
 
 
-# ---- in the process that everything is forked from
+# ---- the server process
 
 
 def serve():
     import datasets  # noqa: F401
 
-    from elmo_hf.pretraining import run as pretrain  # noqa: F401
+    import training.pretrain  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
@@ -221,9 +226,9 @@ def work(folder, command, rank, group):
             "WORLD_SIZE": size,
             "LOCAL_WORLD_SIZE": size,
         }
-    from elmo_hf.pretraining import run as pretrain
+    from training import pretrain
 
-    sys.argv = ["pretrain.py", *command["arguments"]]
+    sys.argv = ["training/pretrain.py", *command["arguments"]]
     code = 1
     try:
         exec(command["hook"], {"pretrain": pretrain, "rank": rank})

@@ -1,12 +1,12 @@
-"""training/checkpoints.py: whole or not at all, and which one is gone on from."""
+"""Checkpoints are written whole or not at all; which one a run resumes from."""
 
 import pytest
 
 from elmo_hf.files import whole_folder
 from elmo_hf.pretraining.checkpoints import (
     checkpoints,
-    fault_of,
     find_checkpoint,
+    find_damage,
     save_checkpoint,
 )
 
@@ -21,11 +21,11 @@ def names(run):
 
 
 def find(run, resume="auto"):
-    said = []
-    return find_checkpoint(run, resume, said.append), said
+    warnings = []
+    return find_checkpoint(run, resume, warnings.append), warnings
 
 
-def test_last_ones_are_kept(tmp_path):
+def test_the_last_checkpoints_are_kept(tmp_path):
     for step in (5, 10, 100, 20_000_000):
         save_checkpoint(tmp_path, step, fill, keep=2)
     assert names(tmp_path) == ["checkpoint-0000100", "checkpoint-20000000"]
@@ -33,7 +33,7 @@ def test_last_ones_are_kept(tmp_path):
     assert find(tmp_path) == (tmp_path / "checkpoint-20000000", [])
 
 
-def test_what_fails_leaves_nothing(tmp_path):
+def test_a_failed_write_leaves_nothing(tmp_path):
     save_checkpoint(tmp_path, 5, fill, keep=2)
 
     def fail(folder):
@@ -47,7 +47,7 @@ def test_what_fails_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="No space"), whole_folder(tmp_path / "checkpoint-0000005") as folder:
         fail(folder)
     assert names(tmp_path) == ["checkpoint-0000005"]
-    assert fault_of(tmp_path / "checkpoint-0000005") is None
+    assert find_damage(tmp_path / "checkpoint-0000005") is None
 
 
 def test_a_folder_is_replaced_whole(tmp_path):
@@ -60,7 +60,7 @@ def test_a_folder_is_replaced_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "fault"),
+    ("damage", "message"),
     [
         (lambda path: path.unlink(), "training/rows is missing"),
         (lambda path: path.write_text("weight", encoding="utf-8"), "has 6 bytes in place of 7"),
@@ -72,19 +72,19 @@ def test_a_folder_is_replaced_whole(tmp_path):
     ],
     ids=["missing", "shorter", "changed", "manifest"],
 )
-def test_damage_is_found(tmp_path, damage, fault):
+def test_a_damaged_checkpoint_is_skipped(tmp_path, damage, message):
     for step in (5, 6):
         save_checkpoint(tmp_path, step, fill, keep=2)
     damage(tmp_path / "checkpoint-0000006" / "training" / "rows")
-    found, (said,) = find(tmp_path)
-    assert found == tmp_path / "checkpoint-0000005"
-    assert fault in said
+    checkpoint, (warning,) = find(tmp_path)
+    assert checkpoint == tmp_path / "checkpoint-0000005"
+    assert message in warning
     damage(tmp_path / "checkpoint-0000005" / "training" / "rows")
     with pytest.raises(ValueError, match=r"every checkpoint in .* is damaged"):
         find(tmp_path)
 
 
-def test_a_run_has_one_end(tmp_path):
+def test_resuming_from_a_folder(tmp_path):
     for step in (5, 6):
         save_checkpoint(tmp_path, step, fill, keep=2)
     with pytest.raises(ValueError, match="checkpoint-0000006 is later than"):

@@ -1,4 +1,4 @@
-"""The optimizers of pretraining, held to loops in numpy and float64, and across two real processes."""
+"""The optimizers of pretraining against loops in numpy and float64, and across two real processes."""
 
 import textwrap
 from types import SimpleNamespace
@@ -8,16 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-
-@pytest.fixture(scope="module")
-def code():
-    from elmo_hf.pretraining import optimizers
-
-    return optimizers
+from elmo_hf.pretraining import optimizers
 
 
 def adagrad(weight, gradients, rate, accumulator=1.0):
-    """TensorFlow's: one gradient a step, None where there is none. -> weight, sums; numpy, float64"""
+    """TensorFlow's Adagrad in float64, a gradient or None for each step -> weight, sums"""
     weight, sums = weight.astype(np.float64), np.full(weight.shape, accumulator)
     for gradient in gradients:
         if gradient is not None:
@@ -27,7 +22,7 @@ def adagrad(weight, gradients, rate, accumulator=1.0):
 
 
 def adamw(weight, gradients, rates, betas=(0.9, 0.999), epsilon=1e-8, decay=0.0):
-    """Loshchilov and Hutter's, algorithm 2; a step without a gradient does not happen."""
+    """Algorithm 2 of Loshchilov and Hutter; a step without a gradient is skipped."""
     weight = weight.astype(np.float64)
     mean, square, t = np.zeros_like(weight), np.zeros_like(weight), 0
     for gradient, rate in zip(gradients, rates, strict=True):
@@ -40,19 +35,19 @@ def adamw(weight, gradients, rates, betas=(0.9, 0.999), epsilon=1e-8, decay=0.0)
     return weight
 
 
-def assert_close(found, expected, tolerance=1e-6):
+def assert_close(result, expected, tolerance=1e-6):
     expected = torch.as_tensor(expected, dtype=torch.float64)
-    torch.testing.assert_close(found.detach().double(), expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(result.detach().double(), expected, rtol=tolerance, atol=tolerance)
 
 
 SIZE, DIM, STEPS = 12, 3, 6
 
 
 class Scene:
-    """A small model, and the gradients of some steps: two dense parameters, and some rows of a softmax."""
+    """Two dense parameters and a softmax, with the gradients of some steps."""
 
-    def __init__(self, code, settings, seed=0, scale=1.0):
-        self.code, self.random = code, np.random.default_rng(seed)
+    def __init__(self, settings, seed=0, scale=1.0):
+        self.random = np.random.default_rng(seed)
         self.start = {
             name: self.random.normal(size=shape).astype(np.float32)
             for name, shape in {"lstm": (4, 5), "lstm.bias": (5,), "W": (SIZE, DIM), "b": (SIZE,)}.items()
@@ -61,19 +56,19 @@ class Scene:
         self.dense = {name: nn.Parameter(tensors[name]) for name in ("lstm", "lstm.bias")}
         self.weight, self.bias = nn.Parameter(tensors["W"]), nn.Parameter(tensors["b"])
         self.settings = settings
-        self.optimizer = code.make_optimizer(self.dense, self.weight, self.bias, settings)
+        self.optimizer = optimizers.make_optimizer(self.dense, self.weight, self.bias, settings)
         self.steps = [self.draw(scale) for _ in range(STEPS)]
 
     def draw(self, scale):
         ids = np.sort(self.random.permutation(SIZE)[:7])
         shapes = {"lstm": (4, 5), "lstm.bias": (5,), "W": (7, DIM), "b": (7,)}
-        found = {name: (scale * self.random.normal(size=s)).astype(np.float32) for name, s in shapes.items()}
-        return {**found, "ids": ids}
+        result = {name: (scale * self.random.normal(size=s)).astype(np.float32) for name, s in shapes.items()}
+        return {**result, "ids": ids}
 
     def step(self, gradients):
         for name, parameter in self.dense.items():
             parameter.grad = torch.from_numpy(gradients[name].copy())
-        rows = self.code.RowGradient(*(torch.from_numpy(gradients[k].copy()) for k in ("ids", "W", "b")))
+        rows = optimizers.RowGradient(*(torch.from_numpy(gradients[k].copy()) for k in ("ids", "W", "b")))
         norm = self.optimizer.step(rows)
         self.optimizer.zero_grad()
         return norm
@@ -83,10 +78,10 @@ class Scene:
             self.step(gradients)
 
     def row_gradients(self, name, row):
-        """What this row got at each step, or None."""
+        """The row's gradient at each step, or None."""
         for gradients in self.steps:
-            place = np.flatnonzero(gradients["ids"] == row)
-            yield gradients[name][place[0]] if len(place) else None
+            index = np.flatnonzero(gradients["ids"] == row)
+            yield gradients[name][index[0]] if len(index) else None
 
     def tensors(self):
         """Copies of everything that a step may change."""
@@ -95,17 +90,17 @@ class Scene:
 
 
 @pytest.fixture
-def scene(code):
+def scene():
     def make(seed=0, scale=1.0, **settings):
-        return Scene(code, code.OptimizerSettings(**{"clip": float("inf"), **settings}), seed, scale)
+        return Scene(optimizers.OptimizerSettings(**{"clip": float("inf"), **settings}), seed, scale)
 
     return make
 
 
-# ---- one step after another
+# ---- updates
 
 
-def test_adagrad_is_tensorflows(scene):
+def test_adagrad_equals_tensorflows(scene):
     it = scene()
     it.run()
     state = it.optimizer.state_dict()
@@ -114,13 +109,13 @@ def test_adagrad_is_tensorflows(scene):
         assert_close(parameter, weight)
         assert_close(state[f"dense.{name}.sum"], sums)
     for row in range(SIZE):
-        for name, table, kind in (("W", it.weight, "weight"), ("b", it.bias, "bias")):
+        for name, table, key in (("W", it.weight, "weight"), ("b", it.bias, "bias")):
             weight, sums = adagrad(np.asarray(it.start[name][row]), it.row_gradients(name, row), 0.2)
             assert_close(table[row], weight)
-            assert_close(state[f"softmax.{kind}.sum"][row], sums)
+            assert_close(state[f"softmax.{key}.sum"][row], sums)
 
 
-def test_adamw_is_the_papers(scene):
+def test_adamw_equals_the_papers(scene):
     it = scene(name="adamw", learning_rate=0.01, weight_decay=0.1, betas=(0.8, 0.95), epsilon=1e-4)
     it.run()
     rates = [0.01] * STEPS
@@ -136,26 +131,26 @@ def test_adamw_is_the_papers(scene):
 
 
 @pytest.mark.parametrize("name", ["adagrad", "adamw"])
-def test_all_rows_at_once_are_a_dense_parameter(code, name):
+def test_updating_all_rows_equals_a_dense_parameter(name):
     """The same table as rows of a softmax and as a dense parameter of PyTorch's optimizer."""
-    settings = code.OptimizerSettings(name=name, learning_rate=0.1)
+    settings = optimizers.OptimizerSettings(name=name, learning_rate=0.1)
     generator = torch.Generator().manual_seed(1)
     tables = [torch.randn(9, 4, generator=generator), torch.randn(9, generator=generator)]
     dense = {name: nn.Parameter(t.clone()) for name, t in zip(("weight", "bias"), tables, strict=True)}
-    rows = code.make_optimizer({"other": nn.Parameter(torch.zeros(1))}, *tables, settings)
-    whole = code.make_optimizer(dense, None, None, settings)
+    rows = optimizers.make_optimizer({"other": nn.Parameter(torch.zeros(1))}, *tables, settings)
+    whole = optimizers.make_optimizer(dense, None, None, settings)
     for _ in range(20):
         gradients = [torch.randn(table.shape, generator=generator) for table in tables]
         for parameter, gradient in zip(dense.values(), gradients, strict=True):
             parameter.grad = gradient.clone()
-        one, other = rows.step(code.RowGradient(torch.arange(9), *gradients)), whole.step()
-        torch.testing.assert_close(one, other)
+        norm = rows.step(optimizers.RowGradient(torch.arange(9), *gradients))
+        torch.testing.assert_close(norm, whole.step())
     torch.testing.assert_close(tables, [parameter.detach() for parameter in dense.values()])
 
 
 @pytest.mark.parametrize("name", ["adagrad", "adamw"])
 def test_other_rows_are_not_even_written(scene, name):
-    """NaN in all other rows and their state: it neither goes away nor spreads."""
+    """NaN in all other rows and their state is neither overwritten nor spread."""
     it = scene(name=name)
     touched = it.steps[0]["ids"]
     others = np.setdiff1d(np.arange(SIZE), touched)
@@ -170,7 +165,7 @@ def test_other_rows_are_not_even_written(scene, name):
         assert len(table) == SIZE
 
 
-# ---- the clip
+# ---- clipping
 
 
 def norm_of(gradients):
@@ -180,13 +175,13 @@ def norm_of(gradients):
 
 @pytest.mark.parametrize("name", ["adagrad", "adamw"])
 def test_dense_and_rows_are_clipped_together(scene, name):
-    """A step with too great gradients is the step with the gradients that are within the limit."""
+    """A step with large gradients equals the step with these gradients scaled to the limit."""
     clipped, ready = scene(scale=5.0, name=name, clip=10.0), scene(scale=5.0, name=name)
     for gradients in clipped.steps:
         norm = norm_of(gradients)
         assert norm > 10.0
-        found = clipped.step(gradients)
-        assert found.item() == pytest.approx(norm, rel=1e-6)
+        result = clipped.step(gradients)
+        assert result.item() == pytest.approx(norm, rel=1e-6)
         scaled = {
             k: v if k == "ids" else (v * (10.0 / norm)).astype(np.float32) for k, v in gradients.items()
         }
@@ -195,14 +190,14 @@ def test_dense_and_rows_are_clipped_together(scene, name):
         torch.testing.assert_close(clipped.tensors()[key], tensor, rtol=1e-5, atol=1e-6)
 
 
-def test_gradients_below_the_limit_stay_to_the_bit(code):
+def test_gradients_below_the_limit_are_unchanged():
     gradients = [torch.tensor([3.0, 4.0]), torch.tensor([[12.0]])]
-    assert code.clip_together(gradients, 13.5) == 13.0
+    assert optimizers.clip_together(gradients, 13.5) == 13.0
     assert [g.flatten().tolist() for g in gradients] == [[3.0, 4.0], [12.0]]
-    assert code.clip_together(gradients, 6.5) == 13.0
+    assert optimizers.clip_together(gradients, 6.5) == 13.0
     assert [g.flatten().tolist() for g in gradients] == [[1.5, 2.0], [6.0]]
     zero = [torch.zeros(2)]
-    assert code.clip_together(zero, 1.0) == 0
+    assert optimizers.clip_together(zero, 1.0) == 0
     assert zero[0].tolist() == [0, 0]
 
 
@@ -223,7 +218,7 @@ def test_a_norm_that_is_not_finite_changes_nothing(scene, name, bad, where):
     assert not it.tensors()["W"].equal(before["W"])
 
 
-# ---- schedules, and going on
+# ---- schedules, saving and loading
 
 
 @pytest.mark.parametrize(
@@ -244,16 +239,16 @@ def test_the_learning_rate_follows_the_schedule(scene, name, schedule, warmup, t
         rates.append(it.optimizer.learning_rate)
         it.step(gradients)
     assert rates == pytest.approx([0.4 * factor for factor in expected], abs=1e-12)
-    if name == "adamw":  # the rate that is told is the rate that is used
-        found = adamw(it.start["lstm"], [step["lstm"] for step in it.steps], rates)
-        assert_close(it.dense["lstm"], found, 1e-5)
+    if name == "adamw":  # the reported rate is the rate that is used
+        result = adamw(it.start["lstm"], [step["lstm"] for step in it.steps], rates)
+        assert_close(it.dense["lstm"], result, 1e-5)
         rows = adamw(it.start["W"][4], list(it.row_gradients("W", 4)), rates)
         assert_close(it.weight[4], rows, 1e-5)
 
 
 @pytest.mark.parametrize("name", ["adagrad", "adamw"])
 @pytest.mark.parametrize("steps", [0, 3])
-def test_going_on_from_a_file_is_going_on(scene, tmp_path, name, steps):
+def test_a_loaded_state_continues_the_run(scene, tmp_path, name, steps):
     from safetensors.torch import load_file, save_file
 
     settings = {"name": name, "schedule": "cosine", "total_steps": 8, "warmup_steps": 1, "clip": 2.0}
@@ -272,16 +267,16 @@ def test_going_on_from_a_file_is_going_on(scene, tmp_path, name, steps):
     assert all(tensor.equal(second.tensors()[key]) for key, tensor in whole.tensors().items())
 
 
-def test_names_of_the_state_stay(scene, code):
-    dense = {f"dense.{name}.{what}" for name in ("lstm", "lstm.bias") for what in ("step", "sum")}
+def test_names_of_the_state(scene):
+    dense = {f"dense.{name}.{key}" for name in ("lstm", "lstm.bias") for key in ("step", "sum")}
     assert scene().optimizer.state_dict().keys() == {
         *dense,
         *("softmax.weight.sum", "softmax.bias.sum", "steps"),
     }
-    moments = [f"softmax.{table}.{what}" for table in ("weight", "bias") for what in ("mean", "square")]
+    moments = [f"softmax.{table}.{key}" for table in ("weight", "bias") for key in ("mean", "square")]
     dense = [f"dense.lstm{bias}.{w}" for bias in ("", ".bias") for w in ("step", "exp_avg", "exp_avg_sq")]
-    found = scene(name="adamw").optimizer.state_dict().keys()
-    assert found == {*dense, *moments, "softmax.steps", "steps"}
+    result = scene(name="adamw").optimizer.state_dict().keys()
+    assert result == {*dense, *moments, "softmax.steps", "steps"}
 
 
 def test_a_state_that_does_not_fit_is_refused_before_anything_is_written(scene):
@@ -305,39 +300,39 @@ def test_a_state_that_does_not_fit_is_refused_before_anything_is_written(scene):
 
 def scattered(part, size):
     """As a dense gradient (size, dim + 1), the bias last."""
-    found = torch.zeros(size, part.weight.shape[1] + 1)
+    result = torch.zeros(size, part.weight.shape[1] + 1)
     for number, word in enumerate(part.ids.tolist()):
-        found[word, :-1] += part.weight[number]
-        found[word, -1] += part.bias[number]
-    return found
+        result[word, :-1] += part.weight[number]
+        result[word, -1] += part.bias[number]
+    return result
 
 
-def some_rows(code, generator, number, size, dim=3):
+def some_rows(generator, number, size, dim=3):
     ids = torch.randperm(size, generator=generator)[:number].sort().values
-    return code.RowGradient(
+    return optimizers.RowGradient(
         ids, torch.randn(number, dim, generator=generator), torch.randn(number, generator=generator)
     )
 
 
-def test_micro_batches_are_added_up(code):
+def test_micro_batches_are_added_up():
     generator = torch.Generator().manual_seed(2)
-    gathered, parts = code.RowGradients(), [some_rows(code, generator, n, 30) for n in (5, 12, 1, 20)]
+    gathered, parts = optimizers.RowGradients(), [some_rows(generator, n, 30) for n in (5, 12, 1, 20)]
     for part in parts:
         gathered.add(part)
     total = gathered.take()
     assert total.ids.tolist() == sorted(set(torch.cat([part.ids for part in parts]).tolist()))
     torch.testing.assert_close(scattered(total, 30), sum(scattered(part, 30) for part in parts))
     gathered.add(parts[0])
-    assert all(one.equal(other) for one, other in zip(gathered.take(), parts[0], strict=True))
+    assert all(tensor.equal(other) for tensor, other in zip(gathered.take(), parts[0], strict=True))
     with pytest.raises(ValueError, match="no gradients of rows to take"):
         gathered.take()
     with pytest.raises(ValueError, match=r"\(m,\), but they are \(5,\), \(12, 3\), \(5,\)"):
         gathered.add(parts[0]._replace(weight=parts[1].weight))
 
 
-def test_one_process_has_nothing_to_gather(code):
-    rows = some_rows(code, torch.Generator().manual_seed(3), 4, 9)
-    assert code.gather_rows(rows, SimpleNamespace(num_processes=1)) is rows
+def test_one_process_has_nothing_to_gather():
+    rows = some_rows(torch.Generator().manual_seed(3), 4, 9)
+    assert optimizers.gather_rows(rows, SimpleNamespace(num_processes=1)) is rows
 
 
 CHILD = """
@@ -351,10 +346,10 @@ CHILD = """
     assert others == 2, others
     generator = torch.Generator().manual_seed(10 + rank)
     number = 9 if rank else 4
-    ids = 1 + torch.randperm(19, generator=generator)[:number].sort().values  # 0 is nobody's word
+    ids = 1 + torch.randperm(19, generator=generator)[:number].sort().values  # no process has row 0
     weight, bias = torch.randn(number, 3, generator=generator), torch.randn(number, generator=generator)
     mean = gather_rows(RowGradient(ids, weight, bias), accelerator)
-    gathered = [part.clone() for part in mean]  # a step scales the gradients that it gets
+    gathered = [part.clone() for part in mean]  # a step scales its gradients in place
     torch.manual_seed(0)
     table, table_bias, dense = torch.randn(20, 3), torch.randn(20), torch.nn.Parameter(torch.ones(2))
     optimizer = make_optimizer({"dense": dense}, table, table_bias, OptimizerSettings(clip=0.5))
@@ -362,12 +357,12 @@ CHILD = """
     norm = optimizer.step(mean)
     torch.save([[ids, weight, bias], gathered, table, table_bias, norm], f"{sys.argv[1]}/{rank}.pt")
     accelerator.end_training()
-    sys.exit()  # in place of the pretraining that would follow
+    sys.exit()  # the pretraining that would follow is not run
 """
 
 
-def test_two_processes_take_the_step_of_one(code, launcher, tmp_path):
-    """Each has rows of its own; both end with the weights that one process gets from the mean of both."""
+def test_two_processes_take_the_step_of_one(launcher, tmp_path):
+    """Each has its own rows; both end with the weights that one process gets from the mean gradient."""
     run = launcher.start([tmp_path], processes=2, hook=textwrap.dedent(CHILD))
     assert run.wait() == [0, 0], run.err
     (one, *first), (other, *second) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
@@ -376,10 +371,10 @@ def test_two_processes_take_the_step_of_one(code, launcher, tmp_path):
     for mine, theirs in zip(first[0], second[0], strict=True):
         assert mine.equal(theirs)
     mean, table, table_bias, norm = first
-    parts = [code.RowGradient(*one), code.RowGradient(*other)]
+    parts = [optimizers.RowGradient(*one), optimizers.RowGradient(*other)]
     expected = sum(scattered(part, 20) for part in parts) / 2
     assert mean[0].tolist() == sorted({*one[0].tolist(), *other[0].tolist()})
-    torch.testing.assert_close(scattered(code.RowGradient(*mean), 20), expected)
+    torch.testing.assert_close(scattered(optimizers.RowGradient(*mean), 20), expected)
     assert norm == pytest.approx((expected.square().sum() + 2).sqrt().item(), rel=1e-6)
     torch.manual_seed(0)
     start, gradient = torch.cat([torch.randn(20, 3), torch.randn(20)[:, None]], 1), expected * (0.5 / norm)
@@ -387,10 +382,10 @@ def test_two_processes_take_the_step_of_one(code, launcher, tmp_path):
     torch.testing.assert_close(torch.cat([table, table_bias[:, None]], 1), stepped)
 
 
-# ---- what is refused
+# ---- mistakes
 
 
-def test_settings_that_make_no_sense_are_told(code):
+def test_invalid_settings():
     wrong = {
         "name must be adagrad or adamw, not 'sgd'": {"name": "sgd"},
         "schedule must be one of constant, linear, cosine": {"schedule": "step"},
@@ -405,21 +400,23 @@ def test_settings_that_make_no_sense_are_told(code):
     }
     for message, settings in wrong.items():
         with pytest.raises(ValueError, match=message):
-            code.OptimizerSettings(**settings)
+            optimizers.OptimizerSettings(**settings)
 
 
-def test_what_an_optimizer_cannot_be_made_of_is_told(code, scene):
+def test_invalid_parameters(scene):
     weight, bias = nn.Parameter(torch.zeros(4, 2)), nn.Parameter(torch.zeros(4))
-    settings = code.OptimizerSettings()
+    settings = optimizers.OptimizerSettings()
     for dense, softmax, message in (
         ({}, (weight, bias), "no dense parameters"),
         ({"head": weight}, (weight, bias), "also among the dense parameters"),
         ({"head": weight}, (None, bias), "given together, or neither"),
     ):
         with pytest.raises(ValueError, match=message):
-            code.make_optimizer(dense, *softmax, settings)
+            optimizers.make_optimizer(dense, *softmax, settings)
     with pytest.raises(ValueError, match="needs the gradient of the softmax's rows"):
         scene().optimizer.step()
-    whole = code.make_optimizer({"head": weight}, None, None, settings)
+    whole = optimizers.make_optimizer({"head": weight}, None, None, settings)
     with pytest.raises(ValueError, match="takes none if it was made without"):
-        whole.step(code.RowGradient(torch.zeros(1, dtype=torch.long), torch.zeros(1, 2), torch.zeros(1)))
+        whole.step(
+            optimizers.RowGradient(torch.zeros(1, dtype=torch.long), torch.zeros(1, 2), torch.zeros(1))
+        )

@@ -1,4 +1,4 @@
-"""Perplexity against the float64 reference, sentence by sentence and word by word, from all three states."""
+"""Perplexity against the float64 reference, word by word, from all three kinds of states."""
 
 import gzip
 import json
@@ -26,7 +26,7 @@ from tests.helpers.reference import (
     write_hdf5,
 )
 
-# Special words that are not the first lines of the vocabulary would be taken for words if ids were guessed.
+# The special words are not the first lines, so that guessed ids would be wrong.
 VOCABULARY = ["the", "</S>", ".", "cat", "<UNK>", "sat", "on", "mat", "The", "Zürich", "<S>", "日本語"]
 TEXT = [
     "The cat sat on the mat .",
@@ -106,61 +106,61 @@ def expected(case: Case, states: str, rows: int = 1) -> tuple[float, float]:
     _, warm = case.reference.run([WARM[0].split()])
     _, warm = case.reference.run([WARM[1].split()], warm)
     start = warm if states == "warm" else zeros
-    found = []
+    means = []
     for direction in range(2):
         losses, ends = [], [0] * rows
         held = [tuple(state[:, direction, 0] for state in start)] * rows
         for words in SENTENCES:
-            row = ends.index(min(ends))  # the one that is through first reads on
+            row = ends.index(min(ends))  # the row that ends first
             ends[row] += len(words) + 1
             more, *after = losses_of(case, direction, words, *held[row])
             losses += more
             if states == "carried":
                 held[row] = after
-        found.append(sum(losses) / len(losses))
-    return found[0], found[1]
+        means.append(sum(losses) / len(losses))
+    return means[0], means[1]
 
 
 @pytest.mark.parametrize("states", STATES)
 @pytest.mark.parametrize("rows", [1, 3, 20])
 def test_losses_are_those_of_the_reference(case, states, rows, monkeypatch):
-    wanted = expected(case, states, rows)
+    wanted_losses = expected(case, states, rows)
     for steps, batch_words in ((1, 1), (4, 9), (50, 4096)):
         monkeypatch.setattr(module, "STEPS", steps)
-        found = case.perplexity(states=states, rows=rows, batch_words=batch_words)
-        assert (found.forward_loss, found.backward_loss) == pytest.approx(wanted, rel=1e-5)
-        assert found.tokens == sum(len(words) + 1 for words in SENTENCES)
-        assert found.sentences == len(SENTENCES)
+        result = case.perplexity(states=states, rows=rows, batch_words=batch_words)
+        assert (result.forward_loss, result.backward_loss) == pytest.approx(wanted_losses, rel=1e-5)
+        assert result.tokens == sum(len(words) + 1 for words in SENTENCES)
+        assert result.sentences == len(SENTENCES)
 
 
 def test_the_three_kinds_of_states_differ(base):
-    """Or the test above would not see one taken for another."""
+    """Otherwise the test above could not tell them apart."""
     figures = [expected(base, states) for states in STATES] + [expected(base, "carried", rows=3)]
     for direction in range(2):
         column = sorted(figure[direction] for figure in figures)
         assert min(np.diff(column)) > 1e-4
 
 
-def test_zero_states_are_what_the_model_itself_gives_whatever_its_config_says(base):
+def test_zero_states_equal_the_models_own_losses(base):
     model = ElmoForPreTraining.from_pretrained(base.folder)
     encoding = base.tokenizer(SENTENCES, is_split_into_words=True, padding=True, return_tensors="pt")
     labels = encoding["input_ids"].clone()
     labels[5, 0] = base.tokenizer.unk_token_id  # the word <PAD>, which as a label is padding
     encoding["labels"] = labels.where(encoding["attention_mask"].bool(), torch.tensor(-100))
     with torch.no_grad():
-        wanted = model(**encoding)
-    found = base.perplexity(SENTENCES)
-    assert found.forward_loss == pytest.approx(wanted.forward_loss.item(), rel=1e-5)
-    assert found.backward_loss == pytest.approx(wanted.backward_loss.item(), rel=1e-5)
+        expected_result = model(**encoding)
+    result = base.perplexity(SENTENCES)
+    assert result.forward_loss == pytest.approx(expected_result.forward_loss.item(), rel=1e-5)
+    assert result.backward_loss == pytest.approx(expected_result.backward_loss.item(), rel=1e-5)
     base.model.config.use_warm_state = True
     again, carried = base.perplexity(SENTENCES), base.perplexity(SENTENCES, states="carried", rows=1)
     base.model.config.use_warm_state = False
-    assert again == found
+    assert again == result
     assert carried.forward_loss == pytest.approx(expected(base, "carried")[0], rel=1e-5)
 
 
-def test_a_label_that_is_not_to_be_predicted_is_not_counted_either(base):
-    """-100, in the model's own mean losses."""
+def test_the_models_mean_losses_skip_ignored_labels(base):
+    """The label -100."""
     encoding = base.tokenizer([["the", "cat"]], is_split_into_words=True, return_tensors="pt")
     with torch.no_grad():
         output = base.model(**encoding, labels=torch.tensor([[0, -100]]))
@@ -171,34 +171,34 @@ def test_a_label_that_is_not_to_be_predicted_is_not_counted_either(base):
     assert output.backward_loss.item() == pytest.approx((the_back + begin) / 2, rel=1e-5)
 
 
-# ---- what is reported
+# ---- the result
 
 
-def test_the_figures_follow_from_the_losses(base):
-    found = base.perplexity()
-    forward, backward = math.exp(found.forward_loss), math.exp(found.backward_loss)
-    assert (found.forward, found.backward) == pytest.approx((forward, backward))
-    assert found.mean == pytest.approx(math.sqrt(forward * backward))
-    assert found.arithmetic_mean == pytest.approx((forward + backward) / 2)
-    assert found.states == "zero"
+def test_the_perplexities_follow_from_the_losses(base):
+    result = base.perplexity()
+    forward, backward = math.exp(result.forward_loss), math.exp(result.backward_loss)
+    assert (result.forward, result.backward) == pytest.approx((forward, backward))
+    assert result.mean == pytest.approx(math.sqrt(forward * backward))
+    assert result.arithmetic_mean == pytest.approx((forward + backward) / 2)
+    assert result.states == "zero"
     unknown = ["unheard-of", ",", ";", "end", "<PAD>", "<UNK>"]
-    assert found.unknown == pytest.approx(len(unknown) / sum(map(len, SENTENCES)))
-    assert json.loads(json.dumps(found.to_dict())) == {
-        "forward": found.forward,
-        "backward": found.backward,
-        "mean": found.mean,
-        "arithmetic_mean": found.arithmetic_mean,
-        "forward_loss": found.forward_loss,
-        "backward_loss": found.backward_loss,
-        "tokens": found.tokens,
+    assert result.unknown == pytest.approx(len(unknown) / sum(map(len, SENTENCES)))
+    assert json.loads(json.dumps(result.to_dict())) == {
+        "forward": result.forward,
+        "backward": result.backward,
+        "mean": result.mean,
+        "arithmetic_mean": result.arithmetic_mean,
+        "forward_loss": result.forward_loss,
+        "backward_loss": result.backward_loss,
+        "tokens": result.tokens,
         "sentences": 7,
-        "unknown": found.unknown,
+        "unknown": result.unknown,
         "states": "zero",
     }
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_dropout_is_off_and_the_mode_is_as_it_was(base, training):
+def test_dropout_is_off_and_the_mode_is_restored(base, training):
     torch.manual_seed(0)
     config = ElmoConfig(
         lstm_dim=6, projection_dim=4, vocab_size=12, dropout=0.5, char_filters=[[1, 4]],
@@ -222,10 +222,10 @@ def test_every_kind_of_text(base, tmp_path):
     plain.write_text("\n".join(TEXT) + "\n", encoding="utf-8")
     packed.write_bytes(gzip.compress(plain.read_bytes()))
     records.write_text("".join(json.dumps({"words": line.split()}) + "\n" for line in TEXT))
-    wanted = base.perplexity()
-    assert base.perplexity(plain) == base.perplexity(packed, progress=True) == wanted
-    assert base.perplexity(records, tokens_column="words") == wanted
-    assert base.perplexity(words for words in SENTENCES) == wanted
+    expected_result = base.perplexity()
+    assert base.perplexity(plain) == base.perplexity(packed, progress=True) == expected_result
+    assert base.perplexity(records, tokens_column="words") == expected_result
+    assert base.perplexity(words for words in SENTENCES) == expected_result
 
 
 def test_raw_text_is_split_by_the_tokenizer(base):
@@ -235,15 +235,15 @@ def test_raw_text_is_split_by_the_tokenizer(base):
 
 
 def test_a_paragraph_is_split_into_sentences(base):
-    found = base.perplexity(["The cat sat. Zürich was near.", "Why?"], raw=True, split_sentences=True)
+    result = base.perplexity(["The cat sat. Zürich was near.", "Why?"], raw=True, split_sentences=True)
     sentences = [["The", "cat", "sat", "."], ["Zürich", "was", "near", "."], ["Why", "?"]]
-    assert found == base.perplexity(sentences)
-    assert found.sentences == 3
+    assert result == base.perplexity(sentences)
+    assert result.sentences == 3
 
 
 @pytest.mark.parametrize("states", STATES)
 def test_text_is_read_as_a_stream(base, states, monkeypatch):
-    """No more of it is held than sentences are sorted at once."""
+    """No more sentences are held than are sorted at a time."""
     monkeypatch.setattr(module, "SORTED_AT_ONCE", 40)
     taken, ahead = [0], []
     read_windows = ElmoModel.read_windows
@@ -264,8 +264,8 @@ def test_text_is_read_as_a_stream(base, states, monkeypatch):
     assert max(np.diff(ahead)) < 30
 
 
-def test_like_lengths_share_a_batch(base, monkeypatch):
-    """Padding is less than of batches in the order of the text, and no batch is over its budget."""
+def test_sentences_of_similar_length_share_a_batch(base, monkeypatch):
+    """There is little padding, and no batch exceeds its budget."""
     shapes = []
     read_windows = ElmoModel.read_windows
 
@@ -281,12 +281,12 @@ def test_like_lengths_share_a_batch(base, monkeypatch):
     assert places < 1.1 * words
 
 
-# ---- the windows that the model reads
+# ---- read_windows
 
 
 @pytest.mark.parametrize("cut", [1, 4, 20])
-def test_windows_are_the_sentences_that_the_model_reads(case, cut):
-    """In one or two windows, with rows of different lengths, from any states: the same tops and states."""
+def test_windows_equal_whole_sentences(case, cut):
+    """In one or two windows, with rows of different lengths, from any states: the same outputs."""
     elmo = case.model.elmo
     name = "input_ids" if elmo.config.token_encoder == "words" else "char_ids"
     sentences = [[word for word in words if word != "<PAD>"] for words in SENTENCES]
@@ -298,20 +298,20 @@ def test_windows_are_the_sentences_that_the_model_reads(case, cut):
     mask = torch.stack([one["attention_mask"] for one in both]).bool()
     start = tuple(torch.randn_like(state) for state in elmo.zero_states(len(SENTENCES)))
     with torch.no_grad():
-        wanted = elmo(**encoding, states=start, output_states=True, keep_boundaries=True)
+        expected_result = elmo(**encoding, states=start, output_states=True, keep_boundaries=True)
         first, states = elmo.read_windows(ids[:, :, :cut], mask[:, :, :cut], start)
         second, states = elmo.read_windows(ids[:, :, cut:], mask[:, :, cut:], states)
     top = torch.cat([first, second], dim=2)
     assert not top[~mask].any()
     for row, line in enumerate(lines):
-        there = [0, *range(1, len(line) - 1), -1]  # begin and end stand at the rims
-        forward, backward = wanted.last_hidden_state[row, there].chunk(2, dim=-1)
+        columns = [0, *range(1, len(line) - 1), -1]  # the boundaries are the first and last column
+        forward, backward = expected_result.last_hidden_state[row, columns].chunk(2, dim=-1)
         torch.testing.assert_close(top[0, row, : len(line)], forward, rtol=0, atol=1e-5)
         torch.testing.assert_close(top[1, row, : len(line)], backward.flip(0), rtol=0, atol=1e-5)
-    torch.testing.assert_close(states, wanted.states, rtol=0, atol=1e-5)
+    torch.testing.assert_close(states, expected_result.states, rtol=0, atol=1e-5)
 
 
-def test_gradients_pass_from_window_to_window(base):
+def test_gradients_flow_from_window_to_window(base):
     elmo = ElmoModel.from_pretrained(base.folder, dropout=0.0).train()
     ids = torch.randint(1, 257, (2, 3, 6, 50))
 
@@ -392,7 +392,7 @@ def test_models_and_tokenizers_that_cannot_predict(base, tmp_path):
         load_language_model(str(tmp_path / "vectors"))
 
 
-def test_weights_that_are_no_numbers_have_no_perplexity(base):
+def test_weights_that_are_not_finite(base):
     model, tokenizer = load_language_model(str(base.folder))
     model.lm_head.bias.data[5] = torch.nan
     with pytest.raises(ValueError, match="the forward loss is nan"):
@@ -421,24 +421,24 @@ def test_the_command_prints_a_table(base, text_file, tmp_path):
             text_file, "--model", tmp_path / "warm", "--states", states, "--rows", 2, "--no-progress"
         )
         assert result.exit_code == 0, result.output
-        found = base.perplexity(states=states, rows=2)
+        figures = base.perplexity(states=states, rows=2)
         lines = [line.split() for line in result.stdout.splitlines()]
-        assert ["forward", f"{found.forward:.3f}", f"{found.forward_loss:.4f}"] in lines
-        assert ["backward", f"{found.backward:.3f}", f"{found.backward_loss:.4f}"] in lines
-        assert ["mean", f"{found.mean:.3f}", f"{math.log(found.mean):.4f}"] in lines
-        assert ["arithmetic", "mean", f"{found.arithmetic_mean:.3f}"] in lines
-        assert f"7 sentences, {found.tokens} tokens in each direction" in result.stdout
-        assert f"{found.unknown:.2%} of the words are <UNK>" in result.stdout
+        assert ["forward", f"{figures.forward:.3f}", f"{figures.forward_loss:.4f}"] in lines
+        assert ["backward", f"{figures.backward:.3f}", f"{figures.backward_loss:.4f}"] in lines
+        assert ["mean", f"{figures.mean:.3f}", f"{math.log(figures.mean):.4f}"] in lines
+        assert ["arithmetic", "mean", f"{figures.arithmetic_mean:.3f}"] in lines
+        assert f"7 sentences, {figures.tokens} tokens in each direction" in result.stdout
+        assert f"{figures.unknown:.2%} of the words are <UNK>" in result.stdout
         assert f"{states} states" in result.stdout
 
 
 def test_the_command_prints_json(base, text_file):
     result = run(text_file, "--model", base.folder, "--json", "--batch-words", 10)
     assert result.exit_code == 0, result.output
-    wanted = base.perplexity(batch_words=10).to_dict()
-    found = json.loads(result.stdout)
-    assert found.pop("states") == wanted.pop("states") == "zero"
-    assert found == pytest.approx(wanted, rel=1e-6)
+    expected_figures = base.perplexity(batch_words=10).to_dict()
+    figures = json.loads(result.stdout)
+    assert figures.pop("states") == expected_figures.pop("states") == "zero"
+    assert figures == pytest.approx(expected_figures, rel=1e-6)
     text_file.write_text("The cat sat.\nZürich.\n", encoding="utf-8")
     for option, tokens in (("--raw", 8), ("--no-progress", 6)):
         result = run(text_file, "--model", base.folder, "--json", option)

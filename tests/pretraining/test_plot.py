@@ -1,4 +1,4 @@
-"""The log of a run, whole or killed and resumed; its picture: what is drawn, and that it can be read."""
+"""The picture of a run's log: what is drawn, and that it can be read."""
 
 import json
 import struct
@@ -13,122 +13,14 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from elmo_hf.cli import app
-from elmo_hf.pretraining.plot import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    draw,
-    make_figure,
-    read_log,
-    running_mean,
-)
-
-
-def start(**settings):
-    return {"kind": "start", "time": 1.5, "settings": settings, "processes": 2, "words_per_epoch": None}
-
-
-def step(number, loss=5.0, speed=4000.0):
-    extra = {"epoch": 0.1, "forward_loss": loss, "backward_loss": loss, "norm": 1.0, "lr": 0.2, "waited": 0.0}
-    return {"kind": "step", "step": number, "loss": loss, "words": 2560 * number, **extra} | {
-        "words_per_second": speed
-    }
-
-
-def evaluation(number, mean=50.0):
-    extra = {"epoch": 0.1, "tokens": 1000, "unknown": 0.01}
-    figures = {"forward": 1.1 * mean, "backward": 0.9 * mean, "mean": mean}
-    return {"kind": "evaluation", "step": number} | figures | extra
-
-
-def whole_run(**settings):
-    numbers = range(10, 1010, 10)
-    log = [start(**settings)]
-    for number in numbers:
-        log.append(step(number, loss=4 + 5 * np.exp(-number / 200), speed=4000 + number))
-        if number % 200 == 0:
-            log.append(evaluation(number, mean=40 + 4000 * np.exp(-number / 100)))
-        if number == 500:
-            log.append({"kind": "resume", "step": number})
-    return [*log, {"kind": "end", "step": 1000}]
-
-
-def write(path, entries, end=""):
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries) + end, encoding="utf-8")
-    return path
+from elmo_hf.pretraining.log import read_log
+from elmo_hf.pretraining.plot import BLACK, BLUE, GREEN, GREY, ORANGE, draw, make_figure, running_mean
+from tests.helpers.run_logs import evaluation, start, step, whole_run, write
 
 
 @pytest.fixture
 def log_file(tmp_path):
     return tmp_path / "log.jsonl"
-
-
-# ---- the log
-
-
-def test_a_log_is_read_as_it_was_written(log_file):
-    entries = [*whole_run(name="Zürich"), {"kind": "note", "text": "passed over"}]
-    assert read_log(write(log_file, entries)) == entries
-    assert read_log(log_file.parent) == entries
-    assert read_log(str(log_file)) == entries
-
-
-@pytest.mark.parametrize("end", ['{"kind": "st', "{", '{"kind": "start", "settings": {}', "\x00\x00"])
-def test_an_unfinished_last_line_is_left_out(log_file, end):
-    entries = [start(), step(10)]
-    assert read_log(write(log_file, entries, end)) == entries
-
-
-def test_an_unfinished_last_letter_is_left_out(log_file):
-    write(log_file, [start(), step(10)])
-    log_file.write_bytes(log_file.read_bytes() + '{"kind": "Zü'.encode()[:-1])
-    assert read_log(log_file) == [start(), step(10)]
-
-
-def test_a_last_line_that_lacks_only_its_end_counts(log_file):
-    assert read_log(write(log_file, [start()], json.dumps(step(10)))) == [start(), step(10)]
-
-
-def test_steps_that_were_made_again_count_as_the_last_time(log_file):
-    resume = {"kind": "resume", "step": 20}
-    before = [start(), step(10), step(20), evaluation(20, 90.0), step(30, 1.0), evaluation(30, 80.0)]
-    after = [step(30, 2.0), step(40, 3.0)]
-    third = [{"kind": "resume", "step": 40}, evaluation(40, 70.0), step(50)]
-    kept = [*before[:4], resume, *after, *third]
-    assert read_log(write(log_file, [*before, resume, *after, *third])) == kept
-    # Killed again before the next checkpoint; and an evaluation that was made on both sides of the kill.
-    again = [*before, resume, step(30, 7.0), resume, evaluation(20, 91.0), *after]
-    assert read_log(write(log_file, again)) == [*before[:3], resume, evaluation(20, 91.0), *after]
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        ([json.dumps(step(1)), "{broken", json.dumps(step(2))], "line 2 is damaged: '{broken'"),
-        ([json.dumps(step(1)), ""], "line 2 is damaged: ''"),
-        (["[1, 2]"], "line 1 is damaged: '"),
-        (['{"step": 3}'], "line 1 has no kind, so this is not the log of a pretraining run"),
-        (['{"kind": "step", "step": 3}'], "line 1: loss of this step must be a number, but is None"),
-        (['{"kind": "resume", "step": "3"}'], "line 1: step of this resume must be a number, but is '3'"),
-        (['{"kind": "evaluation", "step": true}'], "step of this evaluation must be a number, but is True"),
-    ],
-)
-def test_a_damaged_log_is_refused_in_one_sentence(log_file, lines, message):
-    log_file.write_text("".join(line + "\n" for line in lines))
-    with pytest.raises(ValueError, match="log") as error:
-        read_log(log_file)
-    assert message in str(error.value)
-
-
-@pytest.mark.parametrize("content", ["", '{"kind": "sta'])
-def test_an_empty_log(log_file, content):
-    with pytest.raises(ValueError, match=r"there is no log .*log\.jsonl; name the folder"):
-        read_log(log_file.parent)
-    log_file.write_text(content)
-    with pytest.raises(ValueError, match=r"log\.jsonl is empty; the run has written nothing yet"):
-        read_log(log_file)
 
 
 # ---- what is drawn
@@ -162,7 +54,7 @@ def test_each_panel_shows_its_numbers():
     assert resumed == [500, 500, 500]
 
 
-def test_the_name_of_the_folder_stands_in():
+def test_the_title_without_a_name_in_the_settings():
     assert (
         make_figure([start(), step(20_000)], "folder").get_suptitle() == "folder: 20,000 steps, 51.2M words"
     )
@@ -175,8 +67,8 @@ def test_the_name_of_the_folder_stands_in():
 
 
 def test_the_running_mean_by_hand():
-    found = running_mean(np.array([1.0, 2.0, 3.0, np.nan, 5.0, 6.0, 7.0, 8.0]), 3)
-    np.testing.assert_allclose(found, [1, 2, 3, 3, 5, 5.5, 6.5, 7])  # as wide as a quarter of what there was
+    mean = running_mean(np.array([1.0, 2.0, 3.0, np.nan, 5.0, 6.0, 7.0, 8.0]), 3)
+    np.testing.assert_allclose(mean, [1, 2, 3, 3, 5, 5.5, 6.5, 7])  # at first over a quarter of the values
     assert np.isnan(running_mean(np.array([np.nan]), 5)).all()
 
 
@@ -203,7 +95,7 @@ LOGS = {
 
 
 @pytest.mark.parametrize("name", LOGS)
-def test_nothing_is_cut_and_nothing_covers_a_title(name):
+def test_nothing_is_cut_off_and_nothing_covers_a_title(name):
     figure = make_figure(LOGS[name], "folder")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -224,7 +116,7 @@ def test_nothing_is_cut_and_nothing_covers_a_title(name):
 
 
 @pytest.mark.parametrize("name", ["close figures", "large figures", "one evaluation", "whole"])
-def test_the_perplexities_have_plain_numbers_beside_them(name):
+def test_perplexity_ticks_are_plain_numbers(name):
     figure = make_figure(LOGS[name])
     FigureCanvasAgg(figure).draw()
     panel = figure.axes[1]
@@ -236,7 +128,7 @@ def test_the_perplexities_have_plain_numbers_beside_them(name):
     assert all(float(text.replace(",", "")) for text in shown)
 
 
-def test_the_picture_holds_all_colours(tmp_path):
+def test_the_picture_has_all_colours(tmp_path):
     path = tmp_path / "log.png"
     draw(iter(whole_run()), path)
     content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""training/pretrain.py as a user meets it: what it learns, what it says, and what it refuses."""
+"""training/pretrain.py as a user runs it: what it learns, logs and refuses."""
 
 import json
 import math
@@ -16,15 +16,9 @@ from typer.testing import CliRunner
 from elmo_hf import ElmoTokenizer
 from elmo_hf.cli import app
 from elmo_hf.loading import load_language_model
+from elmo_hf.pretraining import __main__ as package
 from elmo_hf.pretraining.settings import Settings, read_settings
-from tests.helpers.launcher import (
-    SMOKE,
-    memory_of_run,
-    read_lines,
-    small_run,
-    steps_of,
-    write_corpus,
-)
+from tests.helpers.launcher import SMOKE, memory_of_run, read_lines, small_run, steps_of, write_corpus
 from tests.helpers.paths import REPOSITORY, TRAINING
 
 VOCAB = TRAINING / "runs" / "smoke_vocab.txt"
@@ -41,8 +35,8 @@ def files(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def refused(launcher, tmp_path, count=1, hook="", **changes):
-    """The one sentence that a run ends with; it has written nothing."""
+def error_of(launcher, tmp_path, count=1, hook="", **changes):
+    """The one sentence with which a run refuses to start; it has written nothing."""
     arguments = small_run(tmp_path, **changes)
     before = files(tmp_path)
     run = launcher.start(arguments, count, hook)
@@ -58,16 +52,16 @@ def only_sentence(run):
     return lines[0].removeprefix("pretrain.py: ")
 
 
-# ---- what is refused
+# ---- mistakes
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"data": "/nowhere/*.txt"}, "there is no file /nowhere/*.txt"),
         ({"vocab": "/nowhere/vocab.txt"}, "there is no vocabulary /nowhere/vocab.txt"),
         ({"config": "/nowhere/run.yaml"}, "there is no settings file /nowhere/run.yaml"),
-        ({"start": "/nowhere/elmo", "vocab": None, "lstm_dim": None}, "projection_dim is that of the model"),
+        ({"start": "/nowhere/elmo", "vocab": None, "lstm_dim": None}, "projection_dim is fixed by the model"),
         ({"rows": 0}, "rows must be at least 1, but is 0"),
         ({"max_steps": -1}, "max_steps must be at least 1"),
         ({"dropout": 1.0}, "dropout must be below 1"),
@@ -78,17 +72,17 @@ def only_sentence(run):
         ({"rows": 2, "workers": 3}, "2 rows are too few"),
         ({"processes": 2}, "processes is 2, but 1 run"),
         ({"trackers": "notebook"}, "Unsupported logging capability: notebook"),
-        ({"resume": "/nowhere/checkpoint-1"}, "is no whole checkpoint"),
+        ({"resume": "/nowhere/checkpoint-1"}, "is not an intact checkpoint"),
         ({"heldout": "/nowhere/held.txt"}, "there is no file /nowhere/held.txt"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_bad_settings(launcher, tmp_path, changes, said):
-    assert said in refused(launcher, tmp_path, **changes)
+def test_bad_settings(launcher, tmp_path, changes, message):
+    assert message in error_of(launcher, tmp_path, **changes)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("lstm_dimm: 3", "there is no setting 'lstm_dimm'"),
         ("rows: many", "rows must be a whole number, but is 'many'"),
@@ -98,18 +92,18 @@ def test_bad_settings(launcher, tmp_path, changes, said):
         ("optimizer: sgd", "optimizer must be adagrad or adamw, but is 'sgd'"),
         ("char_filters: wide", "ElmoConfig: Field 'char_filters'"),
         ("- rows", "must hold `name: value` lines"),
-        ("rows: [", "is no YAML"),
+        ("rows: [", "is not valid YAML"),
     ],
 )
-def test_bad_yaml(launcher, tmp_path, text, said):
+def test_bad_yaml(launcher, tmp_path, text, message):
     (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
     name = text.split(":")[0].strip("- ")
     changes = {name: None} if name in ("rows", "window", "char_filters") else {}
-    assert said in refused(launcher, tmp_path, config=tmp_path / "run.yaml", **changes)
+    assert message in error_of(launcher, tmp_path, config=tmp_path / "run.yaml", **changes)
 
 
 @pytest.mark.parametrize(
-    ("text", "vocabulary", "said"),
+    ("text", "vocabulary", "message"),
     [
         ("", None, "is empty"),
         ("\n \n\n", None, "is empty"),
@@ -120,7 +114,7 @@ def test_bad_yaml(launcher, tmp_path, text, said):
     ],
     ids=["empty", "blank", "no <UNK>", "twice", "only unknown", "unsorted"],
 )
-def test_bad_texts(launcher, tmp_path, text, vocabulary, said):
+def test_bad_texts(launcher, tmp_path, text, vocabulary, message):
     (tmp_path / "text-0.txt").write_text(text, encoding="utf-8")
     vocab = VOCAB
     if vocabulary is not None:
@@ -129,18 +123,18 @@ def test_bad_texts(launcher, tmp_path, text, vocabulary, said):
             (tmp_path / "vocab.counts.tsv").write_text(vocabulary, encoding="utf-8")
             vocabulary = "".join(line.split("\t")[0] + "\n" for line in vocabulary.splitlines())
         vocab.write_text(vocabulary, encoding="utf-8")
-    assert said in refused(launcher, tmp_path, vocab=vocab)
+    assert message in error_of(launcher, tmp_path, vocab=vocab)
 
 
-def test_what_processes_refuse_is_said_once(launcher, tmp_path):
-    assert "7 rows cannot be shared evenly by 2" in refused(launcher, tmp_path, count=2, rows=7)
-    assert "there is no file" in refused(launcher, tmp_path, count=2, data="/nowhere/*.txt")
-    hook = "if rank:\n  pretrain.open_source = lambda *_: open('/nowhere/text')"
-    assert "/nowhere/text" in refused(launcher, tmp_path, count=2, hook=hook)
+def test_an_error_of_several_processes_is_printed_once(launcher, tmp_path):
+    assert "7 rows cannot be shared evenly by 2" in error_of(launcher, tmp_path, count=2, rows=7)
+    assert "there is no file" in error_of(launcher, tmp_path, count=2, data="/nowhere/*.txt")
+    hook = "if rank:\n  pretrain.open_text = lambda *_: open('/nowhere/text')"
+    assert "/nowhere/text" in error_of(launcher, tmp_path, count=2, hook=hook)
 
 
-def test_text_that_breaks_on_the_way(launcher, tmp_path):
-    """In a worker of one of two processes, after the first steps."""
+def test_an_error_in_the_text_after_the_first_steps(launcher, tmp_path):
+    """In a worker of one of two processes."""
     write_corpus(tmp_path, [1100])
     (tmp_path / "text-1.txt").write_bytes(b"Ann \xff sings .\n")
     run = launcher.start(small_run(tmp_path, seed=1, rows=30, save_every=20), 2)  # text-0.txt first
@@ -151,19 +145,19 @@ def test_text_that_breaks_on_the_way(launcher, tmp_path):
 
 def test_settings_of_a_resumed_run(launcher, tmp_path):
     end(launcher, small_run(tmp_path, max_steps=4))
-    assert "holds a run; --resume auto goes on with it" in refused(launcher, tmp_path, resume="no")
-    assert "was begun with lstm_dim 16, and now it is 24" in refused(launcher, tmp_path, lstm_dim=24)
-    assert "was begun with window 5" in refused(launcher, tmp_path, window=6)
+    assert "holds a run; --resume auto continues it" in error_of(launcher, tmp_path, resume="no")
+    assert "was begun with lstm_dim 16, and now it is 24" in error_of(launcher, tmp_path, lstm_dim=24)
+    assert "was begun with window 5" in error_of(launcher, tmp_path, window=6)
     (tmp_path / "vocab.txt").write_text("<S>\n</S>\n<UNK>\nthe\n", encoding="utf-8")
-    assert "has other words" in refused(launcher, tmp_path, vocab=tmp_path / "vocab.txt")
+    assert "has other words" in error_of(launcher, tmp_path, vocab=tmp_path / "vocab.txt")
     text = tmp_path / "text-0.txt"
     text.write_text("The text was changed .\n" * 150, encoding="utf-8")
-    end_of_run = launcher.start(small_run(tmp_path, max_steps=9))
-    assert end_of_run.wait() == [1]
-    assert "has changed since the training stopped" in only_sentence(end_of_run)
+    run = launcher.start(small_run(tmp_path, max_steps=9))
+    assert run.wait() == [1]
+    assert "has changed since the training stopped" in only_sentence(run)
 
 
-# ---- what goes wrong on the way
+# ---- failures during a run
 
 
 def damage(checkpoint):
@@ -174,7 +168,7 @@ def damage(checkpoint):
 
 
 def test_damaged_checkpoints(launcher, tmp_path):
-    """The one before a damaged one is used, and is not what --keep removes."""
+    """The run resumes from the checkpoint before a damaged one, which --keep does not remove."""
     end(launcher, small_run(tmp_path, max_steps=12, save_every=4, keep=2))
     output = tmp_path / "run"
     expected = (output / "checkpoint-0000012" / "model.safetensors").read_bytes()
@@ -183,7 +177,7 @@ def test_damaged_checkpoints(launcher, tmp_path):
         run = launcher.start(small_run(tmp_path, max_steps=max_steps, keep=1))
         assert run.wait() == [0]
         assert "checkpoint-0000012 is damaged (model.safetensors is not what was" in only_sentence(run)
-        assert run.out.startswith(f"Going on after step {last}.")
+        assert run.out.startswith(f"Resuming after step {last}.")
     assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-0000012"]
     assert (output / "checkpoint-0000012" / "model.safetensors").read_bytes() == expected
     assert [step["step"] for step in steps_of(output)] == list(range(1, 13))
@@ -203,16 +197,16 @@ def test_full_disk(launcher, tmp_path, processes):
     hook = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (15_000, 15_000))"
     run = launcher.start(arguments, processes, hook)
     assert run.wait() == [1] * processes
-    said = only_sentence(run)
-    assert "the checkpoint of step 15 could not be written" in said
-    assert "checkpoint-0000010 is as it was" in said
+    message = only_sentence(run)
+    assert "the checkpoint of step 15 could not be written" in message
+    assert "checkpoint-0000010 is as it was" in message
     assert {path.relative_to(output) for path in output.rglob("*")} == before
     end(launcher, arguments, processes)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_loss_that_is_no_number(launcher, tmp_path, processes):
-    """As a bit of memory may flip: one weight of one word becomes infinite in step 13."""
+def test_loss_that_is_not_finite(launcher, tmp_path, processes):
+    """A bias becomes NaN before step 13."""
     hook = """
 import torch
 from elmo_hf.pretraining import learner
@@ -226,10 +220,12 @@ learner.Learner.update = broken
 """
     run = launcher.start(small_run(tmp_path, save_every=5), processes, hook)
     assert run.wait() == [1] * processes
-    said = only_sentence(run)
-    assert said.startswith("step 13: the loss or its gradient is not a finite number (it was reading line ")
-    assert "text-0.txt" in said
-    assert said.count("checkpoint-0000010") == 1
+    message = only_sentence(run)
+    assert message.startswith(
+        "step 13: the loss or its gradient is not a finite number (it was reading line "
+    )
+    assert "text-0.txt" in message
+    assert message.count("checkpoint-0000010") == 1
     end(launcher, small_run(tmp_path, save_every=5, max_steps=20), processes)
     assert all(step["loss"] < 20 for step in steps_of(tmp_path / "run"))
 
@@ -242,7 +238,7 @@ def test_lines_of_ten_megabytes(launcher, tmp_path):
     end(launcher, small_run(tmp_path, max_steps=60, workers=2))
 
 
-# ---- what is learned and told
+# ---- learning, logging
 
 
 def perplexities(run):
@@ -250,12 +246,12 @@ def perplexities(run):
 
 
 def test_smoke_text_is_learned(launcher, tmp_path):
-    """130 words, of which a model that knows nothing is as unsure as 130."""
+    """The text has 130 words, so the perplexity of an untrained model is near 130."""
     sizes = {"rows": 8, "window": 10, "lstm_dim": 32, "projection_dim": 16}
     end(launcher, small_run(tmp_path, data=SMOKE, **sizes, samples=0, max_steps=400, save_every=1000))
-    found = perplexities(tmp_path / "run")
-    assert found[0] > 80
-    assert sum(found[-20:]) / 20 < 20
+    values = perplexities(tmp_path / "run")
+    assert values[0] > 80
+    assert sum(values[-20:]) / 20 < 20
 
 
 def test_smoke_run_is_the_same_every_time(launcher, tmp_path):
@@ -275,18 +271,18 @@ def test_toy_text_of_bilm_tf(launcher, tmp_path, shared_fixtures):
     assert sum(perplexities(tmp_path / "run")[-20:]) / 20 < 20
 
 
-def test_evaluation_is_what_the_command_finds(launcher, tmp_path):
+def test_evaluation_equals_the_perplexity_command(launcher, tmp_path):
     heldout = TRAINING / "runs" / "smoke_heldout.txt"
     for states in ("zero", "carried"):
         settings = {"heldout": heldout, "evaluation_states": states, "max_steps": 20, "precision": "bf16"}
         end(launcher, small_run(tmp_path, states, **settings))
         *_, logged, _ = read_lines(tmp_path / states / "log.jsonl")
         command = ["perplexity", str(heldout), "--model", str(tmp_path / states / "final"), "--json"]
-        found = CliRunner().invoke(app, [*command, "--states", states, "--no-progress"])
-        found = json.loads(found.stdout)
+        output = CliRunner().invoke(app, [*command, "--states", states, "--no-progress"]).stdout
+        expected = json.loads(output)
         assert logged["text"] == "smoke_heldout.txt"
-        assert logged["states"] == found.pop("states") == states
-        assert {name: logged[name] for name in found} == pytest.approx(found, rel=1e-6)
+        assert logged["states"] == expected.pop("states") == states
+        assert {name: logged[name] for name in expected} == pytest.approx(expected, rel=1e-6)
 
 
 BREAKS_AT_13 = """
@@ -299,25 +295,22 @@ learner.Learner.update = broken
 """
 
 
-def test_every_way_goes_on_as_if_undisturbed(launcher, tmp_path):
-    ways = {
+def test_a_resumed_run_equals_an_undisturbed_one(launcher, tmp_path):
+    """With other optimizers, precisions and models than the defaults."""
+    variants = {
         "adamw": {"optimizer": "adamw", "learning_rate": 0.01, "weight_decay": 0.1, "schedule": "cosine"},
         "bf16": {"precision": "bf16", "samples": 0, "accumulate": 3, "schedule": "linear", "warmup_steps": 5},
         "words": {"token_encoder": "words", "shared_reading": True, "optimizer": "adamw", "workers": 0},
     }
-    for name, way in ways.items():
-        way = {"max_steps": 24, "save_every": 24} | way
-        end(launcher, small_run(tmp_path, name, **way))
-        broken = small_run(tmp_path, f"{name}-broken", **way | {"save_every": 6})
+    for name, variant in variants.items():
+        variant = {"max_steps": 24, "save_every": 24} | variant
+        end(launcher, small_run(tmp_path, name, **variant))
+        broken = small_run(tmp_path, f"{name}-broken", **variant | {"save_every": 6})
         assert launcher.start(broken, hook=BREAKS_AT_13).wait() == [1]
         end(launcher, broken)
-        found, expected = (
-            tmp_path / run / "checkpoint-0000024" / "training" / "optimizer.safetensors"
-            for run in (f"{name}-broken", name)
-        )
-        assert found.read_bytes() == expected.read_bytes()
-        found, expected = (tmp_path / run / "final" / "model.safetensors" for run in (f"{name}-broken", name))
-        assert found.read_bytes() == expected.read_bytes()
+        for file in ("checkpoint-0000024/training/optimizer.safetensors", "final/model.safetensors"):
+            resumed, expected = ((tmp_path / run / file).read_bytes() for run in (f"{name}-broken", name))
+            assert resumed == expected
         steps = steps_of(tmp_path / name)
         assert steps[-1]["loss"] < steps[0]["loss"]
         assert steps_of(tmp_path / f"{name}-broken") == steps
@@ -332,7 +325,8 @@ def test_trackers_and_plot(launcher, tmp_path):
     arguments = [*small_run(tmp_path, max_steps=6, trackers="tensorboard"), "--heldout", *heldout]
     end(launcher, arguments)
     assert list((tmp_path / "run" / "elmo").glob("**/events.*"))
-    texts = [one["text"] for one in read_lines(tmp_path / "run" / "log.jsonl") if one["kind"] == "evaluation"]
+    log = read_lines(tmp_path / "run" / "log.jsonl")
+    texts = [entry["text"] for entry in log if entry["kind"] == "evaluation"]
     assert texts == ["smoke_heldout.txt", "text-1.txt"]
     assert CliRunner().invoke(app, ["plot", str(tmp_path / "run")]).exit_code == 0
     assert (tmp_path / "run" / "log.png").is_file()
@@ -340,11 +334,11 @@ def test_trackers_and_plot(launcher, tmp_path):
 
 def test_memory_does_not_grow(launcher, tmp_path):
     """Of the process and its worker."""
-    found = memory_of_run(launcher, tmp_path, [150, 300, 450], epochs=20, max_steps=470)
-    assert found[-1] - found[0] < 12.0  # a window more each step would be 30
+    sizes = memory_of_run(launcher, tmp_path, [150, 300, 450], epochs=20, max_steps=470)
+    assert sizes[-1] - sizes[0] < 12.0  # keeping a window of each step would add 30
 
 
-# ---- going on with other text
+# ---- starting from a trained model
 
 
 def test_new_text_with_new_words(launcher, tmp_path):
@@ -371,7 +365,7 @@ def test_new_text_with_new_words(launcher, tmp_path):
     for name, weight in before.elmo.state_dict().items():
         assert torch.equal(after.elmo.state_dict()[name], weight), name
 
-    before.elmo.save_pretrained(tmp_path / "vectors")  # such as AllenNLP's files: no softmax, no words
+    before.elmo.save_pretrained(tmp_path / "vectors")  # as AllenNLP's files: no softmax, no vocabulary
     ElmoTokenizer(max_characters_per_token=12).save_pretrained(tmp_path / "vectors")
     bare = same | {"start": tmp_path / "vectors"}
     run = launcher.start(small_run(tmp_path, "refused", vocab=None, **bare))
@@ -385,48 +379,85 @@ def test_new_text_with_new_words(launcher, tmp_path):
 
     same |= {"epochs": 2, "learning_rate": 0.2, "max_steps": None, "dropout": 0.3}
     end(launcher, small_run(tmp_path, "adapted", data=tmp_path / "text-1.txt", vocab=None, **same))
-    judged = [one for one in read_lines(tmp_path / "adapted" / "log.jsonl") if one["kind"] == "evaluation"]
-    assert [one["epoch"] for one in judged] == [0, 1, 2]
-    assert judged[0]["step"] == 0
+    log = read_lines(tmp_path / "adapted" / "log.jsonl")
+    evaluations = [entry for entry in log if entry["kind"] == "evaluation"]
+    assert [entry["epoch"] for entry in evaluations] == [0, 1, 2]
+    assert evaluations[0]["step"] == 0
     assert load_language_model(str(tmp_path / "adapted" / "final"))[0].config.dropout == 0.3
 
 
-# ---- as in the documents
+# ---- settings files and launching
 
 
 def test_settings_files():
-    """paper.yaml says everything, and nothing but what is there without it."""
+    """paper.yaml lists all settings with their defaults and help texts."""
     paper = read_settings(["--config", str(TRAINING / "runs" / "paper.yaml")])
     written = yaml.safe_load((TRAINING / "runs" / "paper.yaml").read_text(encoding="utf-8"))
-    assert list(written) == [one.name for one in fields(Settings)]
+    assert list(written) == [field.name for field in fields(Settings)]
     plain = Settings(data=paper.data, vocab=paper.vocab, output=paper.output)
     assert asdict(paper) == asdict(plain)
+    lines = (TRAINING / "runs" / "paper.yaml").read_text(encoding="utf-8").splitlines()
+    comments = {line.split(":")[0]: line.partition("  # ")[2] for line in lines if "  # " in line}
+    assert comments == {field.name: field.metadata["help"] for field in fields(Settings)}
 
 
-def test_flags_go_before_the_file(tmp_path):
+def test_options_override_the_file(tmp_path):
     (tmp_path / "run.yaml").write_text(
         "data: a.txt\nlearning-rate: 1e-3\nresume: no\nrows: 3\n", encoding="utf-8"
     )
     flags = ["--config", str(tmp_path / "run.yaml"), "--rows", "5", "--vocab", "v", "--output", "o"]
-    found = read_settings(flags)
-    assert (found.data, found.learning_rate, found.resume, found.rows) == (["a.txt"], 1e-3, "no", 5)
+    settings = read_settings(flags)
+    values = (settings.data, settings.learning_rate, settings.resume, settings.rows)
+    assert values == (["a.txt"], 1e-3, "no", 5)
 
 
-def test_accelerate_launch_twice(tmp_path):
-    """The settings file for a first look, in two processes; and then it is told to stop, in one."""
+def test_the_package_runs_the_recipe(launcher, tmp_path):
+    """`-m elmo_hf.pretraining` gives the weights of training/pretrain.py."""
+    end(launcher, small_run(tmp_path, "script", max_steps=4))
+    run_module = "runpy.run_module('elmo_hf.pretraining', run_name='__main__', alter_sys=True)"
+    end(
+        launcher,
+        small_run(tmp_path, "module", max_steps=4),
+        hook=f"import runpy\n{run_module}\nraise SystemExit",
+    )
+    script, module = (tmp_path / name / "final" / "model.safetensors" for name in ("script", "module"))
+    assert script.read_bytes() == module.read_bytes()
+
+
+def test_the_installed_recipe_is_run_first(tmp_path, monkeypatch, capsys):
+    (tmp_path / "recipes_of_the_wheel").mkdir()
+    (tmp_path / "recipes_of_the_wheel" / "pretrain.py").write_text(
+        "import sys\nprint(__name__, sys.argv[1:])"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["__main__.py", "--help"])
+    monkeypatch.setattr(package, "INSTALLED", "recipes_of_the_wheel")
+    package.main()
+    assert capsys.readouterr().out == "__main__ ['--help']\n"
+    monkeypatch.setattr(package, "INSTALLED", "no_such_package")
+    monkeypatch.setattr(package, "SOURCE", tmp_path / "pretrain.py")
+    with pytest.raises(SystemExit, match=r"the recipe pretrain\.py is not installed"):
+        package.main()
+
+
+def test_accelerate_launch(tmp_path):
+    """A run of the package in two processes, resumed by the script in one, which a signal stops."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    settings = [
-        "--config",
-        "training/runs/smoke_cpu.yaml",
-        "--output",
-        str(tmp_path / "run"),
-        "--max_steps",
-        "9",
-    ]
+    settings = ["--config", "training/runs/smoke_cpu.yaml", "--output", str(tmp_path / "run")]
     several = ["--multi_gpu", "--main_process_port", "0", "--num_processes", "2"]
     known = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     launch = [sys.executable, "-m", "accelerate.commands.launch", *known]
-    command = [*launch, *several, "training/pretrain.py", *settings, "--processes", "2"]
+    command = [
+        *launch,
+        *several,
+        "-m",
+        "elmo_hf.pretraining",
+        *settings,
+        "--max_steps",
+        "9",
+        "--processes",
+        "2",
+    ]
     run = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
     assert "words/s" in run.stderr
     assert "arning" not in run.stderr
@@ -453,4 +484,4 @@ def wait_until(condition, run=None):
             return
         assert run is None or run.poll() is None
         time.sleep(0.01)
-    raise AssertionError("it has waited for a minute")
+    raise AssertionError("a minute has passed")

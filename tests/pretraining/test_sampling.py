@@ -1,4 +1,4 @@
-"""The sampler and the losses, held to plain loops in float64 and to numbers that TensorFlow 2.21 gave."""
+"""The sampler and the losses against plain loops in float64 and results of TensorFlow 2.21."""
 
 import math
 
@@ -18,19 +18,19 @@ from elmo_hf.pretraining.sampling import (
     log_sum_exp,
     log_uniform_sample,
     sampled_loss,
-    wanted_rows,
+    select_rows,
 )
 
-# ---- drawing
+# ---- samples
 
 
 def one_by_one(number, vocab_size, generator):
-    """The sampler as TensorFlow's C++ says it: a set, and a draw at a time."""
-    found, tries = set(), 0
-    while len(found) < number:
-        found.add(int(math.exp(generator.random() * math.log(vocab_size + 1))) - 1)
-        tries += 1
-    return sorted(found), tries
+    """The sampler as in TensorFlow's C++: a set, and one draw at a time."""
+    ids, draws = set(), 0
+    while len(ids) < number:
+        ids.add(int(math.exp(generator.random() * math.log(vocab_size + 1))) - 1)
+        draws += 1
+    return sorted(ids), draws
 
 
 @pytest.mark.parametrize(
@@ -38,11 +38,11 @@ def one_by_one(number, vocab_size, generator):
 )
 def test_bulk_draws_are_the_draws_one_by_one(number, vocab_size):
     for seed in range(5):
-        ids, tries = log_uniform_sample(number, vocab_size, np.random.default_rng(seed))
-        expected, expected_tries = one_by_one(number, vocab_size, np.random.default_rng(seed))
+        ids, draws = log_uniform_sample(number, vocab_size, np.random.default_rng(seed))
+        expected, expected_draws = one_by_one(number, vocab_size, np.random.default_rng(seed))
         assert ids.tolist() == expected
         assert ids.dtype == np.int64
-        assert tries == expected_tries
+        assert draws == expected_draws
 
 
 def probabilities(vocab_size):
@@ -51,14 +51,14 @@ def probabilities(vocab_size):
 
 
 def chances_of_pairs(chances):
-    """How likely each pair is to be the first two different words."""
-    found = {}
+    """The probability of each pair to be the first two different words."""
+    results = {}
     for first, p in enumerate(chances):
         for second, q in enumerate(chances):
             if first != second:
                 pair = (min(first, second), max(first, second))
-                found[pair] = found.get(pair, 0) + p * q / (1 - p)
-    return found
+                results[pair] = results.get(pair, 0) + p * q / (1 - p)
+    return results
 
 
 def chi_square(counts, chances):
@@ -66,29 +66,29 @@ def chi_square(counts, chances):
     return sum((counts.get(pair, 0) - total * p) ** 2 / (total * p) for pair, p in chances.items())
 
 
-# 15 pairs of 6 words, so 14 degrees of freedom: beyond this once in a million.
-BEYOND = 54.7
+# 15 pairs of 6 words have 14 degrees of freedom; a larger statistic has a probability of 1e-6.
+CRITICAL_VALUE = 54.7
 
 
-def test_pairs_are_drawn_as_often_as_they_should():
+def test_frequencies_of_pairs():
     counts = {}
     for seed in range(10_000):
         ids, _ = log_uniform_sample(2, 6, np.random.default_rng([7, seed]))
         counts[tuple(ids.tolist())] = counts.get(tuple(ids.tolist()), 0) + 1
-    assert chi_square(counts, chances_of_pairs(probabilities(6))) < BEYOND
+    assert chi_square(counts, chances_of_pairs(probabilities(6))) < CRITICAL_VALUE
     uniform, one_off = np.full(6, 1 / 6), np.log(np.arange(3, 9) / np.arange(2, 8)) / np.log(4)
     for wrong in (uniform, one_off):
-        assert chi_square(counts, chances_of_pairs(wrong)) > BEYOND
+        assert chi_square(counts, chances_of_pairs(wrong)) > CRITICAL_VALUE
 
 
-def test_a_word_is_drawn_as_often_as_the_formula_expects():
-    """TensorFlow's formula takes the number of tries for given, so it is right to some percent only."""
+def test_frequencies_of_words_are_the_expected_counts():
+    """TensorFlow's formula ignores that the number of draws is random, so it is off by some percent."""
     vocab_size, drawn, expected = 500, np.zeros(500), np.zeros(500)
     for seed in range(2_000):
-        ids, tries = log_uniform_sample(60, vocab_size, np.random.default_rng([8, seed]))
+        ids, draws = log_uniform_sample(60, vocab_size, np.random.default_rng([8, seed]))
         drawn[ids] += 1
         expected += (
-            log_expected_count(torch.arange(vocab_size), torch.tensor(tries), vocab_size).exp().numpy()
+            log_expected_count(torch.arange(vocab_size), torch.tensor(draws), vocab_size).exp().numpy()
         )
     assert expected.sum() == pytest.approx(drawn.sum(), rel=0.01)
     for part in (slice(0, 5), slice(5, 30), slice(30, 150), slice(150, 500)):
@@ -100,14 +100,14 @@ def test_expected_counts_of_a_large_vocabulary():
     expected = [
         math.log(-math.expm1(16_100 * math.log1p(-math.log1p(1 / (k + 1)) / math.log(793_472)))) for k in ids
     ]
-    found = log_expected_count(torch.tensor(ids), torch.tensor(16_100), 793_471)
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12)
+    results = log_expected_count(torch.tensor(ids), torch.tensor(16_100), 793_471)
+    torch.testing.assert_close(results, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
-def test_a_seed_draws_the_same_words_again_and_another_seed_others():
+def test_the_seed_decides_the_words():
     samples = draw_samples(50, 1000, (1, 2, 3))
     assert samples.ids.shape == (2, 50)
-    assert samples.tries.shape == (2, 1)
+    assert samples.draws.shape == (2, 1)
     assert not samples.ids[0].equal(samples.ids[1])
     assert samples.ids.equal(draw_samples(50, 1000, (1, 2, 3)).ids)
     for other in ((0, 2, 3), (1, 3, 3), (1, 2, 4)):
@@ -115,7 +115,7 @@ def test_a_seed_draws_the_same_words_again_and_another_seed_others():
 
 
 @pytest.mark.parametrize("number", [0, 11])
-def test_more_words_than_there_are_cannot_be_drawn(number):
+def test_impossible_numbers_of_words(number):
     with pytest.raises(ValueError, match=f"{number} different words cannot be drawn from 10"):
         draw_samples(number, 10, (1,))
 
@@ -123,8 +123,8 @@ def test_more_words_than_there_are_cannot_be_drawn(number):
 # ---- the sampled loss
 
 
-def reference(hidden, weight, bias, targets, samples, tries):
-    """Losses, and the gradients of their sum, by loops over groups and places: numpy, float64."""
+def reference(hidden, weight, bias, targets, samples, draws):
+    """Losses, and the gradients of their sum, by loops over groups and positions, in float64."""
     chances = probabilities(len(weight))
     d_hidden, d_weight, d_bias = np.zeros_like(hidden), np.zeros_like(weight), np.zeros_like(bias)
     losses = np.zeros(targets.shape)
@@ -132,7 +132,7 @@ def reference(hidden, weight, bias, targets, samples, tries):
         true = targets[g, t]
         words = [true, *(k for k in samples[g] if k != true)]
         logits = weight[words] @ hidden[g, t] + bias[words]
-        logits = logits - np.log(1 - (1 - chances[words]) ** tries[g])
+        logits = logits - np.log(1 - (1 - chances[words]) ** draws[g])
         shares = np.exp(logits - logits.max())
         shares /= shares.sum()
         losses[g, t] = -np.log(shares[0])
@@ -143,65 +143,65 @@ def reference(hidden, weight, bias, targets, samples, tries):
     return losses, d_hidden, d_weight, d_bias
 
 
-def ours(hidden, weight, bias, targets, samples, upstream=None):
-    """The same from `sampled_loss`: the gradients of its rows, put where they belong in the whole table."""
-    wanted = wanted_rows(targets, samples)
+def run_sampled_loss(hidden, weight, bias, targets, samples, upstream=None):
+    """The same from `sampled_loss`, with the gradients of its rows scattered into the whole table."""
+    selected = select_rows(targets, samples)
     hidden = hidden.clone().requires_grad_()
-    rows, row_bias = weight[wanted.ids].requires_grad_(), bias[wanted.ids].requires_grad_()
-    losses = sampled_loss(hidden, rows, row_bias, wanted)
+    rows, row_bias = weight[selected.ids].requires_grad_(), bias[selected.ids].requires_grad_()
+    losses = sampled_loss(hidden, rows, row_bias, selected)
     losses.backward(torch.ones_like(losses) if upstream is None else upstream)
     d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
-    d_weight[wanted.ids], d_bias[wanted.ids] = rows.grad, row_bias.grad
+    d_weight[selected.ids], d_bias[selected.ids] = rows.grad, row_bias.grad
     return losses.detach(), hidden.grad, d_weight, d_bias
 
 
-def assert_same(found, expected, tolerance):
-    for ours_, theirs in zip(found, expected, strict=True):
-        theirs = torch.as_tensor(theirs, dtype=torch.float64)
-        torch.testing.assert_close(ours_.double(), theirs, rtol=tolerance, atol=tolerance)
+def assert_same(results, expected, tolerance):
+    for result, other in zip(results, expected, strict=True):
+        other = torch.as_tensor(other, dtype=torch.float64)
+        torch.testing.assert_close(result.double(), other, rtol=tolerance, atol=tolerance)
 
 
 @settings(deadline=None, max_examples=60)
 @given(
     groups=st.integers(1, 3),
-    places=st.integers(0, 7),
+    positions=st.integers(0, 7),
     dim=st.integers(1, 5),
     number=st.integers(1, 20),
     more=st.integers(0, 30),
     seed=st.integers(0, 2**16),
     dtype=st.sampled_from([torch.float64, torch.float32]),
-    at_once=st.sampled_from([1, 2**20]),
+    logits_at_once=st.sampled_from([1, 2**20]),
 )
-def test_the_sampled_loss_is_the_loops(groups, places, dim, number, more, seed, dtype, at_once):
+def test_the_sampled_loss_equals_the_loops(groups, positions, dim, number, more, seed, dtype, logits_at_once):
     vocab_size, generator = number + more, torch.Generator().manual_seed(seed)
-    hidden = torch.randn(groups, places, dim, generator=generator, dtype=dtype)
+    hidden = torch.randn(groups, positions, dim, generator=generator, dtype=dtype)
     weight = torch.randn(vocab_size, dim, generator=generator, dtype=dtype)
     bias = torch.randn(vocab_size, generator=generator, dtype=dtype)
-    targets = torch.randint(0, vocab_size, (groups, places), generator=generator)
+    targets = torch.randint(0, vocab_size, (groups, positions), generator=generator)
     samples = draw_samples(number, vocab_size, (seed,), groups)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "LOGITS_ON_CPU", at_once)
-        patch.setattr(sampling, "LEAST_COLUMNS", 3)
-        found = ours(hidden, weight, bias, targets, samples)
+        patch.setattr(sampling, "LOGITS_ON_CPU", logits_at_once)
+        patch.setattr(sampling, "MIN_COLUMNS", 3)
+        results = run_sampled_loss(hidden, weight, bias, targets, samples)
     arrays = [tensor.numpy().astype(np.float64) for tensor in (hidden, weight, bias)]
-    expected = reference(*arrays, targets.numpy(), samples.ids.numpy(), samples.tries[:, 0].numpy())
-    assert_same(found, expected, 2e-6 if dtype == torch.float64 else 1e-4)
-    assert found[0].dtype == dtype
+    expected = reference(*arrays, targets.numpy(), samples.ids.numpy(), samples.draws[:, 0].numpy())
+    assert_same(results, expected, 2e-6 if dtype == torch.float64 else 1e-4)
+    assert results[0].dtype == dtype
 
 
-def test_losses_have_gradients_each_of_its_own():
-    """Of a weighted sum, in which a gradient per place cannot be mistaken for another's."""
+def test_each_loss_has_its_own_gradient():
+    """The gradient of a weighted sum is the weighted sum of the gradients of each position's loss."""
     generator = torch.Generator().manual_seed(1)
     hidden, weight = torch.randn(2, 4, 3, generator=generator), torch.randn(9, 3, generator=generator)
     bias, upstream = torch.randn(9, generator=generator), torch.randn(2, 4, generator=generator)
     targets, samples = torch.tensor([[0, 8, 3, 3], [1, 0, 7, 2]]), draw_samples(5, 9, (4,))
-    whole = ours(hidden, weight, bias, targets, samples, upstream)
+    whole = run_sampled_loss(hidden, weight, bias, targets, samples, upstream)
     summed = [torch.zeros_like(part) for part in whole[1:]]
-    for place in np.ndindex(2, 4):
-        alone = torch.zeros(2, 4)
-        alone[place] = 1.0
-        parts = ours(hidden, weight, bias, targets, samples, alone)[1:]
-        summed = [total + upstream[place] * part for total, part in zip(summed, parts, strict=True)]
+    for position in np.ndindex(2, 4):
+        single = torch.zeros(2, 4)
+        single[position] = 1.0
+        parts = run_sampled_loss(hidden, weight, bias, targets, samples, single)[1:]
+        summed = [total + upstream[position] * part for total, part in zip(summed, parts, strict=True)]
     assert_same(whole[1:], summed, 1e-5)
 
 
@@ -211,12 +211,13 @@ def wave(function, *shape, start=0):
     )
 
 
-# Of tf.nn.sampled_softmax_loss with 12 words, 6 samples and the candidates of log_uniform_candidate_sampler,
-# unique=True, seed=1 and seed=3; hidden, weight, bias and labels are those of the test below. Words 0, 1 and
-# 3 are among the labels and the samples. The expected counts mean 8 and 12 tries.
+# Results of tf.nn.sampled_softmax_loss with 12 words, 6 samples and the candidates of
+# log_uniform_candidate_sampler, unique=True, seed=1 and seed=3; hidden, weight, bias and labels are those of
+# the test below. Words 0, 1 and 3 are among the labels and the samples. The expected counts follow from 8 and
+# 12 draws.
 TENSORFLOW = {
     "samples": [[0, 1, 2, 4, 5, 9], [0, 1, 3, 4, 5, 7]],
-    "tries": [8, 12],
+    "draws": [8, 12],
     "target_counts": [
         [0.9195642471313477, 0.5171895623207092, 0.22402048110961914, 0.5171895623207092, 0.7475531697273254],
         [0.97718745470047, 0.6645212769508362, 0.31644195318222046, 0.6645212769508362, 0.8731603622436523],
@@ -253,54 +254,54 @@ TENSORFLOW = {
 }
 
 
-def test_the_sampled_loss_is_tensorflows():
+def test_the_sampled_loss_equals_tensorflows():
     hidden, weight = wave(np.sin, 5, 3, start=1), wave(np.cos, 12, 3)
     bias, targets = wave(np.sin, 12, start=1) / 2, torch.tensor([0, 3, 11, 3, 1])
-    samples = Samples(torch.tensor(TENSORFLOW["samples"]), torch.tensor(TENSORFLOW["tries"])[:, None], 12)
+    samples = Samples(torch.tensor(TENSORFLOW["samples"]), torch.tensor(TENSORFLOW["draws"])[:, None], 12)
     both = hidden.expand(2, 5, 3), weight, bias, targets.expand(2, 5), samples
-    counts = wanted_rows(targets.expand(2, 5), samples).target_correction.exp()
+    counts = select_rows(targets.expand(2, 5), samples).target_correction.exp()
     torch.testing.assert_close(counts, torch.tensor(TENSORFLOW["target_counts"]), rtol=2e-6, atol=0)
-    losses, d_hidden, d_weight, d_bias = ours(*both)
+    losses, d_hidden, d_weight, d_bias = run_sampled_loss(*both)
     assert_same([losses, d_hidden[:, 0]], [TENSORFLOW["losses"], TENSORFLOW["first_hidden_gradients"]], 2e-6)
     rows, biases = np.sum(TENSORFLOW["row_3_gradients"], axis=0), np.sum(TENSORFLOW["bias_gradients"], axis=0)
     assert_same([d_weight[3], d_bias], [rows, biases], 4e-6)
 
 
-def test_only_the_words_of_the_step_are_wanted():
+def test_only_the_words_of_the_step_are_selected():
     targets, samples = torch.tensor([[5, 5, 900_000], [2, 0, 5]]), draw_samples(4, 10**6, (1,))
-    wanted = wanted_rows(targets, samples)
-    assert wanted.ids.tolist() == sorted({*targets.flatten().tolist(), *samples.ids.flatten().tolist()})
-    assert wanted.ids[wanted.target_places].equal(targets)
-    assert wanted.ids[wanted.sample_places].equal(samples.ids)
-    assert all(part.device.type == "meta" for part in wanted.to("meta"))
+    selected = select_rows(targets, samples)
+    assert selected.ids.tolist() == sorted({*targets.flatten().tolist(), *samples.ids.flatten().tolist()})
+    assert selected.ids[selected.target_index].equal(targets)
+    assert selected.ids[selected.sample_index].equal(samples.ids)
+    assert all(part.device.type == "meta" for part in selected.to("meta"))
 
 
 @pytest.mark.parametrize("target", [-100, 10])
-def test_a_target_that_is_no_word_is_named(target):
+def test_targets_outside_the_vocabulary(target):
     with pytest.raises(ValueError, match=f"targets must be 0 to 9, but there are .*{target}"):
-        wanted_rows(torch.tensor([[5, target]]), draw_samples(3, 10, (1,), groups=1))
+        select_rows(torch.tensor([[5, target]]), draw_samples(3, 10, (1,), groups=1))
 
 
-def test_shapes_that_do_not_fit_are_told():
+def test_shapes_that_do_not_fit():
     samples = draw_samples(3, 10, (1,))
-    with pytest.raises(ValueError, match=r"targets must be \(2, places\).*they are \(3, 4\)"):
-        wanted_rows(torch.zeros(3, 4, dtype=torch.long), samples)
-    wanted = wanted_rows(torch.zeros(2, 4, dtype=torch.long), samples)
-    rows, bias = torch.zeros(len(wanted.ids), 5), torch.zeros(len(wanted.ids))
+    with pytest.raises(ValueError, match=r"targets must be \(2, positions\).*they are \(3, 4\)"):
+        select_rows(torch.zeros(3, 4, dtype=torch.long), samples)
+    selected = select_rows(torch.zeros(2, 4, dtype=torch.long), samples)
+    rows, bias = torch.zeros(len(selected.ids), 5), torch.zeros(len(selected.ids))
     for hidden, some in ((torch.zeros(2, 1, 5), rows), (torch.zeros(2, 4, 5), rows[:1])):
         with pytest.raises(ValueError, match="do not fit"):
-            sampled_loss(hidden, some, bias, wanted)
+            sampled_loss(hidden, some, bias, selected)
     with pytest.raises(ValueError, match=r"hidden \(2, 5\) does not fit targets \(3,\)"):
         full_loss(torch.zeros(2, 5), torch.zeros(9, 5), torch.zeros(9), torch.zeros(3, dtype=torch.long))
 
 
-# ---- the full loss, and what both stand on
+# ---- the full loss, and log_sum_exp
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_full_loss_is_the_cross_entropy(monkeypatch, dtype):
     monkeypatch.setattr(sampling, "LOGITS_ON_CPU", 1)
-    monkeypatch.setattr(sampling, "LEAST_COLUMNS", 4)
+    monkeypatch.setattr(sampling, "MIN_COLUMNS", 4)
     generator = torch.Generator().manual_seed(3)
     shapes = (2, 6, 3), (11, 3), (11,)
     leaves = [torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
@@ -308,14 +309,14 @@ def test_the_full_loss_is_the_cross_entropy(monkeypatch, dtype):
     hidden, weight, bias = leaves
     logits = hidden @ weight.T + bias
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-    found = full_loss(*leaves, targets)
+    results = full_loss(*leaves, targets)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-12
-    assert_same([found], [expected.view(2, 6)], tolerance)
-    gradients = torch.autograd.grad(found, leaves, upstream)
+    assert_same([results], [expected.view(2, 6)], tolerance)
+    gradients = torch.autograd.grad(results, leaves, upstream)
     assert_same(gradients, torch.autograd.grad(expected.view(2, 6), leaves, upstream), tolerance)
 
 
-def test_the_full_loss_is_the_models():
+def test_the_full_loss_equals_the_models():
     torch.manual_seed(0)
     small = {"lstm_dim": 5, "projection_dim": 4, "char_filters": [[1, 3]], "num_highway_layers": 1}
     model = ElmoForPreTraining(ElmoConfig(vocab_size=30, **small)).eval()
@@ -325,11 +326,11 @@ def test_the_full_loss_is_the_models():
         expected = model(char_ids=char_ids, labels=labels).forward_loss
         hidden = model.elmo(char_ids=char_ids, keep_boundaries=True).last_hidden_state[:, :-1, :4]
         targets = torch.cat([labels, torch.tensor([[model.config.eos_token_id]])], dim=1)
-        found = full_loss(hidden, model.lm_head.weight, model.lm_head.bias, targets)
-    torch.testing.assert_close(found.mean(), expected)
+        results = full_loss(hidden, model.lm_head.weight, model.lm_head.bias, targets)
+    torch.testing.assert_close(results.mean(), expected)
 
 
-def test_gradients_by_differences():
+def test_gradients_by_finite_differences():
     generator = torch.Generator().manual_seed(5)
     shapes = (2, 3, 2), (2, 5, 2), (2, 5)
     leaves = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
@@ -338,10 +339,10 @@ def test_gradients_by_differences():
 
 
 def test_large_logits_and_a_lone_sample_that_is_the_target():
-    """Nothing overflows, and where all samples are left out the loss and its gradients are zero."""
+    """Nothing overflows, and without any sample left the loss and its gradients are zero."""
     hidden, weight, bias = torch.full((1, 2, 1), 200.0), torch.tensor([[-1.0], [1.0]]), torch.zeros(2)
     samples = Samples(torch.tensor([[1]]), torch.tensor([[3]]), 2)
-    losses, *gradients = ours(hidden, weight, bias, torch.tensor([[1, 0]]), samples)
+    losses, *gradients = run_sampled_loss(hidden, weight, bias, torch.tensor([[1, 0]]), samples)
     assert losses[0, 0] == 0
     assert losses[0, 1] == pytest.approx(400, rel=0.01)
     assert all(gradient.isfinite().all() for gradient in gradients)
@@ -353,23 +354,23 @@ def test_under_autocast_logits_stay_float32():
     hidden, weight = torch.randn(2, 8, 64, generator=generator), torch.randn(50, 64, generator=generator)
     bias, targets = torch.randn(50, generator=generator), torch.randint(0, 50, (2, 8), generator=generator)
     samples = draw_samples(20, 50, (1,))
-    expected = ours(hidden, weight, bias, targets, samples)
+    expected = run_sampled_loss(hidden, weight, bias, targets, samples)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = ours(hidden, weight, bias, targets, samples)
+        results = run_sampled_loss(hidden, weight, bias, targets, samples)
         assert full_loss(hidden.bfloat16(), weight, bias, targets).dtype == torch.float32
-    for one, other in zip(found, expected, strict=True):
-        assert one.equal(other)
+    for result, reference_result in zip(results, expected, strict=True):
+        assert result.equal(reference_result)
 
 
-def test_no_logits_are_kept_for_the_way_back():
-    """What autograd saves is some rows and hidden states, whatever the number of logits."""
+def test_no_logits_are_saved_for_the_backward_pass():
+    """Autograd saves rows and hidden states, and no logits."""
     saved = []
     samples = draw_samples(400, 1000, (1,))
     targets = torch.zeros(2, 300, dtype=torch.long)
-    wanted = wanted_rows(targets, samples)
-    rows = torch.randn(len(wanted.ids), 4).requires_grad_()
-    bias = torch.zeros(len(wanted.ids)).requires_grad_()
+    selected = select_rows(targets, samples)
+    rows = torch.randn(len(selected.ids), 4).requires_grad_()
+    bias = torch.zeros(len(selected.ids)).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
-        sampled_loss(torch.randn(2, 300, 4), rows, bias, wanted)
+        sampled_loss(torch.randn(2, 300, 4), rows, bias, selected)
     assert saved
     assert max(saved) <= 2 * 400 * 4  # of 2 * 300 * 400 logits

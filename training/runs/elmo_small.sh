@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# elmo-small, from the text to the card, on a GPU if there is one. The same command again goes on where it stopped.
+# elmo-small, from the text to the model card, on a GPU if there is one. The same command resumes where it stopped.
 #
 #   bash training/runs/elmo_small.sh DATA       # DATA has lm_pretrain/train.*.txt.xz, lm_small/train.wiki.txt.xz, ...
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# elmo-tiny, from the text to the card. The same command again goes on where it stopped.
+# elmo-tiny, from the text to the model card. The same command resumes where it stopped.
 #
 #   bash training/runs/elmo_tiny.sh DATA        # DATA has lm_pretrain/train.books-*.txt.xz, valid.books.txt.xz, ...
 set -euo pipefail
@@ -16,7 +16,7 @@ accelerate launch --cpu training/pretrain.py --config training/runs/elmo_tiny.ya
     --data "${text[@]}" --vocab "$run/vocab.txt" --output "$run" \
     --heldout "$data"/lm_pretrain/valid.books.txt.xz "$data"/lm_pretrain/valid.wiki.txt.xz
 python -m elmo_hf.pretraining.publish "$run/final" "$model" --half
-# Why this shape and recipe: what others learn in equal time of the text of lm_small.sh, which makes its words.
+# Other shapes and recipes, trained for the same time on the text of lm_small.sh, with its vocabulary.
 small=runs/lm-small shapes=hub_cards/elmo-tiny/results/shapes.json
 [ -f "$small/heldout.txt" ] || bash training/runs/lm_small.sh "$data"
 [ -f "$shapes" ] || python -m benchmarks.speed.shapes --data "$data"/lm_small/train.wiki.txt.xz --raw --split-sentences \

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Everything that a model's card tells, measured: its run, perplexities, what it knows of words, other fields.
-# What has been measured already is not measured again; to do so, delete its file.
+# Measure all results of a model's card: its run, perplexities, probes, adaptation to other domains.
+# A result that exists is not measured again; delete its file to do so.
 #
-#   bash training/runs/judge.sh NAME RUN MODEL DATA [TEXT ...]     # TEXT: what a 5-gram to compare with learns from
+#   bash training/runs/judge.sh NAME RUN MODEL DATA [TEXT ...]     # TEXT: training text of the 5-gram baseline
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 name=${1:?the folder in hub_cards} run=${2:?the folder of the run} model=${3:?the folder of the model}
@@ -13,7 +13,7 @@ form=(--raw --split-sentences)
 heldout=("$data"/lm_pretrain/valid.books.txt.xz "$data"/lm_pretrain/valid.wiki.txt.xz)
 
 mkdir -p "$results"
-# The log is there as long as the run's folder; the results stay.
+# The run's folder may be gone by now; its results stay.
 [ ! -d "$run" ] || python -m elmo_hf.pretraining.summary "$run" -o "$results/run.json"
 [ ! -d "$run" ] || elmo-hf plot "$run" "$results/log.png"
 for text in "${heldout[@]}"; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A run on 3.6 million words of Wikipedia, once through, in about half an hour on two cores. Its log and picture
-# are in benchmarks/results/training/lm_small. The same command again goes on where it stopped.
+# One pass over 3.6 million words of Wikipedia, in about half an hour on two cores. Its log and picture are in
+# benchmarks/results/training/lm_small. The same command resumes where it stopped.
 #
 #   bash training/runs/lm_small.sh DATA        # DATA has lm_small/train.wiki.txt.xz, lm_pretrain/valid.wiki.txt.xz
 set -euo pipefail

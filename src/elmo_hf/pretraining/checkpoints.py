@@ -1,12 +1,13 @@
-"""Checkpoints of a run: written whole or not at all, and checked before they are believed.
+"""Checkpoints of a run: written whole or not at all, and verified before they are used.
 
     runs/my-elmo/checkpoint-0000200/
         config.json, model.safetensors, vocab.txt ...     what `from_pretrained` loads
-        training/optimizer.safetensors, rows.safetensors, progress.json
+        training/optimizer.safetensors                    the optimizer's state
+        training/rows.safetensors                         epoch and LSTM states of every row of the batch
+        training/progress.json                            counters, settings, the position in the text
         manifest.json                                     each file's size and checksum, written last
 
-A checkpoint is written under another name and renamed when it is complete, so that a kill at any moment, or a
-full disk, leaves the one before it as it was.
+A checkpoint gets its name when it is complete, so a kill or a full disk leaves the one before it intact.
 """
 
 import json
@@ -16,81 +17,97 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import MANIFEST, UNFINISHED, sha256, whole_folder, write_manifest
 from elmo_hf.pretraining.log import LOG
 
 PREFIX = "checkpoint-"
+TRAINING = "training"
+OPTIMIZER, ROWS = f"{TRAINING}/optimizer.safetensors", f"{TRAINING}/rows.safetensors"
+PROGRESS = f"{TRAINING}/progress.json"
 
 
 def save_checkpoint(run: Path, step: int, fill: Callable[[Path], None], keep: int) -> Path:
-    """Writes a checkpoint and removes the oldest beyond `keep`."""
+    """Write a checkpoint, and remove the oldest ones beyond `keep`.
+
+    Args:
+        run: the run's folder.
+        fill: writes the files into the folder that it is called with.
+
+    Raises:
+        OSError: it could not be written; earlier checkpoints are unchanged.
+    """
     folder = run / f"{PREFIX}{step:07d}"
     try:
         with whole_folder(folder) as unfinished:
             fill(unfinished)
             write_manifest(unfinished)
     except (OSError, SafetensorError) as error:
-        others = [path.name for path in checkpoints(run)]
-        left = f"{others[-1]} is as it was" if others else "there is no other"
-        reason = getattr(error, "strerror", None) or str(error)
+        names = [path.name for path in checkpoints(run)]
+        others = f"{names[-1]} is as it was" if names else "there is no other"
         raise OSError(
-            f"the checkpoint of step {step} could not be written to {run} ({reason}); {left}."
+            f"the checkpoint of step {step} could not be written to {run} ({reason_of(error)}); {others}."
         ) from error
-    # Later ones are damaged, and do not count.
-    so_far = [path for path in checkpoints(run) if number(path) <= step]
-    for old in [*so_far[:-keep], *run.glob(f"{UNFINISHED}*")]:
+    # Checkpoints of later steps are damaged, or the run would have resumed there; they do not count.
+    earlier = [path for path in checkpoints(run) if step_of(path) <= step]
+    for old in [*earlier[:-keep], *run.glob(f"{UNFINISHED}*")]:
         shutil.rmtree(old)
     return folder
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """Oldest first."""
-    found = [path for path in run.glob(f"{PREFIX}*") if path.is_dir() and number(path) >= 0]
-    return sorted(found, key=number)
+    """Return the folders of all checkpoints, by step."""
+    folders = [path for path in run.glob(f"{PREFIX}*") if path.is_dir() and step_of(path) >= 0]
+    return sorted(folders, key=step_of)
 
 
-def number(path: Path) -> int:
-    """The step, or -1 for what is no checkpoint."""
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name, or -1 for another name."""
     text = path.name.removeprefix(PREFIX)
     return int(text) if text.isdecimal() else -1
 
 
-def find_checkpoint(run: Path, resume: str, say: Callable[[str], None]) -> Path | None:
-    """The one to go on from: `resume` is "no", "auto" for the newest if there is any, or a folder."""
+def find_checkpoint(run: Path, resume: str, warn: Callable[[str], None]) -> Path | None:
+    """Return the checkpoint to resume from.
+
+    Args:
+        resume: "no", "auto" for the newest intact checkpoint, if there is any, or a checkpoint's folder.
+        warn: called with a sentence for each newer checkpoint that is damaged.
+
+    Raises:
+        ElmoError: the checkpoint is damaged, or the folder holds a run that this one would overwrite.
+    """
     if resume == "no":
         if checkpoints(run) or (run / LOG).exists():
-            raise ValueError(f"{run} holds a run; --resume auto goes on with it, or name another --output.")
+            raise ElmoError(f"{run} holds a run; --resume auto continues it, or name another --output.")
         return None
     if resume == "auto":
-        return latest_checkpoint(run, say)
+        return latest_checkpoint(run, warn)
     path = Path(resume)
-    fault = fault_of(path)
-    if fault is not None:
-        raise ValueError(f"{resume} is no whole checkpoint: {fault}.")
-    later = [other for other in checkpoints(run) if number(other) > number(path)]
+    damage = find_damage(path)
+    if damage is not None:
+        raise ElmoError(f"{resume} is not an intact checkpoint: {damage}.")
+    later = [other for other in checkpoints(run) if step_of(other) > step_of(path)]
     if later:
-        raise ValueError(
-            f"{later[-1]} is later than {resume}; move it away, or name another --output, so that the run "
-            "has one end."
-        )
+        raise ElmoError(f"{later[-1]} is later than {resume}; move it away, or name another --output.")
     return path
 
 
-def latest_checkpoint(run: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest that is whole; says so when it is not the newest one there."""
-    found = checkpoints(run)
-    for path in reversed(found):
-        fault = fault_of(path)
-        if fault is None:
+def latest_checkpoint(run: Path, warn: Callable[[str], None]) -> Path | None:
+    """Return the newest intact checkpoint, with a warning for each damaged one after it."""
+    folders = checkpoints(run)
+    for path in reversed(folders):
+        damage = find_damage(path)
+        if damage is None:
             return path
-        say(f"{path} is damaged ({fault}); going back to the checkpoint before it.")
-    if found:
-        raise ValueError(f"every checkpoint in {run} is damaged; move them away to start from the beginning.")
+        warn(f"{path} is damaged ({damage}); going back to the checkpoint before it.")
+    if folders:
+        raise ElmoError(f"every checkpoint in {run} is damaged; move them away to start from the beginning.")
     return None
 
 
-def fault_of(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+def find_damage(folder: Path) -> str | None:
+    """Compare a checkpoint with its manifest; return the first difference, or None if it is intact."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         files = {str(name): (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}

@@ -1,10 +1,10 @@
-"""One update: windows of text in, better weights out.
+"""One update: losses of some windows of text, gradients, an optimizer step.
 
     learner = Learner(model, settings, accelerator)
-    found = learner.update(windows, words, step=0)   # {"loss": ..., "forward_loss": ..., "norm": ...}
+    losses = learner.update(windows, words, step=0)   # {"loss": ..., "forward_loss": ..., "norm": ...}
 
-The loss is that of all processes together: the sum over what they predict, divided by the words of them all.
-The gradient is that of the sum divided by the places for words, which is the same until the text runs out.
+The logged loss is the mean over the words that all processes predict. The gradient is that of the summed loss
+divided by the size of the batch in words, which is the same mean until the text runs out.
 """
 
 import math
@@ -24,13 +24,12 @@ from elmo_hf.pretraining.optimizers import (
     gather_rows,
     make_optimizer,
 )
-from elmo_hf.pretraining.sampling import Wanted, draw_samples, full_loss, sampled_loss, wanted_rows
+from elmo_hf.pretraining.sampling import SelectedRows, draw_samples, full_loss, sampled_loss, select_rows
 from elmo_hf.pretraining.settings import Settings
 
 
 class Network(nn.Module):
-    """What is run for each window, and has gradients as a whole. The softmax over all words is part of it; a
-    sampled one is not, as only its few rows that a step wants have gradients."""
+    """The part of the model with dense gradients: all of it but a sampled softmax."""
 
     def __init__(self, model: ElmoForPreTraining, has_softmax: bool) -> None:
         super().__init__()
@@ -38,8 +37,15 @@ class Network(nn.Module):
         self.lm_head = model.lm_head if has_softmax else None
 
     def forward(self, ids: Tensor, mask: Tensor, targets: Tensor, states: States) -> tuple[Tensor, States]:
-        """ids (2, rows, steps, ...) -> each place's loss (2, rows, steps), or what the softmax reads
-        (2, rows, steps, dim) where it stands outside; and the next window's states"""
+        """
+        Args:
+            ids: (2, rows, steps) word ids, or (2, rows, steps, characters)
+            mask, targets: (2, rows, steps)
+
+        Returns:
+            the losses (2, rows, steps), or the hidden states (2, rows, steps, dim) if the softmax is sampled;
+            and the LSTM states after the window.
+        """
         hidden, states = self.elmo.read_windows(ids, mask, states)
         hidden = self.dropout(hidden)
         if self.lm_head is None:
@@ -48,7 +54,7 @@ class Network(nn.Module):
 
 
 class Learner:
-    """The model, its optimizer, and the LSTMs' states in the rows of this process."""
+    """The model, its optimizer, and the LSTM states of this process's rows."""
 
     def __init__(self, model: ElmoForPreTraining, settings: Settings, accelerator: Accelerator) -> None:
         self.model, self.settings, self.accelerator = model, settings, accelerator
@@ -59,8 +65,8 @@ class Learner:
         self.network = Network(model, has_softmax=not self.samples)
         self.optimizer, self.row_gradients = self._make_optimizer(), RowGradients()
         self.states = model.elmo.zero_states(settings.rows // accelerator.num_processes)
-        self.places = settings.rows * settings.window * settings.accumulate  # for the words of an update
-        self.row_losses: list[Tensor] = []  # (2, rows) of each window of the last update
+        self.batch_words = settings.rows * settings.window * settings.accumulate
+        self.row_losses: list[Tensor] = []  # (2, rows), of each window of the last update
 
     def _make_optimizer(self) -> PretrainingOptimizer:
         dense, head = dict(self.model.named_parameters()), self.model.lm_head
@@ -70,11 +76,18 @@ class Learner:
         return make_optimizer(dense, head.weight, head.bias, self.settings.optimizer_settings())
 
     def update(self, windows: list[Window], words: Tensor, step: int) -> dict[str, float]:
-        """Trains on the windows; words (2,) are what each direction predicts, over all processes.
+        """Make one optimizer step on the windows.
 
-        If "norm", that of the gradient, is not finite, nothing has been learnt.
+        Args:
+            windows: the windows of this process, in the order of the text.
+            words: (2,) the words that each direction predicts, over all processes.
+            step: number of updates before this one.
+
+        Returns:
+            "loss", "forward_loss", "backward_loss": means over the words; and "norm", that of the gradient
+            before clipping. If it is not finite, no weight has changed.
         """
-        # Chance follows from the seed and the step, so that a resumed run needs no memory of it.
+        # Random numbers depend on the seed and the step alone, so a checkpoint need not store their state.
         seed = (self.settings.seed, step, self.accelerator.process_index)
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
         losses, self.row_losses = torch.zeros(2, device=self.device), []
@@ -89,74 +102,78 @@ class Learner:
         return {"loss": loss, "forward_loss": forward, "backward_loss": backward, "norm": float(norm)}
 
     def _learn(self, window: Window, words: Tensor, seed: tuple[int, ...]) -> Tensor:
-        """Adds up gradients; returns this process's part of both mean losses (2,)."""
+        """Add the gradients of a window; return this process's share of both mean losses (2,)."""
         inputs = window.input_ids if window.char_ids is None else window.char_ids
         ids, mask, targets = (
-            torch.from_numpy(part).to(self.device) for part in (inputs, window.mask, window.targets)
+            torch.from_numpy(array).to(self.device) for array in (inputs, window.mask, window.targets)
         )
         self._restart_rows(seed)
         with self.accelerator.autocast():
-            found, (h, c) = self.network(ids.long(), mask, targets, self.states)
+            output, (h, c) = self.network(ids.long(), mask, targets, self.states)
         self.states = h.detach().to(self.states[0]), c.detach().to(self.states[1])
-        wanted, rows = None, None
+        selected, rows = None, None
         if self.samples:
-            wanted, rows = self._wanted_rows(torch.from_numpy(window.targets), seed)
-            found = sampled_loss(found.flatten(1, 2), *rows, wanted).view(targets.shape)
-        row_losses = (found * mask).sum(dim=2)
-        # A word always counts the same. The few that are left when the text runs out would otherwise drive
-        # steps as large as all the others', and spoil what was learnt. The gradient becomes the mean over the
-        # processes, and the places are those of all of them.
-        scale = self.settings.loss_scale * self.accelerator.num_processes / self.places
+            selected, rows = self._select_rows(torch.from_numpy(window.targets), seed)
+            output = sampled_loss(output.flatten(1, 2), *rows, selected).view(targets.shape)
+        row_losses = (output * mask).sum(dim=2)
+        # Every word has the same weight. Divided by their own number, the last few words of the text would
+        # make steps as large as those of full batches, and spoil the model. `batch_words` counts the words of
+        # all processes, and gradients become the mean over processes, hence their number as a factor.
+        scale = self.settings.loss_scale * self.accelerator.num_processes / self.batch_words
         self.accelerator.backward(0.5 * row_losses.sum() * scale)
-        if rows is not None and wanted is not None:
+        if rows is not None and selected is not None:
             weight, bias = (table.grad for table in rows)
             assert weight is not None
             assert bias is not None
-            self.row_gradients.add(RowGradient(wanted.ids, weight, bias))
+            self.row_gradients.add(RowGradient(selected.ids, weight, bias))
         self.row_losses.append(row_losses.detach())
         return row_losses.detach().sum(dim=1) / words.clamp(min=1)
 
     def _restart_rows(self, seed: tuple[int, ...]) -> None:
-        """Some rows' states start from zeros again, the same ones whatever the number of processes. Otherwise
-        the LSTMs never learn to start, and may predict nothing from zeros, which is where users start."""
+        """Reset the states of random rows to zero; which ones does not depend on the number of processes.
+
+        Without this the LSTMs never see zero states in training, and may predict badly from them, which is
+        where a user's sentences start.
+        """
         if not self.settings.restart_rows:
             return
-        chance, step, process, number = seed
-        draws = np.random.default_rng([chance, step, number, 1]).random(self.settings.rows)
+        base, step, process, number = seed
+        draws = np.random.default_rng([base, step, number, 1]).random(self.settings.rows)
         rows = self.states[0].shape[2]
-        goes_on = draws[process * rows : (process + 1) * rows] >= self.settings.restart_rows
-        keep = torch.from_numpy(goes_on).to(self.device)[:, None]
+        is_kept = draws[process * rows : (process + 1) * rows] >= self.settings.restart_rows
+        keep = torch.from_numpy(is_kept).to(self.device)[:, None]
         self.states = self.states[0] * keep, self.states[1] * keep
 
     def _share_gradients(self) -> None:
-        """Every process gets the mean. It is made in one piece, so that a resumed run adds up the same
-        numbers in the same order, which DistributedDataParallel does not promise."""
+        """Replace the dense gradients by their mean over the processes, reduced as one tensor: a resumed run
+        adds the same numbers in the same order, which DistributedDataParallel does not promise."""
         if self.accelerator.num_processes == 1:
             return
         gradients = []
         for weight in self.network.parameters():
             weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
             gradients.append(weight.grad)
-        together = torch.cat([gradient.flatten() for gradient in gradients])
-        together = self.accelerator.reduce(together, "mean")
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        flat = self.accelerator.reduce(flat, "mean")
         sizes = [gradient.numel() for gradient in gradients]
-        for gradient, mean in zip(gradients, together.split(sizes), strict=True):
+        for gradient, mean in zip(gradients, flat.split(sizes), strict=True):
             gradient.copy_(mean.view_as(gradient))
 
-    def _wanted_rows(self, targets: Tensor, seed: tuple[int, ...]) -> tuple[Wanted, tuple[Tensor, Tensor]]:
-        """The softmax's rows and biases of the targets (2, rows, steps), and of words drawn for each
-        direction, to be trained."""
+    def _select_rows(
+        self, targets: Tensor, seed: tuple[int, ...]
+    ) -> tuple[SelectedRows, tuple[Tensor, Tensor]]:
+        """The softmax's weight and bias rows of the targets (2, rows, steps) and of random samples."""
         samples = draw_samples(self.samples, self.model.config.vocab_size, seed)
-        wanted = wanted_rows(targets.flatten(1), samples).to(self.device)
+        selected = select_rows(targets.flatten(1), samples).to(self.device)
         head = self.model.lm_head
-        weight, bias = (table.detach()[wanted.ids].requires_grad_() for table in (head.weight, head.bias))
-        return wanted, (weight, bias)
+        weight, bias = (table.detach()[selected.ids].requires_grad_() for table in (head.weight, head.bias))
+        return selected, (weight, bias)
 
     def bad_rows(self) -> list[tuple[int, int]]:
-        """The directions and rows of this process whose loss in the last update is no finite number."""
+        """(direction, row) of this process's rows whose loss in the last update is not finite."""
         bad = ~torch.stack(self.row_losses).isfinite().all(dim=0)
         return [(direction, row) for direction, row in bad.nonzero().tolist()]
 
 
-def is_finite(found: dict[str, float]) -> bool:
-    return all(math.isfinite(value) for value in found.values())
+def is_finite(losses: dict[str, float]) -> bool:
+    return all(math.isfinite(value) for value in losses.values())

@@ -1,6 +1,8 @@
-"""What a person watches: a bar with words/s, a log that `elmo-hf plot` draws, and accelerate's trackers.
+"""The log of a run: `log.jsonl`, a progress bar, and accelerate's trackers.
 
-`log.jsonl` has an object a line, known by its "kind": start, step, evaluation, resume, end.
+`log.jsonl` has one JSON object a line. Its "kind" is start, step, evaluation, resume or end; `NUMBERS` lists
+the keys that readers rely on. A killed run may leave an unfinished last line, and steps that it repeats after
+it has been resumed; `read_log` leaves both out.
 """
 
 import json
@@ -14,39 +16,61 @@ from typing import Any
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from elmo_hf.errors import ElmoError
+from elmo_hf.files import whole_file
+
 LOG = "log.jsonl"
+# The numbers that an entry of each kind must have. Other kinds and keys may be there, and are not checked.
+NUMBERS = {
+    "start": (),
+    "resume": ("step",),
+    "step": ("step", "loss", "words", "words_per_second"),
+    "evaluation": ("step", "forward", "backward", "mean"),
+}
+Entry = dict[str, Any]
 
 
-class Watch:
-    """Only the main process writes and shows anything."""
+# ---- writing
 
-    def __init__(self, accelerator: Accelerator, run: Path, trackers: list[str], words: int | None) -> None:
-        """words: those of the whole run, if they are known."""
+
+class RunLog:
+    """Writes the log and shows the progress bar, in the main process only.
+
+    Args:
+        run: the run's folder.
+        trackers: names of accelerate's trackers, such as "tensorboard".
+        total_words: words that the whole run will read, if known.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, run: Path, trackers: list[str], total_words: int | None
+    ) -> None:
         self.accelerator = accelerator
         self.is_main = accelerator.is_main_process
-        self.path, self.has_trackers, self.all_words = run / LOG, bool(trackers), words
+        self.path, self.has_trackers, self.total_words = run / LOG, bool(trackers), total_words
         self.bar: Any = None
-        self.since = Since()
+        self.interval = Interval()
 
-    def begin(self, step: int, words: int, settings: dict[str, Any]) -> None:
-        """After so many steps and words. What was logged beyond them did not happen."""
+    def open(self, step: int, words: int, settings: dict[str, Any]) -> None:
+        """Start to log after `step` steps and `words` words; entries of later steps are removed."""
         if self.is_main and self.path.exists():
             cut_log(self.path, step)
         if self.has_trackers:
             plain = {name: value for name, value in settings.items() if isinstance(value, int | float | str)}
             self.accelerator.init_trackers("elmo", config=plain)
         self.bar = tqdm(
-            total=self.all_words,
+            total=self.total_words,
             initial=words,
             unit=" words",
             unit_scale=True,
             disable=not self.is_main,
             dynamic_ncols=True,
-            mininterval=0.2 if sys.stderr.isatty() else 30,  # a file need not hold every move
+            mininterval=0.2 if sys.stderr.isatty() else 30,  # keeps a log file of stderr small
         )
-        self.since = Since()
+        self.interval = Interval()
 
-    def note(self, kind: str, **values: Any) -> None:
+    def write(self, kind: str, **values: Any) -> None:
+        """Append an entry, and pass the numbers of steps and evaluations to the trackers."""
         if not self.is_main:
             return
         with self.path.open("a", encoding="utf-8") as file:
@@ -56,22 +80,23 @@ class Watch:
             numbers = {f"{kind}/{text}{name}": value for name, value in values.items() if is_number(value)}
             self.accelerator.log(numbers, step=values["step"])
 
-    def step(self, losses: dict[str, float], words: int, waited: float) -> None:
-        """waited: seconds since the start that were spent in waiting for text."""
-        self.since.add(losses, words, waited)
-        with suppress(BrokenPipeError):  # nobody looks any more, which is no reason to end
+    def count_step(self, losses: dict[str, float], words: int, waited: float) -> None:
+        """Add a step to the interval. waited: seconds spent waiting for text, since the run's start."""
+        self.interval.add(losses, words, waited)
+        with suppress(BrokenPipeError):  # the reader of the bar has gone; the run goes on
             self.bar.update(words)
 
-    def log_step(self, **values: Any) -> None:
-        """The means since the last time."""
-        means = self.since.means()
-        self.note("step", **values, **means)
+    def write_step(self, **values: Any) -> None:
+        """Write a step entry with the means of the interval, and start the next interval."""
+        means = self.interval.means()
+        self.write("step", **values, **means)
         perplexity = math.exp(min(means["loss"], 50))
-        told = f"loss {means['loss']:.3f}, perplexity {perplexity:.1f}, waited {means['waited']:.1%}"
-        self.bar.set_postfix_str(told, refresh=False)
-        self.since = Since(self.since.waited)
+        summary = f"loss {means['loss']:.3f}, perplexity {perplexity:.1f}, waited {means['waited']:.1%}"
+        self.bar.set_postfix_str(summary, refresh=False)
+        self.interval = Interval(self.interval.waited)
 
-    def say(self, sentence: str) -> None:
+    def print(self, sentence: str) -> None:
+        """Print a line above the progress bar."""
         if self.is_main:
             with suppress(BrokenPipeError):
                 self.bar.write(sentence)
@@ -82,8 +107,8 @@ class Watch:
                 self.bar.close()
 
 
-class Since:
-    """What has been done since the last line of the log."""
+class Interval:
+    """Sums over the steps since the last step entry of the log."""
 
     def __init__(self, waited: float = 0.0) -> None:
         self.start, self.words, self.steps = time.perf_counter(), 0, 0
@@ -95,11 +120,12 @@ class Since:
         self.sums = {name: self.sums.get(name, 0.0) + value for name, value in losses.items()}
 
     def means(self) -> dict[str, float]:
+        """Mean losses, words per second, and the share of the time spent waiting for text."""
         seconds = time.perf_counter() - self.start
-        found = {name: value / self.steps for name, value in self.sums.items()}
-        found["words_per_second"] = round(self.words / seconds, 1)
-        found["waited"] = round((self.waited - self.waited_before) / seconds, 4)
-        return found
+        means = {name: value / self.steps for name, value in self.sums.items()}
+        means["words_per_second"] = round(self.words / seconds, 1)
+        means["waited"] = round((self.waited - self.waited_before) / seconds, 4)
+        return means
 
 
 def is_number(value: Any) -> bool:
@@ -107,12 +133,80 @@ def is_number(value: Any) -> bool:
 
 
 def cut_log(path: Path, step: int) -> None:
-    """Without the lines of later steps, the end, and a last line that a kill has cut off; all at step 0."""
+    """Remove the entries of later steps, the end entry and an unfinished last line; all entries at step 0."""
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
         entry = json.loads(line)
         if step and entry.get("step", 0) <= step and entry["kind"] != "end":
             kept.append(line + "\n")
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text("".join(kept), encoding="utf-8")
-    unfinished.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text("".join(kept), encoding="utf-8")
+
+
+# ---- reading
+
+
+def log_path(run: str | Path) -> Path:
+    """Return the log of a run's folder; a file is taken to be the log itself."""
+    path = Path(run)
+    return path / LOG if path.is_dir() else path
+
+
+def read_log(run: str | Path) -> list[Entry]:
+    """Read the entries of a run's log, without unfinished lines and repeated steps.
+
+    Args:
+        run: the run's folder, or its log.
+
+    Raises:
+        ElmoError: there is no log, it is empty, or a line of it is damaged.
+    """
+    path = log_path(run)
+    if not path.is_file():
+        raise ElmoError(f"there is no log {path}; name the folder of a pretraining run.")
+    lines = path.read_bytes().split(b"\n")
+    if _parse_object(lines[-1]) is None:  # empty, or cut off by a kill
+        lines.pop()
+    entries = [_parse_entry(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+    if not entries:
+        raise ElmoError(f"{path} is empty; the run has written nothing yet.")
+    return _without_repeated_steps(entries)
+
+
+def _parse_object(line: bytes) -> Entry | None:
+    try:
+        entry = json.loads(line.decode("utf-8"))
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _parse_entry(line: bytes, place: str) -> Entry:
+    entry = _parse_object(line)
+    if entry is None:
+        raise ElmoError(f"{place} is damaged: {line.decode('utf-8', 'replace')!r:.60}.")
+    kind = entry.get("kind")
+    if not isinstance(kind, str):
+        raise ElmoError(f"{place} has no kind, so this is not the log of a pretraining run.")
+    for name in NUMBERS.get(kind, ()):
+        if not is_number(entry.get(name)):
+            raise ElmoError(
+                f"{place}: {name} of this {kind} must be a number, but is {entry.get(name)!r:.40}."
+            )
+    return entry
+
+
+def _without_repeated_steps(entries: list[Entry]) -> list[Entry]:
+    """A resumed run repeats what it had logged beyond its last checkpoint; the later entry counts."""
+    kept: list[Entry] = []
+    for entry in entries:
+        if entry["kind"] == "resume":
+            kept = [old for old in kept if old.get("step", 0) <= entry["step"]]
+        kept.append(entry)
+    last = {_identity(entry, number): number for number, entry in enumerate(kept)}
+    return [entry for number, entry in enumerate(kept) if last[_identity(entry, number)] == number]
+
+
+def _identity(entry: Entry, number: int) -> tuple[Any, ...]:
+    """Two entries with one identity are the same event, logged twice."""
+    return (entry["kind"], entry["step"], entry.get("text")) if "step" in entry else (number,)

@@ -1,16 +1,16 @@
-"""How pretraining changes weights: Adagrad as the original ELMo had it, or AdamW, and the softmax row by row.
+"""Optimizers of pretraining: the original ELMo's Adagrad, or AdamW, with sparse updates of the softmax.
 
     dense = {name: p for name, p in model.named_parameters() if not name.startswith("lm_head.")}
     optimizer = make_optimizer(dense, model.lm_head.weight, model.lm_head.bias, OptimizerSettings())
-    gathered = RowGradients()
-    ...                                                  # for each of the micro-batches of a step:
+    row_gradients = RowGradients()
+    ...                                                  # for each micro-batch of a step:
     loss.backward()
-    gathered.add(RowGradient(wanted.ids, rows.grad, row_bias.grad))
-    ...                                                  # and then once:
-    norm = optimizer.step(gather_rows(gathered.take(), accelerator))
+    row_gradients.add(RowGradient(selected.ids, rows.grad, row_bias.grad))
+    ...                                                  # then once a step:
+    norm = optimizer.step(gather_rows(row_gradients.take(), accelerator))
 
-With the sampled loss a step changes some 20,000 of the softmax's 800,000 rows, so only these are read and
-written. With the full loss the softmax is among the dense parameters, `make_optimizer(all_parameters, None,
+With the sampled loss a step changes some 20,000 of the softmax's 800,000 rows, and only these are read and
+written. With the full loss the softmax is one of the dense parameters, `make_optimizer(all_parameters, None,
 None, settings)`, and `step()` takes no rows.
 """
 
@@ -24,50 +24,62 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import get_scheduler
 
+from elmo_hf.errors import ElmoError
+
 SCHEDULES = ("constant", "linear", "cosine")
 ONLY_FOR = {"accumulator": "adagrad", "betas": "adamw", "epsilon": "adamw", "weight_decay": "adamw"}
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """What is set is bilm-tf's, which takes the gradient of the loss times its 20 steps: do so, too."""
+    """Settings of the optimizer. The defaults are bilm-tf's, for the gradient of 20 times the loss.
 
-    name: str = "adagrad"  # or adamw
+    Args:
+        name: "adagrad" or "adamw".
+        learning_rate: the peak learning rate.
+        clip: largest norm of all gradients together; `math.inf` for no limit.
+        schedule: "constant", or "linear" or "cosine", which fall to zero at `total_steps`.
+        warmup_steps: steps in which the learning rate rises from zero.
+        accumulator: initial value of Adagrad's sums of squares.
+        betas, epsilon, weight_decay: AdamW's; biases do not decay.
+    """
+
+    name: str = "adagrad"
     learning_rate: float = 0.2
-    clip: float = 10.0  # of the norm of all gradients together; math.inf: never
-    schedule: str = "constant"  # linear and cosine fall to zero at total_steps
-    warmup_steps: int = 0  # in which the learning rate rises from zero
+    clip: float = 10.0
+    schedule: str = "constant"
+    warmup_steps: int = 0
     total_steps: int | None = None
-    accumulator: float = 1.0  # where Adagrad's sums of squares start
+    accumulator: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
-    weight_decay: float = 0.0  # never of a bias
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         if self.name not in ("adagrad", "adamw"):
-            raise ValueError(f"name must be adagrad or adamw, not {self.name!r}.")
+            raise ElmoError(f"name must be adagrad or adamw, not {self.name!r}.")
         if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}.")
+            raise ElmoError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}.")
         for name in ("learning_rate", "clip", "accumulator", "epsilon"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be more than 0, not {getattr(self, name)}.")
+                raise ElmoError(f"{name} must be more than 0, not {getattr(self, name)}.")
         for name in ("warmup_steps", "weight_decay"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, but it is {getattr(self, name)}.")
+                raise ElmoError(f"{name} must not be negative, but it is {getattr(self, name)}.")
         if not all(0 < beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must be between 0 and 1, not {self.betas}.")
+            raise ElmoError(f"betas must be between 0 and 1, not {self.betas}.")
         self._check_combinations()
 
     def _check_combinations(self) -> None:
         if self.schedule != "constant" and (self.total_steps or 0) <= self.warmup_steps:
-            raise ValueError(
+            raise ElmoError(
                 f"the {self.schedule} schedule needs more total_steps than the {self.warmup_steps} "
                 f"warmup_steps, but total_steps is {self.total_steps}."
             )
         for field in fields(self):
             owner = ONLY_FOR.get(field.name, self.name)
             if owner != self.name and getattr(self, field.name) != field.default:
-                raise ValueError(
+                raise ElmoError(
                     f"{field.name} is a setting of {owner}; {self.name} has none, so leave it out."
                 )
 
@@ -76,7 +88,7 @@ class OptimizerSettings:
 
 
 class RowGradient(NamedTuple):
-    """The gradient of some rows of the softmax; all others have none."""
+    """The gradient of some rows of the softmax; the gradient of all other rows is zero."""
 
     ids: Tensor  # (m,) ascending, all different
     weight: Tensor  # (m, dim)
@@ -84,56 +96,57 @@ class RowGradient(NamedTuple):
 
 
 class RowGradients:
-    """The sum over the micro-batches of a step."""
+    """The gradients of a step's micro-batches."""
 
     def __init__(self) -> None:
-        self.parts: list[RowGradient] = []
+        self.gradients: list[RowGradient] = []
 
-    def add(self, part: RowGradient) -> None:
-        if part.weight.shape[:1] != part.ids.shape or part.bias.shape != part.ids.shape:
-            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in part)
-            raise ValueError(f"ids, weight and bias must be (m,), (m, dim) and (m,), but they are {shapes}.")
-        self.parts.append(part)
+    def add(self, gradient: RowGradient) -> None:
+        size = gradient.ids.shape
+        if gradient.weight.shape[:1] != size or gradient.bias.shape != size:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in gradient)
+            raise ElmoError(f"ids, weight and bias must be (m,), (m, dim) and (m,), but they are {shapes}.")
+        self.gradients.append(gradient)
 
     def take(self) -> RowGradient:
-        """The sum, with every id once; after it there is nothing."""
-        if not self.parts:
-            raise ValueError("there are no gradients of rows to take; add those of each micro-batch first.")
-        parts, self.parts = self.parts, []
-        return sum_of(parts)
+        """Return the sum of all gradients, and forget them."""
+        if not self.gradients:
+            raise ElmoError("there are no gradients of rows to take; add those of each micro-batch first.")
+        gradients, self.gradients = self.gradients, []
+        return add_gradients(gradients)
 
 
-def sum_of(parts: Sequence[RowGradient]) -> RowGradient:
-    """Added part after part: as no id is twice in one, a GPU, too, gives the same sum every time."""
-    if len(parts) == 1:
-        return parts[0]
-    ids = torch.unique(torch.cat([part.ids for part in parts]))
-    weight = parts[0].weight.new_zeros(len(ids), parts[0].weight.shape[1])
-    bias = parts[0].bias.new_zeros(len(ids))
-    for part in parts:
-        places = torch.searchsorted(ids, part.ids)
-        weight.index_add_(0, places, part.weight)
-        bias.index_add_(0, places, part.bias)
+def add_gradients(gradients: Sequence[RowGradient]) -> RowGradient:
+    """Add them one after another. Each has every id once, so the sum is deterministic on a GPU, too."""
+    if len(gradients) == 1:
+        return gradients[0]
+    ids = torch.unique(torch.cat([gradient.ids for gradient in gradients]))
+    weight = gradients[0].weight.new_zeros(len(ids), gradients[0].weight.shape[1])
+    bias = gradients[0].bias.new_zeros(len(ids))
+    for gradient in gradients:
+        index = torch.searchsorted(ids, gradient.ids)
+        weight.index_add_(0, index, gradient.weight)
+        bias.index_add_(0, index, gradient.bias)
     return RowGradient(ids, weight, bias)
 
 
 def gather_rows(rows: RowGradient, accelerator: Accelerator) -> RowGradient:
-    """The mean over all processes, which call this together; the same in every one of them."""
+    """Return the mean over all processes, the same in each of them. All processes must call it together."""
     processes = accelerator.num_processes
     if processes == 1:
         return rows
-    # Processes have different words, and not equally many: short ones are filled up with the id -1.
-    padded = (accelerator.pad_across_processes(part.contiguous(), dim=0, pad_index=-1) for part in rows)
-    ids, weight, bias = (accelerator.gather(part).unflatten(0, (processes, -1)) for part in padded)
-    parts = [RowGradient(i[i >= 0], w[i >= 0], b[i >= 0]) for i, w, b in zip(ids, weight, bias, strict=True)]
-    total = sum_of(parts)
+    # Processes have different numbers of rows: shorter ones are padded with the id -1.
+    padded = (accelerator.pad_across_processes(tensor.contiguous(), dim=0, pad_index=-1) for tensor in rows)
+    columns = (accelerator.gather(tensor).unflatten(0, (processes, -1)) for tensor in padded)
+    gathered = [RowGradient(i[i >= 0], w[i >= 0], b[i >= 0]) for i, w, b in zip(*columns, strict=True)]
+    total = add_gradients(gathered)
     return RowGradient(total.ids, total.weight / processes, total.bias / processes)
 
 
 def clip_together(gradients: Sequence[Tensor], limit: float) -> Tensor:
-    """Scale all of them, in place, so that their common norm is at most the limit. Returns the norm before.
+    """Scale the gradients in place so that their common norm is at most `limit`; return the norm before.
 
-    As tf.clip_by_global_norm, where rows that occur several times have been added up before.
+    As `tf.clip_by_global_norm` does, after the gradients of a row that occurs several times have been added.
     """
     norm = nn.utils.get_total_norm(gradients)
     scale = (limit / norm).clamp(max=1.0)
@@ -142,11 +155,11 @@ def clip_together(gradients: Sequence[Tensor], limit: float) -> Tensor:
     return norm
 
 
-# ---- rows of large tables
+# ---- sparse updates of the softmax
 
 
 class RowAdagrad:
-    """TensorFlow's Adagrad, of the given rows: sum += g^2, row -= learning_rate * g / sqrt(sum)"""
+    """TensorFlow's Adagrad on some rows: sum += g^2, row -= learning_rate * g / sqrt(sum)."""
 
     def __init__(self, weight: Tensor, bias: Tensor, settings: OptimizerSettings) -> None:
         self.tables = (weight, bias)
@@ -155,16 +168,16 @@ class RowAdagrad:
     @torch.no_grad()
     def step(self, rows: RowGradient, learning_rate: float) -> None:
         for table, sums, gradient in zip(self.tables, self.sums, rows[1:], strict=True):
-            some = sums[rows.ids].addcmul_(gradient, gradient)
-            sums[rows.ids] = some
-            table.index_add_(0, rows.ids, gradient / some.sqrt_(), alpha=-learning_rate)
+            new_sums = sums[rows.ids].addcmul_(gradient, gradient)
+            sums[rows.ids] = new_sums
+            table.index_add_(0, rows.ids, gradient / new_sums.sqrt_(), alpha=-learning_rate)
 
     def state(self) -> dict[str, Tensor]:
         return {"weight.sum": self.sums[0], "bias.sum": self.sums[1]}
 
 
 class RowAdamW:
-    """AdamW, of the given rows: a row knows only the steps that it had a part in, and counts them itself."""
+    """AdamW on some rows. Each row counts its own steps, and its means decay only in these steps."""
 
     def __init__(self, weight: Tensor, bias: Tensor, settings: OptimizerSettings) -> None:
         self.tables = (weight, bias)
@@ -197,7 +210,7 @@ class RowAdamW:
         mean = means[ids].lerp_(gradient, 1 - first)
         square = squares[ids].mul_(second).addcmul_(gradient, gradient, value=1 - second)
         means[ids], squares[ids] = mean, square
-        # 1 - beta ** steps, which is near zero at first, with all digits that float32 has.
+        # 1 - beta ** steps, computed without cancellation while it is close to zero.
         first_share, second_share = (-torch.expm1(steps * math.log(beta)) for beta in self.betas)
         size = square.div_(second_share).sqrt_().add_(self.epsilon)
         change = mean.div_(first_share).div_(size).add_(table[ids], alpha=decay)
@@ -209,11 +222,11 @@ class RowAdamW:
         return dict(zip(names, tensors, strict=True))
 
 
-# ---- everything together
+# ---- the optimizer
 
 
 class PretrainingOptimizer:
-    """One step for all parameters: clip together, change the dense ones, change the softmax's rows."""
+    """One step for all parameters: clip all gradients, update the dense parameters and the softmax's rows."""
 
     def __init__(
         self,
@@ -224,7 +237,7 @@ class PretrainingOptimizer:
     ) -> None:
         self.parameters, self.dense, self.rows, self.settings = dict(parameters), dense, rows, settings
         self.steps = 0
-        # The learning rate is a function of the number of steps alone, so there is nothing else to save.
+        # The learning rate depends on the number of steps alone, so the schedule has no state to save.
         warm = settings.schedule == "constant" and settings.warmup_steps > 0
         name = "constant_with_warmup" if warm else settings.schedule
         schedule = get_scheduler(name, dense, settings.warmup_steps, settings.total_steps)
@@ -232,14 +245,20 @@ class PretrainingOptimizer:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
+        """The learning rate of the next step."""
         return self.settings.learning_rate * self._factor(self.steps)
 
     def step(self, rows: RowGradient | None = None) -> Tensor:
-        """Clips the gradients in place, and returns their norm before. If it is not finite, no weight and no
-        state has changed, and the step is not counted."""
+        """Clip the gradients in place, and update all weights.
+
+        Args:
+            rows: the gradient of the softmax's rows, for an optimizer that was made with a softmax.
+
+        Returns:
+            the gradients' norm before clipping. If it is not finite, nothing is updated.
+        """
         if (rows is None) != (self.rows is None):
-            raise ValueError(
+            raise ElmoError(
                 "a step needs the gradient of the softmax's rows if the optimizer was made with a softmax, "
                 "and takes none if it was made without."
             )
@@ -258,34 +277,35 @@ class PretrainingOptimizer:
         self.dense.zero_grad()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Plain tensors with names that stay: `dense.<parameter>.<what>`, `softmax.<what>` and `steps`. They
-        are the optimizer's own, not copies."""
+        """The state as tensors, without copies: `steps`, `dense.<parameter>.<key>` and `softmax.<key>`."""
         state = {"steps": torch.tensor(self.steps)}
         for name, parameter in self.parameters.items():
-            state |= {f"dense.{name}.{what}": tensor for what, tensor in self.dense.state[parameter].items()}
+            state |= {f"dense.{name}.{key}": tensor for key, tensor in self.dense.state[parameter].items()}
         if self.rows is not None:
-            state |= {f"softmax.{what}": tensor for what, tensor in self.rows.state().items()}
+            state |= {f"softmax.{key}": tensor for key, tensor in self.rows.state().items()}
         return state
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over what `state_dict` gave; refuses whatever is not of the same parameters and settings."""
+        """Copy a state of `state_dict`.
+
+        Raises:
+            ElmoError: the state is that of other parameters or of another optimizer.
+        """
         own = self.state_dict()
         if wrong := sorted(own.keys() ^ state.keys()):
             where = "is missing from" if wrong[0] in own else "does not belong into"
-            raise ValueError(
-                f"{wrong[0]} {where} the optimizer's state; {len(wrong)} names are wrong in all."
-            )
+            raise ElmoError(f"{wrong[0]} {where} the optimizer's state; {len(wrong)} names are wrong in all.")
         for name, tensor in own.items():
             if tensor.shape != state[name].shape:
                 shapes = f"{tuple(state[name].shape)}, not {tuple(tensor.shape)}"
-                raise ValueError(f"{name} of the optimizer's state is {shapes}.")
+                raise ElmoError(f"{name} of the optimizer's state is {shapes}.")
         for name, tensor in own.items():
             tensor.copy_(state[name])
         self.steps = int(state["steps"])
 
 
-# ---- making one
+# ---- factory
 
 
 def make_optimizer(
@@ -294,23 +314,28 @@ def make_optimizer(
     softmax_bias: Tensor | None,
     settings: OptimizerSettings,
 ) -> PretrainingOptimizer:
-    """Of the dense parameters by their names, and of the softmax (vocab_size, dim) and (vocab_size,), unless
-    it is one of them. They must be where they stay: move the model to its device before."""
+    """Make the optimizer of a model that is on its device already.
+
+    Args:
+        dense: the dense parameters by name.
+        softmax_weight, softmax_bias: (vocab_size, dim) and (vocab_size,), to be updated by rows; None if they
+            are among the dense parameters.
+    """
     if not dense:
-        raise ValueError("there are no dense parameters to train.")
+        raise ElmoError("there are no dense parameters to train.")
     if (softmax_weight is None) != (softmax_bias is None):
-        raise ValueError("the softmax's weight and bias are given together, or neither.")
+        raise ElmoError("the softmax's weight and bias are given together, or neither.")
     rows = None
     if softmax_weight is not None and softmax_bias is not None:
         if any(p is softmax_weight or p is softmax_bias for p in dense.values()):
-            raise ValueError("the softmax is also among the dense parameters; it can be one of both only.")
-        kind = RowAdagrad if settings.name == "adagrad" else RowAdamW
-        rows = kind(softmax_weight.detach(), softmax_bias.detach(), settings)
+            raise ElmoError("the softmax is also among the dense parameters; it can be one of both only.")
+        make_rows = RowAdagrad if settings.name == "adagrad" else RowAdamW
+        rows = make_rows(softmax_weight.detach(), softmax_bias.detach(), settings)
     return PretrainingOptimizer(dense, make_dense(dense, settings), rows, settings)
 
 
 def make_dense(parameters: Mapping[str, nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """PyTorch's own. With no epsilon its Adagrad is TensorFlow's."""
+    """PyTorch's optimizer of the dense parameters. Its Adagrad equals TensorFlow's if epsilon is zero."""
     if settings.name == "adagrad":
         return torch.optim.Adagrad(
             parameters.values(),
@@ -329,9 +354,8 @@ def make_dense(parameters: Mapping[str, nn.Parameter], settings: OptimizerSettin
         weight_decay=settings.weight_decay,
         fused=True,
     )
-    for (
-        parameter
-    ) in parameters.values():  # which PyTorch makes at the first step; then it could not be loaded
+    # PyTorch makes this state in the first step, which is too late to load a checkpoint into it.
+    for parameter in parameters.values():
         optimizer.state[parameter] = {
             "step": torch.zeros((), device=parameter.device),
             "exp_avg": torch.zeros_like(parameter),

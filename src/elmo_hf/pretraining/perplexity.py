@@ -1,19 +1,18 @@
-"""How well a language model predicts a text: the perplexity by the full softmax, in both directions.
+"""The perplexity of a text under a language model, by the full softmax, in both directions.
 
-    found = perplexity(model, "held-out.txt", tokenizer)        # or sentences: [["Ice", "cream"], ...]
-    found.forward, found.backward, found.mean, found.tokens, found.unknown
+    result = perplexity(model, "held-out.txt", tokenizer)        # or sentences: [["Ice", "cream"], ...]
+    result.forward, result.backward, result.mean, result.tokens, result.unknown
     elmo-hf perplexity held-out.txt --model my-elmo --states carried
 
 In a sentence of n words each direction predicts n + 1 tokens: forward the words and `</S>`, backward the
-words and `<S>`. A word outside of the vocabulary is read letter by letter and predicted as `<UNK>`, so two
-figures compare only where the vocabulary is one, and never with the perplexity of a sampled softmax. Empty
-lines are passed over.
+words and `<S>`. A word outside the vocabulary is read by its characters and predicted as `<UNK>`, so two
+perplexities compare only if the vocabularies are the same, and never with that of a sampled softmax. Empty
+lines are skipped.
 
-`states` is what the LSTMs start a sentence from. "zero": from zeros, each sentence alone. "warm": from the
-state that `warm_up` has stored with the model, each sentence alone. "carried": from what the sentence before
-has left, as in training and in bilm-tf's test: rows of running text, each of which takes the text's next
-sentence when its last one ends. Which sentence follows which, and so a little of the figure, depends on
-the number of rows.
+`states` are the LSTM states at the start of a sentence. "zero": zeros. "warm": those that `warm_up` has
+stored with the model. "carried": those at the end of the sentence before, as in training and in bilm-tf's
+test, in rows of running text; a row takes the next sentence of the text when its last one ends. The number of
+rows decides which sentence follows which, and so changes the perplexity a little.
 """
 
 import math
@@ -31,6 +30,7 @@ from tqdm.auto import tqdm
 
 from elmo_hf.corpus.sentences import Corpus
 from elmo_hf.embedding.embedder import batches
+from elmo_hf.errors import ElmoError
 from elmo_hf.loading import evaluating
 from elmo_hf.model.modeling_elmo import States
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
@@ -38,22 +38,23 @@ from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import character_ids, split_sentences
 
 STATES = ("zero", "warm", "carried")
-SORTED_AT_ONCE = 32_768  # words, among which sentences of like length are looked for
-STEPS = 50  # of a window of carried text; the figure does not depend on it
+SORTED_AT_ONCE = 32_768  # words of the buffer from which sentences of similar length are batched
+STEPS = 50  # words of a window of carried text; the result does not depend on it
 
-# What both directions read, then what they predict, each in its own order: (2, 2 directions, steps) words.
+# (2, 2 directions, steps) words: the inputs and the targets of both directions, each in its reading order.
 Row = np.ndarray
 
 
 @dataclass(frozen=True)
 class Perplexity:
-    """What one evaluation found.
+    """The result of an evaluation.
 
-    forward_loss, backward_loss: mean cross entropy of a token, in nats.
-    tokens: what each direction predicts: the words, and for each sentence one boundary.
-    sentences: those with at least one word.
-    unknown: share of the words that are predicted as `<UNK>`; the boundaries are not counted.
-    states: "zero", "warm" or "carried".
+    Attributes:
+        forward_loss, backward_loss: mean cross entropy of a token, in nats.
+        tokens: tokens that each direction predicts: the words, and one boundary for each sentence.
+        sentences: number of sentences with at least one word.
+        unknown: share of the words that are predicted as `<UNK>`; boundaries are not counted.
+        states: "zero", "warm" or "carried".
     """
 
     forward_loss: float
@@ -73,16 +74,16 @@ class Perplexity:
 
     @property
     def mean(self) -> float:
-        """The biLM's perplexity: of the mean of both losses."""
+        """The biLM's perplexity: exp of the mean of both losses."""
         return math.exp(0.5 * (self.forward_loss + self.backward_loss))
 
     @property
     def arithmetic_mean(self) -> float:
-        """The mean of both perplexities, which is a little higher."""
+        """The arithmetic mean of both perplexities, which is a little higher than `mean`."""
         return 0.5 * (self.forward + self.backward)
 
     def to_dict(self) -> dict[str, float | int | str]:
-        """All of it as plain numbers, for JSON."""
+        """Return all values as plain numbers, for JSON."""
         names = ["forward", "backward", "mean", "arithmetic_mean", "forward_loss", "backward_loss"]
         names += ["tokens", "sentences", "unknown", "states"]
         return {name: getattr(self, name) for name in names}
@@ -102,58 +103,66 @@ def perplexity(
     tokens_column: str | None = None,
     progress: bool = False,
 ) -> Perplexity:
-    """Reads a text with the model as it is, on its device, and leaves it in the mode in which it was.
+    """Compute the perplexity of a text, on the model's device, without dropout.
 
     Args:
+        model: the language model; it stays in the mode, training or evaluation, in which it is.
         source: a file of text, one sentence a line, of JSON lines or Parquet (`.txt`, `.jsonl`, `.parquet`;
-            the former two also `.gz`, `.bz2` and `.xz`), or anything that gives texts, lists of words or
-            dictionaries when it is iterated. It is read as a stream, and never held as a whole.
-        tokenizer: with the vocabulary whose lines are the rows of the model's softmax.
-        states: "zero", "warm" or "carried".
-        raw: split text into words by the tokenizer's rule; otherwise it is split at whitespace.
-        split_sentences: a text is a paragraph, to be split into sentences; otherwise it is one sentence.
+            the former two also `.gz`, `.bz2` and `.xz`), or an iterable of texts, lists of words or
+            dictionaries. It is read as a stream.
+        tokenizer: the model's own; the lines of its vocabulary are the rows of the model's softmax.
+        states: LSTM states at the start of a sentence: "zero", "warm" or "carried".
+        raw: split text into words by the tokenizer's rule, not at whitespace.
+        split_sentences: split each text, a paragraph, into sentences.
         rows: rows of running text, with carried states.
-        batch_words: words of a batch, with its padding, with the other states.
-        text_column, tokens_column: where a record has its text, or its words. Left out: "text" or "tokens".
-        progress: show tokens a second, and the time left.
+        batch_words: words of a batch, padding included, with zero or warm states.
+        text_column, tokens_column: column of a record's text or words, by default "text" or "tokens".
+        progress: show a progress bar.
+
+    Returns:
+        the perplexities of both directions, with the numbers of tokens and sentences.
+
+    Raises:
+        ElmoError: a wrong argument, a model without a softmax or stored states, or a text without words.
     """
     _check(model, tokenizer, states, {"rows": rows, "batch_words": batch_words})
     corpus = Corpus(source, text_column, tokens_column)
     text = _Text(corpus, tokenizer, raw, split_sentences)
     windows = text.windows(rows, STEPS) if states == "carried" else text.batches(batch_words)
-    judge = _Judge(model, tokenizer)
+    losses = _LossSums(model, tokenizer)
     with torch.no_grad(), evaluating(model.elmo), _bar(corpus, progress) as bar:
         carried: States | None = None
         for window in windows:
             start = _states(model, len(window), states) if carried is None else carried
-            after = judge.read(window, start)
-            carried = after if states == "carried" else None
+            end = losses.add(window, start)
+            carried = end if states == "carried" else None
             bar.update(sum(row.shape[-1] for row in window))
-    return judge.verdict(corpus, text.sentences, states)
+    return losses.result(corpus, text.sentences, states)
 
 
 def _check(model: Any, tokenizer: Any, states: str, numbers: dict[str, Any]) -> None:
     if states not in STATES:
-        raise ValueError(f"states must be one of {', '.join(STATES)}, but is {states!r}.")
+        raise ElmoError(f"states must be one of {', '.join(STATES)}, but is {states!r}.")
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, but is {value!r}.")
+            raise ElmoError(f"{name} must be a whole number of at least 1, but is {value!r}.")
     if not isinstance(model, ElmoForPreTraining):
-        raise ValueError(f"perplexity needs an ElmoForPreTraining, but got {type(model).__name__}.")
+        raise ElmoError(f"perplexity needs an ElmoForPreTraining, but got {type(model).__name__}.")
     config = model.config
-    if tokenizer.vocab_size == 3:  # <S>, </S> and <UNK>, which it always has
-        raise ValueError(
+    if tokenizer.vocab_size == 3:  # only <S>, </S> and <UNK>, which every tokenizer has
+        raise ElmoError(
             "the tokenizer has no vocabulary, so there is no word to predict; make it with "
             "ElmoTokenizer(vocab_file), a word a line in the order of the model's softmax."
         )
     for name in ("vocab_size", "bos_token_id", "eos_token_id", "unk_token_id"):
-        ours, theirs = getattr(config, name), getattr(tokenizer, name)
-        if ours != theirs:
-            raise ValueError(
-                f"the model has {name} {ours}, but the tokenizer has {theirs}; pass the model's own."
+        of_model, of_tokenizer = getattr(config, name), getattr(tokenizer, name)
+        if of_model != of_tokenizer:
+            raise ElmoError(
+                f"the model has {name} {of_model}, but the tokenizer has {of_tokenizer}; pass the model's "
+                "own."
             )
     if states == "warm":
-        model.elmo.warm_states(1)  # says so if there is none
+        model.elmo.warm_states(1)  # raises an error if the model has none
 
 
 def _states(model: ElmoForPreTraining, rows: int, states: str) -> States:
@@ -163,42 +172,42 @@ def _states(model: ElmoForPreTraining, rows: int, states: str) -> States:
 @contextmanager
 def _bar(corpus: Corpus, progress: bool) -> Iterator[Any]:
     total = None
-    if progress:  # a walk over the text before, which takes little time beside that of the model
+    if progress:  # counting the text takes little time compared with the model
         survey = corpus.survey()
         total = survey.words and survey.words + survey.identity["sentences"]
     with tqdm(total=total, unit=" tokens", unit_scale=True, disable=not progress) as bar:
         yield bar
 
 
-# ---- text to rows of words
+# ---- rows of words
 
 
 class _Text:
-    """A corpus as rows to be read and predicted; `sentences` counts those that were taken so far."""
+    """A corpus as batches or windows of rows; `sentences` counts the sentences read so far."""
 
     def __init__(self, corpus: Corpus, tokenizer: ElmoTokenizer, raw: bool, is_paragraphs: bool) -> None:
         self.corpus, self.tokenizer = corpus, tokenizer
         self.raw, self.is_paragraphs, self.sentences = raw, is_paragraphs, 0
 
     def batches(self, batch_words: int) -> Iterator[list[Row]]:
-        """Whole sentences, those of like length together."""
+        """Batches of whole sentences of similar length."""
         for group in self._groups():
             for numbers in batches([row.shape[-1] for row in group], batch_words):
                 yield [group[number] for number in numbers]
 
     def windows(self, rows: int, steps: int) -> Iterator[list[Row]]:
-        """Running text: the next sentence goes to the row that ends first, so that nothing is padded before
-        the text runs out. Where a window ends makes no difference to who follows whom."""
-        ahead = [np.empty((2, 2, 0), dtype=object)] * rows
+        """Windows of running text. The next sentence goes to the shortest row, so nothing is padded before
+        the end of the text, and which sentence follows which does not depend on the window size."""
+        queued = [np.empty((2, 2, 0), dtype=object)] * rows
         for sentence in chain.from_iterable(self._groups()):
-            first = min(range(rows), key=lambda row: ahead[row].shape[-1])
-            ahead[first] = np.concatenate([ahead[first], sentence], axis=-1)
-            while min(row.shape[-1] for row in ahead) >= steps:
-                yield [row[..., :steps] for row in ahead]
-                ahead = [row[..., steps:] for row in ahead]
-        while any(row.size for row in ahead):
-            yield [row[..., :steps] for row in ahead]
-            ahead = [row[..., steps:] for row in ahead]
+            shortest = min(range(rows), key=lambda row: queued[row].shape[-1])
+            queued[shortest] = np.concatenate([queued[shortest], sentence], axis=-1)
+            while min(row.shape[-1] for row in queued) >= steps:
+                yield [row[..., :steps] for row in queued]
+                queued = [row[..., steps:] for row in queued]
+        while any(row.size for row in queued):
+            yield [row[..., :steps] for row in queued]
+            queued = [row[..., steps:] for row in queued]
 
     def _groups(self) -> Iterator[list[Row]]:
         for piece in self.corpus.pieces(SORTED_AT_ONCE):
@@ -207,7 +216,7 @@ class _Text:
             yield [self._row(words) for words in sentences]
 
     def _split(self, record: str | list[str]) -> list[list[str]]:
-        """A record's sentences, each its words"""
+        """The words of each sentence of a record."""
         if isinstance(record, list):
             return [record]
         texts = split_sentences(record) if self.is_paragraphs else [record]
@@ -219,58 +228,57 @@ class _Text:
         return np.array([[forward[:-1], backward[:-1]], [forward[1:], backward[1:]]], dtype=object)
 
 
-# ---- rows of words to losses
+# ---- losses
 
 
-class _Judge:
-    """Adds up the losses of both directions, row after row."""
+class _LossSums:
+    """The summed losses of both directions."""
 
     def __init__(self, model: ElmoForPreTraining, tokenizer: ElmoTokenizer) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.losses, self.tokens, self.unknown = [0.0, 0.0], 0, 0
 
-    def read(self, window: list[Row], states: States) -> States:
-        """The rows' text goes into the sums; returns the states after it."""
+    def add(self, window: list[Row], states: States) -> States:
+        """Add the losses of a window that starts from `states`; return the states after it."""
         lengths = torch.tensor([row.shape[-1] for row in window])
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
         mask = torch.stack([mask, mask])
         words, targets = np.concatenate(window, axis=-1)  # each (2 directions, tokens)
-        wanted = self._word_ids(targets)
+        target_ids = self._word_ids(targets)
         ids, mask = self._input_ids(words, mask).to(self.model.device), mask.to(self.model.device)
         top, states = self.model.elmo.read_windows(ids, mask, states)
         for direction in range(2):
-            hidden, goal = top[direction][mask[direction]], wanted[direction].to(self.model.device)
-            self.losses[direction] += self.model.summed_loss(hidden, goal).item()
-        self.tokens += wanted.shape[1]
-        self.unknown += int((wanted[0] == self.tokenizer.unk_token_id).sum())
+            hidden, labels = top[direction][mask[direction]], target_ids[direction].to(self.model.device)
+            self.losses[direction] += self.model.summed_loss(hidden, labels).item()
+        self.tokens += target_ids.shape[1]
+        self.unknown += int((target_ids[0] == self.tokenizer.unk_token_id).sum())
         return states
 
     def _word_ids(self, words: np.ndarray) -> Tensor:
-        """The rows of the softmax, of the same shape; what has none, as padding's name, is unknown."""
+        """Rows of the softmax, in the shape of `words`. A word without a row, such as `<PAD>`, is unknown."""
         ids = torch.tensor(self.tokenizer.convert_tokens_to_ids(words.flatten().tolist()))
         ids[ids >= self.model.config.vocab_size] = self.tokenizer.unk_token_id
         return ids.view(words.shape)
 
     def _input_ids(self, words: np.ndarray, mask: Tensor) -> Tensor:
-        """(2, tokens) -> (2, rows, steps[, characters]), as `ElmoModel.read_windows` reads them"""
+        """(2, tokens) words -> (2, rows, steps[, characters]) ids for `ElmoModel.read_windows`."""
         if self.model.config.token_encoder == "words":
             rows = self._word_ids(words).flatten()
         else:
-            names, special = words.flatten().tolist(), (self.tokenizer.bos_token, self.tokenizer.eos_token)
-            rows = torch.from_numpy(
-                character_ids(names, self.model.config.max_characters_per_token, *special)
-            )
+            boundaries = self.tokenizer.bos_token, self.tokenizer.eos_token
+            length = self.model.config.max_characters_per_token
+            rows = torch.from_numpy(character_ids(words.flatten().tolist(), length, *boundaries))
         ids = rows.new_zeros(*mask.shape, *rows.shape[1:])
         ids[mask] = rows
         return ids
 
-    def verdict(self, corpus: Corpus, sentences: int, states: str) -> Perplexity:
+    def result(self, corpus: Corpus, sentences: int, states: str) -> Perplexity:
         if not sentences:
-            raise ValueError(f"{corpus.name} is empty; there is no word in it.")
+            raise ElmoError(f"{corpus.name} is empty; there is no word in it.")
         forward, backward = (loss / self.tokens for loss in self.losses)
         for direction, loss in (("forward", forward), ("backward", backward)):
-            if not loss < 700:  # beyond, e to its power is no number; nor is it of what is not a number
-                raise ValueError(
+            if not loss < 700:  # exp overflows beyond; a NaN ends here, too
+                raise ElmoError(
                     f"the {direction} loss is {loss:g}, which has no perplexity; the model's weights are not "
                     "those of a trained model."
                 )

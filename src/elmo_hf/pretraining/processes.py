@@ -1,4 +1,4 @@
-"""Several processes as one run: they start together, end together, and what goes wrong is said once."""
+"""Several processes as one run: they start, fail and stop together, and an error is reported once."""
 
 import contextlib
 import os
@@ -6,119 +6,134 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 
-from elmo_hf.pretraining.settings import Settings
+from elmo_hf.errors import ElmoError
+from elmo_hf.pretraining.settings import Settings, program_name
 
-STOPPED = 143  # what a shell says of a program that SIGTERM has ended
-LONGEST_WAIT = timedelta(hours=12)  # for the main process, while it judges or saves
+STOPPED = 143  # exit code of a program that SIGTERM has ended
+TIMEOUT = timedelta(hours=12)  # of the other processes while the main one evaluates or saves
 PARENT = os.getppid()
 
 
-def make_accelerator(settings: Settings) -> Accelerator:
-    """Also refuses what does not fit the number of processes, which is known here first."""
-    try:
-        accelerator = Accelerator(
-            cpu=not torch.accelerator.is_available(),  # or several processes would not find each other
-            mixed_precision=settings.precision,
-            log_with=settings.trackers or None,
-            project_dir=settings.output,
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
-        )
-    except ValueError as error:  # of trackers that nobody has heard of
-        sys.exit(f"pretrain.py: {error}")
+@contextlib.contextmanager
+def start_processes(settings: Settings) -> Iterator["Processes"]:
+    """Join the other processes of the run. An error that all of them raise is raised by the main one only.
+
+    Raises:
+        ElmoError: the settings do not fit the number of processes, or a tracker is not installed.
+    """
+    accelerator = make_accelerator(settings)
     try:
         check_processes(settings, accelerator.num_processes)
         check_trackers(settings, len(accelerator.log_with))
-    except ValueError as error:
-        end(accelerator, error)
-    return accelerator
+        yield Processes(accelerator)
+    except ValueError:
+        if accelerator.is_main_process:
+            raise
+        sys.exit(1)
+    finally:
+        accelerator.end_training()
+
+
+def make_accelerator(settings: Settings) -> Accelerator:
+    return Accelerator(
+        cpu=not torch.accelerator.is_available(),  # otherwise several processes on CPUs do not connect
+        mixed_precision=settings.precision,
+        log_with=settings.trackers or None,
+        project_dir=settings.output,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=TIMEOUT)],
+    )
 
 
 def check_processes(settings: Settings, running: int) -> None:
-    wanted = settings.processes
-    if wanted not in (None, running):
-        raise ValueError(
-            f"processes is {wanted}, but {running} run; start them by `accelerate launch --multi_gpu "
-            f"--num_processes {wanted}`, on CPUs, too."
+    if settings.processes not in (None, running):
+        raise ElmoError(
+            f"processes is {settings.processes}, but {running} run; start them by `accelerate launch "
+            f"--multi_gpu --num_processes {settings.processes}`, on CPUs, too."
         )
     if settings.rows % running:
-        raise ValueError(f"{settings.rows} rows cannot be shared evenly by {running} processes.")
+        raise ElmoError(f"{settings.rows} rows cannot be shared evenly by {running} processes.")
 
 
 def check_trackers(settings: Settings, available: int) -> None:
-    """accelerate leaves out in silence what is not installed."""
+    """accelerate drops trackers that are not installed without a word."""
     if available < len(set(settings.trackers)):
-        raise ValueError(f"not all of the trackers {', '.join(settings.trackers)} are installed here.")
+        raise ElmoError(f"not all of the trackers {', '.join(settings.trackers)} are installed here.")
 
 
 # ---- failing together
 
 
-class Together:
-    """What goes wrong in one process ends all of them, with one sentence."""
+class Processes:
+    """The processes of a run. An error in one of them ends all, with one message.
+
+    Where processes wait for each other, an error must not end one of them alone. `collect_errors` keeps it
+    until `raise_errors`, which all processes call at the same point.
+    """
 
     def __init__(self, accelerator: Accelerator) -> None:
-        self.accelerator, self.fault = accelerator, ""
+        self.accelerator, self.error = accelerator, ""
 
     @contextlib.contextmanager
-    def noticing(self) -> Iterator[None]:
-        """What goes wrong in here is said by `raise_faults`, later, in all processes."""
+    def collect_errors(self) -> Iterator[None]:
+        """Keep an error of this block for `raise_errors`."""
         try:
             yield
         except (OSError, ValueError, SafetensorError) as error:
-            self.fault = self.fault or str(error)
+            self.error = self.error or str(error)
 
-    def raise_faults(self) -> None:
-        """All processes come here together."""
-        for fault in gather_object([self.fault]):
-            if fault:
-                raise ValueError(fault)
+    def raise_errors(self) -> None:
+        """Raise the first error of any process, in every process. All processes must call it together."""
+        for error in gather_object([self.error]):
+            if error:
+                raise ElmoError(error)
 
-    def by_main(self, do: Callable[[], Any]) -> None:
-        """What the main process does for all, while the others wait."""
-        with self.noticing():
+    def on_main_process(self, action: Callable[[], Any]) -> None:
+        """Run `action` in the main process while the others wait; its error is raised in all of them."""
+        with self.collect_errors():
             if self.accelerator.is_main_process:
-                do()
-        self.raise_faults()
+                action()
+        self.raise_errors()
 
-
-def end(accelerator: Accelerator, error: ValueError) -> NoReturn:
-    """All processes have met the same error; one of them says it."""
-    sys.exit(f"pretrain.py: {error}" if accelerator.is_main_process else 1)
+    def warn(self, sentence: str) -> None:
+        """Print a warning, once."""
+        if self.accelerator.is_main_process:
+            print(f"{program_name()}: {sentence}", file=sys.stderr)
 
 
 # ---- stopping
 
 
-class Stop:
-    """Whether this process has been told to stop. Told twice, it ends at once."""
+class StopSignal:
+    """True after SIGTERM or Ctrl-C. A second signal ends the process at once."""
 
     def __init__(self) -> None:
-        self.told = False
+        self.is_set = False
 
     def __bool__(self) -> bool:
-        return self.told or is_orphan()
+        return self.is_set or is_orphan()
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._hear) for number in (signal.SIGTERM, signal.SIGINT)}
+    def installed(self) -> Iterator[None]:
+        """Handle both signals in this block."""
+        handlers = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
 
-    def _hear(self, number: int, _: Any) -> None:
-        self.told = True
+    def _handle(self, number: int, _: Any) -> None:
+        self.is_set = True
         signal.signal(number, signal.SIG_DFL)
 
 
 def is_orphan() -> bool:
-    """`accelerate launch` passes no signal on to a single process; when it is gone, we are told by that."""
+    """`accelerate launch` passes no signal on to a single process; the process sees only that it has gone."""
     return "ACCELERATE_MIXED_PRECISION" in os.environ and os.getppid() != PARENT

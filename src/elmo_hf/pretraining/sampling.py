@@ -1,17 +1,17 @@
-"""Losses over a large vocabulary: sampled for training, exact for small vocabularies and for judging.
+"""Losses over a large vocabulary: sampled softmax for training, full softmax for small vocabularies.
 
-    samples = draw_samples(8192, vocab_size, seed=(seed, step, process))  # both directions, about 2 ms
-    wanted = wanted_rows(targets, samples).to(device)                     # targets: (2, places)
-    rows = weight.detach()[wanted.ids].requires_grad_()                   # (m, dim) of (vocab_size, dim)
-    row_bias = bias.detach()[wanted.ids].requires_grad_()
-    losses = sampled_loss(hidden, rows, row_bias, wanted)                 # (2, places)
+    samples = draw_samples(8192, vocab_size, seed=(seed, step, process))  # for both directions, about 2 ms
+    selected = select_rows(targets, samples).to(device)                   # targets: (2, positions)
+    rows = weight.detach()[selected.ids].requires_grad_()                 # (m, dim) of (vocab_size, dim)
+    row_bias = bias.detach()[selected.ids].requires_grad_()
+    losses = sampled_loss(hidden, rows, row_bias, selected)               # (2, positions)
 
 The sampled loss is TensorFlow's `sampled_softmax_loss` with its `log_uniform_candidate_sampler(unique=True)`.
-It reads the rows of the words that this step wants and no others, and so do its gradients: a step costs the
-same with 50,000 words and with 800,000. Losses are made in float32, under autocast, too; on a GPU
-`torch.set_float32_matmul_precision("high")` makes their products fast.
+Loss and gradient touch only the rows of the step's targets and samples, so a step costs the same with 50,000
+words and with 800,000. Losses are computed in float32, also under autocast; on a GPU
+`torch.set_float32_matmul_precision("high")` speeds up their products.
 
-Words must be numbered by falling frequency, as in every ELMo vocabulary: a low id is drawn more often.
+Word ids must follow falling frequency, as in every ELMo vocabulary: a low id is drawn more often.
 """
 
 from collections.abc import Sequence
@@ -24,28 +24,30 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-# So many logits are made at a time: what a processor's cache holds, or 256 MB in float32. Fewer columns than
-# the least would make slow products, and save little, as the hidden states themselves have some 500.
-LOGITS_ON_CPU, LOGITS_ELSEWHERE, LEAST_COLUMNS = 2**20, 2**26, 256
+from elmo_hf.errors import ElmoError
+
+# Logits that exist at a time: what a processor's cache holds, or 256 MB in float32. Products with fewer
+# columns than the minimum would be slow, and save little memory beside hidden states of some 500 values.
+LOGITS_ON_CPU, LOGITS_ELSEWHERE, MIN_COLUMNS = 2**20, 2**26, 256
 
 
-# ---- drawing words
+# ---- samples
 
 
 class Samples(NamedTuple):
-    """Words drawn for each group of places (a direction is one), and what their probabilities follow from."""
+    """Words drawn for each group of positions (one group per direction)."""
 
-    ids: Tensor  # (groups, number), all of a group different, ascending
-    tries: Tensor  # (groups, 1): after so many draws there were `number` different words
+    ids: Tensor  # (groups, number), ascending, all different within a group
+    draws: Tensor  # (groups, 1): draws that it took to have `number` different words
     vocab_size: int
 
 
 def draw_samples(number: int, vocab_size: int, seed: Sequence[int], groups: int = 2) -> Samples:
-    """`number` different words a group. One seed, such as (seed, step, process), always draws the same."""
+    """Draw `number` different words for each group, by a seed such as (seed, step, process)."""
     generators = [np.random.default_rng([*seed, group]) for group in range(groups)]
     drawn = [log_uniform_sample(number, vocab_size, generator) for generator in generators]
-    ids, tries = (np.array(parts, dtype=np.int64) for parts in zip(*drawn, strict=True))
-    return Samples(torch.from_numpy(ids), torch.from_numpy(tries)[:, None], vocab_size)
+    ids, draws = (np.array(column, dtype=np.int64) for column in zip(*drawn, strict=True))
+    return Samples(torch.from_numpy(ids), torch.from_numpy(draws)[:, None], vocab_size)
 
 
 def log_uniform_sample(
@@ -53,120 +55,140 @@ def log_uniform_sample(
 ) -> tuple[np.ndarray, int]:
     """Draw P(k) = log((k + 2) / (k + 1)) / log(vocab_size + 1) until there are `number` different words.
 
-    Returns the words (number,) in ascending order, and how many draws it took. It draws ahead of its need, so
-    the generator is not left where drawing one by one would leave it.
+    Returns:
+        the words (number,), ascending, and the number of draws. More is drawn from the generator than that.
     """
     if not 1 <= number <= vocab_size:
-        raise ValueError(
+        raise ElmoError(
             f"{number} different words cannot be drawn from {vocab_size}; draw 1 to {vocab_size}."
         )
     more, draws = 2 * number + number // 4, np.empty(0, dtype=np.int64)  # 8,192 of 800,000 need about 16,100
     while True:
         powers = np.exp(generator.random(more) * np.log1p(vocab_size))
         draws = np.concatenate([draws, (powers - 1).astype(np.int64) % vocab_size])
-        ids, places = _first_places(draws)
+        ids, positions = _first_positions(draws)
         if len(ids) >= number:
-            last = np.partition(places, number - 1)[number - 1]
-            return ids[places <= last], int(last) + 1
+            last = np.partition(positions, number - 1)[number - 1]
+            return ids[positions <= last], int(last) + 1
         more = len(draws)
 
 
-def _first_places(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different numbers, ascending, and where each stands first. One sort of plain integers, with the
-    place in the lower half, is twice as fast as `np.unique(return_index=True)`."""
-    both = np.sort((draws << 32) | np.arange(len(draws)))
-    ids = both >> 32
+def _first_positions(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different ids, ascending, and the first position of each. One sort of integers with the position in
+    their lower half is twice as fast as `np.unique(return_index=True)`."""
+    packed = np.sort((draws << 32) | np.arange(len(draws)))
+    ids = packed >> 32
     is_first = np.concatenate([[True], ids[1:] != ids[:-1]])
-    return ids[is_first], both[is_first] & 0xFFFFFFFF
+    return ids[is_first], packed[is_first] & 0xFFFFFFFF
 
 
-def log_expected_count(ids: Tensor, tries: Tensor, vocab_size: int) -> Tensor:
-    """Log of how often a word is expected among the samples: 1 - (1 - P(k)) ** tries. ids, tries -> float64
+def log_expected_count(ids: Tensor, draws: Tensor, vocab_size: int) -> Tensor:
+    """Log of a word's expected count among the samples: log(1 - (1 - P(k)) ** draws), in float64.
 
-    (With no draw repeated, TensorFlow says tries * P(k) instead; of thousands of draws some are repeated.)
+    TensorFlow takes draws * P(k) where no draw was repeated; of thousands of draws some are repeated.
     """
     probability = torch.log1p(1 / (ids.double() + 1)) / np.log1p(vocab_size)
-    return torch.log(-torch.expm1(tries * torch.log1p(-probability)))
+    return torch.log(-torch.expm1(draws * torch.log1p(-probability)))
 
 
-# ---- the rows a step wants
+# ---- the softmax's rows of a step
 
 
-class Wanted(NamedTuple):
-    """The different words of one step, and where its targets and samples are among them."""
+class SelectedRows(NamedTuple):
+    """The different words among a step's targets and samples, and the index of each in them."""
 
-    ids: Tensor  # (m,) ascending, all different
-    target_places: Tensor  # (groups, places) in ids
-    sample_places: Tensor  # (groups, number) in ids
-    hits: Tensor  # (groups, places): which sample is the place's target, or -1
-    target_correction: Tensor  # (groups, places) log expected counts, float32
+    ids: Tensor  # (m,) word ids, ascending, all different
+    target_index: Tensor  # (groups, positions)
+    sample_index: Tensor  # (groups, number)
+    hits: Tensor  # (groups, positions): the sample that is the position's target, or -1
+    target_correction: Tensor  # (groups, positions): log expected counts, float32
     sample_correction: Tensor  # (groups, number)
 
-    def to(self, device: torch.device | str) -> "Wanted":
-        return Wanted(*(part.to(device, non_blocking=True) for part in self))
+    def to(self, device: torch.device | str) -> "SelectedRows":
+        return SelectedRows(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
-def wanted_rows(targets: Tensor, samples: Samples) -> Wanted:
-    """Targets (groups, places) are word ids; each group has its own samples."""
+def select_rows(targets: Tensor, samples: Samples) -> SelectedRows:
+    """Find the rows of the softmax that a step needs.
+
+    Args:
+        targets: (groups, positions) word ids
+        samples: of as many groups
+    """
     groups, size = len(samples.ids), samples.vocab_size
     if targets.ndim != 2 or len(targets) != groups:
-        raise ValueError(
-            f"targets must be ({groups}, places), as samples has {groups} groups; they are {_shape(targets)}."
+        raise ElmoError(
+            f"targets must be ({groups}, positions), as samples has {groups} groups; they are "
+            f"{_shape(targets)}."
         )
     if targets.numel() and not 0 <= targets.min() <= targets.max() < size:
-        least, most = int(targets.min()), int(targets.max())
-        raise ValueError(f"targets must be 0 to {size - 1}, but there are {least} to {most}.")
-    both, sizes = torch.cat([targets, samples.ids], dim=1), [targets.shape[1], samples.ids.shape[1]]
-    ids, places = torch.unique(both, return_inverse=True)
-    target_places, sample_places = places.split(sizes, dim=1)
+        low, high = int(targets.min()), int(targets.max())
+        raise ElmoError(f"targets must be 0 to {size - 1}, but there are {low} to {high}.")
+    words, sizes = torch.cat([targets, samples.ids], dim=1), [targets.shape[1], samples.ids.shape[1]]
+    ids, index = torch.unique(words, return_inverse=True)
+    target_index, sample_index = index.split(sizes, dim=1)
     sample_of = ids.new_full((groups, len(ids)), -1)
     numbers = torch.arange(sizes[1], device=ids.device)
-    sample_of.scatter_(1, sample_places, numbers.expand_as(sample_places))
-    hits = sample_of.gather(1, target_places)
-    corrections = log_expected_count(both, samples.tries, size).float().split(sizes, dim=1)
-    return Wanted(ids, target_places, sample_places, hits, *corrections)
+    sample_of.scatter_(1, sample_index, numbers.expand_as(sample_index))
+    hits = sample_of.gather(1, target_index)
+    corrections = log_expected_count(words, samples.draws, size).float().split(sizes, dim=1)
+    return SelectedRows(ids, target_index, sample_index, hits, *corrections)
 
 
 # ---- losses
 
 
-def sampled_loss(hidden: Tensor, rows: Tensor, row_bias: Tensor, wanted: Wanted) -> Tensor:
-    """Cross entropy of each place's target against its group's samples, in float32 or float64.
+def sampled_loss(hidden: Tensor, rows: Tensor, row_bias: Tensor, selected: SelectedRows) -> Tensor:
+    """Cross entropy of each position's target against its group's samples, in float32 or float64.
 
-    Each logit is lessened by the log of the word's expected count, and a sample that is the target itself
-    does not count. hidden (groups, places, dim), rows (m, dim) and row_bias (m,) of `wanted.ids`
-    -> (groups, places)
+    The log of a word's expected count is subtracted from its logit. A sample that is the target is left out.
+
+    Args:
+        hidden: (groups, positions, dim)
+        rows, row_bias: (m, dim) and (m,), the softmax's rows of `selected.ids`
+
+    Returns:
+        (groups, positions)
     """
-    if hidden.shape[:2] != wanted.target_places.shape or rows.shape != (len(wanted.ids), hidden.shape[-1]):
-        raise ValueError(
+    if hidden.shape[:2] != selected.target_index.shape or rows.shape != (
+        len(selected.ids),
+        hidden.shape[-1],
+    ):
+        raise ElmoError(
             f"hidden {_shape(hidden)} and rows {_shape(rows)} do not fit targets "
-            f"{_shape(wanted.target_places)} and {len(wanted.ids)} wanted words."
+            f"{_shape(selected.target_index)} and {len(selected.ids)} selected words."
         )
     hidden, rows, row_bias = _at_least_float32(hidden, rows, row_bias)
-    target_bias = row_bias[wanted.target_places] - wanted.target_correction
-    sample_bias = row_bias[wanted.sample_places] - wanted.sample_correction
-    true = (hidden * rows[wanted.target_places]).sum(-1) + target_bias
-    others = log_sum_exp(hidden, rows[wanted.sample_places], sample_bias, wanted.hits)
-    return -F.logsigmoid(true - others)
+    target_bias = row_bias[selected.target_index] - selected.target_correction
+    sample_bias = row_bias[selected.sample_index] - selected.sample_correction
+    target_logit = (hidden * rows[selected.target_index]).sum(-1) + target_bias
+    log_sum = log_sum_exp(hidden, rows[selected.sample_index], sample_bias, selected.hits)
+    return -F.logsigmoid(target_logit - log_sum)
 
 
 def full_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    """Cross entropy of each place's target against all words, in float32 or float64.
+    """Cross entropy of each position's target against all words, in float32 or float64.
 
-    hidden (..., dim), weight (vocab_size, dim), bias (vocab_size,), targets (...) -> (...)
+    Args:
+        hidden: (..., dim)
+        weight, bias: (vocab_size, dim) and (vocab_size,)
+        targets: (...) word ids
+
+    Returns:
+        (...)
     """
     if hidden.shape[:-1] != targets.shape or weight.shape[1:] != hidden.shape[-1:]:
-        raise ValueError(
+        raise ElmoError(
             f"hidden {_shape(hidden)} does not fit targets {_shape(targets)} and weight {_shape(weight)}."
         )
     hidden, weight, bias = _at_least_float32(hidden, weight, bias)
-    true = (hidden * weight[targets]).sum(-1) + bias[targets]
-    everything = log_sum_exp(hidden.reshape(1, -1, hidden.shape[-1]), weight[None], bias[None])
-    return everything.view(targets.shape) - true
+    target_logit = (hidden * weight[targets]).sum(-1) + bias[targets]
+    log_sum = log_sum_exp(hidden.reshape(1, -1, hidden.shape[-1]), weight[None], bias[None])
+    return log_sum.view(targets.shape) - target_logit
 
 
 def _at_least_float32(*tensors: Tensor) -> list[Tensor]:
-    """All of one type: the losses are not made in half precision, whatever autocast says."""
+    """Convert all to one type: losses are not computed in half precision, whatever autocast says."""
     dtype = torch.promote_types(tensors[0].dtype, torch.float32)
     return [tensor.to(dtype) for tensor in tensors]
 
@@ -175,14 +197,21 @@ def _shape(tensor: Tensor) -> str:
     return str(tuple(tensor.shape))
 
 
-# ---- the sum over all columns, with its gradient
+# ---- log of the sum of exponentials, in slices
 
 
 def log_sum_exp(hidden: Tensor, rows: Tensor, bias: Tensor, hits: Tensor | None = None) -> Tensor:
-    """log sum_k exp(hidden . rows_k + bias_k), where column `hits` of a place is left out (-1: none is).
+    """log sum_k exp(hidden . rows_k + bias_k) over the columns k, without column `hits` of each position.
 
-    hidden (groups, places, dim), rows (groups, columns, dim), bias (groups, columns), hits (groups, places)
-    -> (groups, places). The logits of a few columns exist at a time; the way back makes them once more.
+    Only the logits of some columns exist at a time; the backward pass computes them again.
+
+    Args:
+        hidden: (groups, positions, dim)
+        rows, bias: (groups, columns, dim) and (groups, columns)
+        hits: (groups, positions) columns to leave out; -1: none
+
+    Returns:
+        (groups, positions)
     """
     with torch.autocast(hidden.device.type, enabled=False):
         return LogSumExp.apply(hidden, rows, bias, hits)
@@ -195,8 +224,8 @@ class LogSumExp(Function):
         for columns in _slices(hidden, rows):
             logits = _logits(hidden, rows, bias, hits, columns)
             largest = logits.amax(-1, keepdim=True)
-            some = logits.sub_(largest).exp_().sum(-1).log_().add_(largest[..., 0])
-            total = torch.logaddexp(total, some)
+            log_sum = logits.sub_(largest).exp_().sum(-1).log_().add_(largest[..., 0])
+            total = torch.logaddexp(total, log_sum)
         ctx.save_for_backward(hidden, rows, bias, hits, total)
         return total
 
@@ -216,19 +245,19 @@ class LogSumExp(Function):
 
 
 def _slices(hidden: Tensor, rows: Tensor) -> list[slice]:
-    at_once = LOGITS_ON_CPU if hidden.device.type == "cpu" else LOGITS_ELSEWHERE
-    width = max(LEAST_COLUMNS, at_once // max(1, hidden.shape[0] * hidden.shape[1]))
+    limit = LOGITS_ON_CPU if hidden.device.type == "cpu" else LOGITS_ELSEWHERE
+    width = max(MIN_COLUMNS, limit // max(1, hidden.shape[0] * hidden.shape[1]))
     return [slice(start, start + width) for start in range(0, rows.shape[1], width)]
 
 
 def _logits(hidden: Tensor, rows: Tensor, bias: Tensor, hits: Tensor | None, columns: slice) -> Tensor:
-    """(groups, places, as many as columns)"""
+    """(groups, positions, columns of the slice)"""
     logits = torch.baddbmm(bias[:, None, columns], hidden, rows[:, columns].mT)
     if hits is not None:
         column = hits[..., None] - columns.start
-        is_here = (column >= 0) & (column < logits.shape[-1])
-        column = column.where(is_here, 0)
-        # Not -inf: a place whose only sample is its target would have no largest logit.
-        left_out = logits.gather(-1, column).masked_fill(is_here, torch.finfo(logits.dtype).min)
-        logits.scatter_(-1, column, left_out)
+        is_inside = (column >= 0) & (column < logits.shape[-1])
+        column = column.where(is_inside, 0)
+        # Not -inf: it would give NaN where a position's only sample is its target.
+        masked = logits.gather(-1, column).masked_fill(is_inside, torch.finfo(logits.dtype).min)
+        logits.scatter_(-1, column, masked)
     return logits

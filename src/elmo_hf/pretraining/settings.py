@@ -1,97 +1,118 @@
 # ruff: noqa: RUF009 (`setting` makes dataclass fields)
-"""What a pretraining run can be told, with the paper's recipe as what it does when told nothing.
+"""The settings of a pretraining run: defaults, command line, YAML file, checks.
 
-A YAML file (`--config runs/paper.yaml`) holds settings by these names; flags go before the file.
+The defaults are the paper's recipe. A YAML file (`--config runs/paper.yaml`) sets any of them by name, and
+options on the command line override the file.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import math
 import sys
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from elmo_hf.errors import ElmoError
 from elmo_hf.model.configuration_elmo import ElmoConfig
-from elmo_hf.pretraining.optimizers import OptimizerSettings
+from elmo_hf.pretraining.optimizers import SCHEDULES, OptimizerSettings
+
+# The ranges of settings, as messages name them.
+RANGES: dict[str, Callable[[float], bool]] = {
+    "at least 1": lambda value: value >= 1,
+    "0 or more": lambda value: value >= 0,
+    "above 0": lambda value: value > 0,
+    "below 1": lambda value: value < 1,
+    "at most 1": lambda value: value <= 1,
+}
 
 
-def setting(default: Any, help: str, **more: Any) -> Any:
+def setting(default: Any, help: str, *ranges: str, choices: Sequence[str] | None = None) -> Any:
+    """A field with a text for `--help`, and the values that it may have."""
+    metadata = {"help": help, "ranges": ranges, "choices": choices}
     if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": help, **more})
-    return field(default=default, metadata={"help": help, **more})
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass
 class Settings:
+    """All settings of a run. `python -m elmo_hf.pretraining --help` prints what each one means."""
+
     # ---- text
-    data: list[str] = setting([], "files, globs, a folder, or the name of a dataset on the Hub")
-    split: str = setting("train", "which split of a dataset")
-    subset: str | None = setting(None, "which configuration of a dataset on the Hub")
-    column: str | None = setting(None, "the column to read; if left out, 'text' or 'tokens'")
-    raw: bool = setting(False, "split text into words by the tokenizer's rule; otherwise at whitespace")
-    split_sentences: bool = setting(False, "a line is a paragraph; otherwise it is a sentence")
-    shuffle_sentences: int = setting(
-        100_000, "sentences that are held and shuffled at a time; 0 keeps their order"
-    )
+    data: list[str] = setting([], "text files, globs, a folder, or the name of a dataset on the Hub")
+    split: str = setting("train", "split of a dataset on the Hub")
+    subset: str | None = setting(None, "configuration of a dataset on the Hub")
+    column: str | None = setting(None, "column to read; by default 'text' or 'tokens'")
+    raw: bool = setting(False, "split text into words by the tokenizer's rules, not at whitespace")
+    split_sentences: bool = setting(False, "split each line, a paragraph, into sentences")
+    shuffle_sentences: int = setting(100_000, "sentences in the shuffle buffer; 0: no shuffling", "0 or more")
     shared_reading: bool = setting(False, "both directions read the same sentences at the same time")
-    workers: int = setting(1, "processes a process that read and encode ahead; 0 for none")
-    vocab: str | None = setting(None, "the vocabulary that `elmo-hf vocab` wrote; with --start, its own")
+    workers: int = setting(1, "text-reading processes for each training process; 0: none", "0 or more")
+    vocab: str | None = setting(None, "file of `elmo-hf vocab`; by default the vocabulary of the start model")
     # ---- the run
-    output: str = setting("", "the run's folder")
-    resume: str = setting("no", "auto: from the newest checkpoint, if any; no; or a checkpoint's folder")
-    start: str | None = setting(None, "a checkpoint or a name on the Hub, to go on from on new text")
-    seed: int = setting(0, "of everything that is random")
-    processes: int | None = setting(None, "refuse to run with another number of them")
-    # ---- the model (not with --start)
-    lstm_dim: int = setting(4096, "cells of an LSTM, a direction")
-    projection_dim: int = setting(512, "size of its output, and of a word's vector")
-    num_hidden_layers: int = setting(2, "biLSTM layers")
-    char_embedding_dim: int = setting(16, "size of a character's vector")
+    output: str = setting("", "folder of the run: checkpoints, log, final model")
+    resume: str = setting("no", "no; auto: from the newest checkpoint, if any; or a checkpoint's folder")
+    start: str | None = setting(None, "trained model to start from: a folder or a name on the Hub")
+    seed: int = setting(0, "seed of weights, dropout, samples and the order of sentences", "0 or more")
+    processes: int | None = setting(None, "refuse to run in another number of processes", "at least 1")
+    # ---- the model (with start, that model's own)
+    lstm_dim: int = setting(4096, "cell size of an LSTM, per direction")
+    projection_dim: int = setting(512, "output size of an LSTM, per direction, and size of a word vector")
+    num_hidden_layers: int = setting(2, "number of biLSTM layers")
+    char_embedding_dim: int = setting(16, "size of a character embedding")
     char_filters: list[list[int]] = setting(
         [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512], [7, 1024]],
-        "convolutions over letters: [[width, number], ...]",
+        "convolutions over characters: [[width, number of filters], ...]",
     )
-    char_activation: str = setting("relu", "relu or tanh")
-    num_highway_layers: int = setting(2, "highway layers after the filters")
-    max_characters_per_token: int = setting(50, "letters of a word, and two more")
-    token_encoder: str = setting("characters", "characters, or words for a table of word vectors")
-    cell_clip: float | None = setting(3.0, "limit of the cells")
-    proj_clip: float | None = setting(3.0, "limit of an LSTM's output")
+    char_activation: str = setting("relu", "relu or tanh, after the convolutions", choices=["relu", "tanh"])
+    num_highway_layers: int = setting(2, "number of highway layers after the convolutions")
+    max_characters_per_token: int = setting(50, "longest word in bytes, with two for its begin and end")
+    token_encoder: str = setting(
+        "characters", "characters, or words for a table of word vectors", choices=["characters", "words"]
+    )
+    cell_clip: float | None = setting(3.0, "limit of the LSTMs' cell values; none: no limit")
+    proj_clip: float | None = setting(3.0, "limit of the LSTMs' projected outputs; none: no limit")
     # ---- the recipe
-    rows: int = setting(384, "rows of text that are read side by side, over all processes")
-    window: int = setting(20, "words of a row that are read between two updates")
+    rows: int = setting(384, "batch size: rows of running text, over all processes", "at least 1")
+    window: int = setting(20, "words per row and window: the length of backpropagation", "at least 1")
     restart_rows: float = setting(
-        0.0, "share of the rows whose LSTM states restart from zeros at each window"
+        0.0, "share of rows whose LSTM states are reset before each window", "0 or more", "at most 1"
     )
-    samples: int = setting(8192, "words against which a word is predicted in training; 0 for all")
-    epochs: int = setting(10, "readings of the whole text, in each direction")
-    max_steps: int | None = setting(None, "end after so many updates")
-    accumulate: int = setting(1, "windows an update")
-    optimizer: str = setting("adagrad", "adagrad or adamw")
-    learning_rate: float = setting(0.2, "the greatest")
-    schedule: str = setting("constant", "constant, linear or cosine")
-    warmup_steps: int = setting(0, "updates in which the learning rate rises")
-    weight_decay: float = setting(0.0, "of adamw")
-    loss_scale: float = setting(20.0, "the gradient is that of so many times the loss")
-    clip: float = setting(10.0, "limit of the gradient's norm")
-    dropout: float = setting(0.1, "on each layer's input, and on the output")
-    precision: str = setting("no", "no for float32, or bf16")
-    # ---- judging, saving, watching
-    heldout: list[str] = setting([], "files of held-out text, whose perplexity is told by their names")
-    evaluate_every: int = setting(0, "updates between evaluations; 0: after each epoch and at the end")
-    evaluation_states: str = setting("carried", "zero or carried")
-    save_every: int = setting(1000, "updates between checkpoints")
-    keep: int = setting(2, "checkpoints to keep")
-    log_every: int = setting(20, "updates between lines of the log")
+    samples: int = setting(8192, "negative samples of the softmax; 0: full softmax", "0 or more")
+    epochs: int = setting(10, "passes over the text, in each direction", "at least 1")
+    max_steps: int | None = setting(None, "number of updates after which the run ends", "at least 1")
+    accumulate: int = setting(1, "windows per update, whose gradients are added up", "at least 1")
+    optimizer: str = setting("adagrad", "adagrad or adamw", choices=["adagrad", "adamw"])
+    learning_rate: float = setting(0.2, "peak learning rate", "above 0")
+    schedule: str = setting(
+        "constant", "constant; linear or cosine, which fall to zero at max_steps", choices=SCHEDULES
+    )
+    warmup_steps: int = setting(0, "updates in which the learning rate rises from zero", "0 or more")
+    weight_decay: float = setting(0.0, "weight decay of adamw", "0 or more")
+    loss_scale: float = setting(20.0, "factor on the loss, for its gradient; 20 as in bilm-tf", "above 0")
+    clip: float = setting(10.0, "largest norm of the gradient", "above 0")
+    dropout: float = setting(0.1, "dropout at each layer's input and at the output", "0 or more", "below 1")
+    precision: str = setting("no", "mixed precision: no (float32) or bf16", choices=["no", "bf16"])
+    # ---- evaluating, saving, logging
+    heldout: list[str] = setting([], "files of held-out text whose perplexity is logged")
+    evaluate_every: int = setting(0, "updates between evaluations; 0: each epoch and at the end", "0 or more")
+    evaluation_states: str = setting(
+        "carried", "LSTM states before a held-out sentence: zero or carried", choices=["zero", "carried"]
+    )
+    save_every: int = setting(1000, "updates between checkpoints", "at least 1")
+    keep: int = setting(2, "number of checkpoints to keep", "at least 1")
+    log_every: int = setting(20, "updates between entries of the log", "at least 1")
     trackers: list[str] = setting([], "accelerate's trackers, such as tensorboard")
-    audit: bool = setting(False, "write down which sentence was read at which step")
+    audit: bool = setting(False, "log which sentences each update reads, in audit-*.jsonl")
 
     def model_config(self, vocab_size: int, **ids: Any) -> ElmoConfig:
-        names = [one.name for one in fields(ElmoConfig) if one.name in self.__dataclass_fields__]
+        names = [field.name for field in fields(ElmoConfig) if field.name in self.__dataclass_fields__]
         return ElmoConfig(vocab_size=vocab_size, **{name: getattr(self, name) for name in names}, **ids)
 
     def optimizer_settings(self) -> OptimizerSettings:
@@ -106,77 +127,89 @@ class Settings:
         )
 
 
-CHOICES = {
-    "char_activation": ["relu", "tanh"],
-    "token_encoder": ["characters", "words"],
-    "optimizer": ["adagrad", "adamw"],
-    "schedule": ["constant", "linear", "cosine"],
-    "precision": ["no", "bf16"],
-    "evaluation_states": ["zero", "carried"],
+# Sections of --help, by their first setting.
+GROUPS = {
+    "data": "text",
+    "output": "the run",
+    "lstm_dim": "the model (with --start, that model's own)",
+    "rows": "the recipe",
+    "heldout": "evaluating, saving, logging",
 }
-AT_LEAST_ONE = [
-    *("processes", "rows", "window", "epochs", "max_steps", "accumulate", "save_every", "keep", "log_every"),
-]
-AT_LEAST_ZERO = [
-    *("shuffle_sentences", "workers", "samples", "warmup_steps", "weight_decay", "evaluate_every", "seed"),
-    *("dropout", "restart_rows"),
-]
-ABOVE_ZERO = ["learning_rate", "loss_scale", "clip"]
-# A trained model has its own.
+# Settings of the architecture, which a trained model brings with it.
 MODEL = [
     *("lstm_dim", "projection_dim", "num_hidden_layers", "char_embedding_dim", "char_filters"),
     *("char_activation", "num_highway_layers", "max_characters_per_token", "token_encoder"),
     *("cell_clip", "proj_clip"),
 ]
-# What a resumed run must have as it was; the rest may change.
-LASTING = [
+# Settings that a resumed run cannot change.
+FIXED_ON_RESUME = [
     *("split", "subset", "column", "raw", "split_sentences", "shuffle_sentences", "shared_reading", "seed"),
     *("start", "window", "samples", "optimizer", "loss_scale", "precision", *MODEL),
 ]
 
 
+# ---- command line and YAML
+
+
+def program_name() -> str:
+    """The name of the running script, such as pretrain.py."""
+    return Path(sys.argv[0]).name
+
+
 def read_settings(arguments: list[str] | None = None) -> Settings:
-    """From flags and a YAML file, checked; ends with a sentence where they are wrong."""
-    parser = make_parser()
-    found = vars(parser.parse_args(arguments))
-    path = found.pop("config", None)
-    try:
-        settings = Settings(**(read_yaml(Path(path)) if path else {}) | found)
-        check(settings)
-    except ValueError as error:
-        sys.exit(f"pretrain.py: {error}")
+    """Read and check the settings of the command line, and of the YAML file that `--config` names.
+
+    Args:
+        arguments: those of the command line, by default `sys.argv[1:]`.
+
+    Raises:
+        ElmoError: a setting is unknown, or has a wrong value.
+    """
+    options = vars(make_parser().parse_args(arguments))
+    path = options.pop("config", None)
+    settings = Settings(**(read_yaml(Path(path)) if path else {}) | options)
+    check(settings)
     return settings
 
 
 def make_parser() -> argparse.ArgumentParser:
+    program = program_name()
     parser = argparse.ArgumentParser(
-        prog="pretrain.py",
-        description="Pretrain an ELMo. Flags go before the settings of --config.",
+        prog=program,
+        usage=f"{program} [--config FILE] [--data TEXT ...] [--vocab VOCAB] [--output OUTPUT] [options]",
+        description="Pretrain an ELMo. Options override the settings of --config. (Defaults in parentheses.)",
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("--config", help="a YAML file of settings, such as training/runs/paper.yaml")
-    for one in fields(Settings):
-        parser.add_argument(*flags(one.name), **argument(one))
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML file of settings, such as training/runs/paper.yaml"
+    )
+    group: Any = parser
+    for field in fields(Settings):
+        if field.name in GROUPS:
+            group = parser.add_argument_group(GROUPS[field.name])
+        group.add_argument(*option_strings(field.name), **argument(field))
     return parser
 
 
-def default_of(one: Field[Any]) -> Any:
-    return one.default_factory() if one.default_factory is not MISSING else one.default
+def default_of(field: Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
-def flags(name: str) -> list[str]:
+def option_strings(name: str) -> list[str]:
+    """max_steps -> --max-steps, --max_steps"""
     return [f"--{name.replace('_', '-')}", *([f"--{name}"] if "_" in name else [])]
 
 
-def argument(one: Field[Any]) -> dict[str, Any]:
-    help = f"{one.metadata['help']} ({json.dumps(default_of(one))})".replace("%", "%%")
-    if one.type is bool:
+def argument(field: Field[Any]) -> dict[str, Any]:
+    """What `add_argument` is called with."""
+    help = f"{field.metadata['help']} ({json.dumps(default_of(field))})".replace("%", "%%")
+    if field.type is bool:
         return {"action": argparse.BooleanOptionalAction, "help": help}
-    if one.type == list[str]:
+    if field.type == list[str]:
         return {"nargs": "+", "help": help, "metavar": "TEXT"}
-    kinds: dict[Any, Any] = {int: int, int | None: int, float: float, float | None: number_or_none}
-    kind = json.loads if one.name == "char_filters" else kinds.get(one.type, str)
-    return {"type": kind, "help": help, "choices": CHOICES.get(one.name)}
+    parsers: dict[Any, Any] = {int: int, int | None: int, float: float, float | None: number_or_none}
+    parse = json.loads if field.name == "char_filters" else parsers.get(field.type, str)
+    return {"type": parse, "help": help, "choices": field.metadata["choices"]}
 
 
 def number_or_none(text: str) -> float | None:
@@ -185,72 +218,70 @@ def number_or_none(text: str) -> float | None:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
-        raise ValueError(f"there is no settings file {path}.") from None
+        raise ElmoError(f"there is no settings file {path}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold `name: value` lines.")
-    found = {str(name).replace("-", "_"): value for name, value in found.items()}
-    found = {name: with_type(name, value) for name, value in found.items()}
-    unknown = [name for name in found if name not in Settings.__dataclass_fields__]
+        raise ElmoError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, dict):
+        raise ElmoError(f"{path} must hold `name: value` lines.")
+    values = {str(name).replace("-", "_"): value for name, value in content.items()}
+    unknown = [name for name in values if name not in Settings.__dataclass_fields__]
     if unknown:
-        raise ValueError(f"{path}: there is no setting '{unknown[0]}'; see --help.")
-    return found
+        raise ElmoError(f"{path}: there is no setting '{unknown[0]}'; see --help.")
+    return {name: with_type(name, value) for name, value in values.items()}
 
 
 def with_type(name: str, value: Any) -> Any:
-    """YAML reads a bare `no` as false, and 1e-3 as a text; and one file need not be written as a list."""
-    kind = Settings.__dataclass_fields__[name].type if name in Settings.__dataclass_fields__ else None
-    if kind is str and value is False:
+    """Convert what YAML reads otherwise: a bare `no` as false, 1e-3 as a string, one file for a list."""
+    expected = Settings.__dataclass_fields__[name].type
+    if expected is str and value is False:
         return "no"
-    if kind in (float, float | None) and isinstance(value, str):
+    if expected in (float, float | None) and isinstance(value, str):
         with contextlib.suppress(ValueError):
             return float(value)
-    return [value] if kind == list[str] and isinstance(value, str) else value
+    return [value] if expected == list[str] and isinstance(value, str) else value
+
+
+# ---- checks
 
 
 def check(settings: Settings) -> None:
+    """Raise an ElmoError for the first wrong value, or wrong combination of values."""
     if not settings.data:
-        raise ValueError("say by --data what text to read.")
+        raise ElmoError("there is no --data; name the text to read.")
     if not settings.output:
-        raise ValueError("say by --output which folder the run is to have.")
+        raise ElmoError("there is no --output; name a folder for the run.")
     if settings.vocab is None and settings.start is None:
-        raise ValueError("say by --vocab which words to predict; `elmo-hf vocab` makes such a file.")
-    for one in fields(Settings):
-        check_type(one, getattr(settings, one.name))
-    if settings.schedule != "constant" and settings.max_steps is None:
-        raise ValueError(f"the {settings.schedule} schedule needs --max-steps, to know where it ends.")
-    for name, allowed in CHOICES.items():
-        if getattr(settings, name) not in allowed:
-            raise ValueError(f"{name} must be {' or '.join(allowed)}, but is {getattr(settings, name)!r}.")
-    for names, holds, wanted in (
-        (AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
-        (AT_LEAST_ZERO, lambda value: value >= 0, "0 or more"),
-        (ABOVE_ZERO, lambda value: value > 0, "above 0"),
-        (["dropout"], lambda value: value < 1, "below 1"),
-        (["restart_rows"], lambda value: value <= 1, "at most 1"),
-    ):
-        for name in names:
-            value = getattr(settings, name)
-            if value is not None and not (holds(value) and math.isfinite(value)):
-                raise ValueError(f"{name} must be {wanted}, but is {value}.")
+        raise ElmoError("there is no --vocab; name a vocabulary, which `elmo-hf vocab` makes.")
+    for field in fields(Settings):
+        check_type(field, getattr(settings, field.name))
+    for field in fields(Settings):
+        check_value(field, getattr(settings, field.name))
     check_model(settings)
-    settings.optimizer_settings()  # says what does not go together
+    if settings.schedule != "constant" and settings.max_steps is None:
+        raise ElmoError(f"the {settings.schedule} schedule needs --max-steps, to know where it ends.")
+    settings.optimizer_settings()  # checks the combinations of the optimizer's settings
+
+
+def check_value(field: Field[Any], value: Any) -> None:
+    allowed = field.metadata["choices"]
+    if allowed and value not in allowed:
+        raise ElmoError(f"{field.name} must be {' or '.join(allowed)}, but is {value!r}.")
+    for name in field.metadata["ranges"]:
+        if value is not None and not (RANGES[name](value) and math.isfinite(value)):
+            raise ElmoError(f"{field.name} must be {name}, but is {value}.")
 
 
 def check_model(settings: Settings) -> None:
-    for one in fields(Settings):
-        if (
-            settings.start is not None
-            and one.name in MODEL
-            and getattr(settings, one.name) != default_of(one)
-        ):
-            raise ValueError(f"{one.name} is that of the model of --start; leave it out.")
+    if settings.start is None:
+        return
+    for field in fields(Settings):
+        if field.name in MODEL and getattr(settings, field.name) != default_of(field):
+            raise ElmoError(f"{field.name} is fixed by the model of --start; leave it out.")
 
 
-KINDS: dict[Any, tuple[Any, str]] = {
+TYPES: dict[Any, tuple[Any, str]] = {
     int: (int, "a whole number"),
     float: ((int, float), "a number"),
     str: (str, "a text"),
@@ -259,14 +290,14 @@ KINDS: dict[Any, tuple[Any, str]] = {
 }
 
 
-def check_type(one: Field[Any], value: Any) -> None:
-    """YAML gives what its writer wrote: `learning_rate: high`, `rows: 2.5`."""
-    if one.name == "char_filters":
-        return  # ElmoConfig says what is wrong with it
-    kind, name = next(entry for type, entry in KINDS.items() if one.type in (type, type | None))
-    if value is None and (one.default is None or one.name.endswith("_clip")):
+def check_type(field: Field[Any], value: Any) -> None:
+    """YAML may hold any type: `learning_rate: high`, `rows: 2.5`."""
+    if field.name == "char_filters":
+        return  # ElmoConfig checks it
+    expected, name = next(entry for type, entry in TYPES.items() if field.type in (type, type | None))
+    if value is None and (field.default is None or field.name.endswith("_clip")):
         return
-    is_wrong = isinstance(value, bool) and one.type is not bool
-    is_wrong |= kind is list and not all(isinstance(part, str) for part in value)
-    if is_wrong or not isinstance(value, kind):
-        raise ValueError(f"{one.name} must be {name}, but is {value!r}.")
+    is_wrong = isinstance(value, bool) and field.type is not bool
+    is_wrong |= expected is list and not all(isinstance(item, str) for item in value)
+    if is_wrong or not isinstance(value, expected):
+        raise ElmoError(f"{field.name} must be {name}, but is {value!r}.")

@@ -1,26 +1,91 @@
-"""What a run starts from: a fresh model, or a trained one, with its own words to predict or with others."""
+"""What a run starts from: a checkpoint of its own, a text, and a fresh or a trained model."""
 
+import json
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.vocabulary import Vocabulary
+from elmo_hf.errors import ElmoError
 from elmo_hf.loading import load_language_model, special_ids
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
-from elmo_hf.pretraining.settings import Settings
+from elmo_hf.pretraining.checkpoints import PROGRESS, find_checkpoint
+from elmo_hf.pretraining.settings import FIXED_ON_RESUME, Settings
+
+# ---- checkpoint
+
+
+def start_checkpoint(settings: Settings, warn: Callable[[str], None]) -> Path | None:
+    """Return the checkpoint to resume from, if any.
+
+    Args:
+        warn: called with a sentence where the newest checkpoint is damaged and an older one is used.
+
+    Raises:
+        ElmoError: `resume` names no intact checkpoint, or the run was begun with another model or recipe.
+    """
+    checkpoint = find_checkpoint(Path(settings.output), settings.resume, warn)
+    if checkpoint is not None:
+        old = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))["settings"]
+        check_resumed(old, asdict(settings))
+    return checkpoint
+
+
+def check_resumed(old: dict[str, object], new: dict[str, object]) -> None:
+    for name in FIXED_ON_RESUME:
+        if old.get(name) != new[name]:
+            raise ElmoError(
+                f"the run was begun with {name} {old.get(name)!r}, and now it is {new[name]!r}; use "
+                "the same, or start another run from its checkpoint by --start."
+            )
+
+
+# ---- text
+
+
+def open_text(settings: Settings, data: list[str] | None = None) -> Source:
+    """Open the text of `settings.data`, or other data with the same settings."""
+    data = settings.data if data is None else data
+    return Source(
+        data[0] if len(data) == 1 else data,
+        column=settings.column,
+        split=settings.split,
+        config=settings.subset,
+        raw=settings.raw,
+        split_sentences=settings.split_sentences,
+    )
+
+
+def open_heldout(settings: Settings) -> dict[str, Source]:
+    """Open the held-out texts, by file name, or by path where two files have the same name."""
+    names = [Path(path).name for path in settings.heldout]
+    sources = {}
+    for path, name in zip(settings.heldout, names, strict=True):
+        source = open_text(settings, [path])
+        if next(iter(source), None) is None:
+            raise ElmoError(f"{source.name} is empty; there is no word in it.")
+        sources[name if names.count(name) == 1 else path] = source
+    return sources
+
+
+# ---- model
 
 
 def start_model(settings: Settings, checkpoint: Path | None) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
+    """Return the model of the checkpoint, that of `settings.start`, or a fresh one, and its tokenizer."""
     torch.manual_seed(settings.seed)
     if checkpoint is not None:
         model, tokenizer = load_language_model(str(checkpoint))
     elif settings.start is None:
         model, tokenizer = fresh_model(settings)
     else:
-        # With words of its own, a run needs no softmax of the model, which AllenNLP's files lack.
+        # With a vocabulary of its own, a run needs no softmax of the model; AllenNLP's files have none.
         model, tokenizer = load_language_model(settings.start, needs_softmax=settings.vocab is None)
         if settings.vocab is not None:
             model, tokenizer = with_vocabulary(model, tokenizer, settings.vocab)
@@ -29,7 +94,7 @@ def start_model(settings: Settings, checkpoint: Path | None) -> tuple[ElmoForPre
 
 
 def set_dropout(model: ElmoForPreTraining, dropout: float) -> None:
-    """Which is no part of what was learnt, but of how to go on learning."""
+    """Dropout belongs to the recipe and not to the weights, so a run may change it."""
     model.config.dropout = dropout
     for module in model.modules():
         if isinstance(module, nn.Dropout):
@@ -38,7 +103,7 @@ def set_dropout(model: ElmoForPreTraining, dropout: float) -> None:
 
 def fresh_model(settings: Settings) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
     assert settings.vocab is not None
-    Vocabulary.load(settings.vocab)  # says what is wrong with it
+    Vocabulary.load(settings.vocab)  # raises a clear error where the file is wrong
     splitter = "penn" if settings.raw else "whitespace"
     tokenizer = ElmoTokenizer(settings.vocab, settings.max_characters_per_token, splitter)
     config = settings.model_config(tokenizer.vocab_size, **special_ids(tokenizer))
@@ -48,20 +113,23 @@ def fresh_model(settings: Settings) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
 def with_vocabulary(
     model: ElmoForPreTraining, tokenizer: ElmoTokenizer, vocab: str
 ) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
-    """The same model with other words to predict. Words of the old vocabulary keep their rows of the softmax
-    (and of the word table, if there is one); the rows of new words start as in a fresh model."""
-    Vocabulary.load(vocab)  # says what is wrong with it
-    new = ElmoTokenizer(vocab, tokenizer.max_characters_per_token, tokenizer.word_splitter)
-    config = ElmoConfig.from_dict(model.config.to_dict() | {"vocab_size": new.vocab_size} | special_ids(new))
-    renewed = ElmoForPreTraining(config)
-    old_ids, new_ids = tokenizer.get_vocab(), new.get_vocab()
-    known = [word for word in new_ids if word in old_ids and new_ids[word] < new.vocab_size]
-    there = torch.tensor([new_ids[word] for word in known])
-    from_here = torch.tensor([old_ids[word] for word in known])
-    weights = model.state_dict()
-    for name, weight in renewed.state_dict().items():
+    """Return the same model with another vocabulary to predict.
+
+    Words of the old vocabulary keep their rows of the softmax (and of the word table, if there is one). The
+    rows of new words start as in a fresh model.
+    """
+    Vocabulary.load(vocab)  # raises a clear error where the file is wrong
+    new_tokenizer = ElmoTokenizer(vocab, tokenizer.max_characters_per_token, tokenizer.word_splitter)
+    changes = {"vocab_size": new_tokenizer.vocab_size} | special_ids(new_tokenizer)
+    new_model = ElmoForPreTraining(ElmoConfig.from_dict(model.config.to_dict() | changes))
+    old_ids, new_ids = tokenizer.get_vocab(), new_tokenizer.get_vocab()
+    shared = [word for word in new_ids if word in old_ids and new_ids[word] < new_tokenizer.vocab_size]
+    new_rows = torch.tensor([new_ids[word] for word in shared])
+    old_rows = torch.tensor([old_ids[word] for word in shared])
+    old_weights = model.state_dict()
+    for name, weight in new_model.state_dict().items():
         if name.startswith("lm_head.") or name.endswith("word_embedding.weight"):
-            weight[there] = weights[name][from_here]
+            weight[new_rows] = old_weights[name][old_rows]
         else:
-            weight.copy_(weights[name])
-    return renewed, new
+            weight.copy_(old_weights[name])
+    return new_model, new_tokenizer

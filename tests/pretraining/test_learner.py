@@ -1,4 +1,4 @@
-"""One update against one that is written apart: in float64, word after word, by the formulas."""
+"""One update against a reference in float64 that computes the formulas word by word."""
 
 import pytest
 import torch
@@ -31,7 +31,9 @@ def make_learner(dtype, **changes):
     model, _ = fresh_model(settings)
     with torch.no_grad():
         for weight in model.parameters():
-            weight += 0.3 * torch.randn_like(weight)  # biases and all, and cells that reach their clips
+            weight += 0.3 * torch.randn_like(
+                weight
+            )  # biases, too; large enough for cells to reach their clips
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -52,30 +54,34 @@ def weights_of(model):
     return {name: weight.requires_grad_() for name, weight in copies.items()}
 
 
-def word_vector(weights, letters):
-    embedded = torch.stack([weights["elmo.token_encoder.char_embedding.weight"][int(one)] for one in letters])
-    found = []
+def word_vector(weights, characters):
+    embedded = torch.stack(
+        [weights["elmo.token_encoder.char_embedding.weight"][int(character)] for character in characters]
+    )
+    pooled = []
     for number in range(2):
         weight = weights[f"elmo.token_encoder.convolutions.{number}.weight"]
         bias = weights[f"elmo.token_encoder.convolutions.{number}.bias"]
         width = weight.shape[2]
-        places = range(len(letters) - width + 1)
-        scores = [torch.einsum("kc,fck->f", embedded[place : place + width], weight) for place in places]
-        found.append(torch.relu(torch.stack(scores).max(dim=0).values + bias))
-    x = torch.cat(found)
-    part = "elmo.token_encoder.highways.0."
-    gate = torch.sigmoid(weights[part + "carry.weight"] @ x + weights[part + "carry.bias"])
-    new = torch.relu(weights[part + "transform.weight"] @ x + weights[part + "transform.bias"])
+        starts = range(len(characters) - width + 1)
+        scores = [torch.einsum("kc,fck->f", embedded[start : start + width], weight) for start in starts]
+        pooled.append(torch.relu(torch.stack(scores).max(dim=0).values + bias))
+    x = torch.cat(pooled)
+    prefix = "elmo.token_encoder.highways.0."
+    gate = torch.sigmoid(weights[prefix + "carry.weight"] @ x + weights[prefix + "carry.bias"])
+    new = torch.relu(weights[prefix + "transform.weight"] @ x + weights[prefix + "transform.bias"])
     x = gate * new + (1 - gate) * x
     return weights["elmo.token_encoder.projection.weight"] @ x + weights["elmo.token_encoder.projection.bias"]
 
 
 def lstm_step(weights, layer, direction, x, h, c):
-    part = f"elmo.layers.{layer}."
-    gates = x @ weights[part + "input_weight"][direction] + h @ weights[part + "recurrent_weight"][direction]
-    i, j, f, o = (gates + weights[part + "bias"][direction]).split(12)
+    prefix = f"elmo.layers.{layer}."
+    gates = (
+        x @ weights[prefix + "input_weight"][direction] + h @ weights[prefix + "recurrent_weight"][direction]
+    )
+    i, j, f, o = (gates + weights[prefix + "bias"][direction]).split(12)
     c = (torch.sigmoid(f + 1) * c + torch.sigmoid(i) * torch.tanh(j)).clamp(-0.4, 0.4)
-    h = ((torch.sigmoid(o) * torch.tanh(c)) @ weights[part + "projection"][direction]).clamp(-0.2, 0.2)
+    h = ((torch.sigmoid(o) * torch.tanh(c)) @ weights[prefix + "projection"][direction]).clamp(-0.2, 0.2)
     return h, c
 
 
@@ -85,13 +91,13 @@ def word_loss(weights, hidden, target, samples, direction):
         return torch.logsumexp(scores, 0) - scores[target]
     numbers = torch.arange(len(scores), dtype=torch.float64)
     chance = torch.log((numbers + 2) / (numbers + 1)) / torch.log(torch.tensor(len(scores) + 1.0).double())
-    scores = scores - torch.log(1 - (1 - chance) ** int(samples.tries[direction]))
+    scores = scores - torch.log(1 - (1 - chance) ** int(samples.draws[direction]))
     others = [int(word) for word in samples.ids[direction] if int(word) != target]
     return torch.logsumexp(scores[[target, *others]], 0) - scores[target]
 
 
 def reference_losses(weights, window, states, samples):
-    """Both directions' summed losses, and the states after the window; states (layer, direction, row)."""
+    """The summed losses of both directions, and the states after the window, by (layer, direction, row)."""
     sums, after = [torch.zeros((), dtype=torch.float64) for _ in range(2)], {}
     for direction in range(2):
         for row in range(ROWS):
@@ -117,8 +123,8 @@ def zero_states():
 
 
 def reference(weights, windows, words, samples):
-    """Mean losses (2,) over windows whose states are carried, and the gradient of 20 times their mean, but
-    with places without a word counted as well."""
+    """Mean losses (2,) over windows with carried states, and the gradient of 20 times the summed loss divided
+    by the number of positions, with or without a word."""
     states, total, places = zero_states(), [0.0, 0.0], len(windows) * ROWS * STEPS
     for window, drawn in zip(windows, samples, strict=True):
         sums, states = reference_losses(weights, window, states, drawn)
@@ -132,55 +138,56 @@ def reference(weights, windows, words, samples):
 
 
 @pytest.mark.parametrize("samples", [0, 40])
-@pytest.mark.parametrize("way", ["kernels", "readable", "float64"])
-def test_update_is_that_of_the_formulas(monkeypatch, samples, way):
-    """Two windows an update, the second of which begins in the states that the first has left."""
-    if way != "kernels":
+@pytest.mark.parametrize("variant", ["kernels", "readable", "float64"])
+def test_an_update_follows_the_formulas(monkeypatch, samples, variant):
+    """With two windows per update; the second starts from the states after the first."""
+    if variant != "kernels":
         monkeypatch.setattr(modeling_elmo, "kernels", None)
     learner = make_learner(
-        torch.float64 if way == "float64" else torch.float32, samples=samples, clip=3.0, accumulate=2
+        torch.float64 if variant == "float64" else torch.float32, samples=samples, clip=3.0, accumulate=2
     )
-    compare_update(learner, make_windows(2), samples, digits=1e-6 if way == "float64" else 5e-5)
+    compare_update(learner, make_windows(2), samples, tolerance=1e-6 if variant == "float64" else 5e-5)
 
 
-def test_words_count_the_same_when_few_are_left():
-    """As the text runs out, row after row has none."""
+def test_words_have_the_same_weight_at_the_end_of_the_text():
+    """There, more and more rows are empty."""
     windows = [window for window in make_windows(10_000) if window.mask.any(axis=(1, 2)).all()][-2:]
     assert sum(window.mask.sum() for window in windows) < 2 * ROWS * STEPS
     learner = make_learner(torch.float64, samples=40, clip=0.3, accumulate=2)
-    compare_update(learner, windows, 40, digits=1e-6)
+    compare_update(learner, windows, 40, tolerance=1e-6)
 
 
-def compare_update(learner, windows, samples, digits):
-    """Losses, gradients, changed weights and states are those of the reference; digits: losses are added up
-    in float32."""
+def compare_update(learner, windows, samples, tolerance):
+    """Compare losses, gradients, new weights and states with those of the reference."""
     weights, clip = weights_of(learner.model), learner.settings.clip
     words = torch.tensor(sum(window.mask.sum(axis=(1, 2)) for window in windows))
     size = learner.model.config.vocab_size
     drawn = [draw_samples(samples, size, (0, 9, 0, number)) if samples else None for number in range(2)]
     losses, gradients = reference(weights, windows, words, drawn)
-    found = learner.update(windows, words, step=9)
+    result = learner.update(windows, words, step=9)
 
-    assert [found["forward_loss"], found["backward_loss"]] == pytest.approx(losses, rel=digits)
-    assert found["loss"] == pytest.approx(sum(losses) / 2, rel=digits)
+    assert [result["forward_loss"], result["backward_loss"]] == pytest.approx(losses, rel=tolerance)
+    assert result["loss"] == pytest.approx(sum(losses) / 2, rel=tolerance)
     norm = float(sum(gradient.square().sum() for gradient in gradients.values()).sqrt())
-    assert found["norm"] == pytest.approx(norm, rel=digits)
+    assert result["norm"] == pytest.approx(norm, rel=tolerance)
     assert norm > clip
     for name, weight in learner.model.named_parameters():
         gradient = gradients[name] * clip / norm
         expected = weights[name].detach() - 0.2 * gradient / (1 + gradient.square()).sqrt()
-        torch.testing.assert_close(weight.double(), expected, rtol=digits, atol=digits)
+        torch.testing.assert_close(weight.double(), expected, rtol=tolerance, atol=tolerance)
         assert float(gradient.abs().max()) > 1e-3, name
     h, _ = learner.states
     _, states = reference_losses(weights, windows[0], zero_states(), drawn[0])
     _, states = reference_losses(weights, windows[1], states, drawn[1])
     for (layer, direction, row), (expected, _) in states.items():
-        torch.testing.assert_close(h[layer, direction, row].double(), expected, rtol=digits, atol=digits)
+        torch.testing.assert_close(
+            h[layer, direction, row].double(), expected, rtol=tolerance, atol=tolerance
+        )
 
 
 @pytest.mark.parametrize(("share", "restarted"), [(1.0, ROWS), (0.0, 0), (0.5, None)])
-def test_rows_that_restart(share, restarted):
-    """They begin a window as in a fresh run, and the others go on; which ones follows from the step alone."""
+def test_restarted_rows(share, restarted):
+    """Their states are zero, and those of the other rows unchanged; the step alone decides which."""
     window = make_windows(1)[0]
     words = torch.tensor(window.mask.sum(axis=(1, 2)))
     learner, fresh = (make_learner(torch.float32, samples=0, restart_rows=share) for _ in range(2))
@@ -193,5 +200,5 @@ def test_rows_that_restart(share, restarted):
     assert int(is_zero.sum()) == restarted or (restarted is None and 0 < int(is_zero.sum()) < ROWS)
     if share == 1.0:
         learner.states = before
-        found, expected = (one.update([window], words, step=4) for one in (learner, fresh))
-        assert found == expected
+        losses, expected = (each.update([window], words, step=4) for each in (learner, fresh))
+        assert losses == expected

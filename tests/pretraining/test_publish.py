@@ -1,4 +1,4 @@
-"""training/ship.py: half the bytes, the same but for the rounding; or the same model in shards."""
+"""Publishing a model: half precision is the same up to rounding, shards hold the same model."""
 
 import json
 
@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
-from elmo_hf.pretraining.publish import ship
+from elmo_hf.pretraining.publish import publish
 
 WORDS = ["<S>", "</S>", "<UNK>", "the", "cat"]
 
@@ -25,22 +25,22 @@ def trained(tmp_path):
 
 def test_weights_are_halves_and_are_read_as_float32(trained, tmp_path):
     model, tokenizer, folder = trained
-    ship(str(folder), tmp_path / "shipped", half=True)
-    stored = load_file(tmp_path / "shipped" / "model.safetensors")
+    publish(str(folder), tmp_path / "published", half=True)
+    stored = load_file(tmp_path / "published" / "model.safetensors")
     assert {weight.dtype for weight in stored.values()} == {torch.float16}
-    loaded = ElmoForPreTraining.from_pretrained(tmp_path / "shipped")
+    loaded = ElmoForPreTraining.from_pretrained(tmp_path / "published")
     for name, weight in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight.half().float()), name
-    assert ElmoModel.from_pretrained(tmp_path / "shipped").dtype == torch.float32
-    assert ElmoTokenizer.from_pretrained(tmp_path / "shipped").get_vocab() == tokenizer.get_vocab()
+    assert ElmoModel.from_pretrained(tmp_path / "published").dtype == torch.float32
+    assert ElmoTokenizer.from_pretrained(tmp_path / "published").get_vocab() == tokenizer.get_vocab()
 
 
 def test_no_code_goes_along(trained, tmp_path):
-    ship(str(trained[2]), tmp_path / "shipped")
-    names = {path.name for path in (tmp_path / "shipped").iterdir()}
+    publish(str(trained[2]), tmp_path / "published")
+    names = {path.name for path in (tmp_path / "published").iterdir()}
     assert names == {"config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"}
     for name in ("config.json", "tokenizer_config.json"):
-        assert "auto_map" not in json.loads((tmp_path / "shipped" / name).read_text())
+        assert "auto_map" not in json.loads((tmp_path / "published" / name).read_text())
 
 
 def test_what_halves_cannot_hold_is_refused(trained, tmp_path):
@@ -49,21 +49,21 @@ def test_what_halves_cannot_hold_is_refused(trained, tmp_path):
         model.lm_head.weight[0, 0] = 1e5
     model.save_pretrained(folder)
     with pytest.raises(ValueError, match=r"has a weight of 100000, which half precision cannot hold"):
-        ship(str(folder), tmp_path / "shipped", half=True)
-    assert not (tmp_path / "shipped").exists()
+        publish(str(folder), tmp_path / "published", half=True)
+    assert not (tmp_path / "published").exists()
 
 
 def test_shards_with_code_are_the_same_model(trained, tmp_path):
     model, _, folder = trained
-    ship(str(folder), tmp_path / "shipped", code=True, shards="1KB")
-    assert len(list((tmp_path / "shipped").glob("model-*.safetensors"))) > 1
-    assert (tmp_path / "shipped" / "modeling_elmo.py").exists()
-    assert json.loads((tmp_path / "shipped" / "config.json").read_text())["auto_map"]["AutoModel"]
-    loaded = ElmoForPreTraining.from_pretrained(tmp_path / "shipped")
+    publish(str(folder), tmp_path / "published", code=True, shards="1KB")
+    assert len(list((tmp_path / "published").glob("model-*.safetensors"))) > 1
+    assert (tmp_path / "published" / "modeling_elmo.py").exists()
+    assert json.loads((tmp_path / "published" / "config.json").read_text())["auto_map"]["AutoModel"]
+    loaded = ElmoForPreTraining.from_pretrained(tmp_path / "published")
     for name, weight in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight), name
 
 
 def test_a_size_that_is_none(trained, tmp_path):
     with pytest.raises(ValueError, match="--shards must be a size such as 50MB, not 'small'"):
-        ship(str(trained[2]), tmp_path / "shipped", shards="small")
+        publish(str(trained[2]), tmp_path / "published", shards="small")

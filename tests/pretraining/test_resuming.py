@@ -1,5 +1,6 @@
-"""A run that is killed again and again ends with the weights of one that was not, to the last bit."""
+"""A run that is killed or stopped several times ends with the weights of an undisturbed one, bit for bit."""
 
+import json
 import os
 import random
 import signal
@@ -10,11 +11,17 @@ import pytest
 from tests.helpers.launcher import read_lines, small_run, steps_of
 
 
+def last_step(output):
+    """The step of the last complete log entry, or 0; reads one entry, as it is called in a loop."""
+    log = output / "log.jsonl"
+    lines = log.read_bytes().rsplit(b"\n", 2) if log.exists() else []
+    return json.loads(lines[-2]).get("step", 0) if len(lines) > 1 else 0
+
+
 def kill_at(run, output, step):
-    """Kills all processes of a run when it has logged so many steps; False if it ended before."""
+    """Kill all processes of a run when it has logged `step`; return False if it ended before."""
     while not run.has_ended:
-        entries = read_lines(output / "log.jsonl")
-        if entries and entries[-1].get("step", 0) >= step:
+        if last_step(output) >= step:
             os.killpg(run.group, signal.SIGKILL)
             run.wait()
             return True
@@ -26,22 +33,22 @@ def last_checkpoint(output):
     return max(output.glob("checkpoint-*"))
 
 
-def assert_same_end(found, expected):
-    assert steps_of(found) == steps_of(expected)
-    for one, other in (
-        (found / "final", expected / "final"),
-        (last_checkpoint(found), last_checkpoint(expected)),
+def assert_same_end(output, expected):
+    assert steps_of(output) == steps_of(expected)
+    for folder, other in (
+        (output / "final", expected / "final"),
+        (last_checkpoint(output), last_checkpoint(expected)),
     ):
-        assert one.name == other.name
+        assert folder.name == other.name
         files = sorted(path.relative_to(other) for path in other.rglob("*.safetensors"))
         assert files
         for name in files:
-            assert (one / name).read_bytes() == (other / name).read_bytes(), name
-    assert not list(found.glob(".unfinished*"))
+            assert (folder / name).read_bytes() == (other / name).read_bytes(), name
+    assert not list(output.glob(".unfinished*"))
 
 
 def assert_every_sentence_once(output, sizes, epochs):
-    """By the audit files of all processes, each direction has begun every line once an epoch."""
+    """By the audit files of all processes, each direction has read every line once per epoch."""
     for direction in ("forward", "backward"):
         read = [
             tuple(sentence[1:])
@@ -66,14 +73,14 @@ def end(launcher, arguments, processes):
 
 @pytest.fixture(scope="module")
 def whole(launcher, tmp_path_factory):
-    """The folder of an undisturbed run of so many processes, which is made when it is first asked for."""
-    folder, made = tmp_path_factory.mktemp("whole"), {}
+    """The folder of an undisturbed run in a number of processes, made at its first use."""
+    folder, runs = tmp_path_factory.mktemp("whole"), {}
 
     def run(processes):
-        if processes not in made:
-            made[processes] = folder / str(processes)
-            end(launcher, small_run(folder, made[processes].name), processes)
-        return made[processes]
+        if processes not in runs:
+            runs[processes] = folder / str(processes)
+            end(launcher, small_run(folder, runs[processes].name), processes)
+        return runs[processes]
 
     return run
 
@@ -94,41 +101,40 @@ def test_killed_runs_end_as_undisturbed_ones(launcher, whole, tmp_path, processe
 
 def wait_for_step(run, output, step):
     while not run.has_ended:
-        entries = read_lines(output / "log.jsonl")
-        if entries and entries[-1].get("step", 0) >= step:
+        if last_step(output) >= step:
             return
         time.sleep(0.001)
     raise AssertionError(run.err)
 
 
 @pytest.mark.parametrize(
-    ("processes", "told"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (1, signal.SIGINT)]
+    ("processes", "number"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (1, signal.SIGINT)]
 )
-def test_a_signal_to_everything_saves(launcher, whole, tmp_path, processes, told):
-    """Workers included, as a batch system or a terminal (Ctrl-C) tells all processes."""
+def test_a_signal_saves_and_stops(launcher, whole, tmp_path, processes, number):
+    """Workers get it as well, as from a batch system or a terminal (Ctrl-C)."""
     output = tmp_path / "run"
     arguments = small_run(tmp_path, save_every=10_000)
     run = launcher.start(arguments, processes)
     wait_for_step(run, output, 9)
-    os.killpg(run.group, told)
+    os.killpg(run.group, number)
     assert run.wait() == [143] * processes
     assert run.err == ""
     step = steps_of(output)[-1]["step"]
-    assert run.out == f"Stopped after step {step}, which is saved; --resume auto goes on from there.\n"
+    assert run.out == f"Stopped after step {step}, which is saved; --resume auto continues from there.\n"
     assert last_checkpoint(output).name == f"checkpoint-{step:07d}"
     assert not (output / "final").exists()
     run = end(launcher, arguments, processes)
-    assert run.out.startswith(f"Going on after step {step}.\n")
+    assert run.out.startswith(f"Resuming after step {step}.\n")
     assert_same_end(output, whole(processes))
 
 
 def test_other_processes_and_rows_lose_no_sentence(launcher, tmp_path):
-    """One, two and three processes in turn, each stopped somewhere; and then four rows in place of six."""
+    """One, two and three processes in turn, each stopped; then four rows in place of six."""
     output = tmp_path / "run"
     for processes, step in ((1, 30), (2, 60), (3, 100)):
         run = launcher.start(small_run(tmp_path, audit=True), processes)
         wait_for_step(run, output, step)
-        os.kill(run.group, signal.SIGTERM)  # one of them; it tells the others
+        os.kill(run.group, signal.SIGTERM)  # one process, which stops the others
         assert run.wait() == [143] * processes, run.err
     run = launcher.start(small_run(tmp_path, audit=True, rows=4), 2)
     wait_for_step(run, output, 150)
@@ -147,7 +153,7 @@ def test_number_of_processes_changes_no_sentence(launcher, tmp_path):
 
 
 def test_two_processes_learn_what_one_does(launcher, tmp_path):
-    """Half the rows each, no dropout, the full softmax: the sums are the same, in another order."""
+    """Without dropout, by the full softmax: the same sums, in another order."""
     same = {"dropout": 0.0, "samples": 0, "max_steps": 60, "learning_rate": 0.1}
     for processes in (1, 2):
         end(launcher, small_run(tmp_path, f"{processes}", **same, processes=processes), processes)
