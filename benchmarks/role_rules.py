@@ -22,7 +22,7 @@ from benchmarks.report import RESULTS, machine
 from elmo_hf.finetuning.run import labels_of
 from elmo_hf.metrics.tags import role_scores
 from elmo_hf.model.crf_elmo import ElmoCRF
-from elmo_hf.model.roles_elmo import ElmoRoles, broken_roles
+from elmo_hf.model.modeling_elmo_tagging import ElmoRoles, broken_roles
 from training.finetune_srl import read
 
 BATCH = 64
@@ -49,7 +49,7 @@ def decode(crf: ElmoCRF, batches: list[Batch], roles: ElmoRoles | None) -> tuple
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         begun = time.process_time()
-        paths = [crf.decode(scores, mask, roles) for scores, mask in batches]
+        paths = [crf.decode(scores, mask, roles.repair if roles else None) for scores, mask in batches]
         seconds = time.process_time() - begun
     rows = [[crf.labels[label] for label in row if label >= 0] for part in paths for row in part.tolist()]
     return rows, round(seconds, 2), len(told)

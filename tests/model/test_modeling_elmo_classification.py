@@ -253,7 +253,7 @@ def test_a_sentence_that_parts_like_a_pair_needs_its_types():
     found = model(**batch).logits[0]
     torch.testing.assert_close(found, torch.tensor(esim_by_hand(model, first, second)))
     del batch["token_type_ids"]
-    with pytest.raises(ValueError, match=r"row 0 has `</S> <S>` in 2 places; say by token_type_ids"):
+    with pytest.raises(ValueError, match=r"row 0 has `</S> <S>` in 2 places; pass token_type_ids"):
         model(**batch)
 
 
@@ -363,7 +363,9 @@ def test_what_is_no_pair_is_refused(change, message):
 
 
 def test_vectors_do_not_say_where_a_pair_parts():
-    with pytest.raises(ValueError, match="cannot be seen from inputs_embeds; pass token_type_ids, too"):
+    with pytest.raises(
+        ValueError, match="do not tell where the second sentence of a pair begins; pass token_type_ids"
+    ):
         make("esim")(inputs_embeds=torch.zeros(1, 5, 8))
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from elmo_hf import ElmoLayerCache, ElmoTokenizer
-from elmo_hf.model import modeling_elmo_coreference, spans_elmo
-from elmo_hf.model.spans_elmo import best_spans, candidates, clusters_of, span_table
+from elmo_hf.model import modeling_elmo_coreference
+from elmo_hf.model.modeling_elmo_coreference import best_spans, candidates, clusters_of, span_table
 from tests.helpers.slow_coreference import SlowCoreference, bucket, crosses
 from tests.helpers.small_documents import (
     AT,
@@ -27,8 +27,8 @@ from tests.helpers.small_documents import (
 @pytest.mark.parametrize("where", AT)
 @pytest.mark.parametrize("max_antecedents", [3, 250])
 def test_spans_loss_and_clusters_are_those_of_a_slow_implementation(where, max_antecedents, monkeypatch):
-    monkeypatch.setattr(spans_elmo, "PAIRS_AT_ONCE", 7)
-    monkeypatch.setattr(modeling_elmo_coreference, "WORDS_AT_ONCE", 12)
+    monkeypatch.setattr(modeling_elmo_coreference, "MAX_BATCH_PAIRS", 7)
+    monkeypatch.setattr(modeling_elmo_coreference, "MAX_BATCH_WORDS", 12)
     model = make_choosy(max_span_width=5, max_antecedents=max_antecedents, mix_l2=0.0, **AT[where])
     slow = SlowCoreference(model)
     batch = encode([SENTENCES], [GOLD])
@@ -51,7 +51,7 @@ def test_spans_loss_and_clusters_are_those_of_a_slow_implementation(where, max_a
 
 def test_the_gradient_is_that_of_the_slow_implementation(monkeypatch):
     """Also where pairs are taken some at a time and made anew."""
-    monkeypatch.setattr(spans_elmo, "PAIRS_AT_ONCE", 5)
+    monkeypatch.setattr(modeling_elmo_coreference, "MAX_BATCH_PAIRS", 5)
     model = make(elmo_at_output=True, mix_l2=0.0)
     learnt = {name: one for name, one in model.named_parameters() if one.requires_grad}
     model(**encode([SENTENCES], [GOLD])).loss.backward()
@@ -119,7 +119,7 @@ def test_antecedents_are_the_nearest_and_distances_have_buckets():
     ]
     assert candidates(torch.tensor([], dtype=torch.long), 5).shape == (0, 0)
     distances = torch.arange(1, 300)
-    buckets = torch.bucketize(distances, torch.tensor(spans_elmo.DISTANCES))
+    buckets = torch.bucketize(distances, torch.tensor(modeling_elmo_coreference.DISTANCES))
     assert buckets.tolist() == [bucket(distance) for distance in range(1, 300)]
 
 
@@ -224,8 +224,8 @@ def test_a_long_document_fits_into_little_memory():
     pairs = []
     model.pair_scorer.network.register_forward_hook(lambda _, args, out: pairs.append(len(out)))
     assert model.predict(document, ElmoTokenizer())
-    assert max(pairs) == spans_elmo.PAIRS_AT_ONCE
-    assert sum(pairs) > 40 * spans_elmo.PAIRS_AT_ONCE
+    assert max(pairs) == modeling_elmo_coreference.MAX_BATCH_PAIRS
+    assert sum(pairs) > 40 * modeling_elmo_coreference.MAX_BATCH_PAIRS
 
 
 # ---- what is refused

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from elmo_hf import ElmoLayerCache, ElmoTokenizer
-from elmo_hf.model.answers_elmo import best_spans
+from elmo_hf.model.modeling_elmo_question_answering import best_spans
 from tests.helpers.small_questions import BOTH, CONTEXTS, OPTIONS, PLACES, QUESTIONS, make, pairs
 
 # ---- the network in plain numpy, a row at a time
