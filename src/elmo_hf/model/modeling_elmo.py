@@ -1,16 +1,8 @@
 """ELMo (Peters et al. 2018), in the order of the data: characters, words, two stacks of LSTMs, layers.
 
-    model = ElmoModel.from_pretrained("org/elmo")
-    output = model(**tokenizer(["Ice cream is cold ."], return_tensors="pt"), output_hidden_states=True)
-    output.last_hidden_state    # the top layer, (batch, words, 2 * projection_dim)
-    output.hidden_states        # all layers, the word vectors first
-
 The forward half of a vector has read the sentence from its beginning up to the word, the backward half from
 its end down to the word. Both directions are one tensor: direction 0 reads the words in their order,
 direction 1 reads them in reverse, and one batched product computes a step of both.
-
-A model keeps no state between calls, unlike the original code. `output_states=True` returns the state, and
-`states=` takes it.
 """
 
 from collections.abc import Sequence
@@ -55,10 +47,8 @@ class ElmoCarry(nn.Linear):
 
 
 class ElmoHighway(nn.Module):
-    """A highway layer: `y = g * relu(W x + b) + (1 - g) * x`, with the gate `g = sigmoid(W_g x + b_g)`.
-
-    The gate is called `carry`, as in the original checkpoints, although it scales the transformed input.
-    """
+    """`y = g * relu(W x + b) + (1 - g) * x`, with the gate `g = sigmoid(W_g x + b_g)`. The gate's name
+    `carry` is that of the original checkpoints."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -71,8 +61,8 @@ class ElmoHighway(nn.Module):
 
 
 class ElmoCharacterEncoder(nn.Module):
-    """A word's characters to its vector: convolutions, each filter's maximum over the word, highway layers,
-    and a projection. The vector does not depend on the sentence."""
+    """A word's characters to its vector, which does not depend on the sentence: convolutions, each filter's
+    maximum over the word, highway layers, and a projection."""
 
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__()
@@ -122,7 +112,6 @@ class ElmoWordEncoder(nn.Module):
         return self.word_embedding(word_ids.masked_fill(is_padding, 0))
 
     def boundaries(self) -> Tensor:
-        """The vectors of sentence begin and sentence end, (2, projection_dim)."""
         ids = [self.config.bos_token_id, self.config.eos_token_id]
         return self(torch.tensor(ids, device=self.word_embedding.weight.device))
 
@@ -209,8 +198,7 @@ class ElmoModelOutput(ModelOutput):
 
     Args:
         last_hidden_state: the top layer, (batch, words, 2 * output_dim), forward half first; zero at padding.
-        hidden_states: with `output_hidden_states`, all layers from the bottom up, each (batch, words, dim).
-            The first is the word vector twice.
+        hidden_states: with `output_hidden_states`, all layers, each (batch, words, dim), word vectors first.
         states: with `output_states`, (h, c) after the sentences, for the `states` of the next call.
     """
 
@@ -231,11 +219,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """As in bilm-tf, with TensorFlow's default (Glorot) where bilm-tf has none of its own.
-
-        This sets only parameters that `module` itself holds: for classes outside of transformers, the library
-        skips a module without any.
-        """
+        """As in bilm-tf, and TensorFlow's default (Glorot) elsewhere. The library calls this only for modules
+        that hold parameters themselves."""
         super()._init_weights(module)
         if isinstance(module, nn.Embedding):
             init.uniform_(module.weight, -1.0, 1.0)
@@ -277,7 +262,6 @@ class ElmoPreTrainedModel(PreTrainedModel):
         super().save_pretrained(*args, **kwargs)
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse: the characters are fixed, and word ids are rows of the softmax."""
         raise ValueError(
             "an ELMo's vocabulary cannot be resized in place: characters are fixed, and word ids are the "
             "rows of the softmax; make a model with the new vocab_size and copy the rows of known words."
@@ -285,13 +269,13 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
 
 class ElmoModel(ElmoPreTrainedModel):
-    """The bidirectional language model without its softmax: each word's vectors in context, layer by layer::
+    """Each word's vectors in context, layer by layer: the bidirectional language model without its softmax::
 
         model = ElmoModel.from_pretrained("my-elmo").eval()
         output = model(**tokenizer(["Ice cream is cold ."], return_tensors="pt"), output_hidden_states=True)
         output.last_hidden_state, output.hidden_states  # the top layer, and all; each (batch, words, dim)
 
-    There is one vector for each word. A call does not depend on earlier calls, unless it is given `states`.
+    There is one vector for each word. A call does not depend on earlier ones, unless it gets their `states`.
     """
 
     _keys_to_ignore_on_load_unexpected = ["lm_head"]  # noqa: RUF012 (an ElmoModel can load a language model)
@@ -311,7 +295,6 @@ class ElmoModel(ElmoPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The embedding of characters, or that of words in a model with a word table."""
         encoder = self.token_encoder
         return encoder.char_embedding if isinstance(encoder, ElmoCharacterEncoder) else encoder.word_embedding
 
@@ -335,10 +318,9 @@ class ElmoModel(ElmoPreTrainedModel):
 
         Args:
             input_ids: word ids, (batch, words); only a model with a word table reads them.
-            char_ids: character ids from `ElmoTokenizer`, (batch, words, characters); all other models read
-                them.
-            attention_mask: (batch, words), 1 for a word and 0 for padding, on either side. The default takes
-                for a word what has characters, or an id other than that of padding.
+            char_ids: character ids of `ElmoTokenizer`, (batch, words, characters), for all other models.
+            attention_mask: (batch, words), 1 for a word and 0 for padding, on either side. By default a word
+                is what has characters, or an id other than that of padding.
             inputs_embeds: vectors in place of ids: of characters, (batch, words, characters,
                 char_embedding_dim), or of words, (batch, words, projection_dim).
             states: `output.states` of the call that read the preceding text. Row i continues from row i of
@@ -350,15 +332,11 @@ class ElmoModel(ElmoPreTrainedModel):
 
         Returns:
             An `ElmoModelOutput`.
-
-        Raises:
-            ValueError: if a tensor is missing, or has a wrong type, shape or number.
         """
         mask = word_mask(self.config, input_ids, char_ids, attention_mask, inputs_embeds)
         words = self.word_vectors(input_ids, char_ids, inputs_embeds)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-
         words = words.masked_fill(~mask[:, :, None], 0)
         # The backward direction reads the flipped row, from the end of the sentence to its beginning.
         x, mask = torch.stack([words, words.flip(1)]), torch.stack([mask, mask.flip(1)])
@@ -384,10 +362,8 @@ class ElmoModel(ElmoPreTrainedModel):
     def word_vectors(
         self, input_ids: Tensor | None, char_ids: Tensor | None, inputs_embeds: Tensor | None = None
     ) -> Tensor:
-        """The words before any context, (batch, words, projection_dim), from tensors that have been checked.
-
-        Models that contain this one check the ids themselves, and pass these vectors as `inputs_embeds`.
-        """
+        """The words before any context, (batch, words, projection_dim), from checked tensors. A model that
+        contains this one checks the ids itself, and passes these vectors as `inputs_embeds`."""
         encoder = self.token_encoder
         if inputs_embeds is None:
             return encoder(char_ids if isinstance(encoder, ElmoCharacterEncoder) else input_ids)
@@ -433,15 +409,13 @@ class ElmoModel(ElmoPreTrainedModel):
             states: those that the previous windows returned.
 
         Returns:
-            The top layer in the order of reading, (2, rows, steps, output_dim), zero at padding; and the
-            states for the next windows, with their gradient.
+            The top layer in the order of reading, (2, rows, steps, output_dim), and the new states.
         """
         if ids.dim() < 3 or len(ids) != 2:
             raise ValueError(f"ids must have the shape (2, rows, steps, ...), but have {tuple(ids.shape)}.")
         flat_ids, flat_mask = ids.flatten(0, 1), mask.flatten(0, 1) if mask is not None else None
         mask = word_mask(self.config, flat_ids, flat_ids, flat_mask).unflatten(0, ids.shape[:2])
-        initial = self._states_for(ids.shape[1], states)
-        (top,), h, c = self._run_layers(self.token_encoder(ids), mask, *initial)
+        (top,), h, c = self._run_layers(self.token_encoder(ids), mask, *self._states_for(len(ids[0]), states))
         forward, backward = top.chunk(2, dim=-1)
         return torch.stack([forward, backward.flip(1)]), (h, c)
 
@@ -483,21 +457,16 @@ class ElmoModel(ElmoPreTrainedModel):
 
     @torch.no_grad()
     def warm_up(self, text: str | Sequence[str], tokenizer: ElmoTokenizer | None = None) -> None:
-        """Read text line by line, and store the last state, so that the checkpoint contains it.
+        """Read text (a string, or its lines), and store the last state, so that the checkpoint contains it.
 
         A state of zeros gives the first words of a sentence poor vectors. The stored state is used only with
-        `states=model.warm_states(batch)` or `config.use_warm_state = True`.
-
-        Args:
-            text: one string, or its lines.
-            tokenizer: needed by a model with a word table only.
+        `states=model.warm_states(batch)` or `config.use_warm_state = True`. A word table needs the tokenizer.
         """
         if tokenizer is None:
             if self.config.token_encoder == "words":
                 raise ValueError("a model with a word table needs its tokenizer: warm_up(text, tokenizer).")
             tokenizer = ElmoTokenizer(max_characters_per_token=self.config.max_characters_per_token)
-        lines = text.splitlines() if isinstance(text, str) else list(text)
-        lines = [line for line in lines if line.strip()]
+        lines = [line for line in (text.splitlines() if isinstance(text, str) else text) if line.strip()]
         if not lines:
             raise ValueError("warm_up needs some text, but got only empty lines.")
         states, was_training = self.zero_states(rows=1), self.training

@@ -40,11 +40,9 @@ MAX_BATCH_PAIRS = 4096  # of spans, that are scored at a time
 
 
 class ElmoScorer(nn.Module):
-    """A score from a network with two hidden layers.
-
-    The first layer reads several parts side by side, `W [a; b; c] = W_a a + W_b b + W_c c`. `part` multiplies
-    each by itself, and the caller adds them up, so that a part that many spans share is multiplied once.
-    """
+    """A score from a network with two hidden layers. `W [a; b; c] = W_a a + W_b b + W_c c`: `part` multiplies
+    each part of its input by itself, and the caller adds them up, so that a shared part is multiplied
+    once."""
 
     def __init__(self, sizes: list[int], hidden_size: int, dropout: float) -> None:
         super().__init__()
@@ -121,8 +119,7 @@ class ElmoPairScorer(nn.Module):
         """g (spans, size), numbers of spans (pairs,) and (pairs,) -> (pairs,)"""
         part = self.network.part
         shared = g, part(0, g), part(1, g), part(3, self.distances.weight)
-        # There are many pairs, and their products are long. Only a batch of them is in memory at a time, also
-        # in training, which computes them again for the gradient.
+        # Only a batch of the pairs' long products is in memory, also in training, which computes them again.
         batches = zip(later.split(MAX_BATCH_PAIRS), earlier.split(MAX_BATCH_PAIRS), strict=True)
         return torch.cat(
             [checkpoint(self._score_pairs, *shared, *batch, use_reentrant=False) for batch in batches]
@@ -181,19 +178,15 @@ def best_spans(scores: Tensor, is_span: Tensor, count: int) -> list[tuple[int, i
 
 
 def candidates(numbers: Tensor, max_antecedents: int) -> Tensor:
-    """Whether span i may have the span 1, 2, ... before it as its antecedent, (spans, steps).
-
-    numbers (spans,) count the spans of a document from 0.
-    """
+    """Whether there is a span 1, 2, ... before each span that may be its antecedent, (spans, steps).
+    `numbers` (spans,) counts the spans of a document from 0."""
     steps = min(max_antecedents, int(numbers.max())) if numbers.numel() else 0
     return torch.arange(1, steps + 1, device=numbers.device) <= numbers[:, None]
 
 
 def clusters_of(steps: list[int]) -> list[int]:
-    """Each span's cluster, numbered in the order of their first spans; -1 for a span in none.
-
-    steps: how many spans before it a span's antecedent is, 0 for none.
-    """
+    """Each span's cluster, numbered in the order of their first spans; -1 for a span in none. `steps` says
+    how many spans before it a span's antecedent is, 0 for none."""
     first = list(range(len(steps)))  # the first span of each span's chain
     for span, step in enumerate(steps):
         first[span] = first[span - step]
@@ -213,8 +206,7 @@ class ElmoCoreferenceOutput(ModelOutput):
         loss: the mean over all kept spans of the negative log-probability of the right choices (the paper has
             the sum), plus the penalty of the mixes.
         logits: the scores of each span's choices, (documents, spans, 1 + antecedents): 0 for none, then the
-            span before it, the one before that, and so on. A choice that does not exist has the lowest
-            number.
+            span before it, the one before that, and so on; the lowest number for a choice that is missing.
         spans: the kept spans in the order of the text, (documents, spans, 3): sentence of the document, first
             and last word of the sentence; -100 behind a document's last.
         hidden_states: with `output_hidden_states`, the biLM's layers.
@@ -364,11 +356,8 @@ class ElmoForCoreferenceResolution(ElmoTaskModel):
         self, inputs: dict[str, Tensor | None], mask: Tensor, output_hidden_states: bool
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
         """The words of all sentences in one row: the input of the RNN, (words, input_size); its output,
-        (words, context_size); and the biLM's layers with `output_hidden_states`.
-
-        Sentences of similar length are read together, so that a long one does not add padding to all others.
-        To return the biLM's layers, all sentences are read at once.
-        """
+        (words, context_size); and the biLM's layers with `output_hidden_states`, for which all sentences are
+        read at once. Otherwise those of similar length are read together, which saves padding."""
         lengths = mask.sum(dim=1).tolist()
         groups = [list(range(len(mask)))] if output_hidden_states else _groups(lengths)
         numbers = mask.flatten().cumsum(dim=0).view_as(mask) - 1  # of the words
@@ -465,7 +454,7 @@ def _gold(labels: Tensor, lengths: Tensor, documents: list[int]) -> list[dict[Me
 
 
 def _add_mention(gold: dict[Mention, int], mention: list[int], words: list[int], name: str) -> None:
-    """Check a mention, and add it. words: the number of words of each sentence of the document."""
+    """Check a mention, and add it. `words` are the numbers of words of the document's sentences."""
     sentence, first, last, cluster = mention
     name += f" has a mention from word {first} to word {last} of sentence {sentence}"
     if not 0 <= sentence < len(words):

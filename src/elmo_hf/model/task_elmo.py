@@ -98,8 +98,7 @@ class ElmoTaskInput:
 
 
 class ElmoTaskModel(ElmoPreTrainedModel):
-    """The base of all heads: it reads a task's own words and a mix of the biLM's layers, and freezes the
-    biLM.
+    """The base of all heads: it reads a task's own words and a mix of the layers of a biLM, which it freezes.
 
     A head calls `read` for `[x; ELMo]`, puts its network on `.x`, and its classifier on `.beside(h)`. The
     sizes of both are `input_size` and `elmo_output_size` (0 without ELMo at the output).
