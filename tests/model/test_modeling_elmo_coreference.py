@@ -63,7 +63,7 @@ def test_the_gradient_is_that_of_the_slow_implementation(monkeypatch):
         torch.testing.assert_close(found[name], one.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_dropout_is_the_same_when_pairs_are_made_anew():
+def test_dropout_is_the_same_when_pairs_are_computed_again():
     """The gradient of a step along it, with the same draws, is what the loss changes by."""
     model = make(task_dropout=0.3, elmo_dropout=0.0).train().double()
     batch = encode([SENTENCES], [GOLD])
@@ -84,7 +84,7 @@ def test_dropout_is_the_same_when_pairs_are_made_anew():
 
 
 @pytest.mark.parametrize("count", [0, 3, 12, 1000])
-def test_pruning_keeps_the_best_that_cross_none_better(count):
+def test_pruning_keeps_the_best_spans_that_cross_no_better_span(count):
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
         lengths = torch.tensor([4, 0, 9, 1])
@@ -132,7 +132,7 @@ def test_chains_of_antecedents_are_clusters():
 
 
 @pytest.mark.parametrize("where", ["input", "both", "none"])
-def test_padding_and_company_change_nothing(where):
+def test_padding_and_other_rows_change_nothing(where):
     """Left or right, more of it; and the documents of a batch know nothing of each other."""
     model = make(**AT[where])
     documents, golds = [SENTENCES, SHORT], [GOLD, SHORT_GOLD]
@@ -198,7 +198,7 @@ def test_a_cache_changes_nothing():
 
 
 @pytest.mark.parametrize("sentences", [[], [[]], [[], []], [["Why"]], [["Why"], [], ["He"]]])
-def test_documents_of_next_to_nothing(sentences):
+def test_documents_with_very_few_words(sentences):
     model = make()
     assert model.predict(sentences, ElmoTokenizer()) == []
     assert model(**encode([sentences], [[]])).loss.isfinite()
@@ -266,7 +266,7 @@ def mention(*numbers):
         ({"char_ids": None}, "needs char_ids"),
     ],
 )
-def test_mistakes_are_said_in_one_sentence(change, message):
+def test_mistakes_are_refused_in_one_sentence(change, message):
     batch = encode([SENTENCES, SHORT], [GOLD, SHORT_GOLD])
     with pytest.raises(ValueError, match=message) as error:
         make()(**batch | change)
@@ -283,7 +283,7 @@ def test_mistakes_are_said_in_one_sentence(change, message):
         ([["She", 3]], "word 1 is 3, a int"),
     ],
 )
-def test_what_is_no_document_is_refused(document, message):
+def test_a_wrong_document_is_refused(document, message):
     with pytest.raises(ValueError, match=message) as error:
         make().predict(document, ElmoTokenizer())
     assert "\n" not in str(error.value)

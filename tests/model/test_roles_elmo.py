@@ -81,14 +81,14 @@ def test_the_path_is_the_best_of_all_that_keep_the_rules(case):
 
 @settings(max_examples=40, deadline=None)
 @given(cases())
-def test_what_is_too_much_is_the_best_without_the_roles_that_a_warning_names(case):
+def test_with_too_many_roles_the_path_is_the_best_without_those_that_a_warning_names(case):
     crf, scores, mask = case
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as told:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as messages:
         warnings.simplefilter("always")
         patch.setattr(modeling_elmo_tagging, "MAX_TRACKED_ROLES", 1)
         found = crf.decode(scores, mask, ElmoRoles(crf.labels).repair)
     left_out = {}
-    for one in told:
+    for one in messages:
         row, names = re.fullmatch(r"row (\d): .* without (.*)\.", str(one.message)).groups()
         left_out[int(row)] = names.split(", ")
     for row, words in enumerate(mask):
@@ -101,7 +101,7 @@ def test_what_is_too_much_is_the_best_without_the_roles_that_a_warning_names(cas
             assert tuple(found[row, words].tolist()) == best_of_all(crf, scores[row, words], allowed)
 
 
-def test_too_many_roles_are_told():
+def test_too_many_roles_are_warned_of():
     """Every core role is the likeliest one twice."""
     labels = ["O", *(f"B-ARG{number}" for number in "012345A")]
     crf, scores = ElmoCRF(labels, learned=False, scheme=None), torch.zeros(1, 14, 8)
@@ -113,7 +113,7 @@ def test_too_many_roles_are_told():
     assert found == [0] * 7 + [1, 2, 3, 4, 5, 6, 0]
 
 
-def test_rules_are_told_by_their_role():
+def test_broken_rules_are_listed_by_role():
     assert broken_roles(["B-ARG0", "I-ARG0", "B-V", "B-ARG1", "B-C-ARG1", "B-R-ARG0"]) == []
     assert broken_roles(["B-ARG0", "O", "B-ARG0"]) == ["ARG0"]
     assert broken_roles(["B-ARGM-TMP", "O", "B-ARGM-TMP"]) == []  # no core role
