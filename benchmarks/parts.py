@@ -38,7 +38,7 @@ from elmo_hf.finetuning.run import labels_of
 from elmo_hf.finetuning.tagging import collate_words
 from elmo_hf.metrics.tags import role_scores
 from elmo_hf.model.crf_elmo import ElmoCRF
-from elmo_hf.model.roles_elmo import ElmoRoles, broken_roles
+from elmo_hf.model.modeling_elmo_tagging import ElmoRoles, broken_roles
 from training.finetune_ner import CONFIG
 from training.finetune_srl import read
 
@@ -202,7 +202,7 @@ def decode(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         start = time.process_time()
-        paths = [crf.decode(scores, mask, roles) for scores, mask in batches]
+        paths = [crf.decode(scores, mask, roles.repair if roles else None) for scores, mask in batches]
         seconds = time.process_time() - start
     rows = [[crf.labels[label] for label in row if label >= 0] for path in paths for row in path.tolist()]
     return rows, round(seconds, 2), len(caught)

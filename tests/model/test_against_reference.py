@@ -306,7 +306,7 @@ def test_published_token_vectors(published: tuple[Path, Path]) -> None:
 # ---- The package against the reference.
 
 
-def test_variants_are_all_there() -> None:
+def test_every_variant_is_tested() -> None:
     assert len(VARIANTS) == 20
     assert [len(batch) for batch in CARRIED] == [3, 5, 2, 4]
 

@@ -167,7 +167,7 @@ def test_without_transitions_each_word_has_its_own_softmax_and_the_rules_bind_on
     assert free.decode(scores, mask).tolist() == [[2, 2, 0]]
 
 
-def test_nothing_to_read_is_no_trouble():
+def test_empty_rows_and_batches():
     for learned in (True, False):
         crf = ElmoCRF(["O", "B-X", "I-X"], learned, None)
         for shape in ((0, 3), (2, 0), (2, 3)):

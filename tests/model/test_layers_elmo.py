@@ -76,6 +76,6 @@ def test_layer_norm_ignores_padding_and_survives_a_batch_of_nothing_else():
         (lambda: ElmoScalarMix(2)([LAYERS[0], LAYERS[1][:1]]), "layers of one shape"),
     ],
 )
-def test_mistakes_are_said_in_one_sentence(make, message):
+def test_mistakes_are_refused_in_one_sentence(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -15,7 +15,17 @@ from transformers import (
     pipeline,
 )
 
-from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
+from elmo_hf import (
+    ElmoConfig,
+    ElmoForCoreferenceResolution,
+    ElmoForPreTraining,
+    ElmoForQuestionAnswering,
+    ElmoForSemanticRoleLabeling,
+    ElmoForSequenceClassification,
+    ElmoForTokenClassification,
+    ElmoModel,
+    ElmoTokenizer,
+)
 from tests.helpers.teaching import arguments
 
 TEXTS = ["The bank lent him money .", "He sat on the bank , reading .", "Why ?"]
@@ -116,6 +126,30 @@ def test_the_auto_map_names_every_class_that_the_folder_holds(folder, tmp_path):
         assert (tmp_path / "base" / (reference.split(".")[0] + ".py")).exists()
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert tokenizer["auto_map"] == {"AutoTokenizer": ["tokenization_elmo.ElmoTokenizer", None]}
+
+
+BACKBONE = {
+    f"{name}_elmo" for name in ("checks", "configuration", "layers", "modeling", "tokenization", "words")
+}
+TASK = BACKBONE | {"cache_elmo", "task_elmo"}
+
+
+@pytest.mark.parametrize(
+    ("model_class", "files"),
+    [
+        (ElmoModel, BACKBONE),
+        (ElmoForPreTraining, BACKBONE | {"modeling_elmo_pretraining"}),
+        (ElmoForTokenClassification, TASK | {"crf_elmo", "modeling_elmo_tagging"}),
+        (ElmoForSemanticRoleLabeling, TASK | {"crf_elmo", "modeling_elmo_tagging"}),
+        (ElmoForSequenceClassification, TASK | {"modeling_elmo_classification"}),
+        (ElmoForQuestionAnswering, TASK | {"modeling_elmo_question_answering"}),
+        (ElmoForCoreferenceResolution, TASK | {"modeling_elmo_coreference"}),
+    ],
+)
+def test_a_folder_holds_the_code_of_its_own_head_only(model_class, files, tmp_path):
+    sizes = {"lstm_dim": 4, "projection_dim": 2, "char_filters": [[1, 2]], "vocab_size": 3}
+    model_class(ElmoConfig(**sizes, task_hidden_size=2)).save_pretrained(tmp_path)
+    assert {path.stem for path in tmp_path.glob("*.py")} == files
 
 
 def test_sharded_checkpoints(folder, tmp_path):

@@ -87,7 +87,7 @@ def test_no_state_is_kept_between_calls():
     assert first.states is None
 
 
-def test_states_go_on_where_the_last_call_stopped():
+def test_states_continue_where_the_last_call_stopped():
     model = make_model()
     _, output = read(model, SENTENCES[:2], output_states=True)
     h, c = output.states

@@ -245,7 +245,7 @@ def test_the_order_of_a_pair_matters_and_its_types_say_what_its_words_say():
     assert not torch.allclose(model(**turned).logits, found, atol=1e-3)
 
 
-def test_a_sentence_that_parts_like_a_pair_needs_its_types():
+def test_a_sentence_with_separators_needs_token_types():
     model, tokenizer = make_loud("esim"), ElmoTokenizer()
     first, second = ["a", "</S>", "<S>", "b"], ["c"]
     options = {"is_split_into_words": True, "return_tensors": "pt"}
@@ -253,7 +253,7 @@ def test_a_sentence_that_parts_like_a_pair_needs_its_types():
     found = model(**batch).logits[0]
     torch.testing.assert_close(found, torch.tensor(esim_by_hand(model, first, second)))
     del batch["token_type_ids"]
-    with pytest.raises(ValueError, match=r"row 0 has `</S> <S>` in 2 places; say by token_type_ids"):
+    with pytest.raises(ValueError, match=r"row 0 has `</S> <S>` in 2 places; pass token_type_ids"):
         model(**batch)
 
 
@@ -334,7 +334,7 @@ def test_a_premise_is_encoded_once():
         ({"attention_mask": torch.ones(3, 2)}, r"attention_mask must have the shape \(3, "),
     ],
 )
-def test_mistakes_are_said_in_one_sentence(classifier, change, message):
+def test_mistakes_are_refused_in_one_sentence(classifier, change, message):
     with pytest.raises(ValueError, match=message) as error:
         make(classifier)(**encode(classifier) | change)
     assert "\n" not in str(error.value)
@@ -355,15 +355,17 @@ def types(*rows):
         (types([0, 1]), r"token_type_ids must have the shape \(1, 5\) of the words"),
     ],
 )
-def test_what_is_no_pair_is_refused(change, message):
+def test_a_row_that_is_no_pair_is_refused(change, message):
     batch = ElmoTokenizer()([SECOND[1]], is_split_into_words=True, return_tensors="pt")
     with pytest.raises(ValueError, match=message) as error:
         make("esim")(**batch | change)
     assert "\n" not in str(error.value)
 
 
-def test_vectors_do_not_say_where_a_pair_parts():
-    with pytest.raises(ValueError, match="cannot be seen from inputs_embeds; pass token_type_ids, too"):
+def test_vectors_need_token_types_to_split_a_pair():
+    with pytest.raises(
+        ValueError, match="do not tell where the second sentence of a pair begins; pass token_type_ids"
+    ):
         make("esim")(inputs_embeds=torch.zeros(1, 5, 8))
 
 
@@ -380,6 +382,6 @@ def test_one_text_has_no_types():
         ({"problem_type": "regression"}, "problem_type 'regression'"),
     ],
 )
-def test_what_is_no_choice_of_a_label_is_refused(options, message):
+def test_configs_without_single_labels_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         make("bcn", **options)

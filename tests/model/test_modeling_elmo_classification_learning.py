@@ -33,7 +33,7 @@ def random_examples(number):
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 @pytest.mark.parametrize("options", [{}, {"elmo_at_output": True, "maxout_pieces": 0}])
-def test_fifty_examples_are_learnt_by_heart(classifier, options):
+def test_fifty_examples_are_memorised(classifier, options):
     first, second, labels = random_examples(50)
     if classifier == "esim":
         first[1::2] = first[::2]  # only the second sentence tells the two apart
@@ -73,7 +73,7 @@ def test_saving_and_loading_changes_nothing(classifier, options, tmp_path):
     torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits, rtol=1e-4, atol=1e-7)
 
 
-def test_a_pretrained_biLM_is_taken_over_and_the_rest_is_new(tmp_path):
+def test_a_pretrained_biLM_is_loaded_and_the_head_is_new(tmp_path):
     source = make("bcn")
     source.elmo.save_pretrained(tmp_path)
     for classifier in CLASSIFIERS:

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from elmo_hf import ElmoLayerCache, ElmoTokenizer
-from elmo_hf.model import modeling_elmo_coreference, spans_elmo
-from elmo_hf.model.spans_elmo import best_spans, candidates, clusters_of, span_table
+from elmo_hf.model import modeling_elmo_coreference
+from elmo_hf.model.modeling_elmo_coreference import best_spans, candidates, clusters_of, span_table
 from tests.helpers.slow_coreference import SlowCoreference, bucket, crosses
 from tests.helpers.small_documents import (
     AT,
@@ -27,8 +27,8 @@ from tests.helpers.small_documents import (
 @pytest.mark.parametrize("where", AT)
 @pytest.mark.parametrize("max_antecedents", [3, 250])
 def test_spans_loss_and_clusters_are_those_of_a_slow_implementation(where, max_antecedents, monkeypatch):
-    monkeypatch.setattr(spans_elmo, "PAIRS_AT_ONCE", 7)
-    monkeypatch.setattr(modeling_elmo_coreference, "WORDS_AT_ONCE", 12)
+    monkeypatch.setattr(modeling_elmo_coreference, "MAX_BATCH_PAIRS", 7)
+    monkeypatch.setattr(modeling_elmo_coreference, "MAX_BATCH_WORDS", 12)
     model = make_choosy(max_span_width=5, max_antecedents=max_antecedents, mix_l2=0.0, **AT[where])
     slow = SlowCoreference(model)
     batch = encode([SENTENCES], [GOLD])
@@ -51,7 +51,7 @@ def test_spans_loss_and_clusters_are_those_of_a_slow_implementation(where, max_a
 
 def test_the_gradient_is_that_of_the_slow_implementation(monkeypatch):
     """Also where pairs are taken some at a time and made anew."""
-    monkeypatch.setattr(spans_elmo, "PAIRS_AT_ONCE", 5)
+    monkeypatch.setattr(modeling_elmo_coreference, "MAX_BATCH_PAIRS", 5)
     model = make(elmo_at_output=True, mix_l2=0.0)
     learnt = {name: one for name, one in model.named_parameters() if one.requires_grad}
     model(**encode([SENTENCES], [GOLD])).loss.backward()
@@ -63,7 +63,7 @@ def test_the_gradient_is_that_of_the_slow_implementation(monkeypatch):
         torch.testing.assert_close(found[name], one.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_dropout_is_the_same_when_pairs_are_made_anew():
+def test_dropout_is_the_same_when_pairs_are_computed_again():
     """The gradient of a step along it, with the same draws, is what the loss changes by."""
     model = make(task_dropout=0.3, elmo_dropout=0.0).train().double()
     batch = encode([SENTENCES], [GOLD])
@@ -84,7 +84,7 @@ def test_dropout_is_the_same_when_pairs_are_made_anew():
 
 
 @pytest.mark.parametrize("count", [0, 3, 12, 1000])
-def test_pruning_keeps_the_best_that_cross_none_better(count):
+def test_pruning_keeps_the_best_spans_that_cross_no_better_span(count):
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
         lengths = torch.tensor([4, 0, 9, 1])
@@ -119,7 +119,7 @@ def test_antecedents_are_the_nearest_and_distances_have_buckets():
     ]
     assert candidates(torch.tensor([], dtype=torch.long), 5).shape == (0, 0)
     distances = torch.arange(1, 300)
-    buckets = torch.bucketize(distances, torch.tensor(spans_elmo.DISTANCES))
+    buckets = torch.bucketize(distances, torch.tensor(modeling_elmo_coreference.DISTANCES))
     assert buckets.tolist() == [bucket(distance) for distance in range(1, 300)]
 
 
@@ -132,7 +132,7 @@ def test_chains_of_antecedents_are_clusters():
 
 
 @pytest.mark.parametrize("where", ["input", "both", "none"])
-def test_padding_and_company_change_nothing(where):
+def test_padding_and_other_rows_change_nothing(where):
     """Left or right, more of it; and the documents of a batch know nothing of each other."""
     model = make(**AT[where])
     documents, golds = [SENTENCES, SHORT], [GOLD, SHORT_GOLD]
@@ -198,7 +198,7 @@ def test_a_cache_changes_nothing():
 
 
 @pytest.mark.parametrize("sentences", [[], [[]], [[], []], [["Why"]], [["Why"], [], ["He"]]])
-def test_documents_of_next_to_nothing(sentences):
+def test_documents_with_very_few_words(sentences):
     model = make()
     assert model.predict(sentences, ElmoTokenizer()) == []
     assert model(**encode([sentences], [[]])).loss.isfinite()
@@ -224,8 +224,8 @@ def test_a_long_document_fits_into_little_memory():
     pairs = []
     model.pair_scorer.network.register_forward_hook(lambda _, args, out: pairs.append(len(out)))
     assert model.predict(document, ElmoTokenizer())
-    assert max(pairs) == spans_elmo.PAIRS_AT_ONCE
-    assert sum(pairs) > 40 * spans_elmo.PAIRS_AT_ONCE
+    assert max(pairs) == modeling_elmo_coreference.MAX_BATCH_PAIRS
+    assert sum(pairs) > 40 * modeling_elmo_coreference.MAX_BATCH_PAIRS
 
 
 # ---- what is refused
@@ -266,7 +266,7 @@ def mention(*numbers):
         ({"char_ids": None}, "needs char_ids"),
     ],
 )
-def test_mistakes_are_said_in_one_sentence(change, message):
+def test_mistakes_are_refused_in_one_sentence(change, message):
     batch = encode([SENTENCES, SHORT], [GOLD, SHORT_GOLD])
     with pytest.raises(ValueError, match=message) as error:
         make()(**batch | change)
@@ -283,7 +283,7 @@ def test_mistakes_are_said_in_one_sentence(change, message):
         ([["She", 3]], "word 1 is 3, a int"),
     ],
 )
-def test_what_is_no_document_is_refused(document, message):
+def test_a_wrong_document_is_refused(document, message):
     with pytest.raises(ValueError, match=message) as error:
         make().predict(document, ElmoTokenizer())
     assert "\n" not in str(error.value)

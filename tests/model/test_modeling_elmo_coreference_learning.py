@@ -46,7 +46,7 @@ def story(number):
     return sentences, [cluster for cluster in clusters.values() if len(cluster) > 1]
 
 
-def test_stories_are_learnt_by_heart():
+def test_stories_are_memorised():
     """Three of them, of fifty sentences together. What looks no more like a mention than other spans is
     never kept, and not learnt; so here are places for most of the short spans."""
     stories = [story(number) for number in range(3)]
@@ -115,7 +115,7 @@ def test_saving_and_loading_changes_nothing(where, tmp_path):
         assert torch.equal(ElmoModel.from_pretrained(tmp_path).layers[0].bias, model.elmo.layers[0].bias)
 
 
-def test_a_backbones_folder_is_taken_over_and_the_rest_is_new(tmp_path):
+def test_a_backbone_is_loaded_and_the_head_is_new(tmp_path):
     source = make()
     source.elmo.save_pretrained(tmp_path)
     assert type(AutoModel.from_pretrained(tmp_path)) is ElmoModel

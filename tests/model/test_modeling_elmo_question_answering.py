@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from elmo_hf import ElmoLayerCache, ElmoTokenizer
-from elmo_hf.model.answers_elmo import best_spans
+from elmo_hf.model.modeling_elmo_question_answering import best_spans
 from tests.helpers.small_questions import BOTH, CONTEXTS, OPTIONS, PLACES, QUESTIONS, make, pairs
 
 # ---- the network in plain numpy, a row at a time
@@ -180,7 +180,7 @@ def test_decoding_finds_the_places_in_the_row(max_answer_length):
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_padding_and_company_change_nothing(options):
+def test_padding_and_other_rows_change_nothing(options):
     model = make(**options).eval()
     batch, width = pairs(places=PLACES), pairs()["input_ids"].shape[1]
     left = pairs(padding_side="left", pad_to_multiple_of=width + 5)
@@ -285,7 +285,7 @@ def test_a_question_of_no_words_still_has_a_context(recwarn):
         ({"char_ids": None}, "needs char_ids"),
     ],
 )
-def test_mistakes_are_said_in_one_sentence(change, message):
+def test_mistakes_are_refused_in_one_sentence(change, message):
     with pytest.raises(ValueError, match=message) as error:
         make()(**pairs(places=PLACES) | change)
     assert "\n" not in str(error.value)

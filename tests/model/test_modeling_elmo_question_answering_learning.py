@@ -43,7 +43,7 @@ def answer_places(questions, contexts, answers):
     )
 
 
-def test_fifty_examples_are_learnt_by_heart():
+def test_fifty_examples_are_memorised():
     questions, contexts, answers = zip(*random_examples(50), strict=True)
     sizes = {"lstm_dim": 32, "projection_dim": 16, "task_hidden_size": 24}
     model = make(task_dropout=0.0, elmo_dropout=0.0, **BOTH | sizes)

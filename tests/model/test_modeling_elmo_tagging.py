@@ -151,7 +151,7 @@ def random_examples(model_class, number):
 
 @pytest.mark.parametrize("model_class", CLASSES)
 @pytest.mark.parametrize("use_crf", [True, False])
-def test_fifty_examples_are_learnt_by_heart(model_class, use_crf):
+def test_fifty_examples_are_memorised(model_class, use_crf):
     examples = random_examples(model_class, 50)
     layers = 2 if model_class is ElmoForTokenClassification else 3
     options = {"task_hidden_size": 40, "task_num_layers": layers, "task_dropout": 0.0, "elmo_dropout": 0.0}
@@ -195,7 +195,7 @@ def test_fifty_examples_are_learnt_by_heart(model_class, use_crf):
         ({"attention_mask": torch.ones(3, 2)}, r"attention_mask must have the shape \(3, 6\)"),
     ],
 )
-def test_mistakes_are_said_in_one_sentence(model_class, change, message):
+def test_mistakes_are_refused_in_one_sentence(model_class, change, message):
     model = make(model_class)
     with pytest.raises(ValueError, match=message) as error:
         model(**encode(model) | change)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elmo_hf import ElmoConfig, ElmoForSemanticRoleLabeling, ElmoTokenizer
-from elmo_hf.model import roles_elmo
+from elmo_hf.model import modeling_elmo_tagging
 from elmo_hf.model.crf_elmo import ElmoCRF
-from elmo_hf.model.roles_elmo import ElmoRoles, broken_roles
+from elmo_hf.model.modeling_elmo_tagging import ElmoRoles, broken_roles
 
 LABEL_SETS = [
     ["O", "B-ARG0", "I-ARG0", "B-ARG1"],
@@ -72,7 +72,7 @@ def cases(draw):
 @given(cases())
 def test_the_path_is_the_best_of_all_that_keep_the_rules(case):
     crf, scores, mask = case
-    found = crf.decode(scores, mask, ElmoRoles(crf.labels))
+    found = crf.decode(scores, mask, ElmoRoles(crf.labels).repair)
     assert (found[~mask] == -100).all()
     for row, words in enumerate(mask):
         if words.any():
@@ -81,14 +81,14 @@ def test_the_path_is_the_best_of_all_that_keep_the_rules(case):
 
 @settings(max_examples=40, deadline=None)
 @given(cases())
-def test_what_is_too_much_is_the_best_without_the_roles_that_a_warning_names(case):
+def test_with_too_many_roles_the_path_is_the_best_without_those_that_a_warning_names(case):
     crf, scores, mask = case
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as told:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as messages:
         warnings.simplefilter("always")
-        patch.setattr(roles_elmo, "MOST_WATCHED", 1)
-        found = crf.decode(scores, mask, ElmoRoles(crf.labels))
+        patch.setattr(modeling_elmo_tagging, "MAX_TRACKED_ROLES", 1)
+        found = crf.decode(scores, mask, ElmoRoles(crf.labels).repair)
     left_out = {}
-    for one in told:
+    for one in messages:
         row, names = re.fullmatch(r"row (\d): .* without (.*)\.", str(one.message)).groups()
         left_out[int(row)] = names.split(", ")
     for row, words in enumerate(mask):
@@ -101,7 +101,7 @@ def test_what_is_too_much_is_the_best_without_the_roles_that_a_warning_names(cas
             assert tuple(found[row, words].tolist()) == best_of_all(crf, scores[row, words], allowed)
 
 
-def test_too_many_roles_are_told():
+def test_too_many_roles_are_warned_of():
     """Every core role is the likeliest one twice."""
     labels = ["O", *(f"B-ARG{number}" for number in "012345A")]
     crf, scores = ElmoCRF(labels, learned=False, scheme=None), torch.zeros(1, 14, 8)
@@ -109,11 +109,11 @@ def test_too_many_roles_are_told():
         scores[0, word, 1 + word % 7] = 5.0 + word / 100
     mask = torch.ones(1, 14, dtype=torch.bool)
     with pytest.warns(UserWarning, match=r"row 0: too many roles .* the best without ARGA\.$"):
-        found = crf.decode(scores, mask, ElmoRoles(labels))[0].tolist()
+        found = crf.decode(scores, mask, ElmoRoles(labels).repair)[0].tolist()
     assert found == [0] * 7 + [1, 2, 3, 4, 5, 6, 0]
 
 
-def test_rules_are_told_by_their_role():
+def test_broken_rules_are_listed_by_role():
     assert broken_roles(["B-ARG0", "I-ARG0", "B-V", "B-ARG1", "B-C-ARG1", "B-R-ARG0"]) == []
     assert broken_roles(["B-ARG0", "O", "B-ARG0"]) == ["ARG0"]
     assert broken_roles(["B-ARGM-TMP", "O", "B-ARGM-TMP"]) == []  # no core role
@@ -124,7 +124,7 @@ def test_rules_are_told_by_their_role():
 
 def test_half_precision_and_rows_of_nothing():
     labels = LABEL_SETS[1]
-    crf, roles = ElmoCRF(labels, learned=True, scheme=None).to(torch.bfloat16), ElmoRoles(labels)
+    crf, roles = ElmoCRF(labels, learned=True, scheme=None).to(torch.bfloat16), ElmoRoles(labels).repair
     scores, mask = torch.zeros(2, 3, 6, dtype=torch.bfloat16), torch.tensor([[False] * 3, [True] * 3])
     scores[1] = torch.tensor([[4.0, 0, 0, 1, 0, 0], [5.0, 0, 0, 1, 0, 0], [4.0, 0, 0, 1, 0, 0]])
     assert crf.decode(scores, mask, roles).tolist() == [[-100] * 3, [3, 0, 3]]

@@ -160,7 +160,7 @@ def test_new_weights_are_in_a_useful_range(tokenizer):
     assert all((parameter == 0).all() for parameter in model.crf.parameters())
 
 
-def test_a_pretrained_biLM_is_taken_over_and_the_rest_is_new(tokenizer, encoding, tmp_path):
+def test_a_pretrained_biLM_is_loaded_and_the_head_is_new(tokenizer, encoding, tmp_path):
     """What a backbone's folder lacks starts as in a new model, not as what memory held."""
     source = make(tokenizer)
     source.elmo.save_pretrained(tmp_path)
@@ -182,7 +182,7 @@ def test_a_pretrained_biLM_is_taken_over_and_the_rest_is_new(tokenizer, encoding
         ({"task_word_dim": 7}, "input_ids", "needs input_ids"),
     ],
 )
-def test_mistakes_are_said_in_one_sentence(tokenizer, encoding, options, left_out, message):
+def test_mistakes_are_refused_in_one_sentence(tokenizer, encoding, options, left_out, message):
     given = {name: value for name, value in encoding.items() if name != left_out}
     with pytest.raises(ValueError, match=message) as error:
         make(tokenizer, **options)(**given)
@@ -194,7 +194,7 @@ def test_mistakes_are_said_in_one_sentence(tokenizer, encoding, options, left_ou
 
 @pytest.mark.parametrize("on_disk", [False, True])
 @pytest.mark.parametrize("elmo_layers", ["mix", "top"])
-def test_a_sentence_is_encoded_once_and_comes_back_to_the_bit(tokenizer, tmp_path, on_disk, elmo_layers):
+def test_a_sentence_is_encoded_once_and_its_layers_are_bit_equal(tokenizer, tmp_path, on_disk, elmo_layers):
     model = make(tokenizer, elmo_at_output=True, elmo_layers=elmo_layers).eval()
     calls = []
     model.elmo.register_forward_hook(lambda *_: calls.append(1))

@@ -83,7 +83,7 @@ def test_offsets_and_the_questions_of_a_batch_encoding(tokenizer):
     assert encoding.token_to_sequence(2) == 0
 
 
-def test_a_pair_is_parted_by_the_words_that_part_sentences(tokenizer):
+def test_a_pair_is_split_at_its_separators(tokenizer):
     encoding = tokenizer(
         "the cat", "sat .", return_token_type_ids=True, return_special_tokens_mask=True, return_length=True
     )
@@ -283,7 +283,7 @@ def test_other_names_for_the_special_words(tmp_path):
         (lambda t: ElmoTokenizer(max_characters_per_token=2), "at least 3"),
     ],
 )
-def test_mistakes_are_said_in_one_sentence(tokenizer, act, message):
+def test_mistakes_are_refused_in_one_sentence(tokenizer, act, message):
     with pytest.raises(ValueError, match=message) as error:
         act(tokenizer)
     assert "\n" not in str(error.value)

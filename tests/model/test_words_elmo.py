@@ -39,7 +39,7 @@ def test_the_penn_rule(text):
 
 
 @pytest.mark.parametrize("text", EXAMPLES)
-def test_text_that_is_split_already_stays_as_it_is(text):
+def test_words_that_are_split_already_are_not_changed(text):
     words = EXAMPLES[text].split()
     if words[-1:] != ["'Brien"] and "'Brien" not in words and "'été" not in words:
         assert split_text(" ".join(words), "penn").words == words
@@ -130,7 +130,7 @@ def slow_row(word, length):
 
 
 @given(st.lists(st.text()), st.sampled_from([3, 5, 20, 50]))
-def test_character_ids_equal_the_slow_way(words, length):
+def test_character_ids_equal_a_plain_loop(words, length):
     words = [word for word in words if word not in ("<S>", "</S>")]
     rows = character_ids(words, length)
     assert rows.shape == (len(words), length)

@@ -1,4 +1,11 @@
-"""What a call of a model may be given, and one sentence for everything else."""
+"""Checks of what a caller hands to a model, and one sentence for each mistake.
+
+The outermost `forward` or `decode` checks a tensor once; what it calls takes checked tensors. Shapes and
+types are checked everywhere. Numbers are checked on a CPU, where reading them costs little. To raise an
+exception for a number on a GPU, Python would have to wait for the GPU, so the check is queued there as an
+assertion: it stops the program with the message at the next synchronisation, as PyTorch's own index checks
+do, but by name. On other devices (and on "meta", which has no numbers) only shapes and types are checked.
+"""
 
 import torch
 from torch import Tensor
@@ -6,30 +13,7 @@ from torch import Tensor
 from .configuration_elmo import ElmoConfig
 from .words_elmo import NUM_CHARACTER_IDS
 
-
-def checked_char_ids(config: ElmoConfig, char_ids: Tensor | None) -> Tensor:
-    length = config.max_characters_per_token
-    if char_ids is None:
-        raise ValueError(
-            "this ELMo reads words letter by letter and needs char_ids; ElmoTokenizer returns them beside "
-            "input_ids."
-        )
-    if char_ids.dim() != 3 or char_ids.shape[-1] != length:
-        raise ValueError(
-            f"char_ids must have the shape (batch, words, {length}), but has {tuple(char_ids.shape)}; "
-            f"make the tokenizer with max_characters_per_token={length}."
-        )
-    check_range("char_ids", char_ids, NUM_CHARACTER_IDS - 1)
-    return char_ids
-
-
-def checked_input_ids(config: ElmoConfig, input_ids: Tensor | None) -> Tensor:
-    if input_ids is None:
-        raise ValueError("this ELMo looks words up in a table and needs input_ids, but got none.")
-    if input_ids.dim() != 2:
-        raise ValueError(f"input_ids must have the shape (batch, words), but has {tuple(input_ids.shape)}.")
-    check_range("input_ids", input_ids, max(config.vocab_size - 1, config.pad_token_id or 0))
-    return input_ids
+IGNORED = -100  # a label that is not known, as everywhere in Transformers
 
 
 def word_mask(
@@ -39,17 +23,45 @@ def word_mask(
     attention_mask: Tensor | None = None,
     inputs_embeds: Tensor | None = None,
 ) -> Tensor:
-    """Where there is a word and not padding, (batch, words)."""
+    """Check what a biLM reads, and return where there is a word and not padding, (batch, words)."""
     if inputs_embeds is not None:
-        found = torch.ones(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
+        check_embeds(config, inputs_embeds)
+        is_word = torch.ones(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
     elif config.token_encoder == "characters":
-        found = (checked_char_ids(config, char_ids) > 0).any(dim=-1)
+        is_word = (check_char_ids(config, char_ids) > 0).any(dim=-1)
     else:
-        found = checked_input_ids(config, input_ids).ne(config.pad_token_id or 0)
+        is_word = check_input_ids(config, input_ids).ne(config.pad_token_id or 0)
     if attention_mask is None:
-        return found
-    check_shape("attention_mask", attention_mask, found)
+        return is_word
+    check_shape("attention_mask", attention_mask, is_word)
     return attention_mask.bool()
+
+
+def check_char_ids(config: ElmoConfig, char_ids: Tensor | None) -> Tensor:
+    length = config.max_characters_per_token
+    if char_ids is None:
+        raise ValueError(
+            "this ELMo reads words letter by letter and needs char_ids; ElmoTokenizer returns them beside "
+            "input_ids."
+        )
+    check_integers("char_ids", char_ids)
+    if char_ids.dim() != 3 or char_ids.shape[-1] != length:
+        raise ValueError(
+            f"char_ids must have the shape (batch, words, {length}), but has {tuple(char_ids.shape)}; "
+            f"make the tokenizer with max_characters_per_token={length}."
+        )
+    check_range("char_ids", char_ids, NUM_CHARACTER_IDS - 1)
+    return char_ids
+
+
+def check_input_ids(config: ElmoConfig, input_ids: Tensor | None) -> Tensor:
+    if input_ids is None:
+        raise ValueError("this ELMo looks words up in a table and needs input_ids, but got none.")
+    check_integers("input_ids", input_ids)
+    if input_ids.dim() != 2:
+        raise ValueError(f"input_ids must have the shape (batch, words), but has {tuple(input_ids.shape)}.")
+    check_range("input_ids", input_ids, max(config.vocab_size - 1, config.pad_token_id or 0))
+    return input_ids
 
 
 def check_embeds(config: ElmoConfig, embeds: Tensor) -> None:
@@ -61,27 +73,48 @@ def check_embeds(config: ElmoConfig, embeds: Tensor) -> None:
         raise ValueError(f"inputs_embeds must have the shape {shapes}, but has {tuple(embeds.shape)}.")
 
 
-def check_shape(name: str, tensor: Tensor, words: Tensor) -> None:
+def check_labels(labels: Tensor, mask: Tensor, num_labels: int) -> None:
+    """Labels of words, (batch, words), are from 0 to num_labels - 1, or `IGNORED`; any at padding."""
+    check_integers("labels", labels)
+    check_shape("labels", labels, mask)
+    check_range("labels", labels.masked_fill(~mask | (labels == IGNORED), 0), num_labels - 1)
+
+
+def check_shape(name: str, tensor: Tensor | None, mask: Tensor) -> None:
     if not isinstance(tensor, Tensor):
         raise ValueError(f"{name} must be a tensor, but is {type(tensor).__name__}.")
-    if tensor.shape != words.shape:
+    if tensor.shape != mask.shape:
         raise ValueError(
-            f"{name} must have the shape {tuple(words.shape)} of the words, but has {tuple(tensor.shape)}."
+            f"{name} must have the shape {tuple(mask.shape)} of the words, but has {tuple(tensor.shape)}."
         )
 
 
-def check_whole(name: str, numbers: Tensor) -> None:
+def check_integers(name: str, numbers: Tensor) -> None:
     if not isinstance(numbers, Tensor):
         raise ValueError(f"{name} must be a tensor of whole numbers, but is {type(numbers).__name__}.")
-    # An empty one may be of any type: torch.tensor([]) is of a float's.
+    # An empty tensor may have any type: that of torch.tensor([]) is float32.
     if numbers.numel() and (numbers.is_floating_point() or numbers.dtype == torch.bool):
         raise ValueError(f"{name} must be a tensor of whole numbers, but is of {numbers.dtype}.")
 
 
-def check_range(name: str, ids: Tensor, highest: int) -> None:
-    """A wrong id would otherwise end in an index error without a name, or take a GPU down with it."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or ids.numel() == 0:
-        return
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high > highest:
-        raise ValueError(f"{name} must be from 0 to {highest}, but holds {low if low < 0 else high}.")
+def check_range(name: str, numbers: Tensor, highest: int) -> None:
+    """Without this check, a wrong id ends in an index error without a name."""
+    message = f"{name} must be from 0 to {highest}"
+    if not numbers.is_cpu:
+        is_any((numbers < 0) | (numbers > highest), f"{message}.")
+    elif numbers.numel() and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        low, high = (int(limit) for limit in torch.aminmax(numbers))
+        if low < 0 or high > highest:
+            raise ValueError(f"{message}, but holds {low if low < 0 else high}.")
+
+
+def is_any(wrong: Tensor, message: str) -> bool:
+    """Whether anything is wrong, for the caller to raise an exception; known on a CPU only.
+
+    A GPU does not answer, but stops with `message` when it gets here and something is wrong.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    if wrong.is_cuda:
+        torch._assert_async(~wrong.any(), message)
+    return wrong.is_cpu and bool(wrong.any())

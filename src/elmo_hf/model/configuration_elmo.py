@@ -1,13 +1,7 @@
-"""ElmoConfig: the shape of an ELMo as plain data, checked once, with one clear sentence for every mistake.
+"""ElmoConfig: the sizes and options of an ELMo and of task models, with one sentence for every mistake.
 
-    config = ElmoConfig(lstm_dim=1024, projection_dim=128)
-
-Every variant that was ever published is a setting here: other word lengths, no highway layers, no
-projections, no clips, no residual connections, relu or tanh, any number of layers, and a table of word
-vectors in place of the character network. The defaults are the original model of Peters et al. (2018).
-
-What task models (`task_elmo.py`) read stands below it: where the biLM's layers enter, the task's own words
-and RNN, and what a head decides with. The backbone ignores it.
+All published variants are settings: word lengths, layers, highway layers, projections, clips, residual
+connections, relu or tanh, and a table of word vectors in place of the character network.
 """
 
 import difflib
@@ -19,8 +13,7 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
-# Options of Transformers itself that are no fields of its base class, but that it takes or (the Trainer's
-# `use_cache`) writes into a config.
+# Options that Transformers takes or writes into a config, although its base class has no such fields.
 TRANSFORMERS_OPTIONS = {
     "attn_implementation",
     "auto_map",
@@ -39,7 +32,8 @@ TRANSFORMERS_OPTIONS = {
 
 
 def one_sentence(cls: type) -> type:
-    """`strict` wraps what is wrong into several lines of its own; keep the sentence that says it."""
+    """`strict` wraps an error into several lines; this decorator keeps the sentence that says what is
+    wrong."""
     strict_init = cls.__init__  # type: ignore[misc]
 
     @functools.wraps(strict_init)
@@ -59,63 +53,58 @@ def one_sentence(cls: type) -> type:
 @one_sentence
 @strict
 class ElmoConfig(PreTrainedConfig):
-    r"""The shape of a model, and of the task model that stands on it, as plain data, checked when it is made.
-
-    `ElmoConfig()` is the published English ELMo's; `ElmoConfig(lstm_dim=1024)` differs where it says so.
+    """The sizes and options of a model. The defaults are those of the original English ELMo (2018).
 
     Args:
         vocab_size: number of word ids: rows of the language model's softmax and of the word table, if any.
         token_encoder: `"characters"` reads a word letter by letter, `"words"` looks it up in a table.
-        max_characters_per_token: length of a row of character ids; a word keeps two bytes less than that.
+        max_characters_per_token: length of a row of character ids; a word has at most two bytes less.
         char_embedding_dim: size of a character's vector.
         char_filters: the convolutions as `[[width, number of filters], ...]`.
         char_activation: `"relu"` or `"tanh"`, after the maximum over the word.
         num_highway_layers: highway layers after the convolutions, 0 or more.
-        char_projection: whether a linear layer maps the filters to `projection_dim`. Left out, there is one
+        char_projection: whether a linear layer maps the filters to `projection_dim`. By default there is one
             exactly when the sizes differ, as in bilm-tf.
         lstm_dim: memory cells of an LSTM, per direction.
         projection_dim: size of a word vector, and of an LSTM's output, per direction. If it is not below
-            `lstm_dim`, the LSTM has no projection and puts out its cells.
+            `lstm_dim`, the LSTM has no projection, and its output has the size `lstm_dim`.
         num_hidden_layers: number of biLSTM layers.
-        cell_clip: the cells are kept within plus and minus this; `None` for no limit.
-        proj_clip: likewise for the projected output.
+        cell_clip: limit of the cells' absolute value; `None` for no limit.
+        proj_clip: limit of the projected output's absolute value; `None` for no limit.
         use_skip_connections: each layer from the second on adds its input to its output.
         dropout: in training, on each LSTM layer's input and, in the language model, on its output.
         has_warm_state: the checkpoint holds an initial state that `ElmoModel.warm_up` has stored.
         use_warm_state: a call without `states` starts from that state instead of zeros.
         bos_token_id, eos_token_id, unk_token_id, pad_token_id: word ids; padding is one past the vocabulary.
 
-    Args of task models:
-        elmo_at_input: the task's RNN reads `[x; ELMo]`. With both switches off there is no biLM at all.
-        elmo_at_output: the classifier reads `[h; ELMo]`, by a mix of its own.
+        elmo_at_input: of task models, as all that follow: the task's RNN reads `[x; ELMo]`.
+        elmo_at_output: the classifier reads `[h; ELMo]`, by a mix of its own. With neither, there is no biLM.
         elmo_layers: `"mix"` for the learned mix of all layers, `"top"` for the top layer alone.
         elmo_dropout: after the mix.
-        freeze_elmo: the biLM stays as it is, without dropout; otherwise it is tuned with the task.
-        mix_l2: the paper's lambda: that much of the sum of the squared raw mix weights is added to the loss.
-        mix_gamma: the mix learns its scale; otherwise that stays 1.
+        freeze_elmo: the biLM does not learn and has no dropout; otherwise it is tuned with the task.
+        mix_l2: the paper's lambda; `mix_l2 * sum(w^2)` over the raw mix weights w is added to the loss.
+        mix_gamma: the mix learns its scale; otherwise that is 1.
         mix_layer_norm: layers are normalised before they are mixed.
         task_word_dim: size of the task's own word vectors, one for each of `vocab_size` words; 0 for none.
-        freeze_task_words: those vectors stay as they were loaded.
+        freeze_task_words: those vectors do not learn.
         task_char_filters: the task's own small character network, as `char_filters`; empty for none.
         task_char_embedding_dim: size of a character's vector there.
         task_hidden_size: cells of the task's RNN, per direction.
-        task_num_layers: its layers.
-        task_dropout: in training, on what a layer of it reads and on what the classifier reads of it; one
-            draw serves all words of a sentence.
-        use_crf: taggers score a sentence's labels together (a conditional random field), or word by word.
+        task_num_layers: layers of the task's RNN.
+        task_dropout: on the input of the RNN's layers and on its output, one mask for a whole sentence.
+        use_crf: taggers score the labels of a sentence together (a conditional random field), or each alone.
         tag_scheme: `"BIO"` allows only sequences of labels in which an `I-X` follows a `B-X` or `I-X`;
-            `"none"` allows all. Left out, it is BIO exactly when every label is `O`, `B-...` or `I-...`.
+            `"none"` allows all. By default it is BIO exactly when every label is `O`, `B-...` or `I-...`.
         predicate_dim: size of the vector that tells a role labeller which word is the predicate.
-        role_rules: a role labeller's best sequence keeps the rules of roles: a core role is there at most
-            once, `C-X` stands behind an `X`, and `R-X` needs an `X`.
-        classifier: how texts are classified: `"bcn"` reads one text, `"esim"` compares two sentences.
-        maxout_pieces: the output layers of `"bcn"` are the greatest of so many linear ones; with 0, they are
-            ReLU layers, as in the ELMo paper.
-        max_answer_length: words that an answer to a question has at most.
+        role_rules: a role labeller's best sequence keeps the rules of roles: a core role occurs at most once,
+            `C-X` comes after an `X`, and `R-X` needs an `X`.
+        classifier: `"bcn"` classifies one text, `"esim"` a pair of sentences.
+        maxout_pieces: number of linear maps of the maxout layers of `"bcn"`; 0 for ReLU layers.
+        max_answer_length: words of the longest answer to a question.
         max_span_width: words of the longest mention that coreference considers.
-        spans_per_word: how many spans it keeps for each word of a document, the likeliest mentions.
-        max_antecedents: how many of those before a span may be its antecedent, the nearest.
-        span_hidden_size: of the networks that score spans and pairs of spans, in both of their layers.
+        spans_per_word: number of spans that coreference keeps for each word of a document.
+        max_antecedents: number of kept spans before a span, the nearest, that may be its antecedent.
+        span_hidden_size: size of both layers of the networks that score spans and pairs of spans.
         span_feature_dim: size of the vectors for a span's width and for the distance of two spans.
     """
 
@@ -185,33 +174,30 @@ class ElmoConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """What is said beside a checkpoint's name is checked with the rest, as if its config.json said so."""
-        ours = {field.name for field in fields(cls)} - {"dtype"}
-        given = {name: kwargs.pop(name) for name in list(kwargs) if name in ours}
-        if "vocab_size" in given:
-            given.setdefault("pad_token_id", None)  # one past the vocabulary, of whatever size
-        return super().from_dict({**config_dict, **given}, **kwargs)
+        """Options given to `from_pretrained` are checked like those of config.json, which they replace."""
+        names = {field.name for field in fields(cls)} - {"dtype"}
+        options = {name: kwargs.pop(name) for name in list(kwargs) if name in names}
+        if "vocab_size" in options:
+            options.setdefault("pad_token_id", None)  # one past the new vocabulary
+        return super().from_dict({**config_dict, **options}, **kwargs)
 
     def _refuse_unknown(self, options: dict[str, Any]) -> None:
-        """The base class would store a misspelt option in silence."""
+        """The base class stores a misspelt option without a warning."""
         known = {field.name for field in fields(self)}
         for name in options:
             if name in TRANSFORMERS_OPTIONS or name.startswith("_"):
                 continue
             close = difflib.get_close_matches(name, known, n=1)
-            hint = (
-                f"did you mean '{close[0]}'?" if close else "see the arguments in ElmoConfig's documentation."
-            )
+            hint = f"did you mean '{close[0]}'?" if close else "see the arguments of ElmoConfig."
             raise ValueError(f"ElmoConfig has no option '{name}'; {hint}")
 
     # `strict` runs every validate_* method after __post_init__.
 
     def validate_sizes(self) -> None:
         names = ["vocab_size", "max_characters_per_token", "char_embedding_dim"]
-        names += ["lstm_dim", "projection_dim", "num_hidden_layers"]
+        names += ["lstm_dim", "projection_dim", "num_hidden_layers", "span_feature_dim"]
         names += ["task_char_embedding_dim", "task_hidden_size", "task_num_layers", "predicate_dim"]
-        names += ["max_answer_length"]
-        names += ["max_span_width", "max_antecedents", "span_hidden_size", "span_feature_dim"]
+        names += ["max_answer_length", "max_span_width", "max_antecedents", "span_hidden_size"]
         for name in names:
             if isinstance(getattr(self, name), bool) or getattr(self, name) < 1:
                 raise ValueError(f"ElmoConfig: {name} must be at least 1, but is {getattr(self, name)}.")
@@ -299,7 +285,7 @@ class ElmoConfig(PreTrainedConfig):
             raise ValueError(f"ElmoConfig: id2label must hold names, but has {wrong[0]!r}.")
 
     def validate_token_ids(self) -> None:
-        """Padding is no word: its id is one past the vocabulary, which the base class would warn about."""
+        """Replaces a check of the base class, which warns of padding's id, one past the vocabulary."""
         for name in ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id"):
             value = getattr(self, name)
             limit = self.vocab_size + (name == "pad_token_id")
@@ -311,7 +297,7 @@ class ElmoConfig(PreTrainedConfig):
 
     @property
     def reads_elmo(self) -> bool:
-        """Whether a task model holds the biLM."""
+        """Whether a task model contains the biLM."""
         return self.elmo_at_input or self.elmo_at_output
 
     @property
@@ -336,7 +322,7 @@ class ElmoConfig(PreTrainedConfig):
 
     @property
     def hidden_size(self) -> int:
-        """Size of a word's vector in its context: both directions side by side."""
+        """Size of a word's vector in context: twice `output_dim`."""
         return 2 * self.output_dim
 
 

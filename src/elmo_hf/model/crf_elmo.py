@@ -1,24 +1,29 @@
-"""Labels of a whole sentence at once: a linear-chain conditional random field, and rules for labels.
+"""A linear-chain conditional random field: the labels of a whole sentence at once, and the BIO rules.
 
     crf = ElmoCRF(labels=["O", "B-PER", "I-PER"], learned=True, scheme=None)
     log_probabilities, loss = crf(scores, mask, gold)    # scores (batch, words, labels)
     paths = crf.decode(scores, mask)                     # the best sequence of labels, (batch, words)
 
-A path is one label for each word of a row. Its score is the sum of its words' scores, of a transition between
-each two neighbours, and of how the row begins and ends; its probability is `exp(score) / sum over all paths`.
-Every sum over paths is exact, by dynamic programming. Words are where the mask is True, wherever that is.
+A path y is one label for each word of a row. Its score and its probability are
+
+    s(y) = start[y_1] + sum_t scores[t, y_t] + sum_t transitions[y_t, y_(t+1)] + end[y_n]
+    p(y) = exp(s(y)) / sum over all paths y' of exp(s(y'))
+
+Every sum over paths is exact, by dynamic programming. Words are where the mask is True, at any place of a
+row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from .roles_elmo import ElmoRoles
+from .checks_elmo import IGNORED, is_any
+from .layers_elmo import words_first
 
-IGNORED = -100  # a label that is not known, as everywhere in Transformers
-# Score of what is not allowed. Not minus infinity, of which a gradient would be NaN; its exponential is zero.
+# Score of what is not allowed. The gradient of minus infinity would be NaN; the exponential of this is zero.
 FORBIDDEN = -10_000.0
 
 
@@ -27,7 +32,7 @@ def is_bio(labels: Sequence[str]) -> bool:
 
 
 def forbidden_transitions(labels: Sequence[str], scheme: str | None) -> np.ndarray:
-    """(labels + 1, labels): whether a label may not follow another; the last row is the sentence's begin."""
+    """(labels + 1, labels): whether label j may not follow label i; the last row is for the first word."""
     if scheme is None:
         scheme = "BIO" if is_bio(labels) else "none"
     forbidden = np.zeros((len(labels) + 1, len(labels)), dtype=bool)
@@ -39,42 +44,46 @@ def forbidden_transitions(labels: Sequence[str], scheme: str | None) -> np.ndarr
             f"tag_scheme is BIO, but label {wrong!r} is not O, B-... or I-...; rename it in config.id2label, "
             "or set tag_scheme='none'."
         )
-    for place, label in enumerate(labels):
+    for number, label in enumerate(labels):
         if label.startswith("I-"):
-            before = [other[:2] in ("B-", "I-") and other[2:] == label[2:] for other in labels]
-            forbidden[:, place] = ~np.array([*before, False])
+            allowed = [other[:2] in ("B-", "I-") and other[2:] == label[2:] for other in labels]
+            forbidden[:, number] = ~np.array([*allowed, False])
     return forbidden
 
 
 def path_sums(scores: Tensor, mask: Tensor, start: Tensor, transitions: Tensor) -> Tensor:
-    """At each word and label, the log of the summed exponentials of all paths from the first word to there.
+    """The forward algorithm: at each word and label, the log of the sum of exp(score) of all paths up to it.
 
-    Several chains are summed at once: scores (chains, batch, words, labels), mask (chains, batch, words),
-    start (chains, labels), transitions (chains, labels, labels), from the first label to the second. At
-    padding stand the sums of the word before it, or zeros.
+    Several chains are computed at once: scores (chains, batch, words, labels), mask (chains, batch, words),
+    start (chains, labels), transitions (chains, labels, labels), from the first label to the second. Padding
+    repeats the sums of the word before it, or is zero.
     """
     has_begun = mask.cumsum(dim=2) > mask.long()
-    here, sums = torch.zeros_like(scores[:, :, 0]), []
+    alpha, sums = torch.zeros_like(scores[:, :, 0]), []
     for t in range(scores.shape[2]):
-        come = torch.logsumexp(here[..., None] + transitions[:, None], dim=2)
-        new = torch.where(has_begun[:, :, t, None], come, start[:, None]) + scores[:, :, t]
-        here = torch.where(mask[:, :, t, None], new, here)
-        sums.append(here)
+        reached = torch.logsumexp(alpha[..., None] + transitions[:, None], dim=2)
+        new = torch.where(has_begun[:, :, t, None], reached, start[:, None]) + scores[:, :, t]
+        alpha = torch.where(mask[:, :, t, None], new, alpha)
+        sums.append(alpha)
     return torch.stack(sums, dim=2)
 
 
 def best_paths(scores: Tensor, mask: Tensor, start: Tensor, transitions: Tensor, end: Tensor) -> Tensor:
-    """Viterbi: each row's path with the highest score, (batch, words); at padding there is `IGNORED`."""
+    """The Viterbi algorithm: the path with the highest score of each row, (batch, words), `IGNORED` at
+    padding.
+
+    Args as those of `path_sums`, for one chain; end (labels,).
+    """
     has_begun = mask.cumsum(dim=1) > mask.long()
-    here, sources = torch.zeros_like(scores[:, 0]), []
-    same = torch.arange(scores.shape[2], device=scores.device).expand_as(here)
+    best, sources = torch.zeros_like(scores[:, 0]), []
+    same = torch.arange(scores.shape[2], device=scores.device).expand_as(best)
     for t in range(scores.shape[1]):
-        come, source = (here[:, :, None] + transitions).max(dim=1)
-        new = torch.where(has_begun[:, t, None], come, start) + scores[:, t]
+        reached, source = (best[:, :, None] + transitions).max(dim=1)
+        new = torch.where(has_begun[:, t, None], reached, start) + scores[:, t]
         is_word = mask[:, t, None]
-        here = torch.where(is_word, new, here)
+        best = torch.where(is_word, new, best)
         sources.append(torch.where(is_word & has_begun[:, t, None], source, same))
-    label = (here + end).argmax(dim=1, keepdim=True)
+    label = (best + end).argmax(dim=1, keepdim=True)
     path = []
     for source in reversed(sources):
         path.append(label)
@@ -83,18 +92,19 @@ def best_paths(scores: Tensor, mask: Tensor, start: Tensor, transitions: Tensor,
 
 
 class ElmoCRF(nn.Module):
-    r"""
+    """A conditional random field over the labels of a sentence.
+
     Args:
-        labels: their names.
-        learned: whether transitions have scores; otherwise each word has its own softmax, and only the best
-            path minds which transitions are allowed.
-        scheme: `"BIO"`, `"none"`, or None for BIO exactly when all labels look so.
+        labels: names of the labels.
+        learned: whether transitions have scores. Otherwise each word has a softmax of its own, and only
+            `decode` knows which transitions are allowed.
+        scheme: `"BIO"`, `"none"`, or None for BIO exactly when all labels are `O`, `B-...` or `I-...`.
     """
 
     def __init__(self, labels: Sequence[str], learned: bool, scheme: str | None) -> None:
         super().__init__()
         self.labels = list(labels)
-        # No buffer: it follows from the config, and a buffer's values would be lost on the meta device.
+        # Not a buffer, because `from_pretrained` builds on the meta device, where its values would be lost.
         self.forbidden = forbidden_transitions(self.labels, scheme)
         self.learned = learned
         if learned:
@@ -105,15 +115,22 @@ class ElmoCRF(nn.Module):
     def forward(
         self, scores: Tensor, mask: Tensor, gold: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """scores (batch, words, labels) -> log-probability of each label at each word, zeros at padding; and,
-        given gold (batch, words), the mean over known labels of minus their sentences' log-probability.
+        """The labels' log-probabilities, and the loss.
 
-        A gold label of `IGNORED` is not known: its row's probability is summed over what it may be.
+        Args:
+            scores: (batch, words, labels).
+            mask: (batch, words), True for a word.
+            gold: (batch, words). The probability of a row with labels of `IGNORED` is the sum over all labels
+                that these words may have.
+
+        Returns:
+            The log-probability of each label at each word, (batch, words, labels), zero at padding; and, with
+            gold, the sum of the rows' negative log-probabilities, divided by the number of known labels.
         """
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         known = mask & (gold != IGNORED) if gold is not None else None
         if gold is not None and known is not None:
-            gold = gold.long().masked_fill(~known, IGNORED)  # whatever stands at padding
+            gold = gold.long().masked_fill(~known, IGNORED)  # padding may have any label
             self._check(gold, mask)
         if not self.learned:
             marginals = scores.log_softmax(dim=-1).masked_fill(~mask[:, :, None], 0)
@@ -134,7 +151,7 @@ class ElmoCRF(nn.Module):
     def _marginals(self, scores: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities (batch, words, labels), and the log-partition of each row (batch,)."""
         start, transitions, end = self._chain(scores)
-        # From both ends at once. What comes from the left and what from the right both count the word itself.
+        # Forward and backward sums at once. Each of them counts the score of the word itself.
         left, right = path_sums(
             torch.stack([scores, scores.flip(1)]),
             torch.stack([mask, mask.flip(1)]),
@@ -142,18 +159,19 @@ class ElmoCRF(nn.Module):
             torch.stack([transitions, transitions.T]),
         )
         total = torch.logsumexp(left[:, -1] + end, dim=-1).masked_fill(~mask.any(dim=1), 0)
-        # Those of a word sum up to the partition; taken from themselves, it is a number of their own size.
+        # A word's sums add up to the partition. Normalising them by their own sum is exact also where the
+        # sums of a long sentence are large.
         marginals = (left + right.flip(1) - scores).log_softmax(dim=-1)
         return marginals.masked_fill(~mask[:, :, None], 0), total
 
     def _log_partition(self, scores: Tensor, mask: Tensor) -> Tensor:
-        """Log of the summed exponentials of all paths of each row, (batch,)."""
+        """Log of the sum of exp(score) of all paths of each row, (batch,)."""
         start, transitions, end = self._chain(scores)
         (left,) = path_sums(scores[None], mask[None], start[None], transitions[None])
         return torch.logsumexp(left[:, -1] + end, dim=-1).masked_fill(~mask.any(dim=1), 0)
 
     def _chain(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores of how a path begins (labels,), of its transitions (labels, labels), and of how it ends."""
+        """Scores of the first label (labels,), of transitions (labels, labels), and of the last label."""
         rules = FORBIDDEN * torch.from_numpy(self.forbidden).to(scores)
         start, transitions, end = rules[-1], rules[:-1], torch.zeros_like(rules[0])
         if self.learned:
@@ -161,10 +179,15 @@ class ElmoCRF(nn.Module):
         return start.to(scores.dtype), transitions.to(scores.dtype), end.to(scores.dtype)
 
     @torch.no_grad()
-    def decode(self, scores: Tensor, mask: Tensor, roles: ElmoRoles | None = None) -> Tensor:
-        """scores (batch, words, labels) -> the best allowed path, (batch, words), `IGNORED` at padding.
+    def decode(self, scores: Tensor, mask: Tensor, repair: Callable[..., Tensor] | None = None) -> Tensor:
+        """The best allowed path, (batch, words), `IGNORED` at padding.
 
-        With `roles`, the best that keeps their rules."""
+        Args:
+            scores: (batch, words, labels).
+            mask: (batch, words), True for a word.
+            repair: a function that replaces paths which break further rules. It gets the paths, scores and
+                mask, and the scores of the first label, of transitions and of the last label.
+        """
         if mask.shape[1] == 0:
             return mask.long()
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
@@ -172,19 +195,18 @@ class ElmoCRF(nn.Module):
             scores = scores.log_softmax(dim=-1)
         chain = self._chain(scores)
         paths = best_paths(scores, mask, *chain)
-        return paths if roles is None else roles.mend(paths, scores, mask, *chain)
+        return paths if repair is None else repair(paths, scores, mask, *chain)
 
     def _check(self, gold: Tensor, mask: Tensor) -> None:
-        """A sentence that the rules forbid has no probability that could be learnt."""
+        """Refuse labels that the scheme forbids: their probability is zero, and cannot be learnt."""
         if not self.forbidden.any():
             return
-        for number, (row, words) in enumerate(zip(gold.tolist(), mask.tolist(), strict=True)):
-            before = len(self.labels)
-            for label in (label for label, is_word in zip(row, words, strict=True) if is_word):
-                if label != IGNORED and before != IGNORED and self.forbidden[before, label]:
-                    place = f"follows {self.labels[before]}" if before < len(self.labels) else "begins a row"
-                    raise ValueError(
-                        f"labels of row {number}: {self.labels[label]} {place}, which BIO labels never do; "
-                        "convert them, or set tag_scheme='none'."
-                    )
-                before = label
+        labels = gold.gather(1, words_first(mask))  # padding, which is IGNORED, behind the words
+        before = F.pad(labels, (1, 0), value=len(self.labels))[:, :-1]
+        forbidden = torch.from_numpy(self.forbidden).to(gold.device)[before.clamp(min=0), labels.clamp(min=0)]
+        wrong = forbidden & (before != IGNORED) & (labels != IGNORED)
+        advice = "which BIO labels never do; convert them, or set tag_scheme='none'."
+        if is_any(wrong, f"labels: an I-X follows neither B-X nor I-X, {advice}"):
+            row, word = wrong.nonzero()[0].tolist()
+            place = f"follows {self.labels[before[row, word]]}" if word else "begins a row"
+            raise ValueError(f"labels of row {row}: {self.labels[labels[row, word]]} {place}, {advice}")

@@ -1,10 +1,10 @@
-"""What stands on top of the layers: the scalar mix, and the RNNs over words that task models share.
+"""The scalar mix of a biLM's layers, and the RNNs that task models share.
 
     rnn = ElmoBiRNN(input_size=300, hidden_size=200, num_layers=2, dropout=0.5)
     h = rnn(x, mask)    # (batch, words, 300), (batch, words) -> (batch, words, 400)
 
-A mask is True where there is a word. Padding may be on either side, or between words; it changes nothing, and
-what comes out there is zero.
+A mask is True for a word. Padding may be on either side or between words. It changes no word's output, and
+its own output is zero.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ class ElmoScalarMix(nn.Module):
     r"""`gamma * sum_k softmax(w)_k h_k` over the layers h_k: the ELMo vector of the paper's equation 1.
 
     Args:
-        num_layers: how many layers are mixed: `config.num_hidden_layers + 1` for all.
-        num_mixes: independent mixes of the same layers; the call returns one tensor, or a tuple of several.
-        layer_norm: each layer first gets mean 0 and variance 1 over all elements of the batch's words
-            (bilm-tf's rule: sentence begin and end are left out, epsilon 1e-12).
+        num_layers: number of layers to mix: `config.num_hidden_layers + 1` for all.
+        num_mixes: number of independent mixes of the same layers.
+        layer_norm: first normalise each layer to mean 0 and variance 1 over all elements of the batch's words
+            (as bilm-tf does: without sentence begin and end, epsilon 1e-12).
         dropout: after the mix; the paper's task models use 0.5.
         l2: the paper's lambda, see `penalty`.
-        trainable: False keeps weights and gamma as they are.
-        initial_weights: raw weights w to start from, one a layer; zeros, the average, if left out.
+        trainable: whether weights and gamma learn.
+        initial_weights: initial raw weights w, one for each layer; zeros, which give the mean, by default.
     """
 
     def __init__(
@@ -60,7 +60,15 @@ class ElmoScalarMix(nn.Module):
     def forward(
         self, hidden_states: Sequence[Tensor], attention_mask: Tensor | None = None
     ) -> Tensor | tuple[Tensor, ...]:
-        """num_layers tensors (batch, words, dim) -> (batch, words, dim), or a tuple of num_mixes of them."""
+        """Mix the layers.
+
+        Args:
+            hidden_states: num_layers tensors (batch, words, dim).
+            attention_mask: (batch, words), 1 for a word; used by `layer_norm`.
+
+        Returns:
+            (batch, words, dim), or a tuple of num_mixes such tensors if there are several mixes.
+        """
         if len(hidden_states) != self.weights.shape[1]:
             raise ValueError(
                 f"ElmoScalarMix was made for {self.weights.shape[1]} layers, but got {len(hidden_states)}."
@@ -71,8 +79,8 @@ class ElmoScalarMix(nn.Module):
         layers = torch.stack(tuple(hidden_states))
         if self.layer_norm:
             layers = self._normalise(layers, attention_mask)
-        shares = self.gamma[:, None] * self.weights.softmax(dim=-1)
-        mixes = self.dropout(torch.einsum("mk,kbtd->mbtd", shares.to(layers.dtype), layers))
+        weights = self.gamma[:, None] * self.weights.softmax(dim=-1)
+        mixes = self.dropout(torch.einsum("mk,kbtd->mbtd", weights.to(layers.dtype), layers))
         return mixes[0] if len(mixes) == 1 else tuple(mixes)
 
     def _normalise(self, layers: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -87,12 +95,12 @@ class ElmoScalarMix(nn.Module):
         return centred * torch.rsqrt(variance + 1e-12)
 
     def penalty(self) -> Tensor:
-        """`l2 * sum(w^2)`, for the task's loss: near zero the weights may differ, large makes the average."""
+        """`l2 * sum(w^2)`, to be added to the task's loss: a large l2 keeps the mix near the mean."""
         return self.l2 * (self.weights**2).sum()
 
 
 class ElmoVariationalDropout(nn.Dropout):
-    """Dropout that draws once for all words of a row (Gal and Ghahramani 2016)."""
+    """Dropout with one mask for all words of a row (Gal and Ghahramani 2016)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, words, dim) -> the same"""
@@ -100,10 +108,10 @@ class ElmoVariationalDropout(nn.Dropout):
 
 
 class ElmoRNN(nn.Module):
-    """Layers that read words from the left and from the right, whatever padding stands between them.
+    """Layers that read words from the left and from the right.
 
-    A row's words are put in front, and for the other direction their mirror image is, so that padding is read
-    last and changes no word. A packed sequence would do the same, but slower on a CPU.
+    The words of a row, or their mirror image, are moved to the front, so that padding is read last and
+    changes no word. A packed sequence would do the same, but is slower on a CPU.
     """
 
     output_size: int
@@ -123,12 +131,12 @@ class ElmoRNN(nn.Module):
 
 
 def words_first(mask: Tensor) -> Tensor:
-    """Where each row's words stand, and then its padding."""
+    """The places of each row's words, followed by those of its padding, (batch, words)."""
     return (~mask).int().argsort(dim=1, stable=True)
 
 
 def _mirror(mask: Tensor) -> Tensor:
-    """Where each row's words stand when they are read from the right, with padding left at the end."""
+    """The places of each row's words from right to left, if they are in front; padding stays at the end."""
     places = torch.arange(mask.shape[1], device=mask.device)
     from_right = mask.sum(dim=1, keepdim=True) - 1 - places
     return torch.where(from_right >= 0, from_right, places)
@@ -143,9 +151,9 @@ class ElmoBiRNN(ElmoRNN):
     r"""A stack of bidirectional LSTMs or GRUs, with variational dropout on what each layer reads.
 
     Args:
-        input_size: of a word's vector; `output_size` is twice hidden_size, both directions side by side.
+        input_size: size of a word's vector; `output_size` is twice hidden_size.
         hidden_size: cells per direction.
-        num_layers: layers.
+        num_layers: number of layers.
         dropout: on the input of every layer.
         cell: `"lstm"` or `"gru"`.
     """
@@ -178,8 +186,9 @@ class ElmoBiRNN(ElmoRNN):
 class ElmoHighwayLSTM(nn.Module):
     """An LSTM in one direction with a highway around its cells (He et al. 2017, equations 4 to 8).
 
-    The gate r decides how much of the output is new, and how much is the input: `r * h + (1 - r) * W x`.
-    Dropout is on the output and, by it, on what recurs; it draws once a row.
+        c = f * c + i * j;  h = r * o * tanh(c) + (1 - r) * W x
+
+    Dropout is on h, and thereby on what the next step reads, with one mask for all words of a row.
     """
 
     def __init__(self, input_size: int, hidden_size: int, dropout: float) -> None:
@@ -192,16 +201,16 @@ class ElmoHighwayLSTM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, words, input_size) -> (batch, words, hidden_size), from left to right; one word or more"""
-        of_x = (x @ self.input_weight).to(self.bias.dtype)
-        from_input, carried = of_x.split([5 * self.hidden_size, self.hidden_size], dim=-1)
+        products = (x @ self.input_weight).to(self.bias.dtype)
+        from_input, carried = products.split([5 * self.hidden_size, self.hidden_size], dim=-1)
         kept = self.dropout(carried.new_ones(len(x), self.hidden_size))
-        with torch.autocast(x.device.type, enabled=False):  # what recurs is of the weights' type
+        with torch.autocast(x.device.type, enabled=False):  # the states have the weights' type
             return _HighwaySteps.apply(from_input + self.bias, carried, kept, self.recurrent_weight)
 
 
 class _HighwaySteps(torch.autograd.Function):
-    """Word after word. The gradient is written out, so that only what recurs is computed word by word, which
-    is faster than what autograd records."""
+    """The steps of `ElmoHighwayLSTM`. The written-out gradient computes word by word only what must be, and
+    is faster than autograd."""
 
     @staticmethod
     def forward(ctx: Any, from_input: Tensor, carried: Tensor, kept: Tensor, weight: Tensor) -> Tensor:
@@ -209,24 +218,24 @@ class _HighwaySteps(torch.autograd.Function):
         -> (batch, words, cells)"""
         cells = kept.shape[1]
         from_input = from_input.clone()
-        from_input[:, :, 2 * cells : 3 * cells] += 1  # to begin with, a cell forgets little
+        from_input[:, :, 2 * cells : 3 * cells] += 1  # the bias of the forget gate
         h = c = torch.zeros_like(kept)
         steps = []
         for from_word, carry in zip(from_input.unbind(1), carried.unbind(1), strict=True):
             raw = torch.addmm(from_word, h, weight)
             gates, j = raw.sigmoid(), raw[:, cells : 2 * cells].tanh()
             i, _, f, o, r = gates.chunk(5, dim=-1)
-            before = h, c
+            last = h, c
             c = f * c + i * j
             tanh_c = c.tanh()
             h = kept * torch.lerp(carry, o * tanh_c, r)
-            steps.append((gates, j, *before, tanh_c, h))
-        *needed, outputs = (torch.stack(values, dim=1) for values in zip(*steps, strict=True))
-        ctx.save_for_backward(carried, kept, weight, *needed)
+            steps.append((gates, j, *last, tanh_c, h))
+        *saved, outputs = (torch.stack(values, dim=1) for values in zip(*steps, strict=True))
+        ctx.save_for_backward(carried, kept, weight, *saved)
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, *from_above: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         carried, kept, weight, gates, j, last_h, last_c, tanh_c = ctx.saved_tensors
         i, _, f, o, r = gates.chunk(5, dim=-1)
         # The gates' gradients are multiples of the cell's gradient (i, j, f) or of the output's (o, r).
@@ -237,10 +246,10 @@ class _HighwaySteps(torch.autograd.Function):
             for_h = for_c = torch.zeros_like(kept)
             for_gates, for_outputs = [], []
             for t in reversed(range(carried.shape[1])):
-                for_output = kept * (from_above[0][:, t] + for_h)
+                for_output = kept * (gradients[0][:, t] + for_h)
                 for_c = for_c + for_output * cell_by_output[:, t]
-                parts = [for_c[:, None] * by_cell[:, t], for_output[:, None] * by_output[:, t]]
-                for_gates.append(torch.cat(parts, dim=1).flatten(1))
+                products = [for_c[:, None] * by_cell[:, t], for_output[:, None] * by_output[:, t]]
+                for_gates.append(torch.cat(products, dim=1).flatten(1))
                 for_outputs.append(for_output)
                 for_h, for_c = for_gates[-1] @ weight.T, for_c * f[:, t]
             for_input, for_output = (torch.stack(steps[::-1], dim=1) for steps in (for_gates, for_outputs))
@@ -249,9 +258,9 @@ class _HighwaySteps(torch.autograd.Function):
 
 
 class ElmoInterleavedRNN(ElmoRNN):
-    """Highway LSTMs on top of each other that read in turn from the left and from the right (He et al. 2017).
+    """A stack of highway LSTMs that read in turn from the left and from the right (He et al. 2017).
 
-    `output_size` is hidden_size, for a layer has one direction.
+    A layer has one direction, so `output_size` is hidden_size.
     """
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int, dropout: float = 0.0) -> None:

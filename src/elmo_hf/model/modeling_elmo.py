@@ -1,16 +1,8 @@
-"""ELMo (Peters et al. 2018), in the order the data flows: characters, words, two stacks of LSTMs, layers.
+"""ELMo (Peters et al. 2018), in the order of the data: characters, words, two stacks of LSTMs, layers.
 
-    model = ElmoModel.from_pretrained("org/elmo")
-    output = model(**tokenizer(["Ice cream is cold ."], return_tensors="pt"), output_hidden_states=True)
-    output.last_hidden_state    # the top layer, (batch, words, 2 * projection_dim)
-    output.hidden_states        # all layers, the words themselves first
-
-The forward half of a vector has read the sentence from its begin up to the word, the backward half from its
-end down to the word. Both directions are one tensor here: direction 0 runs over the words as they are,
-direction 1 over the words flipped, and one batched product serves both at every step.
-
-A model keeps no state between calls. The originals did, silently; `output_states=True` and `states=` do it
-in sight.
+The forward half of a vector has read the sentence from its beginning up to the word, the backward half from
+its end down to the word. Both directions are one tensor: direction 0 reads the words in their order,
+direction 1 reads them in reverse, and one batched product computes a step of both.
 """
 
 from collections.abc import Sequence
@@ -25,7 +17,7 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .checks_elmo import check_embeds, word_mask
+from .checks_elmo import word_mask
 from .configuration_elmo import ElmoConfig
 from .layers_elmo import ElmoScalarMix
 from .tokenization_elmo import ElmoTokenizer
@@ -33,13 +25,13 @@ from .words_elmo import NUM_CHARACTER_IDS, SENTENCE_BEGIN, SENTENCE_END, WORD_BE
 
 try:  # faster code for the LSTM and the characters, where the whole package is installed
     from elmo_hf import kernels
-except ImportError:  # the copy of this file that lies beside the weights on the Hub
+except ImportError:  # a copy of this file that was saved with the weights
     kernels = None  # type: ignore[assignment]
 
 # (h, c) of every layer: (layers, 2 directions, rows, output_dim) and (layers, 2, rows, lstm_dim).
 States = tuple[Tensor, Tensor]
 
-# A saved folder can always be loaded as these; the saved class's own entry is added by the library.
+# Every saved folder loads as these classes; the library adds the entry of the class that was saved.
 AUTO_MAP: dict[str, Any] = {
     "AutoConfig": "configuration_elmo.ElmoConfig",
     "AutoModel": "modeling_elmo.ElmoModel",
@@ -51,12 +43,12 @@ AUTO_MAP: dict[str, Any] = {
 
 
 class ElmoCarry(nn.Linear):
-    """A highway's gate; its bias starts at -2, which lets most of the input by."""
+    """The gate of a highway layer. Its bias starts at -2, so that most of the input passes unchanged."""
 
 
 class ElmoHighway(nn.Module):
-    """`g = sigmoid(carry(x)); y = g * relu(transform(x)) + (1 - g) * x`. It is the *transform* that
-    "carry" gates: the name is the originals'."""
+    """`y = g * relu(W x + b) + (1 - g) * x`, with the gate `g = sigmoid(W_g x + b_g)`. The gate's name
+    `carry` is that of the original checkpoints."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -69,8 +61,8 @@ class ElmoHighway(nn.Module):
 
 
 class ElmoCharacterEncoder(nn.Module):
-    """A word's letters to its vector, the same in every sentence: convolutions over the characters, the
-    maximum of each filter over the word, highway layers, a projection."""
+    """A word's characters to its vector, which does not depend on the sentence: convolutions, each filter's
+    maximum over the word, highway layers, and a projection."""
 
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__()
@@ -88,17 +80,17 @@ class ElmoCharacterEncoder(nn.Module):
         words = kernels.encode(self, char_ids) if kernels else None
         return words if words is not None else self.from_embeddings(self.char_embedding(char_ids))
 
-    def from_embeddings(self, letters: Tensor) -> Tensor:
+    def from_embeddings(self, char_vectors: Tensor) -> Tensor:
         """(..., characters, char_embedding_dim) -> (..., projection_dim)"""
-        x = letters.flatten(0, -3).transpose(1, 2)  # (words, char_embedding_dim, characters)
+        x = char_vectors.flatten(0, -3).transpose(1, 2)  # (words, char_embedding_dim, characters)
         activation = torch.tanh if self.config.char_activation == "tanh" else F.relu
         words = torch.cat([activation(conv(x).amax(dim=-1)) for conv in self.convolutions], dim=-1)
         for highway in self.highways:
             words = highway(words)
-        return self.projection(words).unflatten(0, letters.shape[:-2])
+        return self.projection(words).unflatten(0, char_vectors.shape[:-2])
 
     def boundaries(self) -> Tensor:
-        """The words that begin and end a sentence, (2, projection_dim)."""
+        """The vectors of sentence begin and sentence end, (2, projection_dim)."""
         device = self.char_embedding.weight.device
         rows = torch.full((2, self.config.max_characters_per_token), WORD_PAD, device=device)
         rows[0, :3] = rows.new_tensor([WORD_BEGIN, SENTENCE_BEGIN, WORD_END])
@@ -107,7 +99,7 @@ class ElmoCharacterEncoder(nn.Module):
 
 
 class ElmoWordEncoder(nn.Module):
-    """A table of word vectors in place of the characters, for the few models that were trained so."""
+    """A table of word vectors in place of the characters, which a few models were trained with."""
 
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__()
@@ -115,8 +107,8 @@ class ElmoWordEncoder(nn.Module):
         self.word_embedding = nn.Embedding(config.vocab_size, config.projection_dim)
 
     def forward(self, word_ids: Tensor) -> Tensor:
-        """(...) -> (..., projection_dim). Padding's id is one past the table; such words are masked later."""
-        is_padding = word_ids.eq(self.config.pad_token_id or 0)
+        """(...) -> (..., projection_dim)"""
+        is_padding = word_ids.eq(self.config.pad_token_id or 0)  # this id is one past the table
         return self.word_embedding(word_ids.masked_fill(is_padding, 0))
 
     def boundaries(self) -> Tensor:
@@ -128,7 +120,7 @@ class ElmoWordEncoder(nn.Module):
 
 
 def clip(x: Tensor, limit: float | None) -> Tensor:
-    """Within plus and minus `limit`; where it cuts, no gradient passes."""
+    """x limited to -limit ... limit. What is cut off has no gradient."""
     return x if limit is None else x.clamp(-limit, limit)
 
 
@@ -144,12 +136,16 @@ def lstm(
     cell_clip: float | None,
     proj_clip: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """An LSTM with projection over both directions at once. This is the definition.
+    """An LSTM with projection in both directions. This is the definition that `kernels` is tested against.
 
-    Every tensor starts with the two directions: x (2, batch, time, input), mask (2, batch, time),
-    h (2, batch, output), c (2, batch, cells), input_weight (2, input, 4 * cells), recurrent_weight
-    (2, output, 4 * cells), bias (2, 4 * cells), projection (2, cells, output). Where the mask is False
-    nothing happens: the state passes by and the output is zero. Returns the outputs and the last h and c.
+        i, j, f, o = x_t W + h U + b
+        c = clip(sigmoid(f + 1) * c + sigmoid(i) * tanh(j))
+        h = clip((sigmoid(o) * tanh(c)) P)
+
+    The first dimension of each tensor is the direction: x (2, batch, time, input), mask (2, batch, time),
+    h (2, batch, output), c (2, batch, cells), input_weight W (2, input, 4 * cells), recurrent_weight U
+    (2, output, 4 * cells), bias (2, 4 * cells), projection P (2, cells, output). Where the mask is False the
+    state does not change and the output is zero. Returns the outputs and the last h and c.
     """
     from_input = torch.einsum("dbti,dig->dtbg", x, input_weight) + bias[:, None, None]
     outputs = []
@@ -169,22 +165,22 @@ def lstm(
 
 
 class ElmoLayer(GradientCheckpointingLayer):
-    """One biLSTM layer: an LSTM for each direction, and from the second layer on a residual connection."""
+    """A biLSTM layer: an LSTM in each direction, with a residual connection from the second layer on."""
 
     def __init__(self, config: ElmoConfig, index: int) -> None:
         super().__init__()
         self.config = config
         self.adds_input = config.use_skip_connections and index > 0
         cells, output = config.lstm_dim, config.output_dim
-        width = config.projection_dim if index == 0 else output
-        self.input_weight = nn.Parameter(torch.empty(2, width, 4 * cells))
+        input_size = config.projection_dim if index == 0 else output
+        self.input_weight = nn.Parameter(torch.empty(2, input_size, 4 * cells))
         self.recurrent_weight = nn.Parameter(torch.empty(2, output, 4 * cells))
         self.bias = nn.Parameter(torch.empty(2, 4 * cells))
         self.projection = nn.Parameter(torch.empty(2, cells, output)) if config.has_lstm_projection else None
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (2, batch, time, width) -> (2, batch, time, output_dim), and the last h and c."""
+        """x (2, batch, time, input_size) -> (2, batch, time, output_dim), and the last h and c"""
         x = self.dropout(x)
         weights = (self.input_weight, self.recurrent_weight, self.bias, self.projection)
         fast = kernels.choose_lstm(x, *weights) if kernels else None
@@ -198,10 +194,12 @@ class ElmoLayer(GradientCheckpointingLayer):
 
 @dataclass
 class ElmoModelOutput(ModelOutput):
-    """
-    last_hidden_state: the top layer, (batch, words, 2 * output_dim), forward half first; zero at padding.
-    hidden_states: all layers from the bottom up, if asked for; the first is the word vector twice.
-    states: (h, c) after the sentences, if asked for, to be handed to the next call as `states`.
+    """What `ElmoModel` returns.
+
+    Args:
+        last_hidden_state: the top layer, (batch, words, 2 * output_dim), forward half first; zero at padding.
+        hidden_states: with `output_hidden_states`, all layers, each (batch, words, dim), word vectors first.
+        states: with `output_states`, (h, c) after the sentences, for the `states` of the next call.
     """
 
     last_hidden_state: Tensor | None = None
@@ -210,6 +208,8 @@ class ElmoModelOutput(ModelOutput):
 
 
 class ElmoPreTrainedModel(PreTrainedModel):
+    """What all ELMo models share: their initial weights, and how they are saved."""
+
     config: ElmoConfig
     config_class = ElmoConfig
     base_model_prefix = "elmo"
@@ -219,11 +219,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """As bilm-tf did, or TensorFlow's default (Glorot) where it said nothing.
-
-        Only a module's own parameters can be set here: for classes outside of transformers, the library
-        passes over a module that has none, whatever its children have.
-        """
+        """As in bilm-tf, and TensorFlow's default (Glorot) elsewhere. The library calls this only for modules
+        that hold parameters themselves."""
         super()._init_weights(module)
         if isinstance(module, nn.Embedding):
             init.uniform_(module.weight, -1.0, 1.0)
@@ -249,9 +246,9 @@ class ElmoPreTrainedModel(PreTrainedModel):
             init.zeros_(module.warm_c)
 
     def _init_lstm(self, layer: ElmoLayer) -> None:
-        _, width, gates = layer.input_weight.shape
+        _, input_size, gates = layer.input_weight.shape
         output = layer.recurrent_weight.shape[1]
-        limit = (6 / (width + output + gates)) ** 0.5  # the originals keep both as one matrix
+        limit = (6 / (input_size + output + gates)) ** 0.5  # bilm-tf has one matrix for both
         init.uniform_(layer.input_weight, -limit, limit)
         init.uniform_(layer.recurrent_weight, -limit, limit)
         init.zeros_(layer.bias)
@@ -260,6 +257,7 @@ class ElmoPreTrainedModel(PreTrainedModel):
             init.uniform_(layer.projection, -limit, limit)
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Save weights, config and code, so that the folder also loads without this package."""
         self.config.auto_map = dict(self.auto_map)
         super().save_pretrained(*args, **kwargs)
 
@@ -271,16 +269,16 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
 
 class ElmoModel(ElmoPreTrainedModel):
-    """Gives each word of a sentence its vectors in context, layer by layer::
+    """Each word's vectors in context, layer by layer: the bidirectional language model without its softmax::
 
         model = ElmoModel.from_pretrained("my-elmo").eval()
         output = model(**tokenizer(["Ice cream is cold ."], return_tensors="pt"), output_hidden_states=True)
         output.last_hidden_state, output.hidden_states  # the top layer, and all; each (batch, words, dim)
 
-    There are as many vectors as words. Nothing is kept from call to call, unless `states` are handed on.
+    There is one vector for each word. A call does not depend on earlier ones, unless it gets their `states`.
     """
 
-    _keys_to_ignore_on_load_unexpected = ["lm_head"]  # noqa: RUF012 (a language model is an ElmoModel, too)
+    _keys_to_ignore_on_load_unexpected = ["lm_head"]  # noqa: RUF012 (an ElmoModel can load a language model)
 
     token_encoder: ElmoCharacterEncoder | ElmoWordEncoder
     layers: nn.ModuleList
@@ -289,15 +287,14 @@ class ElmoModel(ElmoPreTrainedModel):
 
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__(config)
-        by_letters = config.token_encoder == "characters"
-        self.token_encoder = ElmoCharacterEncoder(config) if by_letters else ElmoWordEncoder(config)
+        has_characters = config.token_encoder == "characters"
+        self.token_encoder = ElmoCharacterEncoder(config) if has_characters else ElmoWordEncoder(config)
         self.layers = nn.ModuleList(ElmoLayer(config, index) for index in range(config.num_hidden_layers))
         if config.has_warm_state:
             self._register_warm_state(*self.zero_states(rows=1))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The characters' vectors, or the words' where there are no characters."""
         encoder = self.token_encoder
         return encoder.char_embedding if isinstance(encoder, ElmoCharacterEncoder) else encoder.word_embedding
 
@@ -317,117 +314,129 @@ class ElmoModel(ElmoPreTrainedModel):
         output_hidden_states: bool | None = None,
         keep_boundaries: bool = False,
     ) -> ElmoModelOutput:
-        r"""
+        """Read sentences.
+
         Args:
-            input_ids: (batch, words) word ids; read only by a model with a word table.
-            char_ids: (batch, words, characters), as `ElmoTokenizer` makes them; read by all other models.
-            attention_mask: (batch, words), 1 for a word and 0 for padding, on whichever side. If left out, a
-                word is what has characters, or an id that is not padding's.
-            inputs_embeds: read in place of the ids: vectors of characters (batch, words, characters,
-                char_embedding_dim) or of words (batch, words, projection_dim).
-            states: `output.states` of the call that read the text before this one. Row i goes on from state
-                row i; further rows start from zeros, and state rows without a row pass through unchanged.
+            input_ids: word ids, (batch, words); only a model with a word table reads them.
+            char_ids: character ids of `ElmoTokenizer`, (batch, words, characters), for all other models.
+            attention_mask: (batch, words), 1 for a word and 0 for padding, on either side. By default a word
+                is what has characters, or an id other than that of padding.
+            inputs_embeds: vectors in place of ids: of characters, (batch, words, characters,
+                char_embedding_dim), or of words, (batch, words, projection_dim).
+            states: `output.states` of the call that read the preceding text. Row i continues from row i of
+                the states; additional rows start from zeros, and states without a row are returned unchanged.
             output_states: return the states after these sentences, with their gradient.
-            output_hidden_states: return all layers; the config's setting if left out.
-            keep_boundaries: keep the vectors of sentence begin (first place) and end (last place), which
-                the model adds and otherwise drops.
+            output_hidden_states: return all layers; by default, what the config says.
+            keep_boundaries: keep the vectors of sentence begin (first) and sentence end (last), which the
+                model adds to each row and otherwise removes.
+
+        Returns:
+            An `ElmoModelOutput`.
         """
         mask = word_mask(self.config, input_ids, char_ids, attention_mask, inputs_embeds)
-        words = self._word_vectors(input_ids, char_ids, inputs_embeds)
+        words = self.word_vectors(input_ids, char_ids, inputs_embeds)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-
         words = words.masked_fill(~mask[:, :, None], 0)
-        # Reading backward is reading the flipped row, from the sentence's end to its begin.
+        # The backward direction reads the flipped row, from the end of the sentence to its beginning.
         x, mask = torch.stack([words, words.flip(1)]), torch.stack([mask, mask.flip(1)])
-        rims = 0 if keep_boundaries else 1
+        num_boundaries = 0 if keep_boundaries else 1  # to be removed at either side
         if states is None and not (output_states or keep_boundaries or self.training):
-            # The first step is the same for every sentence, and nobody asks for the last.
+            # The state after the first boundary is always the same, and that after the last is not needed.
             after_first = kernels.constant(self, self._after_first) if kernels else self._after_first()
             h, c = (state.expand(-1, -1, len(words), -1).to(x) for state in after_first)
-            rims = 0
+            num_boundaries = 0
         else:
-            # Padding passes the state by, so begin and end may stand at the rims whatever lies between.
+            # Padding does not change the state, so there may be padding between a boundary and the words.
             first = self._first_words().to(x.dtype)
-            begin, end = (rim.expand(-1, len(words), -1, -1) for rim in (first, first.flip(0)))
+            begin, end = (word.expand(-1, len(words), -1, -1) for word in (first, first.flip(0)))
             x, mask = torch.cat([begin, x, end], dim=2), F.pad(mask, (1, 1), value=True)
             h, c = self._states_for(len(words), states)
-        layers, h, c = self._read(x, mask, h, c, rims, bool(output_hidden_states))
+        layers, h, c = self._run_layers(x, mask, h, c, num_boundaries, bool(output_hidden_states))
         return ElmoModelOutput(
             last_hidden_state=layers[-1],
             hidden_states=tuple(layers) if output_hidden_states else None,
             states=(h, c) if output_states else None,
         )
 
+    def word_vectors(
+        self, input_ids: Tensor | None, char_ids: Tensor | None, inputs_embeds: Tensor | None = None
+    ) -> Tensor:
+        """The words before any context, (batch, words, projection_dim), from checked tensors. A model that
+        contains this one checks the ids itself, and passes these vectors as `inputs_embeds`."""
+        encoder = self.token_encoder
+        if inputs_embeds is None:
+            return encoder(char_ids if isinstance(encoder, ElmoCharacterEncoder) else input_ids)
+        if isinstance(encoder, ElmoCharacterEncoder) and inputs_embeds.dim() == 4:
+            return encoder.from_embeddings(inputs_embeds)
+        return inputs_embeds
+
     def _first_words(self) -> Tensor:
-        """What each direction reads first: the sentence's begin, and its end; (2, 1, 1, projection_dim)."""
+        """The first word in each direction: sentence begin and sentence end, (2, 1, 1, projection_dim)."""
         return self.token_encoder.boundaries()[:, None, None]
 
     def _after_first(self) -> States:
+        """The states after the first word in each direction, for one row."""
         first = self._first_words()
-        return self._read(first, first.new_ones(2, 1, 1).bool(), *self._states_for(1, None))[1:]
+        return self._run_layers(first, first.new_ones(2, 1, 1).bool(), *self._states_for(1, None))[1:]
 
-    def _read(
-        self, x: Tensor, mask: Tensor, h: Tensor, c: Tensor, rims: int = 0, all_layers: bool = False
+    def _run_layers(
+        self, x: Tensor, mask: Tensor, h: Tensor, c: Tensor, num_boundaries: int = 0, all_layers: bool = False
     ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """x (2, batch, time, projection_dim) -> the top layer, or all, as words; and the new states."""
+        """x (2, batch, time, projection_dim) -> the top layer, or all, each (batch, words, dim); and the new
+        states. `num_boundaries` steps are removed at either side."""
         layers, last_h, last_c = [], [], []
         for index, layer in enumerate(self.layers):
             if all_layers:
-                # The layer reads what is handed out, so that a hidden state's gradient can be asked for.
-                layers.append(_to_words(x, rims))
-                x = _from_words(layers[-1], x, rims) if x.requires_grad else x
+                layers.append(_to_words(x, num_boundaries))
+                # The next layer reads the tensor that is returned, so that this one gets a gradient.
+                x = _from_words(layers[-1], x, num_boundaries) if x.requires_grad else x
             x, layer_h, layer_c = layer(x, mask, h[index, :, : x.shape[1]], c[index, :, : x.shape[1]])
             last_h.append(layer_h)
             last_c.append(layer_c)
-        return [*layers, _to_words(x, rims)], _keep_rest(last_h, h), _keep_rest(last_c, c)
+        layers.append(_to_words(x, num_boundaries))
+        return layers, _with_unread_rows(last_h, h), _with_unread_rows(last_c, c)
 
     def read_windows(
         self, ids: Tensor, mask: Tensor | None = None, states: States | None = None
     ) -> tuple[Tensor, States]:
-        """Reads on in running text, as in training: each direction its own words, in its own order.
+        """Read windows of running text, as in training: each direction its own words in its own order.
 
-        ids (2, rows, steps, characters), or word ids (2, rows, steps) where there is a word table. Sentence
-        begin and end are words among them, and nothing is added; mask (2, rows, steps) is True where there
-        is a word. Returns the top layer in the order of reading (2, rows, steps, output_dim), zero where
-        there is none, and the states for the next window, with their gradient.
+        Args:
+            ids: (2, rows, steps, characters), or word ids (2, rows, steps) in a model with a word table.
+                Sentence begin and end are among them; the model adds none.
+            mask: (2, rows, steps), True for a word.
+            states: those that the previous windows returned.
+
+        Returns:
+            The top layer in the order of reading, (2, rows, steps, output_dim), and the new states.
         """
         if ids.dim() < 3 or len(ids) != 2:
             raise ValueError(f"ids must have the shape (2, rows, steps, ...), but have {tuple(ids.shape)}.")
-        every, places = ids.flatten(0, 1), mask.flatten(0, 1) if mask is not None else None
-        mask = word_mask(self.config, every, every, places).unflatten(0, ids.shape[:2])
-        (top,), h, c = self._read(self.token_encoder(ids), mask, *self._states_for(ids.shape[1], states))
+        flat_ids, flat_mask = ids.flatten(0, 1), mask.flatten(0, 1) if mask is not None else None
+        mask = word_mask(self.config, flat_ids, flat_ids, flat_mask).unflatten(0, ids.shape[:2])
+        (top,), h, c = self._run_layers(self.token_encoder(ids), mask, *self._states_for(len(ids[0]), states))
         forward, backward = top.chunk(2, dim=-1)
         return torch.stack([forward, backward.flip(1)]), (h, c)
-
-    def _word_vectors(
-        self, input_ids: Tensor | None, char_ids: Tensor | None, inputs_embeds: Tensor | None
-    ) -> Tensor:
-        encoder = self.token_encoder
-        if inputs_embeds is not None:
-            check_embeds(self.config, inputs_embeds)
-            if isinstance(encoder, ElmoCharacterEncoder) and inputs_embeds.dim() == 4:
-                return encoder.from_embeddings(inputs_embeds)
-            return inputs_embeds
-        return encoder(char_ids if isinstance(encoder, ElmoCharacterEncoder) else input_ids)
 
     # ---- states
 
     def zero_states(self, rows: int) -> States:
+        """States of zeros: h (layers, 2, rows, output_dim) and c (layers, 2, rows, lstm_dim)."""
         config, weight = self.config, next(self.layers.parameters())
         shape = (config.num_hidden_layers, 2, rows)
         return weight.new_zeros(*shape, config.output_dim), weight.new_zeros(*shape, config.lstm_dim)
 
     def _states_for(self, batch: int, states: States | None) -> States:
-        """States with at least a row for each sentence."""
+        """States with at least `batch` rows."""
         if states is None:
             return self.warm_states(batch) if self.config.use_warm_state else self.zero_states(batch)
         zeros = self.zero_states(batch)
-        found = [tuple(state.shape[:2] + state.shape[3:]) for state in states]
-        wanted = [tuple(zero.shape[:2] + zero.shape[3:]) for zero in zeros]
-        if found != wanted:
+        sizes = [tuple(state.shape[:2] + state.shape[3:]) for state in states]
+        expected = [tuple(zero.shape[:2] + zero.shape[3:]) for zero in zeros]
+        if sizes != expected:
             raise ValueError(
-                f"states must be (h, c) with (layers, directions, size) {wanted}, but they have {found}; "
+                f"states must be (h, c) with (layers, directions, size) {expected}, but they have {sizes}; "
                 "pass the states of this model's own output."
             )
         h, c = (
@@ -437,7 +446,7 @@ class ElmoModel(ElmoPreTrainedModel):
         return h, c
 
     def warm_states(self, rows: int) -> States:
-        """The state that `warm_up` has stored, for so many sentences; to be passed as `states`."""
+        """The state that `warm_up` has stored, repeated for `rows` sentences; to be passed as `states`."""
         if not self.config.has_warm_state:
             raise ValueError("this model stores no warm state; call warm_up(text) first.")
         return self.warm_h.repeat(1, 1, rows, 1), self.warm_c.repeat(1, 1, rows, 1)
@@ -448,17 +457,16 @@ class ElmoModel(ElmoPreTrainedModel):
 
     @torch.no_grad()
     def warm_up(self, text: str | Sequence[str], tokenizer: ElmoTokenizer | None = None) -> None:
-        """Reads text once, a line after the other, and keeps the state that it leaves in the checkpoint.
+        """Read text (a string, or its lines), and store the last state, so that the checkpoint contains it.
 
-        With zeros to start from, the first words of a sentence have poor vectors. The stored state is used
-        only when asked for: `states=model.warm_states(batch)`, or `config.use_warm_state = True`.
+        A state of zeros gives the first words of a sentence poor vectors. The stored state is used only with
+        `states=model.warm_states(batch)` or `config.use_warm_state = True`. A word table needs the tokenizer.
         """
         if tokenizer is None:
             if self.config.token_encoder == "words":
                 raise ValueError("a model with a word table needs its tokenizer: warm_up(text, tokenizer).")
             tokenizer = ElmoTokenizer(max_characters_per_token=self.config.max_characters_per_token)
-        lines = text.splitlines() if isinstance(text, str) else list(text)
-        lines = [line for line in lines if line.strip()]
+        lines = [line for line in (text.splitlines() if isinstance(text, str) else text) if line.strip()]
         if not lines:
             raise ValueError("warm_up needs some text, but got only empty lines.")
         states, was_training = self.zero_states(rows=1), self.training
@@ -471,21 +479,21 @@ class ElmoModel(ElmoPreTrainedModel):
         self.config.has_warm_state = True
 
 
-def _to_words(x: Tensor, rims: int) -> Tensor:
-    """(2, batch, time, dim) -> (batch, words, 2 * dim), without so many places at both rims."""
-    return torch.cat([x[0], x[1].flip(1)], dim=-1)[:, rims : x.shape[2] - rims]
+def _to_words(x: Tensor, num_boundaries: int) -> Tensor:
+    """(2, batch, time, dim) -> (batch, words, 2 * dim), without `num_boundaries` steps at either side."""
+    return torch.cat([x[0], x[1].flip(1)], dim=-1)[:, num_boundaries : x.shape[2] - num_boundaries]
 
 
-def _from_words(words: Tensor, x: Tensor, rims: int) -> Tensor:
-    """The other way round; the rims are those of x."""
+def _from_words(words: Tensor, x: Tensor, num_boundaries: int) -> Tensor:
+    """The inverse of `_to_words`, with the boundaries of x."""
     forward, backward = words.chunk(2, dim=-1)
     inner = torch.stack([forward, backward.flip(1)])
-    return torch.cat([x[:, :, :rims], inner, x[:, :, x.shape[2] - rims :]], dim=2)
+    return torch.cat([x[:, :, :num_boundaries], inner, x[:, :, x.shape[2] - num_boundaries :]], dim=2)
 
 
-def _keep_rest(new: list[Tensor], old: Tensor) -> Tensor:
-    """The layers' new states as one tensor, followed by the rows that no sentence used."""
-    states = torch.stack(new)
+def _with_unread_rows(layer_states: list[Tensor], old: Tensor) -> Tensor:
+    """The layers' new states as one tensor, followed by the rows of `old` that no sentence continued."""
+    states = torch.stack(layer_states)
     return torch.cat([states, old[:, :, states.shape[2] :]], dim=2)
 
 

@@ -1,4 +1,4 @@
-"""A label for a text, or for a pair of sentences.
+"""Classification of a text, or of a pair of sentences.
 
     model = ElmoForSequenceClassification.from_pretrained("org/elmo", num_labels=5)              # a text
     model(**tokenizer("A gorgeous film .", return_tensors="pt"), labels=torch.tensor([4])).loss
@@ -6,8 +6,8 @@
     model = ElmoForSequenceClassification.from_pretrained("org/elmo", classifier="esim", num_labels=3)
     model(**tokenizer("A dog runs .", "An animal moves .", return_tensors="pt")).logits          # a pair
 
-`"bcn"` is the biattentive classification network of McCann et al. (2017), the ELMo paper's for sentiment;
-`"esim"` is the model of Chen et al. (2017), the paper's for whether one sentence follows from another.
+`"bcn"` is the biattentive classification network of McCann et al. (2017), which the ELMo paper uses for
+sentiment; `"esim"` is the model of Chen et al. (2017), which the paper uses for textual entailment.
 """
 
 from itertools import pairwise
@@ -18,17 +18,16 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .checks_elmo import check_range, check_shape, check_whole, word_mask
+from .checks_elmo import check_integers, check_range, check_shape, is_any
 from .configuration_elmo import ElmoConfig
-from .layers_elmo import ElmoBiRNN, ElmoVariationalDropout, words_first
-from .task_elmo import ElmoTaskInput, ElmoTaskModel
-from .words_elmo import SENTENCE_BEGIN, SENTENCE_END
+from .layers_elmo import ElmoBiRNN, ElmoVariationalDropout
+from .task_elmo import ElmoSegment, ElmoTaskInput, ElmoTaskModel, boundary_words, split_pair
 
-# ---- over the words of a row: attention and pooling
+# ---- attention and pooling over the words of a row
 
 
 def attend(queries: Tensor, words: Tensor, mask: Tensor) -> Tensor:
-    """For each query the words' average, weighted by the softmax of their products with it.
+    """Dot-product attention, `softmax(q . w_j) w_j` summed over the words j.
 
     (batch, queries, dim), (batch, words, dim), (batch, words) -> (batch, queries, dim)
     """
@@ -36,7 +35,7 @@ def attend(queries: Tensor, words: Tensor, mask: Tensor) -> Tensor:
 
 
 def softmax_over(scores: Tensor, mask: Tensor) -> Tensor:
-    """Over the last dimension where the mask is True; zero elsewhere, and where there is nothing at all."""
+    """The softmax over the last dimension where the mask is True; zero elsewhere."""
     lowest = torch.finfo(scores.dtype).min
     return scores.masked_fill(~mask, lowest).softmax(dim=-1).masked_fill(~mask, 0)
 
@@ -50,15 +49,15 @@ def max_over(x: Tensor, mask: Tensor) -> Tensor:
     """(batch, words, dim), (batch, words) -> (batch, dim); zero for a row without words"""
     if x.shape[1] == 0:
         return x.new_zeros(len(x), x.shape[2])
-    greatest = x.masked_fill(~mask[:, :, None], float("-inf")).amax(dim=1)
-    return greatest.masked_fill(~mask.any(dim=1, keepdim=True), 0)
+    maximum = x.masked_fill(~mask[:, :, None], float("-inf")).amax(dim=1)
+    return maximum.masked_fill(~mask.any(dim=1, keepdim=True), 0)
 
 
-# ---- one text
+# ---- the network for one text
 
 
 class ElmoMaxout(nn.Linear):
-    """The greatest of several linear maps of the input, for each number of the output by itself."""
+    """A maxout layer: `y_i = max_k (W_k x + b_k)_i` over `pieces` linear maps k."""
 
     def __init__(self, input_size: int, output_size: int, pieces: int) -> None:
         super().__init__(input_size, output_size * pieces)
@@ -70,11 +69,12 @@ class ElmoMaxout(nn.Linear):
 
 
 class ElmoBCN(nn.Module):
-    """The biattentive classification network for one text, which then attends to itself.
+    """The biattentive classification network, for a single text that attends to itself.
 
-    f(w) is a ReLU layer and X = biLSTM(f(w)). Each word's context C is the average of X by attention, and
-    biLSTM([X; X - C; X * C]) integrates both. Its maximum, minimum and mean over the words and an average
-    by learned attention are what the output layers read; each is half of the one below.
+        X = biLSTM(relu(W w + b));  C = softmax(X X^T) X;  Y = biLSTM([X; X - C; X * C])
+
+    The output layers read the maximum, minimum and mean of Y over the words, and its sum weighted by a
+    learned attention. Each output layer is half as wide as the one before.
     """
 
     def __init__(self, config: ElmoConfig, input_size: int, elmo_size: int, num_labels: int) -> None:
@@ -85,7 +85,7 @@ class ElmoBCN(nn.Module):
         self.encoder = ElmoBiRNN(size, size, layers, dropout)
         self.integrator = ElmoBiRNN(3 * self.encoder.output_size, size, layers, dropout)
         pooled = self.integrator.output_size + elmo_size
-        self.pooling = nn.Linear(pooled, 1, bias=False)  # a bias would change no weight of a softmax
+        self.pooling = nn.Linear(pooled, 1, bias=False)  # a softmax does not depend on a bias
         self.output = self._output_layers(config, [4 * pooled, 2 * pooled, pooled, num_labels])
 
     def _output_layers(self, config: ElmoConfig, sizes: list[int]) -> nn.Sequential:
@@ -108,21 +108,20 @@ class ElmoBCN(nn.Module):
 
     def pool(self, h: Tensor, mask: Tensor) -> Tensor:
         """(batch, words, dim), (batch, words) -> (batch, 4 * dim)"""
-        shares = softmax_over(self.pooling(h).transpose(1, 2), mask[:, None])  # (batch, 1, words)
-        attended = (shares @ h)[:, 0]
+        weights = softmax_over(self.pooling(h).transpose(1, 2), mask[:, None])  # (batch, 1, words)
+        attended = (weights @ h)[:, 0]
         return torch.cat([max_over(h, mask), -max_over(-h, mask), mean_over(h, mask), attended], dim=-1)
 
 
-# ---- two sentences
+# ---- the network for two sentences
 
 
 class ElmoESIM(nn.Module):
     """The enhanced sequential inference model, for the two sentences a and b of each pair.
 
-    a and b are read by one biLSTM; with ELMo at the output, its vectors stand beside that. Each word x is
-    aligned with y, the average by attention of the other sentence, and [x; y; x - y; x * y] goes through a
-    ReLU layer and a second biLSTM. The means and maxima of both sentences are classified, by one hidden
-    ReLU layer.
+    One biLSTM reads a and b; with ELMo at the output, its vectors are joined to that. y is what a word x
+    attends to in the other sentence, and [x; y; x - y; x * y] goes through a ReLU layer and a second biLSTM.
+    A hidden ReLU layer and a linear layer classify the means and maxima of both sentences.
     """
 
     def __init__(self, config: ElmoConfig, input_size: int, elmo_size: int, num_labels: int) -> None:
@@ -153,91 +152,47 @@ class ElmoESIM(nn.Module):
         return torch.cat([h, aligned, h - aligned, h * aligned], dim=-1)
 
 
-class ElmoPairs:
-    """Rows `first </S> <S> second`, taken apart into rows of one sentence, so that the biLM reads each by
-    itself, as it was in the paper.
-
-    mask: (2 * batch, words), where the first sentences' words are, and then where the second ones' are.
-    """
-
-    def __init__(self, mask: Tensor) -> None:
-        self.places = mask.shape[1]
-        longest = max(mask.sum(dim=1).tolist(), default=0)
-        self.order = words_first(mask)[:, :longest]
-        self.mask = mask.gather(1, self.order)
-
-    def apart(self, x: Tensor | None) -> Tensor | None:
-        """(batch, words, ...) -> (2 * batch, words of the longest sentence, ...)"""
-        if x is None:
-            return None
-        order = self.order.reshape(*self.order.shape, *[1] * (x.dim() - 2))
-        return torch.cat([x, x]).take_along_dim(order, dim=1)
-
-    def together(self, x: Tensor) -> Tensor:
-        """(2 * batch, words of the longest sentence, dim) -> (batch, words, dim), zero at separators"""
-        rows = x.new_zeros(len(x), self.places, x.shape[2])
-        first, second = rows.scatter(1, self.order[:, :, None].expand_as(x), x).chunk(2)
-        return first + second
-
-
 def sentences_of_pairs(
     config: ElmoConfig, mask: Tensor, input_ids: Tensor | None, char_ids: Tensor | None, types: Tensor | None
 ) -> Tensor:
     """The words of each row's first sentence, and then of each row's second: (2 * batch, words).
 
-    mask (batch, words) holds words and separators. types are `token_type_ids`: 0 up to `</S>` and 1 from
-    `<S>` on. Without them, the pair parts where `</S> <S>` stands.
+    mask (batch, words) is True for words, `</S>` and `<S>`. types are `token_type_ids`: 0 up to `</S>` and 1
+    from `<S>` on. Without them, the second sentence begins after the only `</S> <S>` of the row.
     """
-    ends, begins = _separators(config, mask, input_ids, char_ids)
+    boundaries = boundary_words(config, mask, input_ids, char_ids)
     if types is None:
-        types = _types_from_separators(ends, begins)
+        types = _types_from_boundaries(boundaries)
     check_shape("token_type_ids", types, mask)
-    check_range("token_type_ids", types[mask], 1)
-    first, second = mask & (types == 0), mask & (types == 1)
-    end = first & (first.flip(1).cumsum(dim=1).flip(1) == 1)  # the last word of the first part
-    begin = second & (second.cumsum(dim=1) == 1)
-    if ends is not None and begins is not None:
-        end, begin = end & ends, begin & begins
-    is_pair = end.any(dim=1) & begin.any(dim=1)
-    if not is_pair.all():
-        row = int((~is_pair).nonzero()[0])
+    check_range("token_type_ids", types.masked_fill(~mask, 0), 1)
+    first, end, begin, second = split_pair(mask, types)
+    ends, begins = (end, begin) if boundaries is None else (end & boundaries[0], begin & boundaries[1])
+    is_pair = ends.any(dim=1) & begins.any(dim=1)
+    message = (
+        "token_type_ids must be 0 up to `</S>` and 1 from the next word `<S>` on; "
+        "tokenizer(first, second, return_token_type_ids=True) makes them."
+    )
+    if is_any(~is_pair, message):
+        raise ValueError(f"row {int((~is_pair).nonzero()[0])}: {message}")
+    return torch.cat([first, second])
+
+
+def _types_from_boundaries(boundaries: tuple[Tensor, Tensor] | None) -> Tensor:
+    if boundaries is None:
         raise ValueError(
-            f"row {row}: token_type_ids must be 0 up to `</S>` and 1 from the next word `<S>` on; "
-            "tokenizer(first, second, return_token_type_ids=True) makes them."
+            "inputs_embeds do not tell where the second sentence of a pair begins; pass token_type_ids, too."
         )
-    return torch.cat([first & ~end, second & ~begin])
-
-
-def _separators(
-    config: ElmoConfig, mask: Tensor, input_ids: Tensor | None, char_ids: Tensor | None
-) -> tuple[Tensor, Tensor] | tuple[None, None]:
-    """Where the words `</S>` and `<S>` are, each (batch, words); None where only vectors are given."""
-    if config.token_encoder == "characters":
-        if char_ids is None:
-            return None, None
-        letters = char_ids[:, :, 1]
-        return mask & (letters == SENTENCE_END), mask & (letters == SENTENCE_BEGIN)
-    if input_ids is None:
-        return None, None
-    return mask & (input_ids == config.eos_token_id), mask & (input_ids == config.bos_token_id)
-
-
-def _types_from_separators(ends: Tensor | None, begins: Tensor | None) -> Tensor:
-    if ends is None or begins is None:
-        raise ValueError(
-            "where a pair of sentences parts cannot be seen from inputs_embeds; pass token_type_ids, too."
-        )
+    ends, begins = boundaries
     begins_second = begins & F.pad(ends, (1, 0))[:, :-1]
-    parts = begins_second.sum(dim=1)
-    if (parts != 1).any():
-        row = int((parts != 1).nonzero()[0])
-        found = int(parts[row])
+    counts = begins_second.sum(dim=1)
+    if is_any(counts != 1, "classifier 'esim' compares two sentences; call tokenizer(first, second)."):
+        row = int((counts != 1).nonzero()[0])
         raise ValueError(
             f"row {row} is no pair, and classifier 'esim' compares two sentences; "
             "call tokenizer(first, second)."
-            if found == 0
-            else f"row {row} has `</S> <S>` in {found} places; say by token_type_ids where the pair parts "
-            "(tokenizer(first, second, return_token_type_ids=True))."
+            if counts[row] == 0
+            else f"row {row} has `</S> <S>` in {int(counts[row])} places; pass token_type_ids, which tell "
+            "where the second sentence begins (tokenizer(first, second, return_token_type_ids=True))."
         )
     return begins_second.long().cumsum(dim=1)
 
@@ -246,15 +201,15 @@ def _types_from_separators(ends: Tensor | None, begins: Tensor | None) -> Tensor
 
 
 class ElmoForSequenceClassification(ElmoTaskModel):
-    """A label for a text, by `classifier="bcn"`, or for a pair of sentences, by `"esim"`::
+    """Classification of a text with `classifier="bcn"`, or of a pair of sentences with `"esim"`::
 
         model = ElmoForSequenceClassification.from_pretrained("my-elmo", classifier="bcn", num_labels=5)
         loss = model(**tokenizer("A gorgeous film .", return_tensors="pt"), labels=torch.tensor([4])).loss
 
-    `"bcn"` is the biattentive classification network of McCann et al. (2017), which the paper has for
-    sentiment; `"esim"` that of Chen et al. (2017), which it has for whether one sentence follows from the
-    other. The RNNs of either have task_num_layers layers of task_hidden_size cells, and the dense layers that
-    size, too; dropout is on what each layer reads.
+    `"bcn"` is the biattentive classification network of McCann et al. (2017), which the paper uses for
+    sentiment; `"esim"` is the model of Chen et al. (2017), which it uses for textual entailment. The RNNs of
+    both have task_num_layers layers of task_hidden_size cells, which is also the size of the dense layers;
+    there is dropout on the input of each layer.
 
     The paper, for SST-5 (`"bcn"`): task_hidden_size=300, task_num_layers=1, maxout_pieces=0, ELMo at the
     input and the output. For SNLI (`"esim"`): task_hidden_size=300, task_num_layers=1, task_dropout=0.5,
@@ -284,62 +239,61 @@ class ElmoForSequenceClassification(ElmoTaskModel):
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
     ) -> SequenceClassifierOutput:
-        r"""
+        """Score labels.
+
         Args:
             token_type_ids: (batch, words), for `"esim"`: 0 up to the pair's `</S>` and 1 from its `<S>` on.
-                Needed only where the words do not show it: with `inputs_embeds`, and for a sentence that has
-                `</S> <S>` in it. `"bcn"` reads a row as one text, whatever is in it.
-            labels: (batch), from 0 to num_labels - 1.
+                They are needed only with `inputs_embeds`, and for a sentence with `</S> <S>` in it. `"bcn"`
+                reads a row as one text and takes none.
+            labels: (batch,), from 0 to num_labels - 1.
 
         The other arguments are those of `ElmoModel`.
+
+        Returns:
+            A `SequenceClassifierOutput`: logits (batch, num_labels); the loss is the cross entropy, plus the
+            penalty of the mixes.
         """
-        mask = word_mask(self.config, input_ids, char_ids, attention_mask, inputs_embeds)
-        read = self._read_text if self.config.classifier == "bcn" else self._read_pairs
-        words = read(input_ids, char_ids, mask, token_type_ids, inputs_embeds, output_hidden_states)
+        mask = self.check_words(input_ids, char_ids, attention_mask, inputs_embeds)
+        inputs = {"input_ids": input_ids, "char_ids": char_ids, "inputs_embeds": inputs_embeds}
+        if self.config.classifier == "esim":
+            words = self._read_pairs(inputs, mask, token_type_ids, output_hidden_states)
+        elif token_type_ids is None:
+            words = self.read_checked(**inputs, mask=mask, output_hidden_states=output_hidden_states)
+        else:
+            raise ValueError(
+                "classifier 'bcn' reads a row as one text and knows no token_type_ids; leave them out, or "
+                "set classifier='esim' to compare the sentences of pairs."
+            )
         logits = self.classifier(words)
         loss = self._loss(logits, labels) if labels is not None else None
         return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=words.hidden_states)
 
     @torch.no_grad()
     def decode(self, **inputs: Tensor) -> Tensor:
-        """The likeliest label of each row, (batch); `inputs` are those of `forward`, without labels."""
+        """The likeliest label of each row, (batch,); `inputs` are those of `forward`, without labels."""
         return self(**inputs).logits.argmax(dim=-1)
-
-    def _read_text(
-        self,
-        input_ids: Tensor | None,
-        char_ids: Tensor | None,
-        mask: Tensor,
-        token_type_ids: Tensor | None,
-        inputs_embeds: Tensor | None,
-        output_hidden_states: bool | None,
-    ) -> ElmoTaskInput:
-        if token_type_ids is not None:
-            raise ValueError(
-                "classifier 'bcn' reads a row as one text and knows no token_type_ids; leave them out, or "
-                "set classifier='esim' to compare the sentences of pairs."
-            )
-        return self.read(input_ids, char_ids, mask, inputs_embeds, output_hidden_states)
 
     def _read_pairs(
         self,
-        input_ids: Tensor | None,
-        char_ids: Tensor | None,
+        inputs: dict[str, Tensor | None],
         mask: Tensor,
         token_type_ids: Tensor | None,
-        inputs_embeds: Tensor | None,
         output_hidden_states: bool | None,
     ) -> ElmoTaskInput:
-        """All first sentences and then all second ones; the biLM's layers as they stand in the row."""
-        pairs = ElmoPairs(sentences_of_pairs(self.config, mask, input_ids, char_ids, token_type_ids))
-        input_ids, char_ids, inputs_embeds = map(pairs.apart, (input_ids, char_ids, inputs_embeds))
-        words = self.read(input_ids, char_ids, pairs.mask, inputs_embeds, output_hidden_states)
+        """All first sentences and then all second ones; the biLM's layers as the words are in the row."""
+        in_row = sentences_of_pairs(
+            self.config, mask, inputs["input_ids"], inputs["char_ids"], token_type_ids
+        )
+        sentences = ElmoSegment(in_row)
+        own = {name: None if x is None else sentences.gather(torch.cat([x, x])) for name, x in inputs.items()}
+        words = self.read_checked(**own, mask=sentences.mask, output_hidden_states=output_hidden_states)
         if words.hidden_states is not None:
-            words.hidden_states = tuple(map(pairs.together, words.hidden_states))
+            halves = (sentences.put_back(layer).chunk(2) for layer in words.hidden_states)
+            words.hidden_states = tuple(first + second for first, second in halves)
         return words
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        check_whole("labels", labels)
+        check_integers("labels", labels)
         if labels.shape != logits.shape[:1]:
             raise ValueError(
                 f"labels must be {len(logits)} numbers, one a row, but have the shape {tuple(labels.shape)}."

@@ -4,8 +4,12 @@
     output = model(**tokenizer(["Ice cream is cold ."], return_tensors="pt"))
     output.loss, output.forward_loss, output.backward_loss
 
-The forward half at a word predicts the next one, the backward half the one before. The loss is the exact one
-of the full softmax; it is worked out a few words at a time, so that 800,000 words fit in memory.
+The forward half at a word predicts the next word, the backward half the word before it:
+
+    loss = -1/2 mean log p(w_(t+1) | w_1 ... w_t) - 1/2 mean log p(w_(t-1) | w_t ... w_n)
+
+The loss is that of the full softmax. It is computed for a few words at a time, so that a vocabulary of
+800,000 words fits in memory.
 """
 
 from dataclasses import dataclass
@@ -16,22 +20,23 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .checks_elmo import check_range, check_shape, word_mask
+from .checks_elmo import IGNORED, check_labels, word_mask
 from .configuration_elmo import ElmoConfig
 from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, States
 
-# So many numbers of logits are made at a time (128 MB in float32).
-LOGITS_AT_ONCE = 2**25
+LOGITS_AT_ONCE = 2**25  # numbers of a batch of logits, 128 MB in float32
 
 
 @dataclass
 class ElmoForPreTrainingOutput(ModelOutput):
-    """
-    loss: half of forward_loss plus half of backward_loss, if there are words to predict.
-    forward_loss, backward_loss: mean cross entropy of a word given the words before it, or after it.
-    forward_logits, backward_logits: (batch, words, vocab_size), see `output_logits`: at each word, the scores
-        of the word that follows it, or that stands before it.
-    hidden_states, states: as in ElmoModelOutput.
+    """What `ElmoForPreTraining` returns.
+
+    Args:
+        loss: the mean of forward_loss and backward_loss, if there are labels.
+        forward_loss, backward_loss: mean cross entropy of a word given the words before it, or after it.
+        forward_logits, backward_logits: with `output_logits`, (batch, words, vocab_size): at each word, the
+            scores of the next word, or of the word before it.
+        hidden_states, states: as in `ElmoModelOutput`.
     """
 
     loss: Tensor | None = None
@@ -44,13 +49,13 @@ class ElmoForPreTrainingOutput(ModelOutput):
 
 
 class ElmoForPreTraining(ElmoPreTrainedModel):
-    """The bidirectional language model that an ELMo is trained as: one softmax, shared by both directions::
+    """The bidirectional language model that an ELMo is trained as. Both directions share a softmax::
 
         model = ElmoForPreTraining.from_pretrained("my-elmo").eval()
         output = model(**tokenizer(["Ice cream is cold ."], return_tensors="pt"))
-        output.forward_loss, output.backward_loss  # of the whole vocabulary, a few words at a time
+        output.forward_loss, output.backward_loss  # of the full softmax
 
-    The forward half at a word predicts the next one, the backward half the one before.
+    The forward half at a word predicts the next word, the backward half the word before it.
     """
 
     def __init__(self, config: ElmoConfig) -> None:
@@ -73,21 +78,25 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_logits: bool | None = None,
     ) -> ElmoForPreTrainingOutput:
-        r"""
+        """Score the words of sentences.
+
         Args:
-            labels: (batch, words) ids of the words themselves; which word is predicted from where is worked
-                out here. -100 is a word not to be predicted. If left out, they are `input_ids`.
-            output_logits: return every word's score at every place, which is much memory with a large
-                vocabulary. If left out, they are returned only when there is no loss to return.
+            labels: ids of the words themselves, (batch, words); -100 is a word not to be predicted. Which
+                vector predicts which word is worked out here. The default is `input_ids`.
+            output_logits: return the scores of all words at every place, which takes much memory with a large
+                vocabulary. By default they are returned only if there is no loss.
 
         The other arguments are those of `ElmoModel`. In a sentence of n words each direction predicts n + 1:
-        forward the words and `</S>`, backward the words and `<S>`.
+        the forward one the words and `</S>`, the backward one the words and `<S>`.
+
+        Returns:
+            An `ElmoForPreTrainingOutput`.
         """
+        mask = word_mask(self.config, input_ids, char_ids, attention_mask, inputs_embeds)
+        labels = input_ids if labels is None else labels
         output = self.elmo(
-            input_ids=input_ids,
-            char_ids=char_ids,
-            attention_mask=attention_mask,
-            inputs_embeds=inputs_embeds,
+            inputs_embeds=self.elmo.word_vectors(input_ids, char_ids, inputs_embeds),
+            attention_mask=mask,
             states=states,
             output_states=output_states,
             output_hidden_states=output_hidden_states,
@@ -96,9 +105,8 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         )
         forward_half, backward_half = self.dropout(output.last_hidden_state).chunk(2, dim=-1)
         losses: tuple[Tensor | None, Tensor | None] = (None, None)
-        labels = input_ids if labels is None else labels
         if labels is not None:
-            mask = word_mask(self.config, input_ids, char_ids, attention_mask, inputs_embeds)
+            check_labels(labels, mask, self.config.vocab_size)
             losses = self._losses(forward_half, backward_half, mask, labels)
         if output_logits is None:
             output_logits = labels is None
@@ -116,33 +124,33 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
     def _losses(
         self, forward_half: Tensor, backward_half: Tensor, mask: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        check_shape("labels", labels, mask)
-        check_range("labels", labels[mask & (labels != -100)], self.config.vocab_size - 1)
         begin = labels.new_full((len(labels), 1), self.config.bos_token_id or 0)
         end = labels.new_full((len(labels), 1), self.config.eos_token_id or 0)
         ids = torch.cat([begin, labels, end], dim=1)
         not_end = F.pad(F.pad(mask, (1, 0), value=True), (0, 1), value=False)
         not_begin = F.pad(F.pad(mask, (0, 1), value=True), (1, 0), value=False)
-        # Row after row, every place but the end predicts the next word, and every one but the begin the last.
+        # In each row, every place but the end predicts the next word, and every place but the beginning the
+        # one before it.
         forward_loss = self._mean_loss(forward_half[not_end], ids[not_begin])
         backward_loss = self._mean_loss(backward_half[not_begin], ids[not_end])
         return forward_loss, backward_loss
 
     def _mean_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        return self.summed_loss(hidden, targets) / (targets != -100).sum().clamp(min=1)
+        return self.summed_loss(hidden, targets) / (targets != IGNORED).sum().clamp(min=1)
 
     def summed_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """The full softmax's cross entropy, summed over the places: (places, output_dim), (places,) -> ().
+        """The cross entropy of the full softmax, summed: (words, output_dim), (words,) -> ().
 
-        A few places at a time, forward and backward; a target of -100 does not count.
+        It is computed for a few words at a time, in the forward and in the backward pass. A target of -100
+        does not count.
         """
         total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
-        places = max(1, LOGITS_AT_ONCE // self.config.vocab_size)
-        for some, some_targets in zip(hidden.split(places), targets.split(places), strict=True):
-            total = total + checkpoint(self._loss_of_some, some, some_targets, use_reentrant=False)
+        size = max(1, LOGITS_AT_ONCE // self.config.vocab_size)
+        for batch in zip(hidden.split(size), targets.split(size), strict=True):
+            total = total + checkpoint(self._batch_loss, *batch, use_reentrant=False)
         return total
 
-    def _loss_of_some(self, hidden: Tensor, targets: Tensor) -> Tensor:
+    def _batch_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         logits = self.lm_head(hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return F.cross_entropy(logits, targets, reduction="sum")

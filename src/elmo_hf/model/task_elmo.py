@@ -1,4 +1,4 @@
-"""What every task model is built on: ELMo beside the task's own words, and beside what its RNN makes of them.
+"""The base of all task models: a task's own words beside ELMo, and what its RNN computes beside ELMo.
 
     class ElmoForMyTask(ElmoTaskModel):
         def __init__(self, config):
@@ -14,8 +14,8 @@
             ...
             loss = self.with_penalty(loss)
 
-The biLM is frozen unless the config says otherwise: it has no gradient and no dropout, so its layers for a
-sentence are always the same, and `model.elmo_cache = ElmoLayerCache()` keeps them.
+By default the biLM is frozen: it has no gradient and no dropout, so it gives the same layers for a sentence
+in every epoch, and `model.elmo_cache = ElmoLayerCache()` stores them.
 """
 
 from dataclasses import dataclass
@@ -26,32 +26,25 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 from .cache_elmo import ElmoLayerCache
-from .checks_elmo import (
-    check_range,
-    check_shape,
-    check_whole,
-    checked_char_ids,
-    checked_input_ids,
-    word_mask,
-)
+from .checks_elmo import check_char_ids, check_input_ids, check_shape, word_mask
 from .configuration_elmo import ElmoConfig
-from .crf_elmo import IGNORED
-from .layers_elmo import ElmoHighwayLSTM, ElmoScalarMix
+from .layers_elmo import ElmoHighwayLSTM, ElmoScalarMix, words_first
 from .modeling_elmo import AUTO_MAP, ElmoModel, ElmoPreTrainedModel
-from .words_elmo import NUM_CHARACTER_IDS
+from .words_elmo import NUM_CHARACTER_IDS, SENTENCE_BEGIN, SENTENCE_END
 
 
 class ElmoWordTable(nn.Embedding):
-    """A task's own vectors for the words of the tokenizer's vocabulary; padding, one past it, gets zeros."""
+    """A task's own vectors for the words of the tokenizer's vocabulary; padding, one past it, is zero."""
 
     def forward(self, input_ids: Tensor) -> Tensor:
+        """(batch, words) -> (batch, words, task_word_dim)"""
         is_word = input_ids < self.num_embeddings
         vectors = super().forward(input_ids.masked_fill(~is_word, 0))
         return vectors.masked_fill(~is_word[..., None], 0)
 
 
 class ElmoTaskWords(nn.Module):
-    """x: what a task knows of a word by itself, a vector of the word, of its letters, both, or nothing."""
+    """x: a task's own vector of a word, from a table, from its characters, from both, or from neither."""
 
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__()
@@ -67,30 +60,31 @@ class ElmoTaskWords(nn.Module):
 
     def forward(self, input_ids: Tensor | None, char_ids: Tensor | None, mask: Tensor) -> Tensor | None:
         """(batch, words), (batch, words, characters), (batch, words) -> (batch, words, size), or None"""
-        parts = []
+        vectors = []
         if self.config.task_word_dim:
-            input_ids = checked_input_ids(self.config, input_ids)
-            check_shape("input_ids", input_ids, mask)
-            parts.append(self.word_table(input_ids))
+            vectors.append(self.word_table(input_ids))
         if self.config.task_char_filters:
-            parts.append(self._from_letters(checked_char_ids(self.config, char_ids)))
-        return torch.cat(parts, dim=-1).masked_fill(~mask[:, :, None], 0) if parts else None
+            assert char_ids is not None  # checked by the caller
+            vectors.append(self._from_characters(char_ids))
+        return torch.cat(vectors, dim=-1).masked_fill(~mask[:, :, None], 0) if vectors else None
 
-    def _from_letters(self, char_ids: Tensor) -> Tensor:
-        """Each different word is encoded once."""
-        words, place = char_ids.flatten(0, 1).unique(dim=0, return_inverse=True)
+    def _from_characters(self, char_ids: Tensor) -> Tensor:
+        """(batch, words, characters) -> (batch, words, filters). Each different word is encoded once."""
+        words, index = char_ids.flatten(0, 1).unique(dim=0, return_inverse=True)
         x = self.char_embedding(words).transpose(1, 2)  # (words, dim, characters)
         encoded = torch.cat([F.relu(conv(x).amax(dim=-1)) for conv in self.convolutions], dim=-1)
-        return encoded[place].unflatten(0, char_ids.shape[:2])
+        return encoded[index].unflatten(0, char_ids.shape[:2])
 
 
 @dataclass
 class ElmoTaskInput:
-    """
-    x: what the task's RNN reads: `[x; ELMo_in]`, (batch, words, input_size).
-    mask: where there is a word, (batch, words).
-    at_output: ELMo for the classifier, (batch, words, hidden_size), or None.
-    hidden_states: the biLM's layers, if asked for and there is a biLM.
+    """What `ElmoTaskModel.read` returns.
+
+    Args:
+        x: the input of the task's RNN, `[x; ELMo_in]`, (batch, words, input_size).
+        mask: True for a word, (batch, words).
+        at_output: ELMo for the classifier, (batch, words, hidden_size), or None.
+        hidden_states: the biLM's layers, with `output_hidden_states` and if there is a biLM.
     """
 
     x: Tensor
@@ -104,9 +98,10 @@ class ElmoTaskInput:
 
 
 class ElmoTaskModel(ElmoPreTrainedModel):
-    """What all heads stand on: it reads a task's own words and a biLM's mix of layers, and freezes the biLM.
+    """The base of all heads: it reads a task's own words and a mix of the layers of a biLM, which it freezes.
 
-    A head calls `read` for `[x; ELMo]`, puts its network on `.x`, and its classifier on `.beside(h)`.
+    A head calls `read` for `[x; ELMo]`, puts its network on `.x`, and its classifier on `.beside(h)`. The
+    sizes of both are `input_size` and `elmo_output_size` (0 without ELMo at the output).
     """
 
     elmo: ElmoModel
@@ -129,7 +124,7 @@ class ElmoTaskModel(ElmoPreTrainedModel):
         self.output_mix = self._make_mix() if config.elmo_at_output else None
         self.input_size = self.task_words.size + config.elmo_at_input * config.hidden_size
         self.elmo_output_size = config.elmo_at_output * config.hidden_size
-        self.train()  # freezes what is to be frozen
+        self.train()  # freezes what the config says
 
     def _make_mix(self) -> ElmoScalarMix:
         config = self.config
@@ -148,23 +143,55 @@ class ElmoTaskModel(ElmoPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         output_hidden_states: bool | None = None,
     ) -> ElmoTaskInput:
-        """Sentences as `ElmoModel` takes them to what the task's RNN reads. `inputs_embeds` are read by the
-        biLM alone; the task's own words need the ids."""
-        mask = word_mask(self.config, input_ids, char_ids, attention_mask, inputs_embeds)
+        """Check sentences, given as to `ElmoModel`, and read them.
+
+        The biLM alone reads `inputs_embeds`; a task's own words need the ids.
+        """
+        mask = self.check_words(input_ids, char_ids, attention_mask, inputs_embeds)
+        return self.read_checked(input_ids, char_ids, mask, inputs_embeds, output_hidden_states)
+
+    def check_words(
+        self,
+        input_ids: Tensor | None,
+        char_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        inputs_embeds: Tensor | None,
+    ) -> Tensor:
+        """Check each tensor that is read, and return where there are words, (batch, words)."""
+        config = self.config
+        mask = word_mask(config, input_ids, char_ids, attention_mask, inputs_embeds)
+        checked = "none" if inputs_embeds is not None else config.token_encoder
+        if config.task_word_dim:
+            if checked != "words":
+                check_input_ids(config, input_ids)
+            check_shape("input_ids", input_ids, mask)
+        if config.task_char_filters and checked != "characters":
+            check_char_ids(config, char_ids)
+        return mask
+
+    def read_checked(
+        self,
+        input_ids: Tensor | None,
+        char_ids: Tensor | None,
+        mask: Tensor,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> ElmoTaskInput:
+        """Read sentences whose tensors have been checked, or are parts of such tensors."""
         own = self.task_words(input_ids, char_ids, mask)
-        parts = [own] if own is not None else []
+        inputs = [own] if own is not None else []
         at_output, layers = None, None
         if self.config.reads_elmo:
             if output_hidden_states is None:
                 output_hidden_states = self.config.output_hidden_states
-            needs_all = output_hidden_states or self.config.elmo_layers == "mix"
-            layers = self._layers(input_ids, char_ids, mask, inputs_embeds, needs_all)
+            all_layers = bool(output_hidden_states) or self.config.elmo_layers == "mix"
+            layers = self._layers(input_ids, char_ids, mask, inputs_embeds, all_layers)
             mixed = layers if self.config.elmo_layers == "mix" else layers[-1:]
             if self.input_mix is not None:
-                parts.append(self.input_mix(mixed, mask))
+                inputs.append(self.input_mix(mixed, mask))
             if self.output_mix is not None:
                 at_output = self.output_mix(mixed, mask)
-        x = torch.cat(parts, dim=-1)
+        x = torch.cat(inputs, dim=-1)
         return ElmoTaskInput(x, mask, at_output, layers if output_hidden_states else None)
 
     def _layers(
@@ -173,40 +200,30 @@ class ElmoTaskModel(ElmoPreTrainedModel):
         char_ids: Tensor | None,
         mask: Tensor,
         inputs_embeds: Tensor | None,
-        needs_all: bool,
+        all_layers: bool,
     ) -> tuple[Tensor, ...]:
-        """The biLM's layers, each (batch, words, hidden_size), or the top one alone."""
+        """The biLM's layers, each (batch, words, hidden_size), or the top layer alone."""
         if self.elmo_cache is not None and inputs_embeds is None:
             if not self.config.freeze_elmo:
                 raise ValueError(
                     "a biLM that is tuned cannot be cached; set freeze_elmo, or elmo_cache = None."
                 )
-            return self.elmo_cache(self.elmo, input_ids, char_ids, mask, needs_all)
+            return self.elmo_cache(self.elmo, input_ids, char_ids, mask, all_layers)
+        words = self.elmo.word_vectors(input_ids, char_ids, inputs_embeds)
         output = self.elmo(
-            input_ids=input_ids,
-            char_ids=char_ids,
-            attention_mask=mask,
-            inputs_embeds=inputs_embeds,
-            output_hidden_states=needs_all,
-            return_dict=True,
+            inputs_embeds=words, attention_mask=mask, output_hidden_states=all_layers, return_dict=True
         )
-        return output.hidden_states if needs_all else (output.last_hidden_state,)
+        return output.hidden_states if all_layers else (output.last_hidden_state,)
 
     def with_penalty(self, loss: Tensor) -> Tensor:
-        """The task's loss and the mixes' lambda, in training and in evaluation alike."""
+        """The task's loss plus `mix_l2 * sum(w^2)` of each mix, in training and in evaluation."""
         for mix in (self.input_mix, self.output_mix):
             if mix is not None:
                 loss = loss + mix.penalty()
         return loss
 
-    def check_labels(self, labels: Tensor, mask: Tensor, number: int) -> None:
-        """Labels of words, (batch, words), from 0 to number - 1, or `IGNORED`."""
-        check_whole("labels", labels)
-        check_shape("labels", labels, mask)
-        check_range("labels", labels[mask & (labels != IGNORED)], number - 1)
-
     def train(self, mode: bool = True) -> "ElmoTaskModel":
-        """The config says what is learnt, again and again, for loading makes every weight learnable."""
+        """Set the mode, and what is learnt: loading makes every weight learnable, so it is set here again."""
         super().train(mode)
         config = self.config
         if config.reads_elmo:
@@ -217,12 +234,13 @@ class ElmoTaskModel(ElmoPreTrainedModel):
         for mix in (self.input_mix, self.output_mix):
             if mix is not None:
                 mix.gamma.requires_grad_(config.mix_gamma)
-                mix.weights.requires_grad_(config.elmo_layers == "mix")  # a single layer's share is 1
+                mix.weights.requires_grad_(config.elmo_layers == "mix")  # a single layer has the weight 1
         return self
 
-    # ---- as the library asks for it
+    # ---- what the library asks for
 
     def get_input_embeddings(self) -> nn.Module:
+        """The embedding of the biLM, or of the task's own words in a model without one."""
         if self.config.reads_elmo:
             return self.elmo.get_input_embeddings()
         words = self.task_words
@@ -251,7 +269,9 @@ def _init_rnn(rnn: nn.LSTM | nn.GRU | ElmoHighwayLSTM) -> None:
     which `ElmoHighwayLSTM` adds itself."""
     gates_dim, cells = 1 if isinstance(rnn, ElmoHighwayLSTM) else 0, rnn.hidden_size
     for name, parameter in rnn.named_parameters():
-        if getattr(parameter, "_is_hf_initialized", False):  # it was loaded; a part of it would not tell
+        if getattr(
+            parameter, "_is_hf_initialized", False
+        ):  # loaded; a gate, which is a view, has no such flag
             continue
         if parameter.dim() > 1:
             for gate in parameter.split(cells, dim=gates_dim):
@@ -260,3 +280,63 @@ def _init_rnn(rnn: nn.LSTM | nn.GRU | ElmoHighwayLSTM) -> None:
         init.zeros_(parameter)
         if isinstance(rnn, nn.LSTM) and name.startswith("bias_ih"):
             parameter[cells : 2 * cells] = 1.0
+
+
+# ---- rows that hold two texts, `first </S> <S> second`
+
+
+def boundary_words(
+    config: ElmoConfig, mask: Tensor, input_ids: Tensor | None, char_ids: Tensor | None
+) -> tuple[Tensor, Tensor] | None:
+    """Where the words `</S>` and `<S>` are, each (batch, words); None if a row is given as vectors only."""
+    if char_ids is not None and config.token_encoder == "characters":
+        first_letters = char_ids[:, :, 1]
+        return mask & (first_letters == SENTENCE_END), mask & (first_letters == SENTENCE_BEGIN)
+    if input_ids is None:
+        return None
+    return mask & (input_ids == config.eos_token_id), mask & (input_ids == config.bos_token_id)
+
+
+def split_pair(mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Where the first text's words are, the `</S>` behind them, the `<S>`, and the second text's words.
+
+    All are (batch, words). The types are 0 up to `</S>` and 1 from `<S>` on.
+    """
+    first, second = mask & (token_type_ids == 0), mask & (token_type_ids == 1)
+    end = first & (first.cumsum(dim=1) == first.sum(dim=1, keepdim=True))  # the last word of type 0
+    begin = second & (second.cumsum(dim=1) == 1)
+    return first & ~end, end, begin, second & ~begin
+
+
+class ElmoSegment:
+    """One of the texts of each row, moved to the left, so that the model reads it as a sentence by itself.
+
+    in_row: where the text's words are in the row, (batch, words).
+    mask: where they are after the move, (batch, longest).
+    """
+
+    def __init__(self, in_row: Tensor) -> None:
+        lengths = in_row.sum(dim=1, keepdim=True)
+        longest = max([1, *lengths.flatten().tolist()])
+        self.in_row = in_row
+        self.order = words_first(in_row)[:, :longest]
+        self.mask = torch.arange(self.order.shape[1], device=in_row.device) < lengths
+
+    def gather(self, x: Tensor) -> Tensor:
+        """(batch, words, ...) -> (batch, longest, ...), with other words of the row behind the last word"""
+        return x.take_along_dim(_like(x, self.order), dim=1)
+
+    def take(self, x: Tensor) -> Tensor:
+        """(batch, words, ...) -> (batch, longest, ...), zero behind the last word"""
+        return self.gather(x).masked_fill(~_like(x, self.mask), 0)
+
+    def put_back(self, x: Tensor, elsewhere: float = 0.0) -> Tensor:
+        """(batch, longest, ...) -> (batch, words, ...)"""
+        x = x.masked_fill(~_like(x, self.mask), elsewhere)
+        row = x.new_full((*self.in_row.shape, *x.shape[2:]), elsewhere)
+        return row.scatter(1, _like(x, self.order).expand_as(x), x)
+
+
+def _like(x: Tensor, words: Tensor) -> Tensor:
+    """words (batch, words) -> (batch, words, 1, ...), with as many dimensions as x"""
+    return words.reshape(*words.shape, *[1] * (x.dim() - 2))

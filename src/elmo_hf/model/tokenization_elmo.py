@@ -5,9 +5,9 @@
     tokenizer(["He", "did", "not"], is_split_into_words=True)              # your own words stay as they are
 
 One token is one word. `input_ids` (batch, words) are word ids, all `<UNK>` without a vocabulary;
-`char_ids` (batch, words, 50) are the letters that the model reads. Sentence begin and end are added inside
-the model, so labels and `word_ids()` stay one to one with the words. Only between the two sentences of a
-pair stand `</S>` and `<S>`, as between any two sentences of the text that an ELMo was trained on.
+`char_ids` (batch, words, 50) are the characters that the model reads. The model itself adds sentence begin
+and end, so labels and `word_ids()` are one to one with the words. Only a pair of sentences has `</S>` and
+`<S>` between them, as in the text that an ELMo is trained on.
 """
 
 from collections.abc import Iterable
@@ -26,9 +26,9 @@ from .words_elmo import SPLITTERS, Sentence, character_ids, read_vocabulary, spl
 
 @dataclass
 class ElmoEncoding:
-    """Where each token of a row came from, as `BatchEncoding` asks for it: `word_ids()`, offsets and so on.
+    """The origin of each token of a row, in the form that `BatchEncoding` uses.
 
-    One token is one word, so most questions are a look into a list. Padding and separators have `None`.
+    One token is one word. Padding and separators have the word id `None`.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -62,8 +62,8 @@ class ElmoEncoding:
         return self.offsets[token] if self.word_ids[token] is not None else None
 
     def word_to_tokens(self, word: int, sequence: int = 0) -> tuple[int, int] | None:
-        for token, place in enumerate(zip(self.word_ids, self.sequence_ids, strict=True)):
-            if place == (word, sequence):
+        for token, ids in enumerate(zip(self.word_ids, self.sequence_ids, strict=True)):
+            if ids == (word, sequence):
                 return token, token + 1
         return None
 
@@ -86,18 +86,18 @@ Pair = tuple[Sentence, Sentence | None]
 
 
 class ElmoTokenizer(PreTrainedTokenizer):
-    r"""Splits text into words, each of them one token, and spells a word as a row of character ids.
+    """Splits text into words, each of them one token, and encodes a word as a row of character ids.
 
     Args:
-        vocab_file: words one a line, in the order of the language model's softmax; `None` for none. `<S>`,
-            `</S>` and `<UNK>` are looked up by name, and follow the last word if the file lacks them.
+        vocab_file: one word per line, in the order of the language model's softmax; `None` for none. `<S>`,
+            `</S>` and `<UNK>` are found by name, and follow the last word if the file lacks them.
         max_characters_per_token: length of a row of character ids.
-        word_splitter: of raw text: `"penn"`, the rule of the published models' text, or `"whitespace"`.
+        word_splitter: how raw text is split: `"penn"`, as the published models' text was, or `"whitespace"`.
     """
 
     vocab_files_names = {"vocab_file": "vocab.txt"}  # noqa: RUF012 (the base class's own style)
     model_input_names = ["input_ids", "char_ids", "attention_mask"]  # noqa: RUF012
-    # Where the token classification pipeline asks if tokens may be parts of words. Each is a whole one.
+    # The token classification pipeline reads this to learn whether tokens are parts of words. They are not.
     _tokenizer = SimpleNamespace(model=SimpleNamespace(continuing_subword_prefix="##"))
 
     def __init__(
@@ -143,12 +143,12 @@ class ElmoTokenizer(PreTrainedTokenizer):
 
     @property
     def is_fast(self) -> bool:
-        """Pipelines and collators ask this before they use offsets and `word_ids()`: both are there."""
+        """True, because pipelines and collators read this before they use offsets and `word_ids()`."""
         return True
 
     @property
     def vocab_size(self) -> int:
-        """Number of word ids. Padding comes on top: it is no word, and its id is one past the last."""
+        """Number of word ids. It does not include padding, whose id is one past the last."""
         return len(self._words)
 
     def get_vocab(self) -> dict[str, int]:
@@ -208,12 +208,12 @@ class ElmoTokenizer(PreTrainedTokenizer):
         split_special = self.split_special_tokens if split_special_tokens is None else split_special_tokens
         return split_text(text, self.word_splitter, whole=() if split_special else self.all_special_tokens)
 
-    def _take(self, words: Iterable[str]) -> Sentence:
+    def _as_sentence(self, words: Iterable[str]) -> Sentence:
         words = list(words)
-        for place, word in enumerate(words):
+        for number, word in enumerate(words):
             if not isinstance(word, str):
                 raise ValueError(
-                    f"word {place} is {word!r}, a {type(word).__name__}; with is_split_into_words=True a "
+                    f"word {number} is {word!r}, a {type(word).__name__}; with is_split_into_words=True a "
                     "sentence is a list of strings."
                 )
         return Sentence(words, [(0, len(word)) for word in words])
@@ -246,39 +246,36 @@ class ElmoTokenizer(PreTrainedTokenizer):
         if kwargs:
             raise ValueError(f"ElmoTokenizer has no argument '{next(iter(kwargs))}'.")
 
-        def split(one: Any) -> Sentence:
-            return self._take(one) if is_split_into_words else self._split(one, split_special_tokens)
+        def split(text: Any) -> Sentence:
+            return self._as_sentence(text) if is_split_into_words else self._split(text, split_special_tokens)
 
         limit = None if truncation_strategy == TruncationStrategy.DO_NOT_TRUNCATE else max_length
         examples, is_batch = _as_batch(text, text_pair, is_split_into_words)
         encodings, sources = [], []
         for number, (first, second) in enumerate(examples):
             pair = (split(first), split(second) if second is not None else None)
-            takes_turns = second is not None and truncation_strategy == TruncationStrategy.LONGEST_FIRST
-            if return_overflowing_tokens and takes_turns:
+            cuts_both = second is not None and truncation_strategy == TruncationStrategy.LONGEST_FIRST
+            if return_overflowing_tokens and cuts_both:
                 raise ValueError(
                     "windows over a pair need to know which sentence to cut; pass truncation='only_first' or "
                     "'only_second'."
                 )
-            parts = self._truncate(pair, limit, truncation_strategy, stride, add_special_tokens)
-            for part in parts if return_overflowing_tokens else parts[:1]:
-                encodings.append(self._encode(part, add_special_tokens))
+            windows = self._truncate(pair, limit, truncation_strategy, stride, add_special_tokens)
+            for window in windows if return_overflowing_tokens else windows[:1]:
+                encodings.append(self._encode(window, add_special_tokens))
                 self._eventual_warn_about_too_long_sequence(encodings[-1].ids, max_length, verbose)
                 sources.append(number)
         self._pad_encodings(encodings, padding_strategy, max_length, pad_to_multiple_of, padding_side)
 
-        wanted = {
-            "ids": "input_ids",
-            "type_ids": "token_type_ids" if return_token_type_ids else None,
-            "attention_mask": None if return_attention_mask is False else "attention_mask",
-            "special_tokens_mask": "special_tokens_mask" if return_special_tokens_mask else None,
-            "offsets": "offset_mapping" if return_offsets_mapping else None,
-        }
-        data: dict[str, Any] = {
-            name: [getattr(encoding, attribute) for encoding in encodings]
-            for attribute, name in wanted.items()
-            if name
-        }
+        data: dict[str, Any] = {"input_ids": [encoding.ids for encoding in encodings]}
+        if return_token_type_ids:
+            data["token_type_ids"] = [encoding.type_ids for encoding in encodings]
+        if return_attention_mask is not False:
+            data["attention_mask"] = [encoding.attention_mask for encoding in encodings]
+        if return_special_tokens_mask:
+            data["special_tokens_mask"] = [encoding.special_tokens_mask for encoding in encodings]
+        if return_offsets_mapping:
+            data["offset_mapping"] = [encoding.offsets for encoding in encodings]
         data["char_ids"] = self._char_rows(encodings)
         if return_length:
             data["length"] = [len(encoding) for encoding in encodings]
@@ -289,13 +286,13 @@ class ElmoTokenizer(PreTrainedTokenizer):
     def _finish(
         self, data: dict[str, Any], encodings: list[ElmoEncoding], return_tensors: Any, is_batch: bool
     ) -> BatchEncoding:
-        """Tensors, lists of rows, or the one row's own lists."""
+        """Make tensors, or lists of rows, or the lists of a single row."""
         if return_tensors is not None:
             if not encodings:  # a batch of no sentences still has its dimensions
                 data = {"input_ids": np.zeros((0, 0), int), "attention_mask": np.zeros((0, 0), int)}
                 data["char_ids"] = np.zeros((0, 0, self.max_characters_per_token), int)
             if "offset_mapping" in data:  # (words, 2), also of no words
-                data["offset_mapping"] = [np.array(one, int).reshape(-1, 2) for one in data["offset_mapping"]]
+                data["offset_mapping"] = [np.array(row, int).reshape(-1, 2) for row in data["offset_mapping"]]
             return BatchEncoding(data, encodings, return_tensors)  # type: ignore[arg-type]
         data["char_ids"] = [rows.tolist() for rows in data["char_ids"]]
         if not is_batch:
@@ -310,7 +307,7 @@ class ElmoTokenizer(PreTrainedTokenizer):
         stride: int,
         add_special_tokens: bool,
     ) -> list[Pair]:
-        """The pair cut to `limit` tokens, then the windows over what was cut off."""
+        """The pair cut to `limit` tokens, followed by windows over the words that were cut off."""
         first, second = pair
         special = self.num_special_tokens_to_add(second is not None) if add_special_tokens else 0
         excess = len(first) + len(second or ()) + special - (limit or 0)
@@ -337,7 +334,7 @@ class ElmoTokenizer(PreTrainedTokenizer):
         return [(cut, second) if long is first else (first, cut) for cut in cuts]
 
     def _cut_longest_first(self, first: Sentence, second: Sentence, room: int) -> Pair:
-        """Words leave the longer sentence until both are of one length, then both in turn."""
+        """Shorten the longer sentence until both have the same length, then both in turn."""
         keep_second = min(len(second), max(room // 2, room - len(first)))
         keep_first = min(len(first), room - keep_second)
         if self.truncation_side == "left":
@@ -393,7 +390,7 @@ class ElmoTokenizer(PreTrainedTokenizer):
             encoding.pad(length, side or self.padding_side, self.pad_token, self.pad_token_id)
 
     def _char_rows(self, encodings: list[ElmoEncoding]) -> list[np.ndarray]:
-        """Character ids of each row, (words, characters); the whole batch is spelled in one go."""
+        """Character ids of each row, (words, characters), computed for the whole batch at once."""
         if not encodings:
             return []
         is_word = np.concatenate([np.array(encoding.attention_mask, dtype=bool) for encoding in encodings])
@@ -403,7 +400,7 @@ class ElmoTokenizer(PreTrainedTokenizer):
         rows[is_word] = character_ids(words, self.max_characters_per_token, self.bos_token, self.eos_token)
         return np.split(rows, np.cumsum([len(encoding) for encoding in encodings])[:-1])
 
-    # ---- special tokens and padding, as the library's helpers and the Trainer's collators ask for them
+    # ---- special tokens and padding, for the library's helpers and the Trainer's collators
 
     def build_inputs_with_special_tokens(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
@@ -459,7 +456,7 @@ class ElmoTokenizer(PreTrainedTokenizer):
 
 
 def _as_batch(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[list[tuple[Any, Any]], bool]:
-    """What the library's tokenizers accept, as a list of (first, second or None)."""
+    """Any input that the library's tokenizers accept as a list of (first, second or None); and if a batch."""
     if isinstance(text, str):
         if is_split_into_words:
             raise ValueError("is_split_into_words=True needs a list of words, but got one string.")
@@ -472,12 +469,8 @@ def _as_batch(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[lis
     if is_split_into_words and isinstance(text, tuple) and text_pair is None and len(texts) == 2:
         return [(texts[0], texts[1])], False
     if text_pair is None:
-        is_pair = [
-            isinstance(item, tuple) or (isinstance(item, list) and not is_split_into_words) for item in texts
-        ]
-        return [
-            _as_pair(item) if pair else (item, None) for item, pair in zip(texts, is_pair, strict=True)
-        ], True
+        pair_types = tuple if is_split_into_words else (tuple, list)
+        return [_as_pair(item) if isinstance(item, pair_types) else (item, None) for item in texts], True
     pairs = list(text_pair)
     if isinstance(text_pair, str) or len(pairs) != len(texts):
         raise ValueError(

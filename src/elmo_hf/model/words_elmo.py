@@ -1,4 +1,4 @@
-"""Text to words, and words to character ids: plain functions and the one rule behind each.
+"""Text to sentences and words, and words to character ids.
 
 split_text("He didn't pay.", "penn").words        # ['He', 'didn', "'t", 'pay', '.']
 split_sentences("He paid. Mr. Smith left.")       # ['He paid.', 'Mr. Smith left.']
@@ -47,29 +47,29 @@ SPLITTERS = {"penn": _PENN, "whitespace": _WHITESPACE}
 def character_ids(
     words: Sequence[str], max_characters: int, begin: str = "<S>", end: str = "</S>"
 ) -> np.ndarray:
-    """Rows (words, max_characters) of character ids: word begin, its first bytes, word end, padding."""
+    """Character ids, (words, max_characters): in each row word begin, the word's bytes, word end, padding."""
     room = max_characters - 2
     encoded = [word.encode("utf-8", "ignore") for word in words]
     lengths = np.minimum(np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded)), room)
-    # A fixed-width bytes array cuts long words and fills short ones, without a loop over letters.
-    letters = np.array(encoded, dtype=f"S{room}").view(np.uint8).reshape(len(encoded), room)
+    # A fixed-width bytes array cuts long words and fills short ones, without a loop over the bytes.
+    content = np.array(encoded, dtype=f"S{room}").view(np.uint8).reshape(len(encoded), room)
     rows = np.full((len(encoded), max_characters), WORD_PAD, dtype=np.int64)
     rows[:, 0] = WORD_BEGIN
-    np.add(letters, 1, out=rows[:, 1:-1], where=np.arange(room) < lengths[:, None])
+    np.add(content, 1, out=rows[:, 1:-1], where=np.arange(room) < lengths[:, None])
     rows[np.arange(len(encoded)), lengths + 1] = WORD_END
     for sign, boundary in ((begin, SENTENCE_BEGIN), (end, SENTENCE_END)):
-        places = [place for place, word in enumerate(words) if word == sign]
-        rows[places, 1:] = [boundary, WORD_END] + [WORD_PAD] * (max_characters - 3)
+        numbers = [number for number, word in enumerate(words) if word == sign]
+        rows[numbers, 1:] = [boundary, WORD_END] + [WORD_PAD] * (max_characters - 3)
     return rows
 
 
 @dataclass
 class Sentence:
-    """A sentence as words, with each word's place in the text (or, for ready words, in itself)."""
+    """The words of a sentence, and their offsets in the text (or in themselves, if there is no text)."""
 
     words: list[str]
     offsets: list[tuple[int, int]]
-    start: int = 0  # number of the first word, after truncation has cut others away
+    start: int = 0  # number of the first word, if truncation has cut off words before it
 
     def __len__(self) -> int:
         return len(self.words)
@@ -79,7 +79,8 @@ class Sentence:
 
 
 def split_text(text: str, splitter: str, whole: Sequence[str] = ()) -> Sentence:
-    """The words of a text by one of `SPLITTERS`; those in `whole`, standing alone, are not taken apart."""
+    """The words of a text by one of `SPLITTERS`. What is listed in `whole` is one word where it stands
+    alone."""
     spans = [match.span() for match in _matches(text, SPLITTERS[splitter], whole)]
     return Sentence([text[start:end] for start, end in spans], spans)
 
@@ -95,8 +96,8 @@ def _matches(text: str, splitter: Any, whole: Sequence[str]) -> Iterator[Any]:
     yield from splitter.finditer(text, start)
 
 
-# A sentence may end at a run of these and the quotes and brackets that close after it. Western ones need a
-# blank behind them, the full-width ones of Chinese and Japanese do not. Possessive, so that no text is slow.
+# A sentence may end at a run of these signs and the quotes and brackets that close after it. Western signs
+# need a space after them, full-width ones do not. The quantifiers are possessive, so that no text is slow.
 _CLOSERS = "\"'”’»›)\\]}」』）】"
 _END = regex.compile(
     rf"""
@@ -105,9 +106,9 @@ _END = regex.compile(
     """,
     regex.VERBOSE,
 )
-# What the next sentence begins with: no small letter, and no sign that goes on with the old one.
+# How the next sentence begins: not with a lower-case letter or with a sign that continues the sentence.
 _START = regex.compile(r"[\p{Lu}\p{Lt}\p{Lo}\p{N}\"'“‘«‹„¿¡(\[{「『（【$€£#*–—-]")
-# Dots that stand in front of a name or number, and those that may also be the last sign of a sentence.
+# Abbreviations before a name, before a number, and those that may also end a sentence.
 _TITLES = regex.compile(
     r"M|Mrs?|Ms|Messrs|Mme|Mlle|Drs?|Prof|Rev|Fr|Hon|Ste?|Mt|Ft|Gen|Col|Lt|Maj|Capt|Cmdr|Adm|Sgt|Cpl|Pvt|Gov|"
     r"Sen|Rep|Pres|Supt|vs?|[Cc]f|eg|ie|e\.g|i\.e|viz|al"
@@ -127,11 +128,10 @@ _OPENERS = regex.compile(
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of a paragraph by rules, without the blanks around them.
+    """The sentences of a paragraph by rules, without spaces around them.
 
-    A dot ends no sentence inside a number or a name ("3.14", "Mr. Smith", "J. Smith", "No. 5"), in front of a
-    small letter ("Well... perhaps"), and after an abbreviation that may end one ("Inc.", "U.S.") only if the
-    next word is one that opens sentences ("The", "He").
+    No sentence ends inside a number or a name ("3.14", "Mr. Smith", "No. 5"), before a lower-case letter
+    ("Well... perhaps"), or after "Inc." or "U.S." unless a word follows that often begins sentences ("The").
     """
     sentences, start = [], 0
     for end in _END.finditer(text):
@@ -148,7 +148,7 @@ def _ends_sentence(text: str, start: int, end: Any) -> bool:
     following = text[end.end() : end.end() + 32]
     if following and not _START.match(following):
         return False
-    is_bare_dot = end["sign"] == "." and end.start("blank") == end.end("sign")  # no quote closes behind it
+    is_bare_dot = end["sign"] == "." and end.start("blank") == end.end("sign")  # without a closing quote
     before = text[max(start, end.start() - 32) : end.start()]
     if not is_bare_dot or not before or before[-1].isspace():
         return True
@@ -156,7 +156,7 @@ def _ends_sentence(text: str, start: int, end: Any) -> bool:
 
 
 def _is_abbreviated(before: list[str], following: str) -> bool:
-    """Whether the dot behind the last of the words `before` only says that it is an abbreviation."""
+    """Whether the dot after the last of the words `before` belongs to an abbreviation."""
     word = before[-1].lstrip("([{'\"“‘«")
     if _TITLES.fullmatch(word) or (len(before) == 1 and word.isdigit()):  # "1. Introduction"
         return True
@@ -169,7 +169,7 @@ def _is_abbreviated(before: list[str], following: str) -> bool:
 
 
 def read_vocabulary(path: str | Path) -> list[str]:
-    """Words, one a line. A line's number is the word's id, so nothing is dropped or reordered."""
+    """The words of a file, one per line. The line number is the word's id, so every line is kept."""
     try:
         text = Path(path).read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
