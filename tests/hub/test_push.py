@@ -35,7 +35,7 @@ def test_everything_goes_up_in_one_commit(hub, folder):
     (folder / "training" / "optimizer.safetensors").write_bytes(b"much")
     (folder / "pytorch_model.bin").write_bytes(b"a pickle")
     shown = ["results/log.png", "results/probes.md"]
-    for name in [*shown, "results/log.png.unfinished"]:
+    for name in [*shown, "results/log.png.partial"]:
         (folder / name).write_bytes(b"what the card shows")
     address = push(folder, NAME)
     files = hub.files(NAME)
@@ -88,11 +88,11 @@ def test_a_pull_request_of_somebody_without_rights(hub, folder, monkeypatch):
     push(folder, NAME)
     main = hub.repositories[NAME].branches["main"]
     monkeypatch.setenv("HF_TOKEN", "guest")
-    edit(folder / "results" / "shapes.json", hours_each=7)
+    edit(folder / "results" / "shapes.json", minutes=7)
     assert "has another README.md" in refused(folder, create_pr=True)
     assert push(folder, NAME, create_pr=True, overwrite_card=True) == f"{hub.url}/{NAME}/discussions/1"
     assert hub.repositories[NAME].branches["main"] == main
-    assert b'"hours_each": 7' in hub.files(NAME, "refs/pr/1")["results/shapes.json"]
+    assert b'"minutes": 7' in hub.files(NAME, "refs/pr/1")["results/shapes.json"]
     assert "there is no repository guest/new for a pull request" in refused(
         folder, "guest/new", create_pr=True
     )

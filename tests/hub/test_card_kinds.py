@@ -48,7 +48,7 @@ def test_a_converted_original(checkpoint, tmp_path):
 
 
 def test_a_task_model(checkpoint, tmp_path):
-    """Of the config alone: the heads have cards before this test knows them."""
+    """Made of the config alone: a card does not depend on the head's code."""
     folder = tmp_path / "task"
     ElmoModel.from_pretrained(checkpoint).save_pretrained(folder)
     path = folder / "config.json"
@@ -59,6 +59,9 @@ def test_a_task_model(checkpoint, tmp_path):
     config["label2id"] = {"O": 0, "B-PER": 1}
     path.write_text(json.dumps(config), encoding="utf-8")
     facts = FACTS | {"kind": "task", "base_model": "someone/elmo-tiny"}
+    write(folder, FACTS | {"kind": "task"}, {})
+    with pytest.raises(ValueError, match=r"the card lacks 'base_model'; say it in .*facts\.yaml\."):
+        render_card(folder)
     write(folder, facts, {})
     with pytest.raises(ValueError, match=r"the card lacks results/evaluation\.json"):
         render_card(folder)
