@@ -71,7 +71,8 @@ def test_all_cards_are_rendered_by_one_command(tmp_path, run, monkeypatch, capsy
         monkeypatch.setattr(sys, "argv", ["render.py", *options])
         with pytest.raises(SystemExit) as end:
             runpy.run_path(str(script), run_name="__main__")
-        return end.value.code, capsys.readouterr().out.splitlines()
+        printed = capsys.readouterr()
+        return end.value.code, [*printed.out.splitlines(), *printed.err.splitlines()]
 
     untrained = "untrained: no results yet, so it has no card."
     assert render("--check") == (1, [untrained, "Out of date: one"])
@@ -83,7 +84,9 @@ def test_all_cards_are_rendered_by_one_command(tmp_path, run, monkeypatch, capsy
     write(tmp_path / "one", facts=FACTS | {"title": "Another"}, results={})
     assert render("--check") == (1, [untrained, "Out of date: one"])
     (tmp_path / "one" / "results" / "perplexity.json").unlink()
-    assert "the card lacks results/perplexity.json" in render()[0]
+    code, lines = render()
+    assert code == 1
+    assert lines[0].startswith("render.py: the card lacks results/perplexity.json")
 
 
 # ---- what a card says

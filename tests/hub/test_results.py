@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 
 import pytest
 
@@ -10,6 +11,7 @@ from elmo_hf.hub.card import files_of, rows_of, section
 from elmo_hf.hub.earlier import command_of, probe_findings, results_of
 from elmo_hf.hub.markdown import table
 from elmo_hf.hub.results import MAX_BYTES, Result, read_results, text_name
+from tests.helpers.paths import REPOSITORY
 
 PROBES = {
     "probes": {
@@ -56,6 +58,14 @@ def test_what_is_written_is_read_again(tmp_path):
     assert command_of(contents["two"]) == "go"
     assert command_of(contents["other"]) is None
     assert read_results(tmp_path / "nowhere") == {}
+
+
+def test_the_example_of_the_documentation():
+    text = (REPOSITORY / "hub_cards" / "README.md").read_text(encoding="utf-8")
+    example = json.loads(re.search(r'^`({"schema": .*})`', text, re.MULTILINE)[1])
+    assert results_of("memory", example) == [
+        Result("table", [{"batch": 8, "MB": 512}], "python memory.py", "Memory")
+    ]
 
 
 def test_numbers_that_no_table_shows():

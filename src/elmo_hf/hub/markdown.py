@@ -1,8 +1,10 @@
 """Values as Markdown that cannot end what it stands in: a table's cell, a line, a block of code.
 
-escape("a | b <i>")      # plain text as one line
-inline("see `x` <i>")    # a line of Markdown without HTML
-table([{"text": "news", "mean": 71.2}])
+    escape("a | b <i>")      # plain text as one line
+    inline("see `x` <i>")    # a line of Markdown without HTML
+    table([{"text": "news", "mean": 71.2}])
+
+Facts and results come from files that others may have written, so a card shows none of them as it is.
 """
 
 import math
