@@ -1,4 +1,4 @@
-"""Facts and results that were made up for a card, and folders that hold them."""
+"""Made-up facts and results of a card, and folders that hold them."""
 
 import json
 

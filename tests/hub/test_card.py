@@ -1,4 +1,4 @@
-"""Model cards: what they say, and that every number is that of its JSON."""
+"""Model cards: their content, and that every number is that of its JSON file."""
 
 import copy
 import json
@@ -44,11 +44,11 @@ def card(tmp_path, run):
 @pytest.mark.parametrize(
     "folder", sorted(path.parent for path in CARDS.glob("*/facts.yaml")), ids=lambda f: f.name
 )
-def test_a_committed_card_is_that_of_its_results(folder):
+def test_a_committed_card_is_up_to_date(folder):
     readme = folder / "README.md"
     facts = read_facts(folder / "facts.yaml")
     assert facts["name"] == folder.name
-    if not readme.exists():  # not yet: then it must lack something
+    if not readme.exists():  # an untrained model: something is missing
         with pytest.raises(ValueError, match=r"lacks|no config"):
             render_card(folder)
         return
@@ -89,7 +89,7 @@ def test_all_cards_are_rendered_by_one_command(tmp_path, run, monkeypatch, capsy
     assert lines[0].startswith("render.py: the card lacks results/perplexity.json")
 
 
-# ---- what a card says
+# ---- the content of a card
 
 
 def test_a_card_parses_and_its_index_holds_the_perplexities(card):
@@ -156,7 +156,7 @@ def test_the_run_in_sentences(card):
 
 
 def test_every_number_of_the_results_reaches_the_card(card):
-    """Another number in a JSON is another card: the test above would see it."""
+    """Another number in a JSON file gives another card."""
     before, unseen = render_card(card), []
     for name, content in (RESULTS | {"run": RUN}).items():
         path = card / "results" / f"{name}.json"
@@ -208,12 +208,12 @@ def test_the_commands_of_a_card_work(card, checkpoint, tmp_path, monkeypatch):
     assert [line.split()[1] for line in lines] == ["vectors", "embed", "perplexity"]
     for line in lines:
         words = re.findall(r'"[^"]*"|\S+', line)[1:]
-        found = CliRunner().invoke(app, [word.strip('"') for word in words])
-        assert found.exit_code == 0, found.output
+        result = CliRunner().invoke(app, [word.strip('"') for word in words])
+        assert result.exit_code == 0, result.output
 
 
 def test_the_command_says_in_one_sentence_what_is_wrong(tmp_path):
-    found = CliRunner().invoke(app, ["card", str(tmp_path / "nowhere")])
-    assert found.exit_code == 1
-    assert found.stderr.startswith("elmo-hf: there is no folder")
-    assert len(found.stderr.splitlines()) == 1
+    result = CliRunner().invoke(app, ["card", str(tmp_path / "nowhere")])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("elmo-hf: there is no folder")
+    assert len(result.stderr.splitlines()) == 1

@@ -31,8 +31,8 @@ def test_a_converted_original(checkpoint, tmp_path):
         render_card(folder)
     original = tmp_path / "weights.hdf5"
     original.write_bytes(b"weights")
-    found = CliRunner().invoke(app, ["card", str(folder), "--source", str(original)])
-    assert found.exit_code == 0, found.output
+    result = CliRunner().invoke(app, ["card", str(folder), "--source", str(original)])
+    assert result.exit_code == 0, result.output
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert f"| weights.hdf5 | 7 | `{hashlib.sha256(b'weights').hexdigest()}` |" in text
     assert f"[Their ELMo]({WEB}) by C. Else" in text
@@ -43,8 +43,8 @@ def test_a_converted_original(checkpoint, tmp_path):
     assert ModelCard(text).data.eval_results is None
     write(folder, FACTS | {"kind": "converted", "source": source}, {"perplexity": RESULTS["perplexity"]})
     assert "| valid.books | this model | zero | 110.0 |" in render_card(folder)
-    found = CliRunner().invoke(app, ["card", str(folder), "--source", "nowhere"])
-    assert found.stderr == "elmo-hf: there is no file nowhere among the sources.\n"
+    result = CliRunner().invoke(app, ["card", str(folder), "--source", "nowhere"])
+    assert result.stderr == "elmo-hf: there is no file nowhere among the sources.\n"
 
 
 def test_a_task_model(checkpoint, tmp_path):

@@ -1,4 +1,4 @@
-"""Uploads that are refused before anything is sent, or fail on the way, and what is left after a fault."""
+"""Uploads that are refused before anything is sent or fail on the way; the state of the Hub afterwards."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def folder(saved, tmp_path):
     return Path(shutil.copytree(saved, tmp_path / "elmo"))
 
 
-# ---- what is refused before anything is sent
+# ---- refused before anything is sent
 
 
 def spoil_weights(folder):
@@ -40,7 +40,7 @@ def spoil_config(folder):
 
 
 def without(name, key):
-    """A config that names the code for everything but that."""
+    """Remove one class from the auto_map."""
 
     def spoil(folder):
         found = json.loads((folder / name).read_text(encoding="utf-8"))["auto_map"]
@@ -110,7 +110,7 @@ def test_a_readme_with_missing_fields(hub, folder, text):
 
 
 @pytest.mark.parametrize("name", ["elmo", "a/b/c", "some one/elmo", "someone/--elmo", ""])
-def test_names_that_are_none(hub, folder, name):
+def test_invalid_names(hub, folder, name):
     sentence = refused(folder, name)
     assert "is no name on the Hub" in sentence or "as ORG/NAME" in sentence
     assert hub.requests == []
@@ -122,10 +122,10 @@ def test_no_credentials(hub, folder, monkeypatch):
     assert hub.requests == []
 
 
-# ---- what goes wrong on the way
+# ---- failures on the way
 
 
-def test_a_token_that_nobody_knows(hub, folder, monkeypatch):
+def test_an_unknown_token(hub, folder, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "guessed")
     assert "does not accept your token" in refused(folder)
     assert hub.repositories == {}
@@ -144,13 +144,13 @@ def test_no_rights(hub, folder, monkeypatch):
 
 
 def test_a_private_repository_of_somebody_else(hub, folder, monkeypatch):
-    """To us there is none of that name, and none can be made there."""
+    """It looks as if it did not exist, and it cannot be made."""
     push(folder, NAME, private=True)
     monkeypatch.setenv("HF_TOKEN", "guest")
     assert "no right to write to" in refused(folder)
 
 
-def test_a_connection_that_is_cut_once_is_taken_up_again(hub, folder):
+def test_a_connection_that_is_cut_once(hub, folder):
     hub.cut_uploads = 1
     push(folder, NAME)
     assert hub.files(NAME)["model.safetensors"] == (folder / "model.safetensors").read_bytes()
@@ -181,7 +181,7 @@ def test_no_hub_at_all(hub, folder, monkeypatch):
 
 
 def test_an_upload_that_fails_in_some_other_way(hub, folder, monkeypatch):
-    """As the newer storage's own library tells it."""
+    """As the library of the Xet storage reports it."""
     push(folder, NAME)
     edit(folder / "results" / "shapes.json", minutes=7)
 
@@ -211,7 +211,7 @@ def test_somebody_elses_commit_in_between(hub, folder):
 @pytest.mark.parametrize(
     "part", ["/preupload/", "/commit/", "objects/batch", "/lfs/", "/revision/", "/repos/create"]
 )
-def test_a_hub_that_is_out_of_order(hub, folder, part):
+def test_server_errors(hub, folder, part):
     hub.broken = {part: 500}
     sentence = refused(folder)
     assert "the Hub answered 500 (something broke" in sentence
