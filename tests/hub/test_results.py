@@ -181,6 +181,12 @@ def test_a_text_has_one_name_whatever_measured_it():
     assert [row["model"] for row in rows] == ["this model", "5-gram, Kneser-Ney"] * 2
 
 
+def test_files_of_other_names_are_not_shown():
+    for name in ("shapes-old", "kneser_ney-old", "other"):
+        assert results_of(name, {"any": "thing"}) == []
+    assert results_of("perplexity-a", FIGURES)[0].rows[0]["text"] == "a"
+
+
 def test_rows_of_other_forms_are_refused():
     for name in ("shapes", "domain"):
         with pytest.raises(ValueError, match=rf"results/{name}\.json cannot be shown: it has no number"):
