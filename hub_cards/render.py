@@ -1,4 +1,4 @@
-"""Renders the cards of all checkpoints in this folder, from their facts and results.
+"""Write the model cards of all checkpoints in this folder, from their facts and results.
 
     python hub_cards/render.py            # writes each README.md
     python hub_cards/render.py --check    # says which is out of date, and fails
@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from elmo_hf.errors import one_sentence
 from elmo_hf.hub.card import render_card, write_card
 
 HERE = Path(__file__).resolve().parent
@@ -34,7 +35,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_sentence("render.py"):
         main()
-    except ValueError as error:
-        sys.exit(f"render.py: {error}")

@@ -344,10 +344,10 @@ def card(
         typer.Option(help="A file of the original that was converted; its checksum goes into the results."),
     ] = None,
 ) -> None:
-    """Write a model card from facts.yaml and the results of commands; none with a hole is written."""
+    """Write a model card from facts.yaml and the results of commands; refuse one with missing fields."""
     with one_sentence("elmo-hf"):
         from elmo_hf.hub.card import write_card
-        from elmo_hf.hub.facts import record_sources
+        from elmo_hf.hub.results import record_sources
 
         if source:
             typer.echo(f"Wrote {record_sources(source, results or folder / 'results')}.")

@@ -184,7 +184,11 @@ def tensor_shapes(path: Path) -> dict[str, list[int]]:
             raise ElmoError(f"{path} is no safetensors file, or cut off; save or download it again.")
         try:
             header = json.loads(file.read(length))
-            return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+            return {
+                name: [int(size) for size in entry["shape"]]
+                for name, entry in header.items()
+                if name != "__metadata__"
+            }
         except (ValueError, TypeError, KeyError, AttributeError):
             raise ElmoError(
                 f"{path} is no safetensors file, or damaged; save or download it again."

@@ -1,4 +1,4 @@
-"""Facts and results that were made up for a card, and folders that hold them."""
+"""Made-up facts and results of a card, and folders that hold them."""
 
 import json
 
@@ -28,26 +28,48 @@ def perplexity(mean, states="zero"):
     return figures | {"tokens": int(mean * 1000), "sentences": 77, "unknown": mean / 10_000, "states": states}
 
 
-RESULTS = {
+RESULTS = {  # today's form, and the forms that the commands of elmo_hf 0.1.0 wrote
     "perplexity": {
+        "schema": 1,
+        "kind": "perplexity",
         "command": "elmo-hf perplexity held-out.txt --model m --json",
-        "texts": {"valid.books": perplexity(111.5), "valid.wiki": {"zero": perplexity(222.25)}},
-    },
-    "kneser_ney": {"command": "lm 5", "order": 5, "valid.books": perplexity(155.75)},
-    "shapes": {
-        "command": ["shapes one", "shapes two"],
-        "hours_each": 0.25,
         "rows": [
-            {"shape": [512, 64], "parameters": 1_234_567, "words_per_second": 4321.0, "perplexity": 177.5},
-            {"shape": [1024, 128], "parameters": 7_654_321, "words_per_second": 1234.0, "perplexity": 199.75},
+            {"text": "valid.books"} | perplexity(111.5),
+            {"text": "valid.wiki"} | perplexity(222.25),
+        ],
+    },
+    "kneser_ney": {"command": "lm 5", "order": 5, "heldout": {"valid.books.txt.xz": perplexity(155.75)}},
+    "shapes": {
+        "command": "shapes",
+        "minutes": 0.25,
+        "rows": [
+            {
+                "name": "512/64",
+                "settings": {"optimizer": "adamw"},
+                "parameters": 1_234_567,
+                "words_per_second": 4321.0,
+                "perplexity": perplexity(177.5),
+            },
+            {"name": "1024/128", "parameters": 7_654_321, "words_per_second": 1234.0, "perplexity": 199.75},
         ],
     },
     "probes": {
         "command": "probe",
-        "wsd": {"metric": "F1", "layers": [0.51, 0.62, 0.63], "random": 0.31, "baselines": {"first": 0.64}},
-        "pos": {"metric": "accuracy", "layers": [0.91, 0.92, 0.93], "random": 0.81},
+        "probes": {
+            "senses": {
+                "f1": {
+                    "first sense": {"all": 61.0},
+                    "trained, layer 0": {"senseval2": 50.25, "all": 50.0},
+                    "trained, layer 1": {"all": 58.0},
+                }
+            },
+            "tags": {"accuracy": {"xpos": {"look-up": {"test": 86.0}, "trained, layer 1": {"test": 91.5}}}},
+        },
     },
-    "domain": {"command": "domain", "law": {"before": perplexity(411.5), "after": perplexity(311.5)}},
+    "domain": {
+        "command": "domain",
+        "rows": [{"domain": "law", "before": perplexity(411.5), "after": perplexity(311.5), "factor": 1.321}],
+    },
 }
 RUN = {
     "command": "accelerate launch training/pretrain.py --data books.txt",

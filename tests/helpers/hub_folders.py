@@ -1,4 +1,4 @@
-"""A checkpoint to upload, and what is said where it is refused: what the tests of uploading share."""
+"""A checkpoint to upload, the message of a refusal, and a local Hub: what the tests of uploading share."""
 
 import json
 
@@ -27,7 +27,7 @@ RESULT_FILES = [f"results/{name}.json" for name in [*RESULTS, "run"]]
 
 
 def refused(folder, repo=NAME, **options):
-    """The one sentence of the refusal."""
+    """The sentence with which `push` refuses."""
     with pytest.raises(ValueError, match=r"\.$") as error:
         push(folder, repo, **options)
     sentence = str(error.value)
@@ -48,12 +48,12 @@ def save_with_card(folder):
 
 
 def served(monkeypatch):
-    """A Hub on this machine, which the library takes for the real one, for as long as a test runs."""
-    with Hub({"secret": {"someone"}, "guest": {"guest"}}) as found:
-        monkeypatch.setattr(constants, "ENDPOINT", found.url)
+    """A local Hub, which huggingface_hub uses in place of the real one during a test."""
+    with Hub({"secret": {"someone"}, "guest": {"guest"}}) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
         monkeypatch.setenv("HF_TOKEN", "secret")
         disable_progress_bars()
-        yield found
+        yield server
         enable_progress_bars()

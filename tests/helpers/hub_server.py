@@ -1,4 +1,4 @@
-"""A Hub on this machine, for tests: what huggingface_hub asks of huggingface.co to send and fetch models.
+"""A local Hub for tests: the routes of huggingface.co that huggingface_hub needs to send and fetch models.
 
     with Hub({"secret": {"someone"}}) as hub:
         hub.url                                     # HF_ENDPOINT; the token "secret" may write to someone/...
@@ -6,8 +6,8 @@
         hub.cut_uploads = 1                         # the next upload ends in the middle
         hub.before_commit = lambda: hub.commit("someone/elmo", {"README.md": b"# Theirs"})
 
-Routes and headers are those of huggingface_hub 2.4, read in its source: repositories and branches are made,
-files go as base64 in a commit, or by the LFS protocol before it, and come back with ranges and redirects.
+Routes and headers are those of huggingface_hub 2.4: repositories and branches are made, files are sent as
+base64 in a commit or by LFS before it, and downloads have ranges and redirects.
 """
 
 import base64
@@ -21,7 +21,7 @@ LFS_SUFFIXES = (".safetensors", ".bin", ".hdf5")
 
 
 class Refusal(Exception):
-    """An answer that is an error; `code` is what the Hub puts into X-Error-Code."""
+    """An error response; `code` is the header X-Error-Code."""
 
     def __init__(self, status, message, code=None):
         self.status, self.message, self.code = status, message, code
@@ -50,15 +50,15 @@ class Repository:
 
 
 class Hub:
-    """rights: for each token the names under which it may write."""
+    """`rights`: the owners for which each token may write."""
 
     def __init__(self, rights):
         self.rights = rights
         self.repositories, self.stored = {}, {}  # stored: LFS contents by their sha256
         self.requests = []  # "METHOD /path", in their order
-        self.cut_uploads = self.cut_downloads = 0  # of the next so many, half is sent
+        self.cut_uploads = self.cut_downloads = 0  # this many of the next transfers are cut in the middle
         self.before_commit = None
-        self.broken = {}  # part of a path -> status
+        self.broken = {}  # text in a path -> status
         self.lock = threading.RLock()
 
     def __enter__(self):
@@ -80,7 +80,7 @@ class Hub:
 
     @property
     def storage_url(self):
-        """Another host, as that of the Hub's large files is: the client sends no token there."""
+        """Another host, as for the Hub's large files: the client sends no token there."""
         return f"http://localhost:{self.server.server_port}"
 
     def files(self, name, revision="main"):
@@ -88,7 +88,7 @@ class Hub:
         return repository.commits[repository.find(revision)]
 
     def commit(self, name, files, branch="main"):
-        """As somebody else would."""
+        """A commit of somebody else."""
         return self.repositories[name].commit(branch, files)
 
     def count(self, part):
@@ -116,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, method):
         address = urlsplit(self.path)
-        parts = [unquote(part) for part in address.path.strip("/").split("/")]
+        segments = [unquote(part) for part in address.path.strip("/").split("/")]
         self.query = {name: values[0] for name, values in parse_qs(address.query).items()}
         self.hub.requests.append(f"{method} {unquote(self.path)}")
         if method == "PUT" and self.hub.cut_uploads:
@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
                 if part in self.path:
                     raise Refusal(status, "something broke")
             with self.hub.lock:
-                self.route(method, parts)
+                self.route(method, segments)
         except Refusal as refusal:
             headers = {"X-Error-Message": refusal.message}
             if refusal.code:
@@ -141,16 +141,16 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.close()
 
-    def route(self, method, parts):
-        match method, parts:
+    def route(self, method, segments):
+        match method, segments:
             case "POST", ["api", "repos", "create"]:
                 self.create(json.loads(self.body))
             case "POST", ["api", "validate-yaml"]:
                 self.validate(json.loads(self.body)["content"])
             case "GET", ["api", "models", owner, name]:
-                self.tell(f"{owner}/{name}", "main")
+                self.describe(f"{owner}/{name}", "main")
             case "GET", ["api", "models", owner, name, "revision", revision]:
-                self.tell(f"{owner}/{name}", revision)
+                self.describe(f"{owner}/{name}", revision)
             case "GET", ["api", "models", owner, name, "tree", revision, *path]:
                 self.tree(f"{owner}/{name}", revision, "/".join(path))
             case "POST", ["api", "models", owner, name, "branch", branch]:
@@ -174,10 +174,10 @@ class Handler(BaseHTTPRequestHandler):
             case _:
                 raise Refusal(404, f"there is no route {method} {self.path}")
 
-    # ---- who may do what
+    # ---- rights
 
-    def names(self):
-        """Under which the token may write; None without a token."""
+    def owners(self):
+        """The owners for which the token may write; None without a token."""
         header = self.headers.get("Authorization")
         if header is None:
             return None
@@ -186,29 +186,29 @@ class Handler(BaseHTTPRequestHandler):
         return self.hub.rights[header.removeprefix("Bearer ")]
 
     def find(self, name, to_write=False):
-        names = self.names()
-        if names is None and to_write:
+        owners = self.owners()
+        if owners is None and to_write:
             raise Refusal(401, "Invalid username or password.")
         repository = self.hub.repositories.get(name)
-        if repository is None or (repository.private and name.split("/")[0] not in (names or ())):
-            raise Refusal(404 if names is not None else 401, "Repository not found", "RepoNotFound")
-        if to_write and name.split("/")[0] not in names:
+        if repository is None or (repository.private and name.split("/")[0] not in (owners or ())):
+            raise Refusal(404 if owners is not None else 401, "Repository not found", "RepoNotFound")
+        if to_write and name.split("/")[0] not in owners:
             raise Refusal(403, "you don't have the rights")
         return repository
 
-    # ---- what is asked
+    # ---- routes
 
-    def create(self, wanted):
-        names, name = self.names(), f"{wanted['organization']}/{wanted['name']}"
-        if names is None:
+    def create(self, request):
+        owners, name = self.owners(), f"{request['organization']}/{request['name']}"
+        if owners is None:
             raise Refusal(401, "Invalid username or password.")
-        if wanted["organization"] not in names:
+        if request["organization"] not in owners:
             raise Refusal(403, "you don't have the rights to make a repository there")
         if name in self.hub.repositories:
             return self.json(
                 {"error": "You already created this model repo", "url": f"{self.hub.url}/{name}"}, 409
             )
-        self.hub.repositories[name] = Repository(wanted.get("visibility") == "private")
+        self.hub.repositories[name] = Repository(request.get("visibility") == "private")
         self.json({"url": f"{self.hub.url}/{name}", "name": name})
 
     def validate(self, content):
@@ -217,7 +217,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.json({"errors": [], "warnings": []})
 
-    def tell(self, name, revision):
+    def describe(self, name, revision):
         repository = self.find(name)
         sha = repository.find(revision)
         files = [
@@ -241,22 +241,22 @@ class Handler(BaseHTTPRequestHandler):
             ]
         )
 
-    def branch(self, name, branch, wanted):
+    def branch(self, name, branch, request):
         repository = self.find(name, to_write=True)
         if branch in repository.branches:
             raise Refusal(409, f"Reference already exists: {branch}")
-        repository.branches[branch] = repository.find(wanted.get("startingPoint", "main"))
+        repository.branches[branch] = repository.find(request.get("startingPoint", "main"))
         self.json({})
 
     def preupload(self, name, revision, files):
         repository = self.find(name, to_write="create_pr" not in self.query)
-        there = repository.commits[repository.find(revision)]
+        existing = repository.commits[repository.find(revision)]
         modes = [
             {
                 "path": file["path"],
                 "uploadMode": "lfs" if file["path"].endswith(LFS_SUFFIXES) else "regular",
                 "shouldIgnore": False,
-                "oid": remote_oid(file["path"], there.get(file["path"])),
+                "oid": remote_oid(file["path"], existing.get(file["path"])),
             }
             for file in files
         ]
@@ -264,14 +264,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def lfs_batch(self, name, objects):
         self.find(name)
-        found = []
-        for one in objects:
-            href = f"{self.hub.storage_url}/lfs/{one['oid']}"
-            actions = {} if one["oid"] in self.hub.stored else {"actions": {"upload": {"href": href}}}
+        answers = []
+        for entry in objects:
+            href = f"{self.hub.storage_url}/lfs/{entry['oid']}"
+            actions = {} if entry["oid"] in self.hub.stored else {"actions": {"upload": {"href": href}}}
             if actions:
                 actions["actions"]["verify"] = {"href": href}
-            found.append({"oid": one["oid"], "size": one["size"], **actions})
-        self.json({"transfer": "basic", "objects": found})
+            answers.append({"oid": entry["oid"], "size": entry["size"], **actions})
+        self.json({"transfer": "basic", "objects": answers})
 
     def store(self, oid):
         if hashlib.sha256(self.body).hexdigest() != oid:
@@ -323,7 +323,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send_file(content, headers | {"ETag": f'"{git_blob(content)}"'})
 
-    # ---- answers
+    # ---- responses
 
     def json(self, content, status=200):
         self.reply(json.dumps(content).encode(), status, {"Content-Type": "application/json"})
@@ -357,7 +357,7 @@ def git_blob(content):
 
 
 def remote_oid(path, content):
-    """What the client compares with, so that a file that is there need not be sent again."""
+    """What the client compares, to skip files that are there already."""
     if content is None:
         return None
     return hashlib.sha256(content).hexdigest() if path.endswith(LFS_SUFFIXES) else git_blob(content)

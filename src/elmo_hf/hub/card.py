@@ -1,94 +1,82 @@
-"""Model cards, made of what commands have found.
+"""Model cards, made of `facts.yaml` and of the JSON files that commands wrote into `results/`.
 
     elmo-hf card my-elmo/                  # facts.yaml and results/*.json beside the checkpoint -> README.md
     write_card("my-elmo")
 
-A card's numbers are those of the checkpoint's config and of JSON files in `results/`, which commands wrote.
-Words that no command can know are in `facts.yaml`: what the model is, its languages, data, licence, limits
-and authors. A card that lacks something is not written: the error names what is missing. The templates, in
-hub/templates/, are base (a pretrained ELMo), task (one with a task's head), converted (a published one).
+`facts.yaml` has what no command knows: what the model is, its languages, data, licence, limits and authors.
+All numbers are those of the checkpoint's config and of the results (results.py describes their form). A card
+with missing fields is refused: the error names them and says how to give them.
 """
 
-import functools
+import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from elmo_hf.hub.facts import HOLE, find_model, read_facts
+from elmo_hf.errors import ElmoError, reason_of
+from elmo_hf.files import whole_file
+from elmo_hf.hub import markdown as md
+from elmo_hf.hub.earlier import command_of, results_of
 from elmo_hf.hub.results import (
+    COLUMNS,
+    MODEL,
     THIS_MODEL,
-    PerplexityRow,
-    Results,
-    cell,
-    command_of,
-    evaluation_rows,
-    evaluation_table,
-    is_number,
-    markdown,
-    number,
-    perplexity_rows,
-    perplexity_table,
-    probe_findings,
-    probe_table,
+    Result,
+    brief,
+    check_fields,
+    is_text,
     read_results,
-    remarks,
-    table,
-    text_name,
+    read_text,
+    run_values,
+    source_values,
 )
+from elmo_hf.loading import FAULTS, describe_model
+from elmo_hf.model.configuration_elmo import ElmoConfig
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATE = Path(__file__).parent / "templates" / "card.md"
 MARK = "Written by `elmo-hf card` from facts.yaml and results/; change those, not this."
-# Results that are any table, by the title of their part of the card and the heading of their rows.
-PARTS = {
-    "shapes": ("Other shapes, in equal time", "shape"),
-    "probes": ("What the layers know", "probe"),
-    "domain": ("Going on with other text: perplexity, mean of both directions", "domain"),
+PLACEHOLDER = re.compile(r"\b(TODO|FIXME|TBD|XXX)\b|\[?More Information Needed\]?|\{\{ [\w.]+ \}\}")
+# The order of results on a card, by the name of their file; others follow.
+ORDER = ["perplexity", "kneser_ney", "evaluation", "shapes", "probes", "domain"]
+# Files that a card shows with a result.
+FILES = {
+    "log": {"log.png": "![Loss, perplexity and speed in training]({})"},
+    "probes": {
+        "probes-layers.png": "![How alike the layers are]({})",
+        "probes-map.png": "![One word's occurrences by their senses]({})",
+        "probes.md": "[probes.md]({}) has the nearest neighbours of words in their context, too.",
+    },
 }
-# What the paper has to compare with.
-PAPER = {"domain": "The paper's factors are between 1.7 and 4.3 (its Table 7)."}
-# What stands beside a result, by the end of its name, and what it shows.
-PICTURES = {
-    "log": "Loss, perplexity and speed in training",
-    "probes-layers": "How alike the layers are",
-    "probes-map": "One word's occurrences by their senses",
-}
+# The pipeline of an Auto class, and what it is called with.
 PIPELINES = {
-    "AutoModelForTokenClassification": "token-classification",
-    "AutoModelForSequenceClassification": "text-classification",
-    "AutoModelForQuestionAnswering": "question-answering",
+    "AutoModelForTokenClassification": ("token-classification", '"Wolfgang lives in Berlin."'),
+    "AutoModelForSequenceClassification": ("text-classification", '"A film that nobody will forget."'),
+    "AutoModelForQuestionAnswering": (
+        "question-answering",
+        'question="Where does he live?", context="He lives in Berlin."',
+    ),
 }
-EXAMPLES = {
-    "token-classification": '"Wolfgang lives in Berlin."',
-    "text-classification": '"A film that nobody will forget."',
-    "question-answering": 'question="Where does he live?", context="He lives in Berlin."',
+# What each kind of card needs, and how to give it; a fact is given in facts.yaml.
+COMPLETE = {
+    "base": {
+        "results/run.json": "which `python -m elmo_hf.pretraining.summary RUN` writes",
+        "results/perplexity.json": "which `elmo-hf perplexity ... --json` writes",
+    },
+    "task": {"base_model": "", "results/evaluation.json": "which the evaluation of the task writes"},
+    "converted": {
+        "source": "",
+        "results/source.json": "which `elmo-hf card FOLDER --source FILE ...` writes",
+    },
 }
-RECIPE = {
-    "data": "text",
-    "start": "begun from",
-    "rows": "rows of running text",
-    "window": "words of a row in an update",
-    "accumulate": "windows in an update",
-    "restart_rows": "rows that restart from zeros, share a window",
-    "shuffle_sentences": "sentences shuffled at a time",
-    "samples": "sampled softmax, words",
-    "optimizer": "optimizer",
-    "learning_rate": "learning rate",
-    "schedule": "schedule",
-    "clip": "clip of the gradient's norm",
-    "loss_scale": "scale of the loss",
-    "dropout": "dropout",
-    "precision": "precision",
-    "epochs": "epochs, at most",
-    "max_steps": "updates, at most",
-    "seed": "seed",
-}
+SAME_MODEL = ["lstm_dim", "projection_dim", "num_hidden_layers", "char_filters", "num_highway_layers"]
 
 
-# ---- the whole
+# ---- the card
 
 
 def write_card(
@@ -98,16 +86,29 @@ def write_card(
     output: str | Path | None = None,
     repo: str | None = None,
 ) -> Path:
-    """Renders the card of a folder, and returns where it was written: README.md in it, if nothing is said."""
+    """Write the model card of a checkpoint.
+
+    Args:
+        folder: the checkpoint's folder, or one with only `facts.yaml` and a `results/run.json`.
+        facts: what no command knows; `facts.yaml` in the folder by default.
+        results: the folder of the JSON files that commands wrote; `results` in the folder by default.
+        output: the file to write; `README.md` in the folder by default.
+        repo: the model's name on the Hub, in place of that in the facts.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        ElmoError: a field is missing or wrong, or `output` is there and was not written by this function.
+    """
     output = Path(output) if output is not None else Path(folder) / "README.md"
     content = render_card(folder, facts, results, repo)
     if not output.parent.is_dir():
-        raise ValueError(f"there is no folder {output.parent} to write {output.name} into.")
-    if output.exists() and MARK not in output.read_text(encoding="utf-8", errors="replace"):
-        raise ValueError(f"{output} was not written by this command; move it away, or name another --output.")
-    unfinished = output.with_name(f".{output.name}.unfinished")
-    unfinished.write_text(content, encoding="utf-8")
-    unfinished.replace(output)
+        raise ElmoError(f"there is no folder {output.parent} to write {output.name} into.")
+    if output.exists() and MARK not in read_text(output):
+        raise ElmoError(f"{output} was not written by this command; move it away, or name another --output.")
+    with whole_file(output) as partial:
+        partial.write_text(content, encoding="utf-8")
     return output
 
 
@@ -117,290 +118,338 @@ def render_card(
     results: str | Path | None = None,
     repo: str | None = None,
 ) -> str:
-    """The card as Markdown. `repo` is its name on the Hub, in place of that in the facts."""
+    """The card as Markdown; arguments as of `write_card`."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}; name that of a checkpoint or of a card.")
+        raise ElmoError(f"there is no folder {folder}; name that of a checkpoint or of a card.")
     facts_file = Path(facts) if facts is not None else folder / "facts.yaml"
     results_folder = Path(results) if results is not None else folder / "results"
     if results is not None and not results_folder.is_dir():
-        raise ValueError(f"there is no folder {results_folder} of results.")
-    words = read_facts(facts_file)
-    found = read_results(results_folder)
-    values = words | {"repo": repo or words.get("repo", words["name"]), "mark": MARK, "run": found.get("run")}
-    values |= model_values(find_model(folder, found), words["kind"])
-    values |= result_values(found, words, facts_file)
-    values["pictures"] = pictures(results_folder)
-    values["metadata"] = metadata(values, found)
-    content = fill(f"{words['kind']}.md", {k: v for k, v in values.items() if v is not None}, facts_file)
+        raise ElmoError(f"there is no folder {results_folder} of results.")
+    known, contents = read_facts(facts_file), read_results(results_folder)
+    shown = {name: results_of(name, contents[name]) for name in sorted(contents, key=place_on_card)}
+    model = model_values(find_model(folder, contents.get("run")), known)
+    check_complete(known, shown, contents, facts_file)
+    repo = md.line(repo) if repo else known.get("repo", known["name"])
+    values = {
+        "facts": known,
+        "mark": MARK,
+        "md": md,
+        "repo_in_python": json.dumps(repo, ensure_ascii=False),
+        "repo_in_shell": shlex.quote(repo),
+        **model,
+        **result_values(shown, results_folder),
+        "run": run_values(contents["run"]) if "run" in contents else None,
+        "source": source_values(contents["source"], known["name"]) if "source" in contents else None,
+        "result_commands": commands_of(contents, known.get("commands", {}), facts_file),
+        "result_files": [f"[{md.escape(name)}.json](results/{quote(name)}.json)" for name in contents],
+    }
+    data = metadata(known, shown, model["pipeline"], model["auto_class"])
+    card = ModelCard.from_template(data, template_path=str(TEMPLATE), **values)
+    content = re.sub(r"\n{3,}", "\n\n", card.content).rstrip("\n") + "\n"
     check_card(content, str(folder))
     return content
 
 
-@functools.cache
-def environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
+def place_on_card(name: str) -> tuple[int, str]:
+    kind = name.partition("-")[0]
+    return ORDER.index(kind) if kind in ORDER else len(ORDER), name
 
 
-def fill(template: str, values: dict[str, Any], facts: Path) -> str:
-    try:
-        text = environment().get_template(template).render(values)
-    except jinja2.UndefinedError as error:
-        names = re.findall(r"'(\w+)' is undefined|no attribute '(\w+)'", str(error))
-        name = "".join(names[-1]) if names else str(error)
-        raise ValueError(f"the card lacks {what_is_missing(name, facts)}.") from None
-    return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
-
-
-def what_is_missing(name: str, facts: Path) -> str:
-    """A hole's name, and where it is filled."""
-    places = {
-        "run": "results/run.json, which `python -m elmo_hf.pretraining.summary RUN` writes",
-        "perplexity_table": "results/perplexity.json, which `elmo-hf perplexity ... --json` writes",
-        "evaluation_table": "results/evaluation.json, which the evaluation of the task writes",
-        "source_table": "results/source.json, which `elmo-hf card FOLDER --source FILE ...` writes",
-        "auto_class": "usage: its config.json names no auto class; save the model with save_pretrained",
-    }
-    places |= {"words": places["run"], "recipe_table": places["run"], "machine": places["run"]}
-    return places.get(name, f"'{name}'; say it in {facts}")
+def check_complete(facts: dict[str, Any], shown: dict[str, list[Result]], contents: Any, path: Path) -> None:
+    """Refuse a card that lacks a fact or a result which its kind needs."""
+    given = set(facts)
+    given |= {f"results/{name}.json" for name in ("run", "source") if name in contents}
+    given |= {f"results/{kind}.json" for kind in COLUMNS if rows_of_this_model(kind, shown)}
+    for name, how in COMPLETE[facts["kind"]].items():
+        if name not in given:
+            raise ElmoError(
+                f"the card lacks {name}, {how}." if how else f"the card lacks '{name}'; say it in {path}."
+            )
 
 
 def check_card(content: str, name: str) -> ModelCard:
-    """What huggingface_hub reads in it; refuses a card with holes."""
-    hole = HOLE.search(content)
-    if hole:
-        raise ValueError(f"the card of {name} has a hole: {hole[0]!r}; fill it first.")
+    """Parse a card's metadata; refuse a card with missing fields or placeholders."""
+    placeholder = PLACEHOLDER.search(content)
+    if placeholder:
+        raise ElmoError(f"the card of {name} has a placeholder, {placeholder[0]!r}; replace it.")
     if not content.startswith("---\n"):
-        raise ValueError(f"the card of {name} lacks the block of metadata between two lines of ---.")
+        raise ElmoError(f"the card of {name} lacks the block of metadata between two lines of ---.")
     try:
         card = ModelCard(content)
-    except (ValueError, TypeError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"the card of {name} has metadata that cannot be read: {reason}.") from None
+        raise ElmoError(f"the card of {name} has metadata that cannot be read: {reason}.") from None
     if not card.data.get("license"):
-        raise ValueError(f"the card of {name} lacks 'license' in its metadata.")
+        raise ElmoError(f"the card of {name} lacks 'license' in its metadata.")
     return card
 
 
-# ---- what the templates fill in
+# ---- facts
+
+# The form of each fact: a function that makes plain text or Markdown of it, a list of a form, or named forms.
+DATA = {"name": md.escape, "licence": md.escape, "description": md.inline, "url": md.link}
+SOURCE = {"title": md.escape, "url": md.link, "authors": [md.escape], "licence": md.escape}
+FACTS: dict[str, Any] = {
+    **dict.fromkeys(["kind", "name", "repo"], md.line),
+    "title": md.escape,
+    "summary": md.blocks,
+    **dict.fromkeys(["licence", "licence_name", "licence_link", "base_model", "example"], md.line),
+    **dict.fromkeys(["licence_note", "training_note", "usage", "reproduce"], md.blocks),
+    "citation": md.verbatim,
+    "languages": [md.line],
+    "tags": [md.line],
+    "datasets": [md.line],
+    "limits": [md.inline],
+    "authors": [md.escape],
+    "data": [DATA],
+    "source": SOURCE,
+    "commands": {"": md.verbatim},  # by the name of a result
+}
+NEEDED = ["kind", "name", "title", "summary", "languages", "licence"]
+NEEDED += ["licence_note", "data", "limits", "authors"]
 
 
-def model_values(model: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Of the checkpoint: its shape as a table, and how it is loaded."""
-    config = model["config"]
-    tasks = [name for name in config.get("auto_map", {}) if name.startswith("AutoModelFor")]
-    auto_class = next((name for name in tasks if name != "AutoModelForPreTraining"), None)
-    if kind == "task" and auto_class is None:
-        raise ValueError(
-            "facts.yaml says kind: task, but the model's config.json names no class with a head."
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts of a file, each in its form of `FACTS`."""
+    if not path.is_file():
+        raise ElmoError(
+            f"there is no {path}; a card needs a title, languages, data, a licence, limits, authors."
         )
-    own = (config.get("architectures") or [""])[0].removeprefix("Elmo")  # semantic roles have no pipeline
-    tag = PIPELINES.get(auto_class or "") if kind == "task" and auto_class == f"AutoModel{own}" else None
-    labels = config.get("id2label") or {}
+    text = read_text(path)
+    try:
+        facts = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise ElmoError(f"{path} is no YAML: {md.line(str(error))[:300]}.") from None
+    if not isinstance(facts, dict):
+        raise ElmoError(f"{path} must hold `name: value` lines.")
+    for name in facts:
+        if name not in FACTS:
+            raise ElmoError(f"{path}: {brief(name)} is no fact of a card; there are {', '.join(FACTS)}.")
+    missing = [repr(name) for name in NEEDED if name not in facts]
+    if missing:
+        raise ElmoError(f"the card lacks {', '.join(missing)}; say it in {path}.")
+    found = {name: read_fact(f"{path}: {name}", value, FACTS[name]) for name, value in facts.items()}
+    if found["kind"] not in COMPLETE:
+        raise ElmoError(f"{path}: kind must be {', '.join(COMPLETE)}, but is {brief(found['kind'])}.")
+    return found
+
+
+def read_fact(place: str, value: Any, form: Any) -> Any:
+    """A value in its form; refused where it is empty, of another type or a placeholder."""
+    if isinstance(form, list):
+        if not isinstance(value, list) or not value:
+            raise ElmoError(f"{place} must be a list, but is {brief(value)}.")
+        return [read_fact(f"{place}, entry {count}", entry, form[0]) for count, entry in enumerate(value, 1)]
+    if isinstance(form, dict):
+        return read_entry(place, value, form)
+    if not is_text(value):
+        raise ElmoError(f"{place} must be a text, but is {brief(value)}.")
+    placeholder = PLACEHOLDER.search(value)
+    if placeholder:
+        raise ElmoError(f"{place} has a placeholder, {placeholder[0]!r}; replace it.")
+    try:
+        return form(value)
+    except ElmoError as error:
+        raise ElmoError(f"{place} {error}, but is {brief(value)}.") from None
+
+
+def read_entry(place: str, value: Any, forms: dict[str, Any]) -> dict[str, Any]:
+    """Named values: those of `forms`, of which only the url of DATA may be missing; or any names, for ""."""
+    needed = [name for name in forms if name and not (name == "url" and forms is DATA)]
+    if not isinstance(value, dict):
+        raise ElmoError(f"{place} must have {', '.join(needed) or '`name: value` lines'}.")
+    for name in needed:
+        if name not in value:
+            raise ElmoError(f"{place} lacks '{name}'.")
+    for name in value:
+        if name not in forms and "" not in forms:
+            raise ElmoError(f"{place} has {brief(name)}, but a card shows only {', '.join(forms)}.")
     return {
-        "config": config | {"hidden_size": model["hidden_size"]},
-        "model_table": model_table(model),
-        "has_softmax": bool(model["softmax_parameters"]),
-        "auto_class": auto_class,
-        "pipeline_tag": tag or False,
-        "labels": [labels[key] for key in sorted(labels, key=int)] if kind == "task" else [],
-        "example": EXAMPLES.get(tag or ""),
+        name: read_fact(f"{place}, {brief(name)}", entry, forms[name] if name in forms else forms[""])
+        for name, entry in value.items()
     }
 
 
-def model_table(model: dict[str, Any]) -> str:
-    config = model["config"]
-    rows = {
-        "biLSTM layers": config["num_hidden_layers"],
-        "LSTM cells, a direction": config["lstm_dim"],
-        "size of a vector, both directions": model["hidden_size"],
-        "words are read": "letter by letter" if config["token_encoder"] == "characters" else "from a table",
-        "words the language model knows": config["vocab_size"] if model["softmax_parameters"] else None,
-        "parameters": model["parameters"],
-        "of them in the softmax": model["softmax_parameters"] or None,
-    }
-    if config["token_encoder"] == "characters":
-        filters = ", ".join(f"{count} of width {width}" for width, count in config["char_filters"])
-        rows |= {"filters over letters": filters, "highway layers": config["num_highway_layers"]}
-    return markdown(["", ""], [[name, cell(value)] for name, value in rows.items() if value is not None])
+# ---- the model
 
 
-def result_values(results: Results, words: dict[str, Any], facts: Path) -> dict[str, Any]:
-    """Of the results: tables, and the commands that give them."""
-    rows, evaluations = perplexity_rows(results), evaluation_rows(results)
-    values: dict[str, Any] = {
-        "other_results": [
-            {
-                "name": name,
-                "title": title,
-                "table": probe_table(results[name]) if name == "probes" else table(results[name], first),
-                "words": words_of(name, results[name]),
-            }
-            for name, (title, first) in PARTS.items()
-            if name in results
-        ],
-        "commands_of_results": commands_of(results, words.get("commands", {}), facts),
-        "files_of_results": [f"[{name}.json](results/{name}.json)" for name in results],
-        "perplexity_table": perplexity_table(rows) if any(row.model == THIS_MODEL for row in rows) else None,
-        "evaluation_table": evaluation_table(evaluations) if evaluations else None,
-    }
-    if words["kind"] == "converted":
-        values["perplexity_table"] = values["perplexity_table"] or ""  # it may have no softmax
-        values |= source_values(results.get("source"))
-    return values | run_values(results["run"]) if "run" in results else values
-
-
-def words_of(name: str, content: Any) -> str:
-    if name == "probes":
-        return probe_findings(content)
-    return " ".join(filter(None, [remarks(content), PAPER.get(name)]))
-
-
-def pictures(results: Path) -> dict[str, str]:
-    """Lines that show what is there, by the name of their result."""
-    lines: dict[str, list[str]] = {name: [] for name in ("log", *PARTS)}
-    for name, shows in PICTURES.items():
-        if (results / f"{name}.png").is_file():
-            lines[name.partition("-")[0]].append(f"![{shows}](results/{name}.png)")
-    if (results / "probes.md").is_file():
-        lines["probes"].append(
-            "[probes.md](results/probes.md) has the nearest neighbours of words in their context, too."
-        )
-    return {name: "\n\n".join(found) for name, found in lines.items()}
-
-
-def commands_of(results: Results, known: dict[str, str], facts: Path) -> str:
-    """A number stands beside its command: that of its JSON, or that of the facts."""
-    found = []
-    for name in sorted(results, key=place_on_card):
-        content = results[name]
-        command = command_of(content) or known.get(name) or known.get(name.partition("-")[0])
-        if name not in ("run", "source"):
-            if command is None:
-                raise ValueError(
-                    f"results/{name}.json has no command; say it there, or in {facts} under commands."
-                )
-            found.append(command)
-    return "\n".join(dict.fromkeys(found))
-
-
-def place_on_card(name: str) -> tuple[int, str]:
-    order = ["perplexity", "kneser_ney", "evaluation", *PARTS]
-    kind = name.partition("-")[0]
-    return order.index(kind) if kind in order else len(order), name
-
-
-def run_values(run: Any) -> dict[str, Any]:
-    """Of the pretraining run that training/summarize_run.py has summed up."""
-    needed = ("command", "settings", "machine", "steps", "words", "epochs", "hours", "words_per_second")
-    for name in (*needed, "resumed", "finished"):
-        if not isinstance(run, dict) or run.get(name) is None:
-            raise ValueError(
-                f"results/run.json lacks '{name}'; `python -m elmo_hf.pretraining.summary` writes it."
+def find_model(folder: Path, run: Any) -> dict[str, Any]:
+    """The description of a checkpoint; in a folder with only a card, that of the run that made it."""
+    made: dict[str, Any] | None = run.get("model") if isinstance(run, dict) else None
+    if made is not None:
+        check_fields("results/run.json: 'model'", made, MODEL)
+    if not (folder / "config.json").is_file():
+        if made is None:
+            raise ElmoError(f"{folder} has no config.json, and no results/run.json tells what the model is.")
+        return made | {"config": read_config(made["config"])}
+    model = describe_model(folder)
+    for name in SAME_MODEL:
+        here, there = model["config"].get(name), (made or model)["config"].get(name)
+        if made is not None and name in made["config"] and there != here:
+            raise ElmoError(
+                f"results/run.json is of a model with {name} {brief(there)}, but {folder} has {here}; "
+                "they must be of one model."
             )
-    settings = run["settings"]
-    recipe = [
-        [label, setting(settings[name])] for name, label in RECIPE.items() if settings.get(name) is not None
-    ]
-    heldout = [
-        PerplexityRow(text_name(text), "", entry["best"]) for text, entry in run.get("heldout", {}).items()
-    ]
+    return model | {"config": read_config(model["config"])}
+
+
+def read_config(settings: dict[str, Any]) -> ElmoConfig:
+    try:
+        return ElmoConfig.from_dict(settings)
+    except (*FAULTS, AttributeError) as error:
+        raise ElmoError(f"results/run.json has no config of an ELMo: {reason_of(error)}.") from None
+
+
+def model_values(model: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """How the model is loaded, and its sizes as a table."""
+    config, is_task = model["config"], facts["kind"] == "task"
+    classes = [name for name in getattr(config, "auto_map", None) or {} if name.startswith("AutoModelFor")]
+    auto_class = next((name for name in classes if name != "AutoModelForPreTraining"), None)
+    if is_task and (auto_class is None or not auto_class.isidentifier()):
+        raise ElmoError(
+            "facts.yaml says kind: task, but the model's config.json names no class with a head; save the "
+            "model with save_pretrained."
+        )
+    architecture = (config.architectures or [""])[0].removeprefix("Elmo")
+    # A pipeline reads the plain heads only: semantic roles need a predicate.
+    has_pipeline = is_task and auto_class == f"AutoModel{architecture}"
+    pipeline, example = PIPELINES.get(auto_class or "", (None, "")) if has_pipeline else (None, "")
     return {
-        "recipe_table": markdown(["", ""], recipe),
-        "heldout_table": perplexity_table(heldout, with_model=False) if heldout else "",
-        "machine": machine(run["machine"]),
-        "words": {
-            "read": number(run["words"]),
-            "steps": number(run["steps"]),
-            "epochs": number(run["epochs"]),
-            "hours": number(run["hours"]),
-            "per_second": number(run["words_per_second"]),
-        },
+        "auto_class": auto_class,
+        "pipeline": pipeline,
+        "example": facts.get("example", example),
+        "labels": [md.code(str(label)) for _, label in sorted(config.id2label.items())] if is_task else [],
+        "hidden_size": config.hidden_size,
+        "has_softmax": bool(model["softmax_parameters"]),
+        "model_table": model_table(config, model["parameters"], model["softmax_parameters"]),
     }
 
 
-def setting(value: Any) -> str:
-    """As it was typed."""
-    return f"{value:g}" if isinstance(value, float) else cell(value)
-
-
-def machine(found: str | dict[str, Any]) -> str:
-    if isinstance(found, str):
-        return found
-    parts = [found["cpu"], f"{found['cores']} cores"]
-    return ", ".join([*parts, found["gpu"]] if found.get("gpu") else parts)
-
-
-def source_values(source: dict[str, Any] | None) -> dict[str, Any]:
-    """The published files that were converted, and their checksums."""
-    if source is None:
-        return {}  # a hole, which the template names
-    files = source.get("files")
-    if not isinstance(files, dict) or not all(is_checksum(one) for one in files.values()):
-        raise ValueError("results/source.json lacks the files' checksums; write it again by --source.")
-    rows = [[name, number(one["bytes"]), f"`{one['sha256']}`"] for name, one in files.items()]
-    return {"source_table": markdown(["file", "bytes", "sha256"], rows), "source_files": list(files)}
-
-
-def is_checksum(found: Any) -> bool:
-    return isinstance(found, dict) and is_number(found.get("bytes")) and isinstance(found.get("sha256"), str)
-
-
-def metadata(values: dict[str, Any], results: Results) -> str:
-    """The YAML block that the Hub reads, with every perplexity and every figure of a task."""
-    found = eval_results(values, results)
-    tag = values["pipeline_tag"] or ("feature-extraction" if values["kind"] != "task" else None)
-    data = ModelCardData(
-        language=values["languages"],
-        license=values["licence"],
-        license_name=values.get("licence_name"),
-        license_link=values.get("licence_link"),
-        library_name="transformers",
-        pipeline_tag=tag,
-        tags=["elmo", "bilm", *values.get("tags", [])],
-        datasets=values.get("datasets"),
-        base_model=values.get("base_model"),
-        metrics=list(dict.fromkeys(one.metric_type for one in found)) or None,
-        model_name=values["name"],
-        eval_results=found or None,
+def model_table(config: ElmoConfig, parameters: int, softmax_parameters: int) -> str:
+    reads_characters = config.token_encoder == "characters"
+    rows = {
+        "biLSTM layers": config.num_hidden_layers,
+        "LSTM cells, a direction": config.lstm_dim,
+        "size of a vector, both directions": config.hidden_size,
+        "words are read": "character by character" if reads_characters else "from a table",
+        "words of the language model's vocabulary": config.vocab_size if softmax_parameters else None,
+        "parameters": parameters,
+        "of them in the softmax": softmax_parameters or None,
+    }
+    if reads_characters:
+        filters = ", ".join(f"{count} of width {width}" for width, count in config.char_filters or [])
+        rows |= {"filters over characters": filters, "highway layers": config.num_highway_layers}
+    return md.markdown_table(
+        ["", ""], [[name, md.cell(value)] for name, value in rows.items() if value is not None]
     )
-    return data.to_yaml()
 
 
-def eval_results(values: dict[str, Any], results: Results) -> list[EvalResult]:
-    found = [
+# ---- results
+
+
+def rows_of(kind: str, shown: dict[str, list[Result]]) -> list[dict[str, Any]]:
+    """The rows of all results of a kind; those of one text stand together, this model's first."""
+    rows = [row for results in shown.values() for one in results if one.kind == kind for row in one.rows]
+    if kind != "perplexity":
+        return rows
+    rows = sorted(({"model": THIS_MODEL} | row for row in rows), key=lambda row: row["model"] != THIS_MODEL)
+    texts = list(dict.fromkeys(row["text"] for row in rows))
+    return sorted(rows, key=lambda row: texts.index(row["text"]))
+
+
+def rows_of_this_model(kind: str, shown: dict[str, list[Result]]) -> list[dict[str, Any]]:
+    return [row for row in rows_of(kind, shown) if row.get("model", THIS_MODEL) == THIS_MODEL]
+
+
+def result_values(shown: dict[str, list[Result]], folder: Path) -> dict[str, Any]:
+    """The tables of results, and what else a card shows of their folder."""
+    tables = {
+        f"{kind}_table": md.table(rows_of(kind, shown), columns) if rows_of_this_model(kind, shown) else ""
+        for kind, columns in COLUMNS.items()
+    }
+    sections = "\n\n".join(section(name, results, folder) for name, results in shown.items())
+    return tables | {"sections": sections, "training_pictures": files_of("log", folder)}
+
+
+def section(name: str, results: list[Result], folder: Path) -> str:
+    """The tables of a file, below its title."""
+    tables = [result for result in results if result.kind == "table"]
+    texts = []
+    for count, result in enumerate(tables):
+        title = result.title or ("" if count else name)
+        texts += [f"### {md.escape(title)}" if title else "", md.table(result.rows), md.escape(result.note)]
+    return "\n\n".join(filter(None, [*texts, files_of(name, folder) if tables else ""]))
+
+
+def files_of(name: str, folder: Path) -> str:
+    files = {file: text for file, text in FILES.get(name, {}).items() if (folder / file).is_file()}
+    return "\n\n".join(text.format(f"results/{file}") for file, text in files.items())
+
+
+def commands_of(contents: dict[str, Any], commands: dict[str, str], facts: Path) -> str:
+    """How to get the numbers again: the command in each JSON file, or in the facts."""
+    lines = []
+    for name in sorted(contents, key=place_on_card):
+        command = command_of(contents[name]) or commands.get(name) or commands.get(name.partition("-")[0])
+        if command is None and name not in ("run", "source"):
+            raise ElmoError(
+                f"results/{name}.json has no command; say it there, or in {facts} under commands."
+            )
+        lines += [command] if command and name not in ("run", "source") else []
+    return "\n".join(dict.fromkeys(lines))
+
+
+# ---- metadata
+
+
+def metadata(
+    facts: dict[str, Any], shown: dict[str, list[Result]], pipeline: str | None, auto_class: str | None
+) -> ModelCardData:
+    """What the Hub reads, with every perplexity and every score of a task."""
+    scores = [score for row in rows_of_this_model("perplexity", shown) for score in perplexity_scores(row)]
+    scores += [task_score(row, pipeline or slug(str(auto_class))) for row in rows_of("evaluation", shown)]
+    return ModelCardData(
+        language=facts["languages"],
+        license=facts["licence"],
+        license_name=facts.get("licence_name"),
+        license_link=facts.get("licence_link"),
+        library_name="transformers",
+        pipeline_tag=pipeline if facts["kind"] == "task" else "feature-extraction",
+        tags=["elmo", "bilm", *facts.get("tags", [])],
+        datasets=facts.get("datasets"),
+        base_model=facts.get("base_model"),
+        metrics=list(dict.fromkeys(score.metric_type for score in scores)) or None,
+        model_name=facts["name"],
+        eval_results=scores or None,
+    )
+
+
+def perplexity_scores(row: dict[str, Any]) -> list[EvalResult]:
+    return [
         EvalResult(
             task_type="language-modeling",
             task_name="Language modelling, forward and backward",
-            dataset_type=slug(row.text),
-            dataset_name=row.text,
+            dataset_type=slug(row["text"]),
+            dataset_name=row["text"],
             metric_type="perplexity",
-            metric_name=f"perplexity, {direction}, {row.found.get('states', 'unknown')} states, full softmax",
-            metric_value=round(row.found[direction], 3),
+            metric_name=f"perplexity, {direction}, {row.get('states') or 'unknown'} states, full softmax",
+            metric_value=round(row[direction], 3),
         )
-        for row in perplexity_rows(results)
-        if row.model == THIS_MODEL
         for direction in ("mean", "forward", "backward")
     ]
-    return found + [
-        EvalResult(
-            task_type=values["pipeline_tag"] or slug(str(values["auto_class"])),
-            dataset_type=slug(row.data),
-            dataset_name=row.data,
-            dataset_split=row.split,
-            metric_type=slug(row.metric),
-            metric_name=row.metric,
-            metric_value=row.value,
-        )
-        for row in evaluation_rows(results)
-    ]
+
+
+def task_score(row: dict[str, Any], task_type: str) -> EvalResult:
+    return EvalResult(
+        task_type=task_type,
+        dataset_type=slug(row["dataset"]),
+        dataset_name=row["dataset"],
+        dataset_split=row.get("split"),
+        metric_type=slug(row["metric"]),
+        metric_name=row["metric"],
+        metric_value=row["value"],
+    )
 
 
 def slug(text: str) -> str:

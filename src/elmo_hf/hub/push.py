@@ -1,15 +1,14 @@
-"""A checkpoint to the Hugging Face Hub, whole or not at all: weights, config, tokenizer, code, card, results.
+"""Upload a checkpoint to the Hugging Face Hub: weights, config, tokenizer, code, card and results.
 
-    elmo-hf push my-elmo/ someone/my-elmo --dry-run      # what would go, with sizes; nothing is sent
+    elmo-hf push my-elmo/ someone/my-elmo --dry-run      # list the files and their sizes; send nothing
     push("my-elmo", "someone/my-elmo", private=True)
 
-Everything is checked before anything is sent: the folder loads, it brings its code, and its card has no
-hole. Then it goes up as one commit on top of the one that was looked at, so that a cut connection, or
-somebody else's commit in between, leaves the repository as it was. HF_ENDPOINT names another Hub, HF_TOKEN
-is the token.
+Everything is checked before anything is sent: the folder loads, it brings its code, and its card is complete.
+Then it goes up as one commit, whose parent is the commit that was looked at: a cut connection, or somebody
+else's commit in between, leaves the repository as it was. HF_ENDPOINT names
+another Hub, HF_TOKEN has the token.
 """
 
-import ast
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import transformers
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, constants, get_token
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -28,22 +27,25 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
+from transformers.dynamic_module_utils import get_relative_imports
 
-from elmo_hf.errors import reason_of
+from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.hub.card import check_card, render_card
+from elmo_hf.hub.results import read_text
 from elmo_hf.loading import FAULTS, tensor_shapes
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
-# What `from_pretrained` reads besides weights and code, and what only people read.
-READ = ["config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"]
-TOLD = ["options.json", "facts.yaml"]
+# What is uploaded besides weights, code, card and results.
+FILES = ["config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"]
+FILES += ["options.json", "facts.yaml"]
 WEIGHTS = (".safetensors", ".safetensors.index.json")
+RESULTS = (".json", ".md", ".png")
 MESSAGE = "Upload ELMo with elmo_hf"
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What goes to the Hub, by its path there, as a file here or as bytes; and what of the folder stays."""
+    """What goes to the Hub, by path, as a file or as bytes; and the files of the folder that do not."""
 
     files: dict[str, Path | bytes]
     stays: list[str]
@@ -53,11 +55,6 @@ class Upload:
             name: len(content) if isinstance(content, bytes) else content.stat().st_size
             for name, content in self.files.items()
         }
-
-    @property
-    def card(self) -> bytes:
-        content = self.files["README.md"]
-        return content if isinstance(content, bytes) else content.read_bytes()
 
 
 def push(
@@ -73,132 +70,149 @@ def push(
     ask: Callable[[str], bool] | None = None,
     message: str = MESSAGE,
 ) -> str:
-    """Uploads the checkpoint of a folder, and returns the address of the commit, or of the pull request.
+    """Upload the checkpoint of a folder as one commit, or not at all.
 
     Args:
-        repo: "ORG/NAME"; it is made if it is not there, and private if `private` is true.
-        facts, results: of the card, where they are not in the folder as facts.yaml and results/.
-        branch: where the commit goes; it is made from main if it is not there.
-        create_pr: open a pull request, in place of a commit.
-        overwrite_card: replace another README.md that is on the Hub; otherwise `ask` is asked, if given.
+        folder: the checkpoint's folder.
+        repo: "ORG/NAME"; the repository is made if it is not there.
+        facts: of the card; `facts.yaml` in the folder by default.
+        results: of the card; the folder `results` in the folder by default.
+        private: make the repository private; one that is there must be private already.
+        branch: where the commit goes, `main` by default; it is made from main if it is not there.
+        create_pr: open a pull request in place of a commit.
+        overwrite_card: replace a README.md on the Hub that is not the card.
+        ask: asked whether to replace such a README.md; without it, that is refused.
+        message: of the commit.
+
+    Returns:
+        The address of the commit, or of the pull request.
+
+    Raises:
+        ElmoError: the folder is not complete, or the Hub refused something.
     """
     if create_pr and branch not in (None, "main"):
-        raise ValueError(f"a pull request goes to main; leave out the branch {branch}, or the request.")
+        raise ElmoError(f"a pull request goes to main; leave out the branch {branch}, or the request.")
     upload = prepare(folder, repo, facts, results)
     if get_token() is None:
-        raise ValueError("there are no credentials for the Hub; run `hf auth login`, or set HF_TOKEN.")
-    api, place = HfApi(), Place(repo, branch or "main")
-    with one_sentence(place):
-        found = look_up(api, place)
-        if found is None and create_pr:
-            raise ValueError(f"there is no repository {repo} for a pull request; leave that out to make it.")
-        if private and found is not None and not found.private:
-            raise ValueError(f"{repo} is there and public; make it private in its settings, or name another.")
-        check_remote_card(found, upload.card, place, overwrite_card, ask)
-        if found is None:
+        raise ElmoError("there are no credentials for the Hub; run `hf auth login`, or set HF_TOKEN.")
+    api, branch = HfApi(), branch or "main"
+    with one_sentence(repo):
+        info, has_branch = look_up(api, repo, branch)
+        is_new = info is None
+        if is_new and create_pr:
+            raise ElmoError(f"there is no repository {repo} for a pull request; leave that out to make it.")
+        if info is not None:
+            check_remote(info, upload, repo, private, overwrite_card, ask)
+        else:
             api.create_repo(repo, private=private)
-            place.is_new = True
-            found = look_up(api, place)
-        assert found is not None
-        if place.lacks_branch:
-            api.create_branch(repo, branch=place.branch, exist_ok=True)
+    with one_sentence(repo, f" The repository {repo} was made for it." if is_new else ""):
+        if info is None:
+            info, has_branch = look_up(api, repo, branch)
+        if not has_branch:
+            api.create_branch(repo, branch=branch, exist_ok=True)
         commit = api.create_commit(
             repo,
-            operations_for(upload, found),
+            operations_for(upload, info),
             commit_message=message,
-            revision=place.branch,
+            revision=branch,
             create_pr=create_pr,
-            parent_commit=found.sha,
+            parent_commit=info.sha if info is not None else None,
         )
     return commit.pr_url or commit.commit_url
 
 
-# ---- what would go
+# ---- what is uploaded
 
 
 def prepare(
     folder: str | Path, repo: str, facts: str | Path | None = None, results: str | Path | None = None
 ) -> Upload:
-    """All checks that need no Hub, and the files that go there."""
+    """The files to upload, after all checks that need no Hub."""
     folder = Path(folder)
     check_name(repo)
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} holds no model: it has no config.json.")
+        raise ElmoError(f"{folder} holds no model: it has no config.json.")
     check_loads(folder)
-    files: dict[str, Path | bytes] = {name: folder / name for name in READ if (folder / name).is_file()}
+    files: dict[str, Path | bytes] = {name: folder / name for name in FILES if (folder / name).is_file()}
     weights = [path for path in sorted(folder.iterdir()) if path.name.endswith(WEIGHTS)]
     files |= {path.name: path for path in [*weights, *code_of(folder)]}
-    files |= {name: folder / name for name in TOLD if (folder / name).is_file()}
     if facts is not None:
         files["facts.yaml"] = Path(facts)
-    of_results = Path(results) if results is not None else folder / "results"
-    kept = (".json", ".md", ".png")  # what was measured, and what the card shows of it
-    files |= {f"results/{path.name}": path for path in sorted(of_results.glob("*")) if path.suffix in kept}
+    shown = Path(results) if results is not None else folder / "results"
+    files |= {
+        f"results/{path.name}": path
+        for path in sorted(shown.glob("*"))
+        if path.suffix in RESULTS and path.is_file()
+    }
     files["README.md"] = card_of(folder, repo, facts, results).encode("utf-8")
-    every = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    return Upload(files, [name for name in every if name not in files and "__pycache__" not in name])
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    return Upload(files, [name for name in names if name not in files and "__pycache__" not in name])
 
 
 def check_name(repo: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise ValueError(f"{repo} is no name on the Hub: {reason_of(error)}.") from None
+        raise ElmoError(f"{repo} is no name on the Hub: {reason_of(error)}.") from None
     if repo.count("/") != 1:
-        raise ValueError(f"name the repository as ORG/NAME, not {repo}.")
+        raise ElmoError(f"name the repository as ORG/NAME, not {repo}.")
 
 
 def card_of(folder: Path, repo: str, facts: str | Path | None, results: str | Path | None) -> str:
-    """Rendered from the facts; where there are none, the folder's README.md."""
-    own = folder / "README.md"
+    """The card of the facts; without facts, the folder's README.md."""
+    path = folder / "README.md"
+    readme = read_text(path) if path.exists() else None
     if facts is None and not (folder / "facts.yaml").is_file():
-        if not own.is_file():
-            raise ValueError(f"{folder} has no card: write facts.yaml for `elmo-hf card`, or a README.md.")
-        text = own.read_text(encoding="utf-8")
-        check_card(text, str(folder))
-        return text
+        if readme is None:
+            raise ElmoError(f"{folder} has no card: write facts.yaml for `elmo-hf card`, or a README.md.")
+        check_card(readme, str(folder))
+        return readme
     card = render_card(folder, facts, results, repo)
-    if own.is_file() and own.read_text(encoding="utf-8") not in (card, render_card(folder, facts, results)):
-        raise ValueError(f"{own} is not what its facts and results give; run `elmo-hf card`, or remove it.")
+    if readme is not None and readme not in (card, render_card(folder, facts, results)):
+        raise ElmoError(f"{path} is not what its facts and results give; run `elmo-hf card`, or remove it.")
     return card
 
 
 def check_loads(folder: Path) -> None:
-    """The model and its tokenizer, as others will load them."""
+    """The model and its tokenizer load as `from_pretrained` will load them."""
     try:
-        model, found = auto_class(folder).from_pretrained(folder, output_loading_info=True)
+        model, report = auto_class(folder).from_pretrained(folder, output_loading_info=True)
         tokenizer = ElmoTokenizer.from_pretrained(folder)
     except FAULTS as error:
-        raise ValueError(f"{folder} does not load: {reason_of(error)}.") from None
-    wrong = sorted([*found["missing_keys"], *found["unexpected_keys"], *map(str, found["mismatched_keys"])])
-    if wrong:
-        raise ValueError(f"{folder} does not load: its weights do not fit its config, as {wrong[0]}.")
+        raise ElmoError(f"{folder} does not load: {reason_of(error)}.") from None
+    problems = sorted(
+        str(key) for name in ("missing", "unexpected", "mismatched") for key in report[f"{name}_keys"]
+    )
+    if problems:
+        raise ElmoError(f"{folder} does not load: its weights do not fit its config, as {problems[0]}.")
     for name, weight in model.state_dict().items():
         if not weight.isfinite().all():
-            raise ValueError(f"{folder} has weights that are no numbers, as {name}; nobody could use it.")
+            raise ElmoError(f"{folder} has weights that are no numbers, as {name}; nobody could use it.")
     words, config = tokenizer.vocab_size, model.config
     if words != config.vocab_size and (hasattr(model, "lm_head") or config.token_encoder == "words"):
-        raise ValueError(f"{folder} has a model of {config.vocab_size} words, and a tokenizer of {words}.")
+        raise ElmoError(f"{folder} has a model of {config.vocab_size} words, and a tokenizer of {words}.")
 
 
-def auto_map(folder: Path, name: str) -> dict[str, list[str]]:
-    """Which classes load what, as a config or a tokenizer_config says: {"AutoModel": ["file.Class"]}."""
-    path = folder / name
-    found = json.loads(path.read_text(encoding="utf-8")).get("auto_map") if path.is_file() else None
+def auto_map(path: Path) -> dict[str, list[str]]:
+    """The classes that a config or a tokenizer's config names: {"AutoModel": ["file.Class"]}."""
+    classes = json.loads(path.read_text(encoding="utf-8")).get("auto_map") if path.is_file() else None
     return {
-        key: [one for one in (value if isinstance(value, list) else [value]) if one]
-        for key, value in (found or {}).items()
+        name: [reference for reference in (value if isinstance(value, list) else [value]) if reference]
+        for name, value in (classes or {}).items()
     }
 
 
 def auto_class(folder: Path) -> Any:
     """The Auto class that loads the folder's model with its head."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    own, classes = (config.get("architectures") or ["its model"])[0], auto_map(folder, "config.json")
-    for name, references in classes.items():
-        if any(one.split(".")[-1] == own for one in references) and hasattr(transformers, name):
+    architecture = (config.get("architectures") or ["its model"])[0]
+    for name, references in auto_map(folder / "config.json").items():
+        names = [reference.split(".")[-1] for reference in references]
+        if architecture in names and hasattr(transformers, name):
             return getattr(transformers, name)
-    raise ValueError(f"config.json names no Auto class for {own} in its auto_map; use save_pretrained.")
+    raise ElmoError(
+        f"config.json names no Auto class for {architecture} in its auto_map; use save_pretrained."
+    )
 
 
 def code_of(folder: Path) -> list[Path]:
@@ -207,65 +221,53 @@ def code_of(folder: Path) -> list[Path]:
     if any(name.startswith("elmo.") for path in folder.glob("*.safetensors") for name in tensor_shapes(path)):
         needed.append(("config.json", "AutoModel"))  # a head without ELMo has none
     for name, key in needed:
-        if key not in auto_map(folder, name):
-            raise ValueError(f"{folder / name} has no {key} in its auto_map; save it with save_pretrained.")
-    maps = [auto_map(folder, name) for name in ("config.json", "tokenizer_config.json")]
-    references = [one for classes in maps for many in classes.values() for one in many]
-    waiting, found = sorted({reference.split(".")[0] for reference in references}), {}
+        if key not in auto_map(folder / name):
+            raise ElmoError(f"{folder / name} has no {key} in its auto_map; save it with save_pretrained.")
+    maps = [auto_map(folder / name) for name in ("config.json", "tokenizer_config.json")]
+    references = [reference for classes in maps for entry in classes.values() for reference in entry]
+    waiting, files = sorted({reference.split(".")[0] for reference in references}), dict[str, Path]()
     while waiting:
         name = waiting.pop()
-        path = folder / f"{name}.py"
+        files[name] = path = folder / f"{name}.py"
         if not path.is_file():
-            raise ValueError(
-                f"{folder} lacks {name}.py, which its model needs; save it with save_pretrained."
+            raise ElmoError(
+                f"{folder} lacks {path.name}, which its model needs; save it with save_pretrained."
             )
-        found[name] = path
-        waiting += [other for other in relatives(path) if other not in found]
-    return [found[name] for name in sorted(found)]
-
-
-def relatives(path: Path) -> list[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
-    return [node.module for node in nodes if node.module]
+        waiting += [module for module in get_relative_imports(path) if module not in files]
+    return [files[name] for name in sorted(files)]
 
 
 # ---- on the Hub
 
 
-@dataclass
-class Place:
-    """Where a push goes, and what was found there."""
-
-    repo: str
-    branch: str
-    lacks_branch: bool = False
-    is_new: bool = False  # made by this push
-
-
-def look_up(api: HfApi, place: Place) -> Any:
-    """What the Hub tells of the branch, or of main where that is not there yet; None without a repository."""
-    place.lacks_branch = False
+def look_up(api: HfApi, repo: str, branch: str) -> tuple[ModelInfo | None, bool]:
+    """What is on a branch, or on main where that branch is not there; and whether it is there."""
     try:
-        return api.model_info(place.repo, revision=place.branch, files_metadata=True)
+        return api.model_info(repo, revision=branch, files_metadata=True), True
     except RevisionNotFoundError:
-        place.lacks_branch = True
-        return api.model_info(place.repo, revision="main", files_metadata=True)
+        return api.model_info(repo, revision="main", files_metadata=True), False
     except RepositoryNotFoundError as error:
         if error.response.status_code == 401:
             raise
-        return None
+        return None, True
 
 
-def check_remote_card(
-    found: Any, card: bytes, place: Place, overwrite: bool, ask: Callable[[str], bool] | None
+def check_remote(
+    info: ModelInfo,
+    upload: Upload,
+    repo: str,
+    private: bool,
+    overwrite_card: bool,
+    ask: Callable[[str], bool] | None,
 ) -> None:
-    """Somebody may have written the card that is there by hand."""
-    theirs = [file.blob_id for file in found.siblings or [] if file.rfilename == "README.md"] if found else []
-    if not theirs or theirs[0] == git_blob(card) or overwrite:
+    """Nothing private becomes public, and no README.md is replaced that somebody may have written by hand."""
+    if private and not info.private:
+        raise ElmoError(f"{repo} is there and public; make it private in its settings, or name another.")
+    readmes = [file.blob_id for file in info.siblings or [] if file.rfilename == "README.md"]
+    if not readmes or readmes[0] == git_blob(cast(bytes, upload.files["README.md"])) or overwrite_card:
         return
-    if ask is None or not ask(f"{place.repo} has another README.md; overwrite it?"):
-        raise ValueError(f"{place.repo} has another README.md, which is kept; --overwrite-card replaces it.")
+    if ask is None or not ask(f"{repo} has another README.md; overwrite it?"):
+        raise ElmoError(f"{repo} has another README.md, which is kept; --overwrite-card replaces it.")
 
 
 def git_blob(content: bytes) -> str:
@@ -273,47 +275,45 @@ def git_blob(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def operations_for(upload: Upload, found: Any) -> list[CommitOperationAdd | CommitOperationDelete]:
-    """The files; and weights that lie there under other names go, or they might be loaded in their place."""
-    additions = [
-        CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
-        for name, content in upload.files.items()
+def operations_for(
+    upload: Upload, info: ModelInfo | None
+) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """The files; and the removal of weights under other names, which might be loaded in place of these."""
+    remote = [file.rfilename for file in (info.siblings if info is not None else None) or []]
+    old = [name for name in remote if name.endswith(WEIGHTS) and "/" not in name and name not in upload.files]
+    return [
+        *(CommitOperationAdd(name, content) for name, content in upload.files.items()),
+        *(CommitOperationDelete(name) for name in old),
     ]
-    there = [file.rfilename for file in found.siblings or []]
-    old = [name for name in there if name.endswith(WEIGHTS) and "/" not in name and name not in upload.files]
-    return [*additions, *(CommitOperationDelete(path_in_repo=name) for name in old)]
 
 
 @contextmanager
-def one_sentence(place: Place) -> Iterator[None]:
-    """What the library raises over several lines, as what happened and what to do."""
+def one_sentence(repo: str, addition: str = "") -> Iterator[None]:
+    """The library's errors, of several lines, as one sentence of what happened and what to do."""
     try:
         yield
     except ValueError as error:  # ours have one line; the library's, about a card or an upload, have several
-        raise ValueError(" ".join(str(error).split()).rstrip(".") + ".") from None
+        raise ElmoError(" ".join(str(error).split()).rstrip(".") + ".") from None
     except (HTTPError, ConnectionError, RuntimeError) as error:
         cause = error.__cause__ or error if isinstance(error, RuntimeError) else error  # of a broken upload
-        made = f" The repository {place.repo} was made for it." if place.is_new else ""
-        raise ValueError(explain(cause, place) + made) from error
+        raise ElmoError(explain(cause, repo) + addition) from error
 
 
-def explain(error: BaseException, place: Place) -> str:
+def explain(error: BaseException, repo: str) -> str:
     if not isinstance(error, HfHubHTTPError):
         what = "connection" if isinstance(error, HTTPError | ConnectionError) else "upload"
         return (
             f"the {what} to {constants.ENDPOINT} failed ({reason_of(error)}); a commit is made whole or "
-            f"not at all, so look at {place.repo}, and try again."
+            f"not at all, so look at {repo}, and try again."
         )
     status = error.response.status_code
     if status == 401:
         return "the Hub does not accept your token; run `hf auth login`, or set HF_TOKEN."
     if status == 403:
-        return f"your token has no right to write to {place.repo}; nothing was uploaded."
+        return f"your token has no right to write to {repo}; nothing was uploaded."
     if isinstance(error, RepositoryNotFoundError):
-        return f"there is no repository {place.repo} that your token can see; check the name and its rights."
+        return f"there is no repository {repo} that your token can see; check the name and its rights."
     if status in (409, 412):
-        return (
-            f"{place.repo} was changed in the meantime, and nothing was uploaded; look at it, and try again."
-        )
+        return f"{repo} was changed in the meantime, and nothing was uploaded; look at it, and try again."
     reason = cast(Any, error).server_message or error.response.reason_phrase
-    return f"the Hub answered {status} ({reason_of(ValueError(reason))}); {place.repo} is as it was."
+    return f"the Hub answered {status} ({reason_of(ValueError(reason))}); {repo} is as it was."

@@ -1,6 +1,4 @@
-"""From one process to another by a Hub on this machine: loading by name, with the package and without it,
-and without the Hub.
-"""
+"""Loading by name from a local Hub in another process: with the package, without it, and offline."""
 
 import json
 import os
@@ -66,14 +64,14 @@ IMPORTS = "from transformers import AutoModel, AutoModelForPreTraining, AutoToke
 
 
 def nursery_of(hub, cache, **environment):
-    """Of processes that know a Hub by HF_ENDPOINT, or, offline, only the cache."""
+    """Processes that have a Hub at HF_ENDPOINT, or, offline, only the cache."""
     known = {"HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "secret"}
     known |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1"}
     return Nursery(IMPORTS, os.environ | known | environment)
 
 
 def lines_of(nursery, program, *arguments):
-    """What a program prints that ends well."""
+    """The output of a program, which must succeed."""
     done = nursery.run(program, *arguments)
     assert done.code == 0, done.err
     return done.out.splitlines()
@@ -108,8 +106,8 @@ def check(printed, folder, code):
 
 
 @pytest.mark.parametrize(("package", "code"), [("with", "elmo_hf"), ("without", "transformers_modules")])
-def test_from_one_process_to_another_by_name(one_hub, nurseries, folder, package, code):
-    """And then once more without the Hub, from the cache."""
+def test_loading_in_another_process(one_hub, nurseries, folder, package, code):
+    """And then once more offline, from the cache."""
     (online, offline), name = nurseries, f"someone/elmo-{package}"
     assert lines_of(online, PUSH, "push", folder, name, "--private")[-1].startswith("Uploaded: ")
     assert one_hub.repositories[name].private
@@ -122,15 +120,15 @@ def test_from_one_process_to_another_by_name(one_hub, nurseries, folder, package
 
 
 def test_push_to_hub_of_the_classes(one_hub, nurseries, folder):
-    """The library's own way: two commits, and a card with holes, but it loads."""
+    """The method of Transformers: two commits and a card with missing fields, but the model loads."""
     online, name = nurseries[0], "someone/elmo-classes"
     lines_of(online, PUSH_CLASSES, folder, name)
     assert set(CODE) < set(one_hub.files(name))
     check(lines_of(online, LOAD, name, "without"), folder, "transformers_modules")
 
 
-def test_a_revision_and_what_became_of_it(one_hub, nurseries, folder, tmp_path):
-    """Who names a revision keeps its weights; who names none gets the newest, and then offline as well."""
+def test_a_revision_and_later_commits(one_hub, nurseries, folder, tmp_path):
+    """A named revision keeps its weights; without one the newest are loaded, offline as well."""
     (online, offline), name = nurseries, "someone/elmo-revised"
     first = Path(shutil.copytree(folder, tmp_path / "first"))
     lines_of(online, PUSH, "push", first, name)
@@ -145,8 +143,8 @@ def test_a_revision_and_what_became_of_it(one_hub, nurseries, folder, tmp_path):
     check(lines_of(offline, LOAD, name, "with", revision), first, "elmo_hf")
 
 
-def test_what_is_not_there_by_name(one_hub, nurseries):
-    """A repository, and one that has files but no model."""
+def test_missing_repositories_and_files(one_hub, nurseries):
+    """A repository that does not exist, and one without a model."""
     one_hub.repositories["someone/empty"] = Repository(private=False)
     for nursery in nurseries:
         for name in ("someone/nothing", "someone/empty"):

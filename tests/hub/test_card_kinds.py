@@ -31,8 +31,8 @@ def test_a_converted_original(checkpoint, tmp_path):
         render_card(folder)
     original = tmp_path / "weights.hdf5"
     original.write_bytes(b"weights")
-    found = CliRunner().invoke(app, ["card", str(folder), "--source", str(original)])
-    assert found.exit_code == 0, found.output
+    result = CliRunner().invoke(app, ["card", str(folder), "--source", str(original)])
+    assert result.exit_code == 0, result.output
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert f"| weights.hdf5 | 7 | `{hashlib.sha256(b'weights').hexdigest()}` |" in text
     assert f"[Their ELMo]({WEB}) by C. Else" in text
@@ -43,12 +43,12 @@ def test_a_converted_original(checkpoint, tmp_path):
     assert ModelCard(text).data.eval_results is None
     write(folder, FACTS | {"kind": "converted", "source": source}, {"perplexity": RESULTS["perplexity"]})
     assert "| valid.books | this model | zero | 110.0 |" in render_card(folder)
-    found = CliRunner().invoke(app, ["card", str(folder), "--source", "nowhere"])
-    assert found.stderr == "elmo-hf: there is no file nowhere among the sources.\n"
+    result = CliRunner().invoke(app, ["card", str(folder), "--source", "nowhere"])
+    assert result.stderr == "elmo-hf: there is no file nowhere among the sources.\n"
 
 
 def test_a_task_model(checkpoint, tmp_path):
-    """Of the config alone: the heads have cards before this test knows them."""
+    """Made of the config alone: a card does not depend on the head's code."""
     folder = tmp_path / "task"
     ElmoModel.from_pretrained(checkpoint).save_pretrained(folder)
     path = folder / "config.json"
@@ -59,6 +59,9 @@ def test_a_task_model(checkpoint, tmp_path):
     config["label2id"] = {"O": 0, "B-PER": 1}
     path.write_text(json.dumps(config), encoding="utf-8")
     facts = FACTS | {"kind": "task", "base_model": "someone/elmo-tiny"}
+    write(folder, FACTS | {"kind": "task"}, {})
+    with pytest.raises(ValueError, match=r"the card lacks 'base_model'; say it in .*facts\.yaml\."):
+        render_card(folder)
     write(folder, facts, {})
     with pytest.raises(ValueError, match=r"the card lacks results/evaluation\.json"):
         render_card(folder)

@@ -1,12 +1,11 @@
-"""No card has a hole: facts and results that are missing or wrong are named."""
+"""A card with missing fields is refused: facts and results that are missing or wrong are named."""
 
 import copy
 import re
 
 import pytest
 
-from elmo_hf.hub.card import render_card, write_card
-from elmo_hf.hub.facts import NEEDED
+from elmo_hf.hub.card import NEEDED, render_card, write_card
 from elmo_hf.loading import describe_model
 from tests.helpers.card_folders import FACTS, RESULTS, RUN, perplexity, save_checkpoint, write
 
@@ -40,19 +39,22 @@ def test_a_missing_fact_is_named(card, name):
     [
         ({"title": ""}, "title must be a text, but is ''"),
         ({"title": None}, "title must be a text, but is None"),
-        ({"summary": "TODO"}, "summary has a hole: 'TODO'; fill it first"),
-        ({"summary": "It is [More Information Needed]."}, "has a hole"),
-        ({"limits": []}, "limits must be a list of texts"),
-        ({"limits": "none"}, "limits must be a list of texts"),
-        ({"languages": [None]}, "languages must be a text"),
+        ({"summary": "TODO"}, "summary has a placeholder, 'TODO'; replace it"),
+        ({"summary": "It is [More Information Needed]."}, "has a placeholder"),
+        ({"limits": []}, "limits must be a list, but is"),
+        ({"limits": "none"}, "limits must be a list, but is"),
+        ({"languages": [None]}, "languages, entry 1 must be a text, but is None"),
         ({"kind": "great"}, "kind must be base, task, converted, but is 'great'"),
-        ({"autors": ["me"]}, "autors is no fact of a card; there are kind, name"),
-        ({"data": [{"name": "x", "licence": "y"}]}, "data, text 1 lacks 'description'"),
-        ({"data": [FACTS["data"][0] | {"words": "7"}]}, "data, text 1 has 'words', but only name"),
-        ({"data": ["x"]}, "data, text 1 must have name, licence, description"),
+        ({"autors": ["me"]}, "'autors' is no fact of a card; there are kind, name"),
+        ({"data": [{"name": "x", "licence": "y"}]}, "data, entry 1 lacks 'description'"),
+        (
+            {"data": [FACTS["data"][0] | {"words": "7"}]},
+            "data, entry 1 has 'words', but a card shows only name",
+        ),
+        ({"data": ["x"]}, "data, entry 1 must have name, licence, description"),
         ({"kind": "task"}, "config.json names no class with a head"),
         ({"kind": "converted"}, "the card lacks 'source'; say it in"),
-        ({"commands": "x"}, "commands must be `result: command` lines"),
+        ({"commands": "x"}, "commands must have `name: value` lines"),
     ],
 )
 def test_facts_that_are_wrong(card, changes, message):
@@ -64,9 +66,9 @@ def test_facts_that_are_wrong(card, changes, message):
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "", "a: [", "\xff"])
-def test_facts_that_are_none(card, text):
+def test_files_that_hold_no_facts(card, text):
     (card / "facts.yaml").write_bytes(text.encode("latin-1"))
-    with pytest.raises(ValueError, match=r"facts\.yaml (is no YAML|must hold)"):
+    with pytest.raises(ValueError, match=r"facts\.yaml (is no YAML|must hold|is not text in UTF-8)"):
         write_card(card)
     (card / "facts.yaml").unlink()
     with pytest.raises(ValueError, match=r"there is no .*facts\.yaml; a card needs"):
@@ -92,7 +94,7 @@ def test_a_checkpoint_without_its_run(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["command", "settings", "hours", "words", "machine"])
-def test_a_run_that_lacks_something(card, run, name):
+def test_a_run_that_lacks_a_field(card, run, name):
     write(card, results={"run": {key: value for key, value in run.items() if key != name}})
     with pytest.raises(ValueError, match=rf"results/run\.json lacks '{name}'"):
         render_card(card)
@@ -105,17 +107,25 @@ def test_a_run_that_lacks_something(card, run, name):
         ('{"mean": NaN}', "NaN is no number"),
         ("3", "holds no results"),
         ("{}", "holds no results"),
-        ('{"command": "x", "mean": 3}', "has no entry with forward, backward, mean"),
+        ('{"command": "x", "mean": 3}', "results/perplexity.json cannot be shown: row 1 lacks 'forward'"),
+        ('{"schema": 2, "kind": "perplexity"}', "this elmo_hf reads schema 1, not 2"),
+        (
+            '{"schema": 1, "kind": "poem", "rows": []}',
+            "kind must be one of perplexity, evaluation, table, but",
+        ),
+        ('{"schema": 1, "kind": "table", "rows": []}', "rows must be a list of rows, but is []"),
+        ('{"schema": 1, "kind": "table", "rows": [3]}', "row 1 must be an object, but is 3"),
+        ('{"schema": 1, "kind": "table", "rows": [{"a": {}}]}', "row 1: 'a' is no cell of a table: {}"),
     ],
 )
-def test_results_that_are_none(card, text, message):
+def test_files_that_hold_no_results(card, text, message):
     (card / "results" / "perplexity.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=re.escape(message)):
         render_card(card)
 
 
 def test_a_result_needs_its_command(card):
-    """In the JSON, or in the facts by the file's name: `elmo-hf perplexity --json` tells none."""
+    """In the JSON, or in the facts by the file's name: `elmo-hf perplexity --json` has none."""
     write(card, results={"perplexity-valid.txt": perplexity(99.0)})
     with pytest.raises(ValueError, match=r"results/perplexity-valid\.txt\.json has no command"):
         render_card(card)

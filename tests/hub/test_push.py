@@ -1,6 +1,7 @@
-"""Uploading to a Hub on this machine: what is sent, which card is kept, and the command."""
+"""Uploads to a local Hub: what is sent, which README.md is kept, and the command."""
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -35,8 +36,9 @@ def test_everything_goes_up_in_one_commit(hub, folder):
     (folder / "training" / "optimizer.safetensors").write_bytes(b"much")
     (folder / "pytorch_model.bin").write_bytes(b"a pickle")
     shown = ["results/log.png", "results/probes.md"]
-    for name in [*shown, "results/log.png.unfinished"]:
-        (folder / name).write_bytes(b"what the card shows")
+    for name in [*shown, "results/log.png.partial"]:
+        (folder / name).write_bytes(b"shown on the card")
+    os.mkfifo(folder / "results" / "pipe.png")  # reading it would never end
     address = push(folder, NAME)
     files = hub.files(NAME)
     assert sorted(files) == sorted([".gitattributes", *FILES, *RESULT_FILES, *shown])
@@ -73,7 +75,7 @@ def test_a_private_repository(hub, folder):
     assert f"{NAME} is there and public" in refused(folder, private=True)
 
 
-def test_a_branch_begins_at_main(hub, folder):
+def test_a_branch_starts_from_main(hub, folder):
     push(folder, NAME)
     main = hub.repositories[NAME].branches["main"]
     ElmoModel.from_pretrained(folder).save_pretrained(folder)
@@ -81,18 +83,18 @@ def test_a_branch_begins_at_main(hub, folder):
     assert hub.repositories[NAME].branches["main"] == main
     assert hub.files(NAME, "vectors/only")["model.safetensors"] == (folder / "model.safetensors").read_bytes()
     assert hub.files(NAME, "main")["model.safetensors"] != (folder / "model.safetensors").read_bytes()
-    push(folder, NAME, branch="vectors/only")  # which is there now
+    push(folder, NAME, branch="vectors/only")  # which exists now
 
 
 def test_a_pull_request_of_somebody_without_rights(hub, folder, monkeypatch):
     push(folder, NAME)
     main = hub.repositories[NAME].branches["main"]
     monkeypatch.setenv("HF_TOKEN", "guest")
-    edit(folder / "results" / "shapes.json", hours_each=7)
+    edit(folder / "results" / "shapes.json", minutes=7)
     assert "has another README.md" in refused(folder, create_pr=True)
     assert push(folder, NAME, create_pr=True, overwrite_card=True) == f"{hub.url}/{NAME}/discussions/1"
     assert hub.repositories[NAME].branches["main"] == main
-    assert b'"hours_each": 7' in hub.files(NAME, "refs/pr/1")["results/shapes.json"]
+    assert b'"minutes": 7' in hub.files(NAME, "refs/pr/1")["results/shapes.json"]
     assert "there is no repository guest/new for a pull request" in refused(
         folder, "guest/new", create_pr=True
     )
@@ -100,7 +102,7 @@ def test_a_pull_request_of_somebody_without_rights(hub, folder, monkeypatch):
 
 
 def test_weights_under_other_names_are_removed(hub, folder):
-    """Were model.safetensors left beside shards, it would be loaded, and not they."""
+    """A model.safetensors beside shards would be loaded in place of them."""
     push(folder, NAME)
     model = ElmoForPreTraining.from_pretrained(folder)
     (folder / "model.safetensors").unlink()
@@ -114,7 +116,7 @@ def test_weights_under_other_names_are_removed(hub, folder):
     assert sorted(weights) == sorted(path.name for path in folder.glob("*safetensors*"))
 
 
-def test_a_card_elsewhere_and_a_card_without_facts(hub, folder, tmp_path):
+def test_facts_in_another_folder_and_a_readme_without_facts(hub, folder, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (folder / "facts.yaml").rename(elsewhere / "facts.yaml")
@@ -127,10 +129,10 @@ def test_a_card_elsewhere_and_a_card_without_facts(hub, folder, tmp_path):
     assert hub.files(NAME)["README.md"] == (folder / "README.md").read_bytes()
 
 
-# ---- the card that is there
+# ---- a README.md on the Hub
 
 
-def test_another_card_is_kept(hub, folder):
+def test_another_readme_is_kept(hub, folder):
     push(folder, NAME)
     hub.commit(NAME, {"README.md": b"# Theirs\n"})
     before = len(hub.repositories[NAME].commits)
@@ -152,10 +154,10 @@ def test_another_card_is_kept(hub, folder):
 
 def test_a_dry_run_sends_nothing(hub, folder):
     (folder / "optimizer.pt").write_bytes(b"x")
-    found = CliRunner().invoke(app, ["push", str(folder), NAME, "--dry-run"])
-    assert found.exit_code == 0, found.output
+    result = CliRunner().invoke(app, ["push", str(folder), NAME, "--dry-run"])
+    assert result.exit_code == 0, result.output
     assert hub.requests == []
-    lines = found.stdout.splitlines()
+    lines = result.stdout.splitlines()
     sizes = {line.split()[1]: int(line.split()[0].replace(",", "")) for line in lines[:-2]}
     assert sorted(sizes) == sorted([*FILES, *RESULT_FILES])
     assert all(sizes[name] == (folder / name).stat().st_size for name in sizes if name != "README.md")
@@ -165,11 +167,11 @@ def test_a_dry_run_sends_nothing(hub, folder):
 
 
 def test_the_command(hub, folder):
-    found = CliRunner().invoke(app, ["push", str(folder), NAME, "--private", "--branch", "next"])
-    assert found.exit_code == 0, found.output
-    assert found.stdout == f"Uploaded: {hub.url}/{NAME}/commit/{hub.repositories[NAME].branches['next']}\n"
+    result = CliRunner().invoke(app, ["push", str(folder), NAME, "--private", "--branch", "next"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"Uploaded: {hub.url}/{NAME}/commit/{hub.repositories[NAME].branches['next']}\n"
     hub.commit(NAME, {"README.md": b"# Theirs\n"})
-    found = CliRunner().invoke(app, ["push", str(folder), NAME])
-    assert found.exit_code == 1
-    assert found.stderr.startswith(f"elmo-hf: {NAME} has another README.md")
+    result = CliRunner().invoke(app, ["push", str(folder), NAME])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"elmo-hf: {NAME} has another README.md")
     assert CliRunner().invoke(app, ["push", str(folder), NAME, "--overwrite-card"]).exit_code == 0

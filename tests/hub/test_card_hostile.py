@@ -1,0 +1,167 @@
+"""Facts and results that try to end what they stand in, to run, or never to end: refused, or harmless."""
+
+import json
+import os
+import re
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from elmo_hf.hub.card import render_card, write_card
+from elmo_hf.hub.results import MAX_BYTES
+from elmo_hf.loading import describe_model
+from tests.helpers.card_folders import FACTS, RESULTS, RUN, save_checkpoint, write
+
+GOOD = yaml.safe_dump(FACTS, sort_keys=False)
+SCRIPT = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "elmo-test")
+
+
+@pytest.fixture
+def card(tmp_path, checkpoint):
+    return write(tmp_path / "card", results=RESULTS | {"run": RUN | {"model": describe_model(checkpoint)}})
+
+
+def refusal(folder):
+    """The one sentence, short enough to read."""
+    with pytest.raises((ValueError, OSError)) as error:
+        write_card(folder)
+    sentence = str(error.value)
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+    assert len(sentence) < 700
+    assert not (folder / "README.md").exists()
+    return sentence
+
+
+def outside_of_code(text):
+    """A card without its blocks of code."""
+    return re.sub(r"^(`{3,})\w*\n.*?\n\1$", "", text, flags=re.M | re.S)
+
+
+# ---- facts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD.replace("A test", "!!python/object/apply:os.system ['touch CANARY']"),
+        GOOD + "training_note: !!python/name:os.system\n",
+        GOOD + "tags: &r [*r]\n",
+        "[" * 20_000,
+        GOOD + "---\na: 1\n",
+        GOOD + "5: x\n",
+        GOOD + "? [a]\n: x\n",
+        GOOD.replace("A test", "2026-99-99"),
+        GOOD.replace("A test", "0x" + "f" * 10_000),
+        GOOD.replace("A test", "1:" + "59:" * 5_000 + "1"),
+        GOOD + "usage: [" + "x, " * MAX_BYTES + "]\n",
+        GOOD
+        + "tags:\n- &a [l, l, l, l, l, l, l, l]\n"
+        + "".join(
+            f"- &{new} [{', '.join(['*' + old] * 8)}]\n"
+            for old, new in zip("abcdefg", "bcdefgh", strict=True)
+        ),
+    ],
+)
+def test_facts_that_are_refused(card, text, monkeypatch):
+    monkeypatch.chdir(card)
+    (card / "facts.yaml").write_text(text, encoding="utf-8")
+    assert "facts.yaml" in refusal(card)
+    assert not (card / "CANARY").exists()
+
+
+def test_facts_in_a_pipe(card):
+    (card / "facts.yaml").unlink()
+    os.mkfifo(card / "facts.yaml")
+    assert "there is no" in refusal(card)
+
+
+def test_facts_stay_where_they_stand(card):
+    source = f"{SCRIPT}\n---\n# Other\n---\n`"
+    plain = dict.fromkeys(("title", "summary", "licence_note", "training_note", "usage", "citation"), source)
+    entry = {"name": f"[a](b) {source}", "licence": source, "description": source}
+    lists = {"limits": [source], "authors": [source], "data": [entry], "languages": ["en\n---\nlicense: x"]}
+    ids = {
+        "name": 'a"\n---\nlicense: evil',
+        "licence": "mit\n---\n# other\n---",
+        "repo": 'a"); import os #\n$(x)',
+    }
+    write(card, FACTS | plain | lists | ids, {})
+    text = render_card(card)
+    assert "<script" not in outside_of_code(text)
+    data = ModelCard(text).data
+    assert (data.license, data.model_name) == ("mit --- # other ---", 'a" --- license: evil')
+    assert data.language == ["en --- license: x"]
+    assert text.count("\n---\n") == 1 + 2  # the end of the metadata, and the citation, which is code
+    lines = text.splitlines()
+    assert lines.count("## Limits") == 1
+    python = re.search(r"^```python\n(.*?)^```", text, re.M | re.S)[1]
+    assert compile(python, "card", "exec").co_names.count("os") == 0
+    assert "--model 'a\"); import os # $(x)'\n" in text
+
+
+def test_markdown_in_facts_is_kept(card):
+    facts = {
+        "summary": "See `<UNK>` and [a](https://example.org).\n\nTwo.",
+        "limits": ["Not `<S>`, *never*."],
+    }
+    write(card, FACTS | facts | {"usage": "```xml\n<a>\n```\nand <b>"}, {})
+    text = render_card(card)
+    for part in (facts["summary"], "- Not `<S>`, *never*.\n", "```xml\n<a>\n```\nand &lt;b>\n"):
+        assert part in text
+
+
+def test_addresses_are_those_of_the_web(card):
+    for url in ("javascript:alert(1)", "https://a) [b](c", "x"):
+        write(card, FACTS | {"data": [FACTS["data"][0] | {"url": url}]}, {})
+        assert "must be an address that begins with https:// or http://" in refusal(card)
+
+
+# ---- results
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("run", {"machine": 5}, "'machine' must be a text or an object, but is 5"),
+        ("run", {"machine": {}}, "'machine' lacks 'cpu'"),
+        ("run", {"hours": "x"}, "'hours' must be a number, but is 'x'"),
+        ("run", {"settings": []}, "'settings' must be an object, but is []"),
+        ("run", {"settings": {"rows": {"a": 1}}}, "the setting 'rows' cannot be {'a': 1}"),
+        ("run", {"heldout": [1]}, "'heldout' must be an object, but is [1]"),
+        ("run", {"heldout": {"a": {}}}, "'a' lacks 'best'"),
+        ("run", {"heldout": {"a": {"best": {"mean": 3}}}}, "'best' lacks 'forward'"),
+        ("run", {"model": {}}, "'model' lacks 'config'"),
+        (
+            "run",
+            {"model": {"config": {"lstm_dim": "x"}, "parameters": 1, "softmax_parameters": 1}},
+            "no config of",
+        ),
+        ("kneser_ney", {"heldout": [1]}, "results/kneser_ney.json is not as its command writes it"),
+        ("kneser_ney", {"order": "5"}, "results/kneser_ney.json is not as its command writes it"),
+        ("shapes", {"rows": {"a": 1}}, "results/shapes.json is not as its command writes it"),
+        ("shapes", {"rows": [{"a": [[1]]}]}, "results/shapes.json cannot be shown"),
+    ],
+)
+def test_results_of_other_types(card, name, changes, message):
+    path = card / "results" / f"{name}.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+    assert message in refusal(card)
+
+
+def test_results_stay_where_they_stand(card):
+    rows = [{"a|b\n": 1, SCRIPT: f"x|y\n{SCRIPT}`"}]
+    result = {"schema": 1, "kind": "table", "command": f"x\n```\n{SCRIPT}", "rows": rows}
+    write(card, results={"zz": result | {"title": f"# {SCRIPT}\n# x", "note": f"[a](b)\n# {SCRIPT}"}})
+    text = render_card(card)
+    assert "<script" not in outside_of_code(text)
+    assert "````shell\n" in text
+    assert "| a\\|b | &lt;script>alert(1)&lt;/script> |" in text
+    assert "\n# x" not in text
+    assert "\\[a\\](b) # &lt;script>" in text

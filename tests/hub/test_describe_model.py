@@ -1,0 +1,38 @@
+"""What a checkpoint's files tell of a model, without loading its weights."""
+
+import hashlib
+import json
+import struct
+
+import pytest
+
+from elmo_hf import ElmoForPreTraining
+from elmo_hf.loading import describe_model, tensor_shapes
+from tests.helpers.card_folders import save_checkpoint
+
+HEADER = json.dumps({"weight": {"dtype": "F32", "shape": ["x"], "data_offsets": [0, 4]}}).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *[b"", b"1234567", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]", b"\x03" + b"\0" * 7],
+        struct.pack("<Q", len(HEADER)) + HEADER + b"0000",
+    ],
+)
+def test_files_that_are_no_weights(tmp_path, content):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is no safetensors file"):
+        tensor_shapes(path)
+
+
+def test_describing_loads_no_weight(tmp_path):
+    checkpoint = save_checkpoint(tmp_path / "elmo-test")
+    found = describe_model(checkpoint)
+    model = ElmoForPreTraining.from_pretrained(checkpoint)
+    assert found["parameters"] == model.num_parameters()
+    assert found["hidden_size"] == 16
+    content = (checkpoint / "model.safetensors").read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    assert found["files"] == {"model.safetensors": {"bytes": len(content), "sha256": sha256}}
