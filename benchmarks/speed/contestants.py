@@ -175,7 +175,7 @@ class OursUnsorted(Ours):
 
 
 def batches_in_order(lengths, budget):
-    """As `elmo_hf.embedding.embedder.batches`: as many sentences as fit the budget with their padding."""
+    """As `elmo_hf.corpus.sentences.batches`: as many sentences as fit the budget with their padding."""
     batch: list[int] = []
     longest = 0
     for number, length in enumerate(lengths):

@@ -204,14 +204,3 @@ def test_the_commands_sentences_for_what_is_wrong(corpus, tmp_path):
         assert result.exit_code == 1
         assert re.fullmatch(match + r".*\.\n", result.output), result.output
     assert not (tmp_path / "v.txt").exists()
-
-
-def test_without_the_package_datasets(corpus, nursery, tmp_path):
-    program = (
-        "import sys; sys.modules['datasets'] = None\n"
-        "from elmo_hf.cli import app\n"
-        f"app(['vocab', {str(corpus)!r}, {str(tmp_path / 'v.txt')!r}], prog_name='elmo-hf')"
-    )
-    found = nursery.run(program)
-    assert found.code == 1
-    assert found.err.splitlines()[-1].startswith("elmo-hf: a corpus is read by the package datasets")

@@ -29,13 +29,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from elmo_hf.corpus.sentences import Corpus
-from elmo_hf.embedding.embedder import batches
+from elmo_hf.corpus.sentences import batches, grouped, split_sentences, word_count
+from elmo_hf.corpus.source import Source, open_records
 from elmo_hf.loading import evaluating
 from elmo_hf.model.modeling_elmo import States
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
-from elmo_hf.model.words_elmo import character_ids, split_sentences
+from elmo_hf.model.words_elmo import character_ids
 
 STATES = ("zero", "warm", "carried")
 SORTED_AT_ONCE = 32_768  # words, among which sentences of like length are looked for
@@ -105,9 +105,9 @@ def perplexity(
     """Reads a text with the model as it is, on its device, and leaves it in the mode in which it was.
 
     Args:
-        source: a file of text, one sentence a line, of JSON lines or Parquet (`.txt`, `.jsonl`, `.parquet`;
-            the former two also `.gz`, `.bz2` and `.xz`), or anything that gives texts, lists of words or
-            dictionaries when it is iterated. It is read as a stream, and never held as a whole.
+        source: a file of text, one sentence a line, or of JSON lines, Parquet or CSV, plain or packed
+            (`.gz`, `.bz2`, `.xz`, `.zst`), or an iterable of texts, lists of words or dictionaries. It is
+            read as a stream, and never held as a whole.
         tokenizer: with the vocabulary whose lines are the rows of the model's softmax.
         states: "zero", "warm" or "carried".
         raw: split text into words by the tokenizer's rule; otherwise it is split at whitespace.
@@ -118,7 +118,7 @@ def perplexity(
         progress: show tokens a second, and the time left.
     """
     _check(model, tokenizer, states, {"rows": rows, "batch_words": batch_words})
-    corpus = Corpus(source, text_column, tokens_column)
+    corpus = open_records(source, text_column, tokens_column)
     text = _Text(corpus, tokenizer, raw, split_sentences)
     windows = text.windows(rows, STEPS) if states == "carried" else text.batches(batch_words)
     judge = _Judge(model, tokenizer)
@@ -161,11 +161,10 @@ def _states(model: ElmoForPreTraining, rows: int, states: str) -> States:
 
 
 @contextmanager
-def _bar(corpus: Corpus, progress: bool) -> Iterator[Any]:
+def _bar(corpus: Source, progress: bool) -> Iterator[Any]:
     total = None
-    if progress:  # a walk over the text before, which takes little time beside that of the model
-        survey = corpus.survey()
-        total = survey.words and survey.words + survey.identity["sentences"]
+    if progress and corpus.stream is None:  # reading takes little time beside the model
+        total = sum(word_count(record) + 1 for record in corpus.records())
     with tqdm(total=total, unit=" tokens", unit_scale=True, disable=not progress) as bar:
         yield bar
 
@@ -176,7 +175,7 @@ def _bar(corpus: Corpus, progress: bool) -> Iterator[Any]:
 class _Text:
     """A corpus as rows to be read and predicted; `sentences` counts those that were taken so far."""
 
-    def __init__(self, corpus: Corpus, tokenizer: ElmoTokenizer, raw: bool, is_paragraphs: bool) -> None:
+    def __init__(self, corpus: Source, tokenizer: ElmoTokenizer, raw: bool, is_paragraphs: bool) -> None:
         self.corpus, self.tokenizer = corpus, tokenizer
         self.raw, self.is_paragraphs, self.sentences = raw, is_paragraphs, 0
 
@@ -201,8 +200,8 @@ class _Text:
             ahead = [row[..., steps:] for row in ahead]
 
     def _groups(self) -> Iterator[list[Row]]:
-        for piece in self.corpus.pieces(SORTED_AT_ONCE):
-            sentences = [words for record in piece.records for words in self._split(record) if words]
+        for records in grouped(self.corpus.records(), SORTED_AT_ONCE):
+            sentences = [words for record in records for words in self._split(record) if words]
             self.sentences += len(sentences)
             yield [self._row(words) for words in sentences]
 
@@ -264,7 +263,7 @@ class _Judge:
         ids[mask] = rows
         return ids
 
-    def verdict(self, corpus: Corpus, sentences: int, states: str) -> Perplexity:
+    def verdict(self, corpus: Source, sentences: int, states: str) -> Perplexity:
         if not sentences:
             raise ValueError(f"{corpus.name} is empty; there is no word in it.")
         forward, backward = (loss / self.tokens for loss in self.losses)
