@@ -31,7 +31,16 @@ from transformers.utils import logging as transformers_logging
 
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.vocabulary import Vocabulary
-from elmo_hf.corpus.windows import AuditLog, Begun, Encoder, Plan, Window, Windows, cut_audit, merge_states
+from elmo_hf.corpus.windows import (
+    AuditLog,
+    Encoder,
+    Plan,
+    SentenceStart,
+    Window,
+    Windows,
+    cut_audit,
+    merge_states,
+)
 from elmo_hf.files import whole_folder, write_manifest
 from elmo_hf.pretraining.checkpoints import checkpoints, find_checkpoint, save_checkpoint
 from elmo_hf.pretraining.learner import Learner, is_finite
@@ -80,7 +89,7 @@ class Pretraining:
         self.saved_at = self.judged_at = -1
         self.place: Any = None  # in the text, of this process, after the last update
         self.epochs = torch.zeros(self.rows, 2, dtype=torch.int64)  # that each row is in, in each direction
-        self.reading: dict[tuple[int, int], list[Begun]] = {}  # sentences of the last update
+        self.reading: dict[tuple[int, int], list[SentenceStart]] = {}  # sentences of the last update
         checkpoint = find_checkpoint(self.folder, settings.resume, self._warn)
         if checkpoint is not None:
             progress = read_progress(checkpoint, settings)
@@ -158,7 +167,7 @@ class Pretraining:
 
     def _follow_rows(self, window: Window) -> None:
         """Which sentence and epoch the rows are in."""
-        for sentence in window.begun:
+        for sentence in window.sentence_starts:
             place = sentence.direction, sentence.row - self.first_row
             self.reading[place] = [*self.reading.get(place, [])[-1:], sentence]
             self.epochs[place[1], place[0]] = sentence.epoch
@@ -359,9 +368,9 @@ def in_groups(windows: Windows, size: int) -> Generator[list[Window], None, None
         if len(group) == size:
             yield group
             group = []
-    assert windows.nothing is not None
+    assert windows.empty_window is not None
     while True:
-        yield group + [windows.nothing] * (size - len(group))
+        yield group + [windows.empty_window] * (size - len(group))
         group = []
 
 
