@@ -1,5 +1,6 @@
 """A corpus in, vectors out: all options against direct calls of the model."""
 
+import inspect
 from itertools import product
 
 import numpy as np
@@ -8,7 +9,9 @@ import torch
 from datasets import Dataset, IterableDataset
 
 import elmo_hf
-from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer, read_vectors
+from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer, cli, read_vectors
+from elmo_hf.corpus.source import open_records
+from elmo_hf.embedding.job import shard_inputs, survey
 from tests.helpers.embed_corpora import (
     FORMATS,
     SMALL,
@@ -153,3 +156,33 @@ def test_a_sentence_of_100_000_words(tmp_path):
     head, tail = directly(model, words[:50])[-1], directly(model, words[-50:])[-1]
     np.testing.assert_allclose(vectors[:50, :4], head[:, :4], atol=2e-6)
     np.testing.assert_allclose(vectors[-50:, 4:], tail[:, 4:], atol=2e-6)
+
+
+# ---- what must not change
+
+
+def test_a_corpus_has_the_identity_of_version_0_1_0(tmp_path):
+    """So that a folder which it began goes on: `plan.json` and the shards hold these numbers."""
+    text = "\ufeffIce is cold .\r\n\r\nWhy ? é文\n\n"
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    lines = '{"tokens": ["a\\ud800b", "New York"], "id": 1}\n{"tokens": [], "id": 2}\n'
+    (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8")
+    corpus = open_records(tmp_path / "a.txt")
+    digest = "b7de4b92779aa8299f656a937218316fec5a4085eb4f34c75d9a92019de607d1"
+    assert survey(corpus) == ({"sentences": 4, "sha256": digest}, 9)
+    first, second = shard_inputs(corpus, 5)
+    assert (first.number, first.first, first.words) == (0, 0, 5)
+    assert first.digest == "1c6e6466c177873d42559a3632cf7f024b3f5454728512962e38f633e62d1b9c"
+    assert (second.number, second.first, second.words) == (1, 2, 4)
+    assert second.digest == "c53c93d4272f11c7f1323cb7ad5ea58a13ee5c50af3aed20f731a04257f90316"
+    digest = "36b6aeb955a61fefb01bed1578ab3ad05e765a049d880f834b101f3ba01852c0"
+    assert survey(open_records(tmp_path / "a.jsonl")) == ({"sentences": 2, "sha256": digest}, 3)
+    assert survey(open_records(iter(["a b"]))) == ({"stream": "list_iterator"}, None)
+
+
+def test_the_command_has_the_arguments_of_the_function():
+    function = inspect.signature(elmo_hf.embed).parameters
+    command = inspect.signature(cli.embed).parameters
+    assert set(command) == set(function) - {"tokenizer"}
+    defaults = {name: function[name].default for name in command}
+    assert {name: parameter.default for name, parameter in command.items()} == defaults | {"model": None}
