@@ -243,7 +243,9 @@ class Source:
     def _records(self, shard: int, skip: int) -> Iterator[list[Record]]:
         values: Iterator[Sequence[Any]]
         if self._is_json_lines or self._rows_in_memory is not None:
-            values = ([self._value(row)] for row in islice(self._rows(shard), skip, None))
+            rows = islice(self._rows(shard), skip, None)
+            size = RECORDS_AT_ONCE if self._is_json_lines else 1  # records in memory may be long
+            values = iter(lambda: [self._value(row) for row in islice(rows, size)], [])
         else:
             assert self.column is not None
             values = self._column(self.column, shard, skip)
