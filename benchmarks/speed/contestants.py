@@ -175,7 +175,7 @@ class OursUnsorted(Ours):
 
 
 def batches_in_order(lengths, budget):
-    """Like `elmo_hf.embedding.embedder.batches`, with the same budget of words and padding, but unsorted."""
+    """Like `elmo_hf.corpus.sentences.batches`, with the same budget of words and padding, but unsorted."""
     batch: list[int] = []
     longest = 0
     for number, length in enumerate(lengths):

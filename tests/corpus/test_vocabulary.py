@@ -66,9 +66,9 @@ def test_bilm_tfs_form_and_the_counts_beside_it(corpus, tmp_path):
 
 
 def test_rare_words_are_unknown(corpus, tmp_path):
-    found = count_words(Source(corpus))
-    assert (found.sentences, found.tokens, found.types) == (4, 18, 12)
-    vocabulary = write_vocabulary(tmp_path / "two.txt", found, min_count=2, max_words=2)
+    words = count_words(Source(corpus))
+    assert (words.sentences, words.tokens, words.types) == (4, 18, 12)
+    vocabulary = write_vocabulary(tmp_path / "two.txt", words, min_count=2, max_words=2)
     assert vocabulary.words == ["<S>", "</S>", "<UNK>", "the", "cat"]
     assert vocabulary.counts == [4, 4, 13, 3, 2]
     assert vocabulary.ids["mat"] == vocabulary.ids["<UNK>"] == vocabulary.unknown_id == 2
@@ -93,9 +93,9 @@ def test_the_tokenizer_reads_it(corpus, tmp_path):
 )
 def test_order_against_a_plain_count(sentences):
     plain = Counter(word for words in sentences for word in words if word != "<UNK>")
-    found = WordCounts()
-    found.counts.update(plain)
-    chosen = choose_words(found)
+    words = WordCounts()
+    words.counts.update(plain)
+    chosen = choose_words(words)
     assert dict(chosen) == plain
     for (word, count), (following, following_count) in pairwise(chosen):
         assert count > following_count or (count == following_count and word < following)
@@ -104,19 +104,19 @@ def test_order_against_a_plain_count(sentences):
 def test_memory_is_bounded_and_said_so():
     """Frequent words are counted right, and of the others none is held for ever."""
     lines = [f"often often rare{number}" for number in range(1000)]
-    found = count_words(Source(Dataset.from_dict({"text": lines})), most_types=100)
-    assert found.counts["often"] == 2000
-    assert found.types <= 100
-    assert found.tokens == 3000
-    assert found.forgotten == 1000 - (found.types - 1)
+    words = count_words(Source(Dataset.from_dict({"text": lines})), most_types=100)
+    assert words.counts["often"] == 2000
+    assert words.types <= 100
+    assert words.tokens == 3000
+    assert words.forgotten == 1000 - (words.types - 1)
     assert count_words(Source(Dataset.from_dict({"text": lines})), most_types=2000).forgotten == 0
 
 
 def test_raw_paragraphs(tmp_path):
     (tmp_path / "plain.txt").write_text("He didn't pay. Mr. Smith did!\n", encoding="utf-8")
-    found = count_words(Source(tmp_path / "plain.txt", raw=True, split_sentences=True))
-    assert found.sentences == 2
-    assert found.counts == Counter(["He", "didn", "'t", "pay", ".", "Mr.", "Smith", "did", "!"])
+    words = count_words(Source(tmp_path / "plain.txt", raw=True, split_sentences=True))
+    assert words.sentences == 2
+    assert words.counts == Counter(["He", "didn", "'t", "pay", ".", "Mr.", "Smith", "did", "!"])
 
 
 def refused(match, call, *args, **options):
@@ -151,12 +151,12 @@ def test_vocabularies_that_are_refused(tmp_path):
 
 
 def test_nothing_is_written_over(corpus, tmp_path):
-    found = count_words(Source(corpus))
-    refused("corpus.txt is there already", write_vocabulary, corpus, found)
-    refused("min_count must be at least 1", write_vocabulary, tmp_path / "v.txt", found, min_count=0)
-    refused("max_words must be at least 1", write_vocabulary, tmp_path / "v.txt", found, max_words=0)
-    refused("no word occurs 9 times", write_vocabulary, tmp_path / "v.txt", found, min_count=9)
-    refused("there is no folder", write_vocabulary, tmp_path / "none" / "v.txt", found)
+    words = count_words(Source(corpus))
+    refused("corpus.txt exists already", write_vocabulary, corpus, words)
+    refused("min_count must be at least 1", write_vocabulary, tmp_path / "v.txt", words, min_count=0)
+    refused("max_words must be at least 1", write_vocabulary, tmp_path / "v.txt", words, max_words=0)
+    refused("no word occurs 9 times", write_vocabulary, tmp_path / "v.txt", words, min_count=9)
+    refused("there is no folder", write_vocabulary, tmp_path / "none" / "v.txt", words)
     (tmp_path / "blank.txt").write_text("\n", encoding="utf-8")
     refused("blank.txt is empty", count_words, Source(tmp_path / "blank.txt"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blank.txt", "corpus.txt"]
@@ -195,7 +195,7 @@ def test_the_commands_options(tmp_path):
 def test_the_commands_sentences_for_what_is_wrong(corpus, tmp_path):
     for arguments, match in (
         ([tmp_path / "none.txt", tmp_path / "v.txt"], "elmo-hf: there is no file .*none.txt"),
-        ([corpus, corpus], "elmo-hf: .*corpus.txt is there already"),
+        ([corpus, corpus], "elmo-hf: .*corpus.txt exists already"),
         ([corpus, tmp_path / "v.txt", "--column", "x"], "elmo-hf: .* has no column 'x'; it has text"),
         ([corpus, tmp_path / "v.txt", "--min-count", 0], "elmo-hf: min_count must be at least 1"),
         ([corpus, tmp_path / "v.txt", "--min-count", 50], "elmo-hf: no word occurs 50 times"),
@@ -204,14 +204,3 @@ def test_the_commands_sentences_for_what_is_wrong(corpus, tmp_path):
         assert result.exit_code == 1
         assert re.fullmatch(match + r".*\.\n", result.output), result.output
     assert not (tmp_path / "v.txt").exists()
-
-
-def test_without_the_package_datasets(corpus, nursery, tmp_path):
-    program = (
-        "import sys; sys.modules['datasets'] = None\n"
-        "from elmo_hf.cli import app\n"
-        f"app(['vocab', {str(corpus)!r}, {str(tmp_path / 'v.txt')!r}], prog_name='elmo-hf')"
-    )
-    found = nursery.run(program)
-    assert found.code == 1
-    assert found.err.splitlines()[-1].startswith("elmo-hf: a corpus is read by the package datasets")

@@ -56,7 +56,7 @@ def same(one, other):
         np.array_equal(one.char_ids, other.char_ids)
         and np.array_equal(one.targets, other.targets)
         and np.array_equal(one.mask, other.mask)
-        and sorted(one.begun) == sorted(other.begun)
+        and sorted(one.sentence_starts) == sorted(other.sentence_starts)
     )
 
 

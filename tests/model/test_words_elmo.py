@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elmo_hf.model.words_elmo import character_ids, read_vocabulary, split_sentences, split_text
+from elmo_hf.model.words_elmo import character_ids, read_vocabulary, split_text
 
 EXAMPLES = {
     "He didn't pay Mr. Smith's bill.": "He didn 't pay Mr. Smith 's bill .",
@@ -72,51 +72,6 @@ def test_the_published_sentences_are_fixed_points(shared_fixtures):
     assert len(sentences) == 30
     for sentence in sentences:
         assert split_text(sentence, "penn").words == sentence.split()
-
-
-# ---- sentences
-
-SENTENCES = [
-    "He paid. | Mr. Smith left. | The U.S. Army came.",
-    "He lived in the U.S. | The army left at 5 p.m. | He stayed until 5 p.m. Monday.",
-    "It cost 3.14 dollars, see No. 5 and Fig. 2. | There is no. | He said no. | Then he left.",
-    "Well... perhaps. | Well... | He left… | Now what?! | Yes!!",
-    '"Stop!" he said. | "Go on." | Then "he left." | She stayed (as she said.) | So it was.',
-    "J. R. R. Tolkien wrote plan B. | It failed on Jan. 5, in Jan. | By Feb. 1 it was I. | You know.",
-    "Apple Inc. said so. | Nobody at Apple Inc. | They left. | See Smith et al. (2018) for it.",
-    "1. Introduction. | It is the iPhone. iPhones sell. | Roe v. Wade, e.g. This one.",
-    "He paid . | She left . | Mr. Smith , too !",  # split into words already
-    "Él pagó. | ¿Por qué? | ¡Así es! | Étienne vint.",
-    "Он ушёл. | Она осталась.",
-    "他来了。|他走了！|“是吗？”|她说。",
-    "राम आया। | वह गया।",
-    "ماذا؟ | نعم. | هل",
-    "no end",
-    "...",
-]
-
-
-@pytest.mark.parametrize("text", SENTENCES)
-def test_sentences(text):
-    assert split_sentences(text.replace("|", " ").replace("  ", " ").replace("  ", " ")) == [
-        part.strip() for part in text.split("|")
-    ]
-    if "他" in text:
-        assert split_sentences(text.replace("|", "")) == text.split("|")
-
-
-@given(st.text() | st.text(alphabet="aA1 .!?…。\"')\n"))
-def test_sentences_are_the_text_without_its_outer_whitespace(text):
-    sentences = split_sentences(text)
-    assert "".join("".join(sentences).split()) == "".join(text.split())
-    assert all(sentence and sentence == sentence.strip() for sentence in sentences)
-
-
-def test_no_text_is_slow_to_split():
-    """Each would take minutes, or the memory, if anything were read more than a few times."""
-    for text in (".", ". ", "a. ", '."', "A. B", "?!) ", "。", "Mr. "):
-        split_sentences(text * 50_000)
-    split_sentences("." + " " * 1_000_000)
 
 
 # ---- characters

@@ -363,8 +363,8 @@ def test_windows_of_a_wrong_shape_are_refused(base, ids, mask, message):
         (["", "  "], {"progress": True}, "the list is empty; there is no word in it"),
         ([[]], {"states": "carried"}, "the list is empty; there is no word in it"),
         ([], {}, "the list is empty"),
-        ("nowhere.txt", {}, "there is no input file nowhere.txt"),
-        ([{"title": "a"}], {}, "say by text_column or tokens_column"),
+        ("nowhere.txt", {}, "there is no file nowhere.txt"),
+        ([{"title": "a"}], {}, "name the column of the list to read; it has title"),
     ],
 )
 def test_mistakes_are_one_sentence(base, source, options, message):
@@ -451,7 +451,7 @@ def test_the_command_prints_json(base, text_file):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.txt"], "there is no input file nowhere.txt."),
+        (["nowhere.txt"], "there is no file nowhere.txt."),
         ([Path(__file__), "--states", "warm"], "this model stores no warm state"),
         ([Path(__file__), "--model", "."], "no ELMo can be loaded from .: "),
     ],

@@ -1,28 +1,36 @@
-"""A corpus for training: whatever `datasets` can stream, read shard by shard, and its lines as sentences.
+"""The one reader of text: files, data sets and Python iterables as records, sentences and words.
 
     source = Source("corpus/*.txt.gz")                              # a sentence a line, blanks between words
     source = Source("wiki.jsonl", raw=True, split_sentences=True)   # paragraphs of plain text
     source = Source("Salesforce/wikitext", config="wikitext-103-raw-v1", split="train")
     for words in source: ...
+    for record in open_records(["Ice is cold .", "Why ?"]).records(): ...
 
-A source is text, JSON lines, Parquet or CSV, plain or packed (.gz, .bz2, .xz, .zst): one file or several, a
-pattern, a folder, an address, a data set on the Hub, or a stream of `datasets` itself. Nothing is held in
-memory but the lines that are being read. A shard is what `datasets` calls so: mostly a file.
+A record is a line of text or a row of a table. The files are read by `datasets`; nothing is held in memory
+but the records that are being read. A shard is what `datasets` calls so: mostly a file.
 """
 
 import glob
+import json
 import lzma
 import re
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from elmo_hf.corpus.zstd import check_whole
-from elmo_hf.model.words_elmo import split_sentences, split_text
+import numpy as np
 
-KINDS: dict[str, tuple[str, dict[str, Any]]] = {  # what `datasets` calls a kind of file, and its options
+from elmo_hf.corpus.sentences import Record, split_sentences
+from elmo_hf.errors import ElmoError, reason_of
+from elmo_hf.model.words_elmo import split_text
+
+BUILDERS: dict[
+    str, tuple[str, dict[str, Any]]
+] = {  # by a file's suffix: the builder of `datasets`, its options
     ".jsonl": ("json", {}),
     ".json": ("json", {}),
     ".ndjson": ("json", {}),
@@ -30,26 +38,42 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {  # what `datasets` calls a kind
     ".csv": ("csv", {}),
     ".tsv": ("csv", {"sep": "\t"}),
 }
-TEXT: tuple[str, dict[str, Any]] = ("text", {"encoding": "utf-8-sig"})  # a byte order mark is no letter
+# Any other file is text. A byte order mark is not part of it. Small chunks cost no time and save memory.
+TEXT: tuple[str, dict[str, Any]] = ("text", {"encoding": "utf-8-sig", "chunksize": 2**16})
 PACKED = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip"}
-LINES_AT_ONCE = 100
+RECORDS_AT_ONCE = 100
 LONGEST_WORD = 10_000  # letters; the model reads the first 48 bytes of a word
 _BOUNDARY = re.compile(r"(?<!\S)</?S>(?!\S)")
-_ON_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+|\w[\w-]*")
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+|\w[\w-]*")
+
+
+@dataclass
+class InMemory:
+    """Texts, lists of words or dictionaries of a Python iterable, as the `data` of a `Source`."""
+
+    records: Iterable[Any]
 
 
 class Source:
-    """
+    """A corpus. A mistake in its files' names or in its first record is raised on construction.
+
+    Iterating gives each sentence as a list of words, in the order of the corpus. `<S>` and `</S>` in the text
+    end a sentence and are not words; `<UNK>` is the unknown word.
+
     Args:
-        data: a path, a pattern with `*`, a folder, an address, a list of these files, a name on the Hub, or
-            a `datasets.IterableDataset` or `Dataset`. A stream must give the same records every time.
-        column: where a record has its text, or a list of its words. Left out: "text" or "tokens".
+        data: a path, a pattern with `*`, a folder, an address, a list of these files, a name on the Hub,
+            a `datasets.IterableDataset` or `Dataset`, or `InMemory` records. Files are text, JSON lines (an
+            object with its columns, a text or a list of words a line) or one JSON array, Parquet, CSV or TSV,
+            plain or packed (.gz, .bz2, .xz, .zst). A stream must give the same records every time.
+        column: the column of the text, or of the lists of words. Default: "text" or "tokens".
         split, config: which part of a folder or Hub data set is read.
         raw: split text into words by the rule of the published models' text ("penn"); otherwise words are
             what stands between blanks.
-        split_sentences: a line is a paragraph, to be split into sentences; otherwise it is one sentence.
+        split_sentences: a record is a paragraph, to be split into sentences; otherwise it is one sentence.
+        holds_words: whether the column holds lists of words. Default: as the first record has it.
 
-    `<S>` and `</S>` in the text end a sentence and are no words; `<UNK>` is the unknown word.
+    Attributes:
+        stream: the type of data that may be readable only once; None for files, data sets and lists.
     """
 
     def __init__(
@@ -61,66 +85,103 @@ class Source:
         config: str | None = None,
         raw: bool = False,
         split_sentences: bool = False,
+        holds_words: bool | None = None,
     ) -> None:
         self.raw, self.split_sentences = raw, split_sentences
         self.files: list[str] = []
+        self.stream: str | None = None
         self.name = _name(data)
-        with self._readable(self.name):
-            self.dataset = self._open(data, split, config)
-        self.num_shards: int = self.dataset.num_shards
-        self._choose_column(column)
+        self._rows_in_memory: Iterable[Any] | None = None
+        self._is_json_lines = False
+        self.num_shards = 1
+        if isinstance(data, InMemory):
+            self._rows_in_memory = data.records
+            if not isinstance(data.records, Sized):
+                self.stream = type(data.records).__name__
+        else:
+            with self._readable(self.name):
+                self.dataset = self._open(data, split, config)
+            self.num_shards = self.dataset.num_shards
+        self._choose_column(self._first_row(), column, holds_words)
 
     # ---- opening
 
     def _open(self, data: Any, split: str, config: str | None) -> Any:
-        datasets = _datasets()
+        import datasets
+
         if isinstance(data, datasets.Dataset):
             return data.to_iterable_dataset()
         if isinstance(data, datasets.IterableDataset):
+            self.stream = type(data).__name__
             return data
-        if isinstance(data, dict):
-            raise _Refused(f"the data is a dictionary; pass one of its parts: {', '.join(map(str, data))}.")
+        if isinstance(data, Mapping):
+            names = ", ".join(map(str, data))
+            raise ElmoError(f"{self.name} is a dictionary; pass one of its parts: {names}.")
         if isinstance(data, str | Path):
-            if Path(data).is_dir() or _is_on_the_hub(str(data)):
+            if Path(data).is_dir() or _is_hub_name(str(data)):
                 return datasets.load_dataset(str(data), config, split=split, streaming=True)
             data = [data]
         if not isinstance(data, list | tuple) or not data:
-            raise _Refused(f"a corpus is a file, files, a folder or a data set, but got {data!r:.60}.")
+            raise ElmoError(f"a corpus is a file, files, a folder or a data set, but got {data!r:.60}.")
         self.files = [file for item in data for file in _files(item)]
         for file in self.files:
-            _check_packed(file)
-        kind, options = _kind(self.files)
-        return datasets.load_dataset(kind, data_files=self.files, split="train", streaming=True, **options)
+            _check_zstd(file)
+        builder = _builder(self.files)
+        if builder[0] == "json":
+            lines = self._load_files(*TEXT)
+            self._is_json_lines = _are_json_lines(lines, self.files[0])
+            if self._is_json_lines:
+                return lines
+        return self._load_files(*builder)
 
-    def _choose_column(self, column: str | None) -> None:
-        """Whatever is wrong with the first record is found here."""
-        first = next((batch for shard in range(self.num_shards) for batch in self._raw(shard, 0)), None)
+    def _load_files(self, builder: str, options: dict[str, Any]) -> Any:
+        import datasets
+
+        files = [file if "://" in file else glob.escape(file) for file in self.files]
+        return datasets.load_dataset(builder, data_files=files, split="train", streaming=True, **options)
+
+    def _first_row(self) -> Any:
+        if self.stream is not None and self._rows_in_memory is not None:
+            rows = iter(self._rows_in_memory)
+            first = list(islice(rows, 1))
+            self._rows_in_memory = chain(first, rows)
+        else:
+            first = list(islice(chain.from_iterable(map(self._rows, range(self.num_shards))), 1))
         if not first:
-            raise ValueError(f"{self.name} is empty; there is no line in it.")
-        names = ", ".join(map(str, first))
-        if column is None:
-            there = [name for name in ("text", "tokens") if name in first]
-            if len(there) != 1:
-                raise ValueError(f"say by column what to read of {self.name}; it has {names}.")
-            column = there[0]
-        elif column not in first:
-            raise ValueError(f"{self.name} has no column '{column}'; it has {names}.")
+            raise ElmoError(f"{self.name} is empty; there is no line in it.")
+        return first[0]
+
+    def _choose_column(self, row: Any, column: str | None, holds_words: bool | None) -> None:
         self.column = column
-        self.is_words = isinstance(first[column][0], list | tuple)
+        if isinstance(row, dict):
+            names = ", ".join(map(str, row))
+            if column is None:
+                usual = [name for name in ("text", "tokens") if name in row]
+                if len(usual) != 1:
+                    raise ElmoError(f"name the column of {self.name} to read; it has {names or 'none'}.")
+                self.column = usual[0]
+            elif column not in row:
+                raise ElmoError(f"{self.name} has no column '{column}'; it has {names or 'none'}.")
+        elif column is not None:
+            raise ElmoError(f"{self.name} has no columns, so there is no column '{column}'.")
+        value = self._value(row)
+        self.is_words = _is_list(value) if holds_words is None else holds_words
+        self._record(value, 0, 0)
         if self.is_words and (self.raw or self.split_sentences):
             option = "raw" if self.raw else "split_sentences"
-            raise ValueError(f"{option} is for text, but column '{column}' of {self.name} holds words.")
+            raise ElmoError(f"{option} is for text, but {self._field} of {self.name} holds words.")
 
     # ---- reading
 
+    def records(self) -> Iterator[Record]:
+        """Every record, empty ones too: its text, or its words."""
+        for shard in range(self.num_shards):
+            yield from chain.from_iterable(self._records(shard, 0))
+
     def lines(self, shard: int, skip: int = 0) -> Iterator[list[str]]:
-        """The lines of a shard from line `skip` on, some at a time."""
-        for batch in self._raw(shard, skip):
-            values = batch.get(self.column)
-            if values is None:
-                raise ValueError(f"{self.place(shard)}, line {skip + 1}: there is no column '{self.column}'.")
-            yield [self._text(value, shard, skip + number) for number, value in enumerate(values)]
-            skip += len(values)
+        """The records of a shard from number `skip` on as text, some at a time."""
+        for records in self._records(shard, skip):
+            yield [record if isinstance(record, str) else " ".join(record) for record in records]
 
     def sentences(self, line: str) -> list[str]:
         """The sentences of a line as text; none of an empty one."""
@@ -130,6 +191,7 @@ class Source:
         return [part for part in parts if part and not part.isspace()]
 
     def words(self, sentence: str) -> list[str]:
+        """The words of a sentence."""
         if not self.raw:
             return sentence.split()
         return split_text(_without_endless_words(sentence), "penn", whole=("<UNK>",)).words
@@ -137,84 +199,130 @@ class Source:
     def __iter__(self) -> Iterator[list[str]]:
         """Every sentence's words, in the order of the corpus."""
         for shard in range(self.num_shards):
-            for lines in self.lines(shard):
-                for line in lines:
-                    yield from map(self.words, self.sentences(line))
+            for line in chain.from_iterable(self.lines(shard)):
+                yield from map(self.words, self.sentences(line))
 
     @property
     def identity(self) -> dict[str, Any]:
         """What must be the same for the sentences to be the same."""
         return {"shards": self.num_shards, "raw": self.raw, "split_sentences": self.split_sentences}
 
-    def _raw(self, shard: int, skip: int) -> Iterator[dict[str, list[Any]]]:
-        part = self.dataset.shard(self.num_shards, shard)
-        with self._readable(self.place(shard)):
-            yield from (part.skip(skip) if skip else part).iter(batch_size=LINES_AT_ONCE)
-
-    def _text(self, value: Any, shard: int, number: int) -> str:
-        if isinstance(value, str) and not self.is_words:
-            return _without_surrogates(value)
-        is_list = self.is_words and isinstance(value, list | tuple)
-        if is_list and all(isinstance(word, str) for word in value):
-            return _without_surrogates(" ".join(value))
-        wanted = "a list of words" if self.is_words else "text"
-        raise ValueError(
-            f"{self.place(shard)}, line {number + 1}: '{self.column}' should be {wanted}, but is "
-            f"{value!r:.60}."
-        )
-
     def place(self, shard: int) -> str:
+        """The name of a shard, for messages."""
         if len(self.files) == self.num_shards:
             return self.files[shard]
-        return f"{self.name}, part {shard + 1} of {self.num_shards}"
+        return f"{self.name}, part {shard + 1} of {self.num_shards}" if self.num_shards > 1 else self.name
+
+    # ---- rows of a shard, their values in the column, and these as records
+
+    def _rows(self, shard: int) -> Iterator[Any]:
+        if self._rows_in_memory is not None:
+            yield from self._rows_in_memory  # what it raises comes from the caller's code, and is left alone
+        elif self._is_json_lines:
+            yield from self._json_rows(shard)
+        else:
+            with self._readable(self.place(shard), shard):
+                yield from self.dataset.shard(self.num_shards, shard)
+
+    def _json_rows(self, shard: int) -> Iterator[Any]:
+        for number, line in enumerate(chain.from_iterable(self._column("text", shard))):
+            try:
+                if line.strip():
+                    yield json.loads(line)
+            except (ValueError, RecursionError):
+                raise ElmoError(
+                    f"{self.place(shard)}, line {number + 1} is no JSON: {line.strip()!r:.60}."
+                ) from None
+
+    def _column(self, column: str, shard: int, skip: int = 0) -> Iterator[list[Any]]:
+        with self._readable(self.place(shard), shard):
+            rows = self.dataset.shard(self.num_shards, shard)
+            for batch in (rows.skip(skip) if skip else rows).iter(batch_size=RECORDS_AT_ONCE):
+                yield batch[column] if column in batch else [None] * len(next(iter(batch.values())))
+
+    def _records(self, shard: int, skip: int) -> Iterator[list[Record]]:
+        values: Iterator[Sequence[Any]]
+        if self._is_json_lines or self._rows_in_memory is not None:
+            rows = islice(self._rows(shard), skip, None)
+            size = RECORDS_AT_ONCE if self._is_json_lines else 1  # records in memory may be long
+            values = iter(lambda: [self._value(row) for row in islice(rows, size)], [])
+        else:
+            assert self.column is not None
+            values = self._column(self.column, shard, skip)
+        for batch in values:
+            yield [self._record(value, shard, skip + number) for number, value in enumerate(batch)]
+            skip += len(batch)
+
+    def _value(self, row: Any) -> Any:
+        if self.column is None:
+            return row
+        return row.get(self.column) if isinstance(row, dict) else None
+
+    def _record(self, value: Any, shard: int, number: int) -> Record:
+        if isinstance(value, str) and not self.is_words:
+            return _without_surrogates(value)
+        if self.is_words and _is_list(value) and all(isinstance(word, str) for word in value):
+            return [_without_surrogates(word) for word in value]
+        expected = "a list of words" if self.is_words else "text"
+        raise ElmoError(
+            f"{self.place(shard)}, record {number + 1}: {self._field} should be {expected}, but is "
+            f"{' '.join(repr(value).split()):.60}."
+        )
+
+    @property
+    def _field(self) -> str:
+        return f"column '{self.column}'" if self.column is not None else "the record"
 
     @contextmanager
-    def _readable(self, place: str) -> Iterator[None]:
+    def _readable(self, place: str, shard: int | None = None) -> Iterator[None]:
         """One sentence for whatever `datasets` and the readers below it raise."""
         try:
             yield
-        except _Refused as error:
-            raise ValueError(str(error)) from None
+        except ElmoError:
+            raise
         except StopIteration:  # of an empty JSON file
-            raise ValueError(f"{place} is empty; there is no line in it.") from None
+            raise ElmoError(f"{place} is empty; there is no line in it.") from None
         except UnicodeDecodeError as error:
-            raise ValueError(f"{place} is not UTF-8 text: {error.reason}.") from None
-        except _reading_errors() as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"{place} cannot be read: {reason.rstrip('.')}.") from None
+            is_file = shard is not None and len(self.files) == self.num_shards
+            line = _undecodable_line(self.files[shard]) if is_file else ""  # type: ignore[index]
+            raise ElmoError(f"{place}{line} is not UTF-8 text: {error.reason}.") from None
+        except EOFError:
+            raise ElmoError(f"{place} ends in the middle; it was not written whole.") from None
+        except _READING_ERRORS as error:
+            raise ElmoError(f"{place} cannot be read: {reason_of(error)}.") from None
 
 
-class _Refused(ValueError):
-    """A sentence of our own, which needs no other around it."""
+# Of files that are missing, damaged, or of another kind than their name says.
+_READING_ERRORS: tuple[type[Exception], ...] = (ValueError, OSError, RuntimeError, ImportError)
+_READING_ERRORS += (lzma.LZMAError, zlib.error)
+with suppress(ImportError):
+    from zstandard import ZstdError
+
+    _READING_ERRORS += (ZstdError,)
 
 
-def _datasets() -> Any:
-    try:
-        import datasets
-    except ImportError:
-        raise _Refused("a corpus is read by the package datasets; `pip install datasets`.") from None
-    return datasets
+def open_records(data: Any, text_column: str | None = None, tokens_column: str | None = None) -> Source:
+    """A corpus for `embed` and `perplexity`: a list is not one of files, but of texts or lists of words.
+
+    Args:
+        data: what `Source` reads, except lists of files and names on the Hub; or an iterable of texts, lists
+            of words or dictionaries.
+        text_column, tokens_column: the column of the text, or of the lists of words. Default: "text" or
+            "tokens".
+    """
+    if text_column is not None and tokens_column is not None:
+        raise ElmoError("text_column and tokens_column cannot both be given; a sentence is one of them.")
+    if not isinstance(data, str | Path | Iterable):
+        raise ElmoError(f"a corpus is a file or an iterable, but got {type(data).__name__}.")
+    if isinstance(data, str | Path) and _is_hub_name(str(data)):
+        raise ElmoError(f"there is no file {data}.")
+    if not isinstance(data, str | Path | Mapping) and type(data).__module__.split(".")[0] != "datasets":
+        data = InMemory(data)
+    column = text_column if tokens_column is None else tokens_column
+    return Source(data, column=column, holds_words=None if column is None else tokens_column is not None)
 
 
-def _reading_errors() -> tuple[type[BaseException], ...]:
-    """Of files that are missing, damaged, cut off, or of another kind than their name says."""
-    errors: list[type[BaseException]] = [
-        ValueError,
-        OSError,
-        EOFError,
-        RuntimeError,
-        ImportError,
-        lzma.LZMAError,
-        zlib.error,
-    ]
-    try:
-        from zstandard import ZstdError
-    except ImportError:
-        return tuple(errors)
-    return (*errors, ZstdError)
-
-
-# ---- names of files
+# ---- files
 
 
 def _name(data: Any) -> str:
@@ -222,15 +330,15 @@ def _name(data: Any) -> str:
         return str(data)
     if isinstance(data, list | tuple) and data:
         return f"{data[0]}" + (f" and {len(data) - 1} more" if len(data) > 1 else "")
-    return f"the {type(data).__name__}"
+    return f"the {type(data.records if isinstance(data, InMemory) else data).__name__}"
 
 
-def _is_on_the_hub(name: str) -> bool:
+def _is_hub_name(name: str) -> bool:
     """ "org/name" or "name", unless a file could be meant: its folder is here, or it ends like a file."""
     suffix = Path(name).suffix
-    is_like_a_file = Path(name).exists() or suffix in KINDS or suffix in PACKED or suffix == ".txt"
+    is_like_a_file = Path(name).exists() or suffix in BUILDERS or suffix in PACKED or suffix == ".txt"
     is_in_a_folder = "/" in name and Path(name).parent.is_dir()
-    return not is_like_a_file and not is_in_a_folder and _ON_THE_HUB.fullmatch(name) is not None
+    return not is_like_a_file and not is_in_a_folder and _HUB_NAME.fullmatch(name) is not None
 
 
 def _files(item: Any) -> list[str]:
@@ -239,36 +347,88 @@ def _files(item: Any) -> list[str]:
     if "://" in name or Path(name).is_file():
         return [name]
     if Path(name).is_dir():
-        raise _Refused(f"{name} is a folder, which can only be read alone; say {name}/* for the files in it.")
-    found = sorted(path for path in glob.glob(name, recursive=True) if Path(path).is_file())  # noqa: PTH207
-    if not found:
-        raise _Refused(f"there is no file {name}.")
-    return found
+        raise ElmoError(
+            f"{name} is a folder, which can only be read alone; say {name}/* for the files in it."
+        )
+    files = sorted(path for path in glob.glob(name, recursive=True) if Path(path).is_file())  # noqa: PTH207
+    if not files:
+        raise ElmoError(f"there is no file {name}.")
+    return files
 
 
-def _check_packed(file: str) -> None:
-    """Of all that packs, only zstd's reader does not notice that a file was cut off."""
-    if Path(file).suffix == ".zst" and Path(file).is_file():
-        try:
-            check_whole(file)
-        except ValueError as error:
-            raise _Refused(str(error)) from None
+def _suffix(file: str) -> str:
+    path = Path(file)
+    return Path(path.stem).suffix if path.suffix in PACKED else path.suffix
 
 
-def _kind(files: list[str]) -> tuple[str, dict[str, Any]]:
-    kinds = {}
-    for file in files:
-        path = Path(file)
-        suffix = Path(path.stem).suffix if path.suffix in PACKED else path.suffix
-        kinds[file] = KINDS.get(suffix, TEXT)
-    for file in files:
-        if kinds[file] != kinds[files[0]]:
-            raise _Refused(f"{files[0]} and {file} are files of different kinds; read one kind at a time.")
-    return kinds[files[0]]
+def _builder(files: list[str]) -> tuple[str, dict[str, Any]]:
+    builders = [BUILDERS.get(_suffix(file), TEXT) for file in files]
+    for file, builder in zip(files, builders, strict=True):
+        if builder != builders[0]:
+            raise ElmoError(f"{files[0]} and {file} are files of different kinds; read one kind at a time.")
+    return builders[0]
+
+
+def _are_json_lines(lines: Any, file: str) -> bool:
+    """Whether each line of the text is a JSON value. We parse those, so that a mistake has its line number.
+
+    `datasets` reads the other JSON files: one array, or objects over several lines. An array of texts in one
+    line is a sentence's words, unless it is all that a .json file has: then each text is a sentence.
+    """
+    first_lines = [line for row in lines.take(1000) if (line := row["text"].strip())][:2]
+    try:
+        value = json.loads(first_lines[0]) if first_lines else None
+    except json.JSONDecodeError as error:
+        return error.pos < len(first_lines[0])  # otherwise the value goes on in the next line
+    if not isinstance(value, list):
+        return True
+    is_one_array = _suffix(file) == ".json" and len(first_lines) == 1
+    return all(isinstance(word, str) for word in value) and not is_one_array
+
+
+def _check_zstd(file: str) -> None:
+    """Refuse a .zst file that is cut off, which only zstd's reader, of all that unpack, does not notice."""
+    if Path(file).suffix != ".zst" or not Path(file).is_file():
+        return
+    try:
+        import zstandard
+    except ImportError:
+        raise ElmoError(f"{file} needs the package zstandard; `pip install zstandard`.") from None
+    frame, is_whole = zstandard.ZstdDecompressor().decompressobj(), True
+    try:
+        with Path(file).open("rb") as packed:
+            while chunk := packed.read(2**14):
+                while chunk:
+                    frame.decompress(chunk)
+                    is_whole, chunk = frame.eof, frame.unused_data
+                    if is_whole:
+                        frame = zstandard.ZstdDecompressor().decompressobj()
+    except zstandard.ZstdError as error:
+        raise ElmoError(f"{file} cannot be read: {error}.") from None
+    if not is_whole:
+        raise ElmoError(f"{file} breaks off before its end; fetch or pack it again.")
+
+
+def _undecodable_line(file: str) -> str:
+    """A second look at a file that is not UTF-8, for the number of the first bad line."""
+    import fsspec  # type: ignore[import-untyped]
+
+    with fsspec.open(file, "rt", compression="infer", encoding="utf-8", errors="surrogateescape") as lines:
+        for number, line in enumerate(lines):
+            if any("\udc80" <= letter <= "\udcff" for letter in line):
+                return f", line {number + 1}"
+    return ""
+
+
+# ---- text
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple | np.ndarray)
 
 
 def _without_surrogates(text: str) -> str:
-    """Half a letter has no bytes, so that no vocabulary could be written."""
+    """Half a letter has no bytes, so that nothing could be written; the tokenizer passes over it as well."""
     return text if text.isascii() else text.encode("utf-8", "ignore").decode("utf-8")
 
 

@@ -6,9 +6,9 @@
     elmo-hf vocab corpus/*.txt vocab.txt --min-count 3
 
 `vocab.txt` has bilm-tf's form: a word a line, `<S>`, `</S>` and `<UNK>` first, then by falling frequency,
-which is what the log-uniform sampler relies on. `vocab.counts.tsv` beside it has the same lines in the same
-order, each with a tab and its count: of `<S>` and `</S>` the number of sentences, of `<UNK>` that of the
-words that are not in the vocabulary.
+which the log-uniform sampler relies on. `vocab.counts.tsv` beside it has the same words in the same order,
+each with a tab and its count. The count of `<S>` and `</S>` is the number of sentences, that of `<UNK>` the
+number of words outside the vocabulary.
 """
 
 from collections import Counter
@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from elmo_hf.corpus.source import Source
+from elmo_hf.errors import ElmoError
 from elmo_hf.files import whole_file
 from elmo_hf.model.words_elmo import read_vocabulary
 
 BEGIN, END, UNKNOWN = SPECIALS = ("<S>", "</S>", "<UNK>")
-MOST_TYPES = 20_000_000  # different words that are counted at a time; about 2 GB
+MOST_TYPES = 20_000_000  # distinct words that are counted at a time; about 2 GB
 
 
 # ---- counting
@@ -29,10 +30,11 @@ MOST_TYPES = 20_000_000  # different words that are counted at a time; about 2 G
 
 @dataclass
 class WordCounts:
-    """
-    counts: how often each word occurs; `<UNK>` in the text is no word of it.
-    tokens: words of the text, all in all.
-    forgotten: words of the text that were not counted in the end, because there were too many different ones.
+    """The words of a corpus.
+
+    counts: how often each word occurs, `<UNK>` excluded.
+    sentences, tokens: sentences and words of the text, `<UNK>` included.
+    forgotten: words of the text whose counts were dropped, because there were too many distinct words.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -45,7 +47,7 @@ class WordCounts:
         return len(self.counts)
 
     def forget_rare(self, most: int) -> None:
-        """Drops the words of the lowest counts until not more than half of `most` are left."""
+        """Drop the words with the lowest counts until at most half of `most` are left."""
         before, limit = self.counts.total(), 0
         while len(self.counts) > most // 2:
             limit += 1
@@ -56,31 +58,33 @@ class WordCounts:
 def count_words(
     source: Source, most_types: int = MOST_TYPES, progress: Callable[[int], object] | None = None
 ) -> WordCounts:
-    """Counts the words of a corpus; `progress` is called with the number of words after each sentence.
+    """Count the words of a corpus.
 
-    When there are more than `most_types` different words, the rarest so far are dropped, so that memory does
-    not grow with the corpus. A word that comes again is then counted from 0.
+    Args:
+        most_types: with more distinct words, the rarest so far are dropped, so that memory does not grow with
+            the corpus. A dropped word that occurs again is counted from 0.
+        progress: called after each sentence with its number of words.
     """
-    found = WordCounts()
+    result = WordCounts()
     for words in source:
-        found.counts.update(words)
-        found.sentences += 1
-        found.tokens += len(words)
-        if len(found.counts) > most_types:
-            found.forget_rare(most_types)
+        result.counts.update(words)
+        result.sentences += 1
+        result.tokens += len(words)
+        if len(result.counts) > most_types:
+            result.forget_rare(most_types)
         if progress is not None:
             progress(len(words))
-    if not found.tokens:
-        raise ValueError(f"{source.name} is empty; there is no word in it.")
-    found.counts.pop(UNKNOWN, None)
-    return found
+    if not result.tokens:
+        raise ElmoError(f"{source.name} is empty; there is no word in it.")
+    result.counts.pop(UNKNOWN, None)
+    return result
 
 
 def choose_words(
-    found: WordCounts, min_count: int = 1, max_words: int | None = None
+    words: WordCounts, min_count: int = 1, max_words: int | None = None
 ) -> list[tuple[str, int]]:
-    """Words and counts by falling count, equal ones in the order of their letters; no special words."""
-    frequent = [(word, count) for word, count in found.counts.items() if count >= min_count]
+    """Words and counts by falling count, equal ones in alphabetical order, without the special words."""
+    frequent = [(word, count) for word, count in words.counts.items() if count >= min_count]
     return sorted(frequent, key=lambda entry: (-entry[1], entry[0]))[:max_words]
 
 
@@ -93,32 +97,32 @@ def counts_path(path: str | Path) -> Path:
 
 
 def check_options(path: str | Path, min_count: int = 1, max_words: int | None = None) -> None:
-    """Before hours of counting: nothing that is there is overwritten, and the folder is there."""
+    """Refuse, before hours of counting, options and paths with which no vocabulary could be written."""
     for name, value in (("min_count", min_count), ("max_words", max_words)):
         if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, but is {value}.")
+            raise ElmoError(f"{name} must be at least 1, but is {value}.")
     for file in (Path(path), counts_path(path)):
         if file.exists():
-            raise ValueError(f"{file} is there already; name another file, or delete it.")
+            raise ElmoError(f"{file} exists already; name another file, or delete it.")
     if not Path(path).absolute().parent.is_dir():
-        raise ValueError(f"there is no folder {Path(path).parent} to write {Path(path).name} in.")
+        raise ElmoError(f"there is no folder {Path(path).parent} to write {Path(path).name} in.")
 
 
 def write_vocabulary(
-    path: str | Path, found: WordCounts, min_count: int = 1, max_words: int | None = None
+    path: str | Path, words: WordCounts, min_count: int = 1, max_words: int | None = None
 ) -> "Vocabulary":
-    """Writes the vocabulary and its counts.
+    """Write a vocabulary and its counts, and return it.
 
     Args:
         min_count: rarer words are left out, and are `<UNK>` then.
-        max_words: at most so many words, besides the three special ones.
+        max_words: the most words that are written, besides the three special ones.
     """
     check_options(path, min_count, max_words)
-    chosen = choose_words(found, min_count, max_words)
+    chosen = choose_words(words, min_count, max_words)
     if not chosen:
-        raise ValueError(f"no word occurs {min_count} times, so there is no vocabulary; lower min_count.")
-    unknown = found.tokens - sum(count for _, count in chosen)
-    rows = [(BEGIN, found.sentences), (END, found.sentences), (UNKNOWN, unknown), *chosen]
+        raise ElmoError(f"no word occurs {min_count} times, so there is no vocabulary; lower min_count.")
+    unknown = words.tokens - sum(count for _, count in chosen)
+    rows = [(BEGIN, words.sentences), (END, words.sentences), (UNKNOWN, unknown), *chosen]
     _write(counts_path(path), [f"{word}\t{count}" for word, count in rows])
     _write(Path(path), [word for word, _ in rows])
     return Vocabulary.load(path)
@@ -132,7 +136,12 @@ def _write(path: Path, lines: list[str]) -> None:
 class Vocabulary:
     """Words and their ids, which are the rows of a language model's softmax.
 
-    `vocabulary.ids[word]` is the id of `<UNK>` for a word that is not there. `counts` is None without a file.
+    Args:
+        words: in the order of their ids.
+        counts: how often each occurs, if that is known.
+        name: of the vocabulary, for messages.
+
+    `vocabulary.ids[word]` is the id of `<UNK>` for a word outside the vocabulary.
     """
 
     def __init__(
@@ -142,15 +151,15 @@ class Vocabulary:
         numbers = {word: number for number, word in enumerate(words)}
         for special in SPECIALS:
             if special not in numbers:
-                raise ValueError(
+                raise ElmoError(
                     f"{name} has no line {special}; a language model needs {', '.join(SPECIALS)}."
                 )
         self.ids = _Ids(numbers, numbers[UNKNOWN])
         for number, word in enumerate(words):
             if not word:
-                raise ValueError(f"{name}, line {number + 1} is empty; every line must be a word.")
+                raise ElmoError(f"{name}, line {number + 1} is empty; every line must be a word.")
             if numbers[word] != number:
-                raise ValueError(
+                raise ElmoError(
                     f"{name}: {word!r} stands in line {number + 1} and in line {numbers[word] + 1}; "
                     "a word has one id."
                 )
@@ -164,9 +173,9 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
-        """With the counts, if their file is beside it; then they are checked as well."""
+        """Read a vocabulary, and its counts if their file is beside it."""
         if not Path(path).is_file():
-            raise ValueError(f"there is no vocabulary {path}.")
+            raise ElmoError(f"there is no vocabulary {path}.")
         words, counts = read_vocabulary(path), None
         if counts_path(path).is_file():
             counts = _read_counts(counts_path(path), words)
@@ -174,7 +183,7 @@ class Vocabulary:
 
 
 class _Ids(dict[str, int]):
-    """Every word has an id: the unknown one, unless it has its own."""
+    """Ids by words; a word outside the vocabulary has the id of the unknown word."""
 
     def __init__(self, numbers: dict[str, int], unknown: int) -> None:
         super().__init__(numbers)
@@ -190,16 +199,16 @@ class _Ids(dict[str, int]):
 def _read_counts(path: Path, words: list[str]) -> list[int]:
     lines = read_vocabulary(path)
     if len(lines) != len(words):
-        raise ValueError(f"{path} has {len(lines)} lines for {len(words)} words; count the corpus again.")
+        raise ElmoError(f"{path} has {len(lines)} lines for {len(words)} words; count the corpus again.")
     counts: list[int] = []
     for number, (line, word) in enumerate(zip(lines, words, strict=True)):
-        found, _, count = line.partition("\t")
-        if found != word or not (count.isascii() and count.isdigit()):
-            raise ValueError(
+        counted_word, _, count = line.partition("\t")
+        if counted_word != word or not (count.isascii() and count.isdigit()):
+            raise ElmoError(
                 f"{path}, line {number + 1} should be {word!r}, a tab and a count, but is {line!r}."
             )
         if word not in SPECIALS and number and words[number - 1] not in SPECIALS and int(count) > counts[-1]:
-            raise ValueError(
+            raise ElmoError(
                 f"{path}, line {number + 1}: {word!r} occurs {count} times, more often than the word before "
                 "it; a vocabulary goes by falling frequency."
             )

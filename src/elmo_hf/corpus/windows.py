@@ -7,14 +7,18 @@
         window.targets       # (2 directions, rows, 20 words)
         window.state         # where to go on after this window: a small dictionary for JSON
 
-Every row of the batch is an endless text, its sentences packed without gaps, and the next window goes on
-where this one ends, so that the states of the LSTMs can be carried over. Forward, a sentence is read as
-`<S> w1 ... wn` and predicts `w1 ... wn </S>`; backward it is read as `</S> wn ... w1` and predicts
-`wn ... w1 <S>`. The two directions read the corpus in two different orders, or in one (`shared`).
+The contract of reading:
 
-What a row reads depends on the number of rows alone. Processes and workers share the rows out, each reader
-walks through the whole corpus and keeps the sentences of its own rows; so any number of them makes the same
-windows. With another number of rows, training goes on with the sentences that had not been read.
+- Every row of the batch is an endless text, its sentences packed without gaps. The next window goes on where
+  this one ends, so that the states of the LSTMs can be carried over.
+- Forward, a sentence is read as `<S> w1 ... wn` and predicts `w1 ... wn </S>`; backward it is read as
+  `</S> wn ... w1` and predicts `wn ... w1 <S>`. The two directions read the corpus in two orders, or in one
+  (`shared`).
+- What a row reads depends on the text, the plan and the number of rows alone. The rows are divided among
+  processes and workers; each reads the whole corpus and keeps the sentences of its own rows. So any number of
+  processes and workers makes the same windows.
+- From `window.state`, training goes on with the same windows; with another number of rows, it goes on with
+  the words that had not been read.
 """
 
 import atexit
@@ -23,7 +27,7 @@ import signal
 import time
 import weakref
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,9 +36,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from elmo_hf.corpus.order import START, Reading, Rows
+from elmo_hf.corpus.order import START, Rows, SentenceOrder
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.vocabulary import SPECIALS, Vocabulary
+from elmo_hf.errors import ElmoError
 from elmo_hf.model.words_elmo import character_ids
 
 State = dict[str, Any]
@@ -42,13 +47,15 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """
-    rows: rows of the batch, of all processes together.
-    steps: words of a window.
-    seed: of the order of the sentences.
-    shuffle_sentences: so many are held in memory and shuffled at a time; 0 keeps the order of the corpus.
-    shared: both directions read the same sentences at the same time.
-    epochs: how often the corpus is read; None is without end.
+    """What is read, and how.
+
+    Args:
+        rows: rows of the batch, of all processes together.
+        steps: words of a window.
+        seed: of the order of the sentences.
+        shuffle_sentences: how many are held in memory and shuffled at a time; 0 keeps the corpus's order.
+        shared: both directions read the same sentences at the same time.
+        epochs: how often the corpus is read; None is without end.
     """
 
     rows: int
@@ -59,39 +66,44 @@ class Plan:
     epochs: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("rows", 1), ("steps", 1), ("seed", 0), ("shuffle_sentences", 0), ("epochs", 1)):
+        minima = {"rows": 1, "steps": 1, "seed": 0, "shuffle_sentences": 0, "epochs": 1}
+        for name, minimum in minima.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, but is {value}.")
+            if value is not None and value < minimum:
+                raise ElmoError(f"{name} must be at least {minimum}, but is {value}.")
 
 
-class Begun(NamedTuple):
-    """A sentence whose first word is in the window. Numbers count from 0; direction 1 is backward."""
+class SentenceStart(NamedTuple):
+    """A sentence whose first word is in the window. `sentence` is its number in its line.
+
+    Numbers count from 0; direction 1 is backward.
+    """
 
     direction: int
     row: int
     epoch: int
     shard: int
     line: int
-    part: int
+    sentence: int
 
 
 @dataclass
 class Window:
-    """
-    char_ids: (2, rows, steps, characters) int16, for a model that reads letters, 0 where there is no word.
+    """The next words of some rows, in both directions.
+
+    char_ids: (2, rows, steps, characters) int16, for a model that reads characters, 0 where there is no word.
     input_ids: (2, rows, steps) int64, for a model with a table of words instead, 0 where there is no word.
     targets: (2, rows, steps) int64 ids of the words to predict, 0 where there is none.
     mask: (2, rows, steps) bool, False where a row has come to its end, after the last epoch.
-    begun: the sentences that begin here.
-    state: where the rows stand after this window.
+    sentence_starts: the sentences that begin in the window.
+    state: where the rows are after this window.
     """
 
     char_ids: np.ndarray | None
     input_ids: np.ndarray | None
     targets: np.ndarray
     mask: np.ndarray
-    begun: list[Begun]
+    sentence_starts: list[SentenceStart]
     state: State
 
 
@@ -105,7 +117,7 @@ class Encoder:
         vocabulary: ids of the words.
         max_characters: length of a word's row of character ids.
         token_encoder: "characters", or "words" for a model with a table of words, as in `ElmoConfig`.
-        cache_words: different words whose spelling is kept, 100 bytes each.
+        cache_words: distinct words whose character ids are kept, 100 bytes each.
     """
 
     def __init__(
@@ -116,59 +128,59 @@ class Encoder:
         cache_words: int = 100_000,
     ) -> None:
         if token_encoder not in ("characters", "words"):
-            raise ValueError(f"token_encoder must be 'characters' or 'words', but is {token_encoder!r}.")
-        self.vocabulary, self.reads_letters = vocabulary, token_encoder == "characters"
-        self._numbers = _Numbers()
-        self._spelled = np.empty((cache_words, max_characters), dtype=np.int16)
+            raise ElmoError(f"token_encoder must be 'characters' or 'words', but is {token_encoder!r}.")
+        self.vocabulary, self.reads_characters = vocabulary, token_encoder == "characters"
+        self._slots = _Slots()
+        self._character_ids = np.empty((cache_words, max_characters), dtype=np.int16)
 
     def targets(self, words: list[str]) -> np.ndarray:
-        """Ids (words,)"""
+        """The words' ids: (words,)."""
         return np.fromiter(map(self.vocabulary.ids.__getitem__, words), dtype=np.int64, count=len(words))
 
     def inputs(self, words: list[str]) -> np.ndarray:
-        """Character ids (words, characters), or ids (words,)."""
-        if not self.reads_letters:
+        """Character ids (words, characters), or for a model with a table of words their ids (words,)."""
+        if not self.reads_characters:
             return self.targets(words)
-        room, length = self._spelled.shape
-        if len(self._numbers) + len(words) > room:
-            self._numbers = _Numbers()
-            self._spelled = np.empty((max(room, len(words)), length), dtype=np.int16)
-        numbers = np.fromiter(map(self._numbers.__getitem__, words), dtype=np.int64, count=len(words))
-        if self._numbers.new:
-            new = slice(len(self._numbers) - len(self._numbers.new), len(self._numbers))
-            self._spelled[new] = character_ids(self._numbers.new, length)
-            self._numbers.new = []
-        return self._spelled[numbers]
+        capacity, length = self._character_ids.shape
+        if len(self._slots) + len(words) > capacity:
+            self._slots = _Slots()
+            self._character_ids = np.empty((max(capacity, len(words)), length), dtype=np.int16)
+        slots = np.fromiter(map(self._slots.__getitem__, words), dtype=np.int64, count=len(words))
+        if self._slots.new:
+            new = slice(len(self._slots) - len(self._slots.new), len(self._slots))
+            self._character_ids[new] = character_ids(self._slots.new, length)
+            self._slots.new = []
+        return self._character_ids[slots]
 
     def check(self, source: Source, sentences: int = 1000) -> None:
-        """Refuses a corpus that is empty, or whose first sentences have no word of the vocabulary."""
+        """Refuse a corpus that is empty, or whose first sentences have no word of the vocabulary."""
         words = {word: None for sentence in islice(source, sentences) for word in sentence}
         if not words:
-            raise ValueError(f"{source.name} is empty; there is no word in it.")
+            raise ElmoError(f"{source.name} is empty; there is no word in it.")
         if not any(word in self.vocabulary.ids and word not in SPECIALS for word in words):
-            raise ValueError(
+            raise ElmoError(
                 f"no word of the first {sentences} sentences of {source.name} is in {self.vocabulary.name} "
                 f"(such as {next(iter(words))!r:.60}); make the vocabulary from this corpus, split likewise."
             )
 
 
-class _Numbers(dict[str, int]):
-    """Words get the numbers 0, 1, 2, ... when they are first asked for, and are then in `new` as well."""
+class _Slots(dict[str, int]):
+    """Rows 0, 1, 2, ... of a table, given to words when they are first asked for; these are in `new` then."""
 
     def __init__(self) -> None:
         self.new: list[str] = []
 
     def __missing__(self, word: str) -> int:
-        number = self[word] = len(self)
+        slot = self[word] = len(self)
         self.new.append(word)
-        return number
+        return slot
 
 
 # ---- windows of some rows
 
 
 class Reader:
-    """Windows of the rows `first` to `last`, without end; when the rows have ended, nothing is in them."""
+    """Endless windows of the rows `first` to `last`, with no word in them once the rows have ended."""
 
     def __init__(
         self,
@@ -182,65 +194,66 @@ class Reader:
         self.encoder, self.plan, self.first = encoder, plan, first
         self.settings = _settings(source, plan)
         last = plan.rows if last is None else last
-        directions: list[tuple[int, ...]] = [(0, 1)] if plan.shared else [(0,), (1,)]
-        states = _readings(state, plan, self.settings, len(directions))
-        self.parts = []
-        for served, part in zip(directions, states, strict=True):
-            reading = Reading(source, served[0], plan.seed, plan.shuffle_sentences, plan.epochs)
-            self.parts.append(Rows(reading, served, plan.rows, first, last, part))
+        orders: list[tuple[int, ...]] = [(0, 1)] if plan.shared else [(0,), (1,)]  # the directions of each
+        states = _order_states(state, plan, self.settings, len(orders))
+        self.rows = []
+        for directions, order_state in zip(orders, states, strict=True):
+            order = SentenceOrder(source, directions[0], plan.seed, plan.shuffle_sentences, plan.epochs)
+            self.rows.append(Rows(order, directions, plan.rows, first, last, order_state))
 
     def __iter__(self) -> Iterator[Window]:
         while True:
             yield self.window()
 
     def window(self) -> Window:
-        filled = [(part.directions, part.fill(self.plan.steps)) for part in self.parts]
-        shape = (2, *filled[0][1].mask.shape)
+        """The next window."""
+        words_of_orders = [(rows.directions, rows.read(self.plan.steps)) for rows in self.rows]
+        shape = (2, *words_of_orders[0][1].mask.shape)
         mask, targets = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64)
-        inputs, begun = None, []
-        for directions, rows in filled:
-            for direction, words, following in zip(directions, rows.inputs, rows.targets, strict=True):
-                encoded = self.encoder.inputs(words)
-                if inputs is None:
-                    inputs = np.zeros((*shape, *encoded.shape[1:]), dtype=encoded.dtype)
-                mask[direction] = rows.mask
-                inputs[direction][rows.mask] = encoded
-                targets[direction][rows.mask] = self.encoder.targets(following)
-                begun += [Begun(direction, row, *origin) for row, origin in rows.begun]
-        char_ids, input_ids = (inputs, None) if self.encoder.reads_letters else (None, inputs)
-        return Window(char_ids, input_ids, targets, mask, begun, self.state())
+        ids, sentence_starts = None, []
+        for directions, words in words_of_orders:
+            for direction, input_words, target_words in zip(
+                directions, words.inputs, words.targets, strict=True
+            ):
+                encoded = self.encoder.inputs(input_words)
+                if ids is None:
+                    ids = np.zeros((*shape, *encoded.shape[1:]), dtype=encoded.dtype)
+                mask[direction] = words.mask
+                ids[direction][words.mask] = encoded
+                targets[direction][words.mask] = self.encoder.targets(target_words)
+                sentence_starts += [SentenceStart(direction, row, *origin) for row, origin in words.started]
+        char_ids, input_ids = (ids, None) if self.encoder.reads_characters else (None, ids)
+        return Window(char_ids, input_ids, targets, mask, sentence_starts, self.state())
 
     def state(self) -> State:
+        """Where to go on. "readings" are the states of the sentence orders."""
         return {
             "settings": self.settings,
             "rows": self.plan.rows,
             "first": self.first,
-            "readings": [part.state() for part in self.parts],
+            "readings": [rows.state() for rows in self.rows],
         }
 
 
 def _settings(source: Source, plan: Plan) -> dict[str, Any]:
     """What the order of the sentences depends on, besides the number of rows."""
-    own = {
-        name: value for name, value in asdict(plan).items() if name in ("seed", "shuffle_sentences", "shared")
-    }
-    return own | source.identity
+    return {name: getattr(plan, name) for name in ("seed", "shuffle_sentences", "shared")} | source.identity
 
 
-def _readings(state: State | None, plan: Plan, settings: dict[str, Any], count: int) -> list[State]:
-    """The state of each reading for `plan.rows` rows."""
-    fresh = {"begun": [0] * plan.rows, "used": [0] * plan.rows}
+def _order_states(state: State | None, plan: Plan, settings: dict[str, Any], count: int) -> list[State]:
+    """The state of each sentence order for `plan.rows` rows."""
+    no_rows = {"begun": [0] * plan.rows, "used": [0] * plan.rows}
     if state is None:
-        return [{"place": START, "digest": None, "deals": [], **fresh} for _ in range(count)]
+        return [{"place": START, "digest": None, "deals": [], **no_rows} for _ in range(count)]
     for name, value in settings.items():
         if state["settings"][name] != value:
-            raise ValueError(
+            raise ElmoError(
                 f"the training was begun with {name} {state['settings'][name]!r}, now it is {value!r}; "
                 "go on with the same."
             )
     rows, readings = state["rows"], state["readings"]
     if state["first"] or len(readings[0]["begun"]) != rows:
-        raise ValueError(
+        raise ElmoError(
             f"the state has {len(readings[0]['begun'])} of {rows} rows; merge those of all processes by "
             "merge_states."
         )
@@ -249,7 +262,7 @@ def _readings(state: State | None, plan: Plan, settings: dict[str, Any], count: 
     return [
         reading
         | {"deals": [*reading["deals"], {"rows": rows, "begun": reading["begun"], "used": reading["used"]}]}
-        | fresh
+        | no_rows
         for reading in readings
     ]
 
@@ -260,17 +273,18 @@ def merge_states(states: Sequence[State]) -> State:
     expected = states[0]["first"]
     for state in states:
         if state["first"] != expected or state["settings"] != states[0]["settings"]:
-            raise ValueError(f"row {expected} is in no state, or in two; merge the states of one step.")
+            raise ElmoError(f"row {expected} is in no state, or in two; merge the states of one step.")
         expected += len(state["readings"][0]["begun"])
     readings = zip(*(state["readings"] for state in states), strict=True)
-    return states[0] | {"readings": [_merge(parts) for parts in readings]}
+    return states[0] | {"readings": [_merge(order_states) for order_states in readings]}
 
 
-def _merge(parts: Sequence[State]) -> State:
-    # The earliest place; of two at the same place, one knows the check sum of the block there.
-    first = min(parts, key=lambda part: (part["place"][-1], part["digest"] is None))
-    begun = [number for part in parts for number in part["begun"]]
-    return first | {"begun": begun, "used": [number for part in parts for number in part["used"]]}
+def _merge(states: Sequence[State]) -> State:
+    """The state of one sentence order, from those of neighbouring rows."""
+    # The earliest position; of two at the same position, one knows the checksum of the block there.
+    first = min(states, key=lambda state: (state["place"][-1], state["digest"] is None))
+    begun = [number for state in states for number in state["begun"]]
+    return first | {"begun": begun, "used": [number for state in states for number in state["used"]]}
 
 
 # ---- windows of a process
@@ -280,13 +294,15 @@ class Windows:
     """The windows of one process, in this process or from workers, until its rows end.
 
     Args:
-        process, processes: which of how many processes this is; each has its share of the rows.
-        workers: processes that read ahead, each for its share of this process's rows; 0 reads in this one.
-        state: where to go on: `window.state` of the last window, of several processes through `merge_states`.
+        process, processes: the number of this process, and of all; each has its share of the rows.
+        workers: processes that read ahead, each for its share of this process's rows; with 0, this one reads.
+        state: where to go on: the last window's `state`; `merge_states` makes one of several processes'.
         prefetch: windows that each worker keeps ready.
 
-    `waited` and `seconds` are the time spent in waiting for windows and the time in all since the first was
-    asked for. Where one process's rows end before those of others, `nothing` is then a window without words.
+    Attributes:
+        waited: seconds spent in waiting for windows.
+        seconds: seconds since the first window was asked for.
+        empty_window: a window without words, once this process's rows have ended (those of others may go on).
     """
 
     def __init__(
@@ -303,43 +319,41 @@ class Windows:
     ) -> None:
         first, last = share(0, plan.rows, process, processes)
         if last - first < max(workers, 1):
-            raise ValueError(
+            raise ElmoError(
                 f"{plan.rows} rows are too few for {processes} processes with {workers} workers each; each "
                 "needs a row."
             )
         encoder.check(source)
-        _readings(state, plan, _settings(source, plan), 2 - plan.shared)  # a wrong state is refused here
+        _order_states(state, plan, _settings(source, plan), 2 - plan.shared)  # refuses a wrong state
         self.shares = _Shares(source, encoder, plan, first, last, state)
         self.workers, self.prefetch = workers, prefetch
         self.waited = 0.0
-        self._began: float | None = None
-        self.nothing: Window | None = None
+        self._started_at: float | None = None
+        self.empty_window: Window | None = None
 
     @property
     def seconds(self) -> float:
-        return 0.0 if self._began is None else time.perf_counter() - self._began
+        return 0.0 if self._started_at is None else time.perf_counter() - self._started_at
 
     def __iter__(self) -> Generator[Window, None, None]:
         windows = self._timed()
-        if (
-            self.workers
-        ):  # a program that ends waits for its workers, which do not end when told (`_end_later`)
+        if self.workers:  # the program's end waits for the workers, which ignore its signals (`_end_later`)
             atexit.register(_close, weakref.ref(windows))
         return windows
 
     def _timed(self) -> Generator[Window, None, None]:
-        parts = self._parts()
+        shares = self._windows_of_shares()
         while True:
             asked = time.perf_counter()
-            self._began = self._began or asked
-            window = _join(list(islice(parts, max(self.workers, 1))))
+            self._started_at = self._started_at or asked
+            window = _join(list(islice(shares, max(self.workers, 1))))
             self.waited += time.perf_counter() - asked
             if not window.mask.any():
-                self.nothing = window
+                self.empty_window = window
                 return
             yield window
 
-    def _parts(self) -> Iterator["Window | _Failure"]:
+    def _windows_of_shares(self) -> Iterator["Window | _Failure"]:
         if not self.workers:
             return iter(self.shares)
         # With a generator of its own, the loader draws nothing from the one that dropout draws from.
@@ -349,7 +363,7 @@ class Windows:
                 batch_size=None,
                 num_workers=self.workers,
                 prefetch_factor=self.prefetch,
-                collate_fn=_as_it_is,
+                collate_fn=_identity,
                 worker_init_fn=_end_later,
                 generator=torch.Generator(),
             )
@@ -357,20 +371,20 @@ class Windows:
 
 
 def share(first: int, last: int, number: int, count: int) -> tuple[int, int]:
-    """Part `number` of `count` even parts of the rows `first` to `last`."""
+    """Share `number` of `count` even shares of the rows `first` to `last`, as its own first and last row."""
     rows = last - first
     return first + rows * number // count, first + rows * (number + 1) // count
 
 
 @dataclass
 class _Failure:
-    """What a worker has to say, which would reach us inside a traceback otherwise."""
+    """A worker's mistake of input; an exception would arrive inside the text of a traceback."""
 
     sentence: str
 
 
 class _Shares(IterableDataset):
-    """In a worker the windows of its share of the rows, and in the process itself those of all its rows."""
+    """The windows of a worker's share of the rows; in the process itself, those of all its rows."""
 
     def __init__(
         self, source: Source, encoder: Encoder, plan: Plan, first: int, last: int, state: State | None
@@ -389,7 +403,7 @@ class _Shares(IterableDataset):
 
 
 def _end_later(worker: int) -> None:
-    """Who stops a training tells all its processes at once, but the windows are wanted for one step more."""
+    """A worker's signal handler: a stop reaches all processes at once, but one more step needs windows."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: signal.alarm(60))
 
@@ -400,17 +414,17 @@ def _close(windows: "weakref.ref[Generator[Window, None, None]]") -> None:
         running.close()
 
 
-def _as_it_is(part: Any) -> Any:
-    return part
+def _identity(window: Any) -> Any:
+    return window
 
 
-def _join(parts: "list[Window | _Failure]") -> Window:
+def _join(shares: "list[Window | _Failure]") -> Window:
     """One window of neighbouring rows."""
     windows: list[Window] = []
-    for part in parts:
-        if isinstance(part, _Failure):
-            raise ValueError(part.sentence)
-        windows.append(part)
+    for share_window in shares:
+        if isinstance(share_window, _Failure):
+            raise ElmoError(share_window.sentence)
+        windows.append(share_window)
     if len(windows) == 1:
         return windows[0]
 
@@ -423,7 +437,7 @@ def _join(parts: "list[Window | _Failure]") -> Window:
         joined("input_ids"),
         joined("targets"),
         joined("mask"),
-        [sentence for window in windows for sentence in window.begun],
+        [start for window in windows for start in window.sentence_starts],
         merge_states([window.state for window in windows]),
     )
 
@@ -432,9 +446,9 @@ def _join(parts: "list[Window | _Failure]") -> Window:
 
 
 class AuditLog:
-    """Writes down which sentences were begun in which step, a JSON line a step; one file for each process.
+    """A record of the sentences that began in each step, a JSON line a step; one file for each process.
 
-    {"step": 7, "process": 0, "forward": [[row, epoch, shard, line, part], ...], "backward": ...}
+    {"step": 7, "process": 0, "forward": [[row, epoch, shard, line, sentence], ...], "backward": ...}
     """
 
     def __init__(self, path: str | Path, process: int = 0) -> None:
@@ -444,7 +458,7 @@ class AuditLog:
     def write(self, step: int, window: Window) -> None:
         entry: dict[str, Any] = {"step": step, "process": self.process}
         for direction, name in enumerate(("forward", "backward")):
-            entry[name] = [sentence[1:] for sentence in window.begun if sentence.direction == direction]
+            entry[name] = [start[1:] for start in window.sentence_starts if start.direction == direction]
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
 
@@ -453,7 +467,7 @@ class AuditLog:
 
 
 def cut_audit(path: str | Path, step: int) -> None:
-    """Drops what was written after a step, from which the training then goes on, or after a half line."""
+    """Drop the entries after the step from which the training goes on, and a last line that is cut off."""
     end = 0
     with Path(path).open("rb+") as file:
         for line in file:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from elmo_hf.embedding.embedder import batches
+from elmo_hf.corpus.sentences import batches, split_sentences
 from elmo_hf.errors import ElmoError
 from elmo_hf.loading import load as load_checked
 from elmo_hf.loading import load_config
@@ -27,7 +27,6 @@ from elmo_hf.metrics.tags import spans
 from elmo_hf.model.modeling_elmo import ElmoModel
 from elmo_hf.model.modeling_elmo_tagging import ElmoForTokenClassification
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
-from elmo_hf.model.words_elmo import split_sentences
 
 MAX_CHARACTERS, MAX_WORDS = 10_000, 1_000  # of a text
 BATCH_WORDS = 4096

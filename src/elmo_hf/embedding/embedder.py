@@ -1,12 +1,12 @@
-"""A shard's sentences to its vectors: like lengths share a batch, a word is encoded once, layers are chosen.
+"""Sentences to vectors: like lengths share a batch, a word is encoded once, layers are chosen.
 
 embedder = Embedder(model, tokenizer, parse_layers("average", model.config), options)
-embedder([["Ice", "cream"], ["Why", "?"]])    # (words of both, dim)
+embedder([["Ice", "cream"], ["Why", "?"]], progress)    # (words of both, dim)
 """
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elmo_hf.corpus.sentences import pyarrow_parquet
+from elmo_hf.corpus.sentences import Record, batches
 from elmo_hf.embedding.vectors import FORMATS
+from elmo_hf.errors import ElmoError
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo import ElmoModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
@@ -24,12 +25,12 @@ from elmo_hf.model.words_elmo import character_ids
 
 POOLS = (None, "mean", "max")
 DTYPES = ("float32", "float16")
-ENCODED_AT_ONCE = 256  # words; the letters' convolutions take some 200 kB for each
+ENCODED_AT_ONCE = 256  # words; the convolutions over characters take some 200 kB for each
 
 
 @dataclass(frozen=True)
 class Options:
-    """What of a call's arguments goes into the plan as it is, checked."""
+    """The arguments of `embed` that go into `plan.json` as they are, checked."""
 
     format: str
     pool: str | None
@@ -43,48 +44,49 @@ class Options:
         for name, allowed in (("format", FORMATS), ("pool", POOLS), ("dtype", DTYPES)):
             if getattr(self, name) not in allowed:
                 names = ", ".join(map(str, allowed))
-                raise ValueError(f"{name} must be one of {names}, but is {getattr(self, name)!r}.")
-        for name, least in (("batch_words", 1), ("cache_words", 0), ("shard_words", 1)):
+                raise ElmoError(f"{name} must be one of {names}, but is {getattr(self, name)!r}.")
+        for name, minimum in (("batch_words", 1), ("cache_words", 0), ("shard_words", 1)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, but is {value!r}.")
-        if self.format == "parquet":
-            pyarrow_parquet()
+            if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+                raise ElmoError(f"{name} must be a whole number of at least {minimum}, but is {value!r}.")
 
 
 @dataclass
 class Layers:
-    numbers: list[int]  # from the bottom up
+    """The layers that are written, or averaged. `name` stands for them in `plan.json`."""
+
+    numbers: list[int]  # 0 is the word encoder's
     name: str
     is_average: bool = False
 
     @property
     def columns(self) -> list[str]:
-        """A name for each vector that a word gets."""
+        """The names of the vectors that a word gets."""
         if self.is_average or len(self.numbers) == 1:
             return ["vector"]
         return [f"layer_{number}" for number in self.numbers]
 
 
 def parse_layers(layers: str | int | Sequence[int], config: ElmoConfig) -> Layers:
+    """The layers that "top", "average", "all" or numbers from the bottom up (0, "0,2", [0, 2]) stand for."""
     top = config.num_hidden_layers
-    every = list(range(top + 1))
+    all_layers = list(range(top + 1))
     if layers == "top":
         return Layers([top], "top")
     if layers in ("average", "all"):
-        chosen = Layers(every, str(layers), layers == "average")
+        chosen = Layers(all_layers, str(layers), layers == "average")
     else:
         text = ",".join(map(str, layers)) if isinstance(layers, list | tuple) else str(layers)
-        parts = [part.strip() for part in text.split(",")]
-        numbers = [int(part) for part in parts if re.fullmatch(r"\d+", part, re.ASCII)]
-        if len(numbers) < len(parts) or len(set(numbers)) < len(parts) or not set(numbers) <= set(every):
-            raise ValueError(
+        items = [item.strip() for item in text.split(",")]
+        numbers = [int(item) for item in items if re.fullmatch(r"\d+", item, re.ASCII)]
+        if len(numbers) < len(items) or len(set(numbers)) < len(items) or not set(numbers) <= set(all_layers):
+            raise ElmoError(
                 f"layers must be top, average, all or different numbers from 0 to {top} of this model's "
                 f"{top + 1} layers, such as 0,{top}, but is {text!r}."
             )
         chosen = Layers(numbers, ",".join(map(str, numbers)))
     if 0 in chosen.numbers and len(chosen.numbers) > 1 and config.projection_dim != config.output_dim:
-        raise ValueError(
+        raise ElmoError(
             f"layer 0 of this model has {2 * config.projection_dim} numbers and the others have "
             f"{config.hidden_size}, so they cannot be together; ask for one, or for others."
         )
@@ -92,15 +94,19 @@ def parse_layers(layers: str | int | Sequence[int], config: ElmoConfig) -> Layer
 
 
 class WordCache:
-    """Different words to their encodings; those of the `size` words used last are kept."""
+    """Distinct words to their encodings (words, dim); those of the `size` words used last are kept.
+
+    Args:
+        encode: words -> (words, dim)
+        size: words that are kept; 0 keeps none.
+    """
 
     def __init__(self, encode: Callable[[list[str]], Tensor], size: int) -> None:
         self.encode, self.size = encode, size
-        self.slots: OrderedDict[str, int] = OrderedDict()  # rows of the table; the word used last stands last
+        self.slots: OrderedDict[str, int] = OrderedDict()  # rows of the table; the word used last is last
         self.table: Tensor | None = None
 
     def __call__(self, words: list[str]) -> Tensor:
-        """So many words -> (words, dim)"""
         new = [word for word in words if word not in self.slots]
         known = [word for word in words if word in self.slots]
         if self.table is None or not known:
@@ -130,36 +136,40 @@ class WordCache:
 
 
 class Embedder:
-    """A shard's sentences to its vectors."""
+    """The vectors of many sentences by batches of like length."""
 
     def __init__(self, model: ElmoModel, tokenizer: ElmoTokenizer, layers: Layers, options: Options) -> None:
         self.model, self.tokenizer, self.layers, self.options = model, tokenizer, layers, options
         config = model.config
-        self.by_letters = config.token_encoder == "characters"
+        self.reads_characters = config.token_encoder == "characters"
         self.width = 2 * config.projection_dim if layers.numbers == [0] else config.hidden_size
         self.cache = WordCache(self._encode, options.cache_words)
 
-    def split(self, record: str | list[str]) -> list[str]:
+    def split(self, record: Record) -> list[str]:
+        """The words of a record, by the tokenizer's rule or at whitespace."""
         if isinstance(record, list):
             return record
         return record.split() if self.options.whitespace else self.tokenizer.tokenize(record)
 
-    def __call__(self, sentences: list[list[str]], done: Callable[[int], Any]) -> np.ndarray:
-        """([layers,] rows, dim); `done` hears how many words each batch had."""
+    def __call__(self, sentences: list[list[str]], progress: Callable[[int], Any]) -> np.ndarray:
+        """The vectors of all words, or of all sentences if pooled, in their order: ([layers,] rows, dim).
+
+        `progress` is called with the number of words of each batch.
+        """
         self.cache.slots.clear()  # a batched product's last bit may depend on what is encoded with what
         lengths = [len(words) for words in sentences]
         starts = list(accumulate((1 if self.options.pool else length for length in lengths), initial=0))
         vectors = np.zeros((len(self.layers.columns), starts[-1], self.width), dtype=self.options.dtype)
         for batch in batches(lengths, self.options.batch_words):
-            found = self._read([sentences[number] for number in batch]).float().cpu().numpy()
-            for place, number in enumerate(batch):
-                rows = slice(starts[number], starts[number + 1])
-                vectors[:, rows] = found[:, place, : rows.stop - rows.start]
-            done(sum(lengths[number] for number in batch))
+            batch_vectors = self._read([sentences[number] for number in batch]).float().cpu().numpy()
+            for row, number in enumerate(batch):
+                target = slice(starts[number], starts[number + 1])
+                vectors[:, target] = batch_vectors[:, row, : target.stop - target.start]
+            progress(sum(lengths[number] for number in batch))
         return vectors if len(vectors) > 1 else vectors[0]
 
     def _read(self, sentences: list[list[str]]) -> Tensor:
-        """(layers, batch, words, dim), or with one place for the words if pooled"""
+        """Vectors (layers, batch, words, dim); if pooled, (layers, batch, 1, dim)."""
         lengths = torch.tensor([len(words) for words in sentences], device=self.model.device)
         mask = torch.arange(int(lengths.max()), device=self.model.device) < lengths[:, None]
         needs_all = self.layers.numbers != [self.model.config.num_hidden_layers]
@@ -182,33 +192,21 @@ class Embedder:
 
     def _inputs(self, sentences: list[list[str]], mask: Tensor) -> dict[str, Tensor]:
         words = [word for sentence in sentences for word in sentence]
-        places = {word: place for place, word in enumerate(dict.fromkeys(words))}
-        if not self.by_letters:
+        if not self.reads_characters:
             ids = torch.tensor(self.tokenizer.convert_tokens_to_ids(words), device=mask.device)
-            rows = ids.new_full(mask.shape, self.model.config.pad_token_id or 0)
-            rows[mask] = ids
-            return {"input_ids": rows}
-        encoded = self.cache(list(places))
-        rows = torch.zeros(mask.shape, dtype=torch.long, device=mask.device)
-        rows[mask] = torch.tensor([places[word] for word in words], device=mask.device)
-        return {"inputs_embeds": encoded[rows]}
+            input_ids = ids.new_full(mask.shape, self.model.config.pad_token_id or 0)
+            input_ids[mask] = ids
+            return {"input_ids": input_ids}
+        index_of = {word: index for index, word in enumerate(dict.fromkeys(words))}
+        encoded = self.cache(list(index_of))
+        indices = torch.zeros(mask.shape, dtype=torch.long, device=mask.device)
+        indices[mask] = torch.tensor([index_of[word] for word in words], device=mask.device)
+        return {"inputs_embeds": encoded[indices]}
 
     def _encode(self, words: list[str]) -> Tensor:
-        """Different words, letter by letter -> (words, projection_dim)"""
+        """Distinct words, from their characters: (words, projection_dim)."""
         tokenizer = self.tokenizer
         length = self.model.config.max_characters_per_token
-        rows = torch.from_numpy(character_ids(words, length, tokenizer.bos_token, tokenizer.eos_token))
-        chunks = rows.to(self.model.device).split(ENCODED_AT_ONCE)
+        ids = torch.from_numpy(character_ids(words, length, tokenizer.bos_token, tokenizer.eos_token))
+        chunks = ids.to(self.model.device).split(ENCODED_AT_ONCE)
         return torch.cat([self.model.token_encoder(chunk) for chunk in chunks])
-
-
-def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Numbers of sentences, the longest first, so many together as fit the budget with their padding."""
-    order = sorted(
-        (number for number, length in enumerate(lengths) if length), key=lambda n: (-lengths[n], n)
-    )
-    start = 0
-    while start < len(order):
-        end = start + max(1, budget // lengths[order[start]])
-        yield order[start:end]
-        start = end

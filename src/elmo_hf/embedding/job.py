@@ -4,11 +4,11 @@
     elmo-hf embed corpus.txt vectors/ --model my-elmo --layers average
     accelerate launch --num_processes 4 -m elmo_hf.cli embed corpus.txt vectors/ --model my-elmo
 
-The corpus is read a shard at a time (some thousand sentences, cut by their words, so that the cuts depend
-on the corpus alone). Inside a shard, sentences of like length share a batch, every word is encoded from its
-letters once, and the vectors are put back in the order of the input. What a shard's bytes depend on is the
-shard: process r of n makes every n-th one, a job that was killed goes on with the first one that is missing,
-and either way the files are those of a single undisturbed run on such a machine.
+The corpus is read a shard at a time: some thousand sentences, cut by their number of words, so that the cuts
+depend on the corpus alone. Inside a shard, sentences of like length share a batch, every word is encoded from
+its characters once, and the vectors are put back in the order of the input. A shard's bytes depend on the
+shard alone: process r of n makes every n-th shard, a job that was killed goes on with the first shard that is
+missing, and either way the files are those of a single undisturbed run on such a machine.
 
 Memory does not grow with the corpus, only with the longest sentence: the backward half of a vector has read
 the sentence from its end, so that a sentence cannot be cut, and one of 100,000 words is a batch of its own.
@@ -19,7 +19,7 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -28,7 +28,8 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from elmo_hf.corpus.sentences import Corpus, Piece
+from elmo_hf.corpus.sentences import Record, grouped, word_count
+from elmo_hf.corpus.source import Source, open_records
 from elmo_hf.embedding.embedder import Embedder, Options, parse_layers
 from elmo_hf.embedding.vectors import (
     Header,
@@ -41,6 +42,7 @@ from elmo_hf.embedding.vectors import (
     write_hdf5,
     write_shard,
 )
+from elmo_hf.errors import ElmoError
 from elmo_hf.files import PARTIAL, write_json
 from elmo_hf.loading import evaluating, load, load_model
 from elmo_hf.model.configuration_elmo import ElmoConfig
@@ -69,7 +71,7 @@ def embed(
     device: str | None = None,
     progress: bool = True,
 ) -> Vectors:
-    """Writes the vectors of a corpus to a folder, and returns them as `read_vectors(output)` does.
+    """Write the vectors of a corpus to a folder, and return them as `read_vectors(output)` does.
 
     Called again with the same arguments after it was stopped, it goes on where it stopped::
 
@@ -77,46 +79,101 @@ def embed(
             ...  # vectors: (words, dim)
 
     Args:
-        source: a file of text, one sentence a line, of JSON lines or Parquet (`.txt`, `.jsonl`, `.parquet`;
-            the former two also `.gz`, `.bz2` and `.xz`), or anything that gives texts, lists of words or
-            dictionaries when it is iterated, such as a `datasets` stream.
+        source: a file of text, one sentence a line, or of JSON lines, Parquet or CSV, plain or packed (`.gz`,
+            `.bz2`, `.xz`, `.zst`); a pattern, a folder or an address of such files; or an iterable of texts,
+            lists of words or dictionaries, such as a `datasets` stream.
         output: the folder to write.
         model: an ELMo, its folder, or its name on the Hub.
+        tokenizer: the rule that splits text, and the words of a model with a word table. Default: the one in
+            the model's folder.
         layers: "top", "average", "all", or numbers from the bottom up: 0, "0,2", [0, 2].
-        pool: "mean" or "max" over a sentence's words, or None. An empty sentence's is zero.
+        pool: "mean" or "max" over a sentence's words, or None. An empty sentence's vector is then zero.
         format: "safetensors", "hdf5" (AllenNLP's layout) or "parquet".
         dtype: "float32" or "float16", of the numbers that are written.
-        text_column, tokens_column: where a record has its text, or its words. Left out: "text" or "tokens".
+        text_column, tokens_column: the column of the text, or of the lists of words. Default: "text" or
+            "tokens".
         whitespace: split text at whitespace only, whatever the tokenizer's own rule is.
-        batch_words: words of a batch, with its padding.
+        batch_words: words of a batch, padding included.
         cache_words: words whose encodings are kept for the next batches of a shard (0: none).
         shard_words: words of a shard, counted at whitespace; with a sentence's length, this sets the memory.
-        device: such as "cpu" or "cuda"; left out, a GPU if there is one.
+        device: such as "cpu" or "cuda". Default: a GPU if there is one.
+        progress: show words a second and the time left.
+
+    Returns:
+        The sentences in the order of the input, each as `(words, vectors)`.
+
+    Raises:
+        ElmoError: an argument, the corpus, the model or the folder cannot be used. Nothing is written then.
     """
     options = Options(format, pool, dtype, whitespace, batch_words, cache_words, shard_words)
-    corpus = Corpus(source, text_column, tokens_column)
-    survey = corpus.survey()
+    corpus = open_records(source, text_column, tokens_column)
+    identity, words = survey(corpus)
     check_folder(Path(output))
     processes = _processes(device, model)
     elmo, tokenizer = _load(model, tokenizer)
     chosen = parse_layers(layers, elmo.config)
-    plan = asdict(options) | {"layers": chosen.name, "input": survey.identity}
+    plan = asdict(options) | {"layers": chosen.name, "input": identity}
     plan["model"] = fingerprint(elmo, tokenizer)
     torch.nn.Module.to(elmo, processes.device)
     embedder = Embedder(elmo, tokenizer, chosen, options)
     job = Job(Path(output), plan, options, corpus, embedder, processes)
-    job.claim()
+    job.claim_folder()
     if not (job.folder / "index.json").exists():
         logger.info("process %d of %d on %s", processes.number, processes.count, processes.device)
-        with torch.inference_mode(), evaluating(elmo), job.bar(survey.words, progress) as bar:
+        with torch.inference_mode(), evaluating(elmo), job.progress_bar(words, progress) as bar:
             count = job.make_shards(bar)
         processes.wait()
         if processes.number == 0:
             job.finish(count)
     if processes.number == 0:
-        job.tidy()
+        job.remove_shards_of_hdf5()
     processes.wait()
     return read_vectors(output)
+
+
+# ---- the corpus
+
+
+@dataclass
+class ShardInput:
+    """The records of one shard. `words` is counted at whitespace."""
+
+    number: int
+    first: int  # number of the first sentence
+    records: list[Record]
+    words: int
+    digest: str
+
+
+def survey(corpus: Source) -> tuple[dict[str, Any], int | None]:
+    """Read and check every record once, which takes little time beside the model.
+
+    Returns:
+        What identifies the corpus in `plan.json`, and its words; of a stream, only the name of its type.
+    """
+    if corpus.stream is not None:
+        return {"stream": corpus.stream}, None
+    digest, sentences, words, has_words = hashlib.sha256(), 0, 0, False
+    for record in corpus.records():
+        digest.update(_bytes(record))
+        sentences, words = sentences + 1, words + word_count(record)
+        has_words = has_words or bool("".join(record).strip())
+    if not has_words:
+        raise ElmoError(f"{corpus.name} is empty; there is no word in it.")
+    return {"sentences": sentences, "sha256": digest.hexdigest()}, words
+
+
+def shard_inputs(corpus: Source, shard_words: int) -> Iterator[ShardInput]:
+    first = 0
+    for number, records in enumerate(grouped(corpus.records(), shard_words)):
+        digest = hashlib.sha256(b"".join(map(_bytes, records))).hexdigest()
+        yield ShardInput(number, first, records, sum(map(word_count, records)), digest)
+        first += len(records)
+
+
+def _bytes(record: Record) -> bytes:
+    text = record if isinstance(record, str) else "\x1f".join(record)
+    return text.encode("utf-8") + b"\n"
 
 
 # ---- the model
@@ -131,15 +188,15 @@ def _load(
         return load_model(model, ElmoModel)[0], tokenizer
     elmo = model.base_model
     if not isinstance(elmo, ElmoModel):
-        raise ValueError(f"embed needs an ELMo, its folder or its name, but got {type(model).__name__}.")
+        raise ElmoError(f"embed needs an ELMo, its folder or its name, but got {type(model).__name__}.")
     if tokenizer is None and elmo.config.token_encoder == "words":
-        raise ValueError("a model with a word table needs its tokenizer: embed(..., tokenizer=tokenizer).")
+        raise ElmoError("a model with a word table needs its tokenizer: embed(..., tokenizer=tokenizer).")
     length = elmo.config.max_characters_per_token
     return elmo, tokenizer or ElmoTokenizer(max_characters_per_token=length)
 
 
 def fingerprint(model: ElmoModel, tokenizer: ElmoTokenizer) -> str:
-    """Of everything that a word's vector depends on, but the machine."""
+    """A digest of everything that a word's vector depends on, except the machine."""
     settings = {name: getattr(model.config, name) for name in inspect.get_annotations(ElmoConfig)}
     rules = [tokenizer.word_splitter, tokenizer.all_special_tokens, tokenizer.max_characters_per_token]
     if model.config.token_encoder == "words":
@@ -151,7 +208,7 @@ def fingerprint(model: ElmoModel, tokenizer: ElmoTokenizer) -> str:
     return digest.hexdigest()
 
 
-# ---- the job: shards, processes, going on
+# ---- the job: processes, shards, going on
 
 
 @dataclass
@@ -163,34 +220,34 @@ class Processes:
 
 
 def _processes(device: str | None, model: Any) -> Processes:
-    """Which of how many processes this one is, as `accelerate launch` and `torchrun` tell their children."""
+    """This process among those of the job, as `accelerate launch` and `torchrun` set its environment."""
     try:
-        wanted = torch.device(device) if device is not None else None
+        requested = torch.device(device) if device is not None else None
     except RuntimeError:
-        raise ValueError(f"there is no device {device!r}; say cpu, cuda or cuda:1, for example.") from None
-    if wanted is not None and wanted.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"the device is {device}, but torch finds no GPU here.")
+        raise ElmoError(f"there is no device {device!r}; say cpu, cuda or cuda:1, for example.") from None
+    if requested is not None and requested.type == "cuda" and not torch.cuda.is_available():
+        raise ElmoError(f"the device is {device}, but torch finds no GPU here.")
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         is_model = isinstance(model, ElmoPreTrainedModel)
-        free = model.device if is_model else torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return Processes(0, 1, wanted or free, lambda: None)
-    try:
-        from accelerate import PartialState
-    except ImportError:
-        raise ValueError("several processes need the package accelerate; `pip install accelerate`.") from None
+        default = model.device if is_model else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return Processes(0, 1, requested or default, lambda: None)
+    from accelerate import PartialState
+
     # The others wait while one makes its last shard, or the HDF5 file.
-    state = PartialState(cpu=wanted is not None and wanted.type == "cpu", timeout=timedelta(days=30))
-    own = state.device if wanted is None or wanted == torch.device(state.device.type) else wanted
+    state = PartialState(cpu=requested is not None and requested.type == "cpu", timeout=timedelta(days=30))
+    own = requested
+    if own is None or own == torch.device(state.device.type):  # "cuda" is this process's own GPU
+        own = state.device
     return Processes(state.process_index, state.num_processes, own, state.wait_for_everyone)
 
 
 def check_folder(folder: Path) -> None:
-    """Refuses what is not a folder of ours, or empty."""
+    """Refuse a folder that is neither empty nor one of an embedding job."""
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"the output {folder} is a file; name a folder.")
+        raise ElmoError(f"the output {folder} is a file; name a folder.")
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     if "plan.json" not in names and set(names) - {"plan.json" + PARTIAL}:
-        raise ValueError(f"the output folder {folder} holds something else ({names[0]}); name another one.")
+        raise ElmoError(f"the output folder {folder} holds something else ({names[0]}); name another one.")
 
 
 @dataclass
@@ -198,7 +255,7 @@ class Job:
     folder: Path
     plan: dict[str, Any]
     options: Options
-    corpus: Corpus
+    corpus: Source
     embedder: Embedder
     processes: Processes
 
@@ -209,83 +266,87 @@ class Job:
     def path(self, number: int) -> Path:
         return shard_path(self.folder, number, self.options.format)
 
-    def claim(self) -> None:
-        """Makes the folder ours, or finds that it was so for the same work; the first process goes first."""
+    def claim_folder(self) -> None:
+        """Write `plan.json`, or check that the folder has the same one; the first process goes first."""
         if self.processes.number:
             self.processes.wait()
         check_folder(self.folder)
         path = self.folder / "plan.json"
         if path.exists():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            other = [name for name in self.plan if found.get(name) != self.plan[name]]
-            if other:
-                raise ValueError(
-                    f"{self.folder} was begun with another {other[0]} ({_short(found.get(other[0]))}, now "
-                    f"{_short(self.plan[other[0]])}); go on with the same, or name another folder."
-                )
+            self._check_plan(json.loads(path.read_text(encoding="utf-8")))
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(path, self.plan)
         if not self.processes.number:
             self.processes.wait()
 
-    def bar(self, words: int | None, progress: bool) -> Any:
-        hidden = not progress or self.processes.number > 0
-        return tqdm(total=words, unit=" words", unit_scale=True, disable=hidden)
+    def _check_plan(self, before: dict[str, Any]) -> None:
+        for name, value in self.plan.items():
+            if before.get(name) != value:
+                raise ElmoError(
+                    f"{self.folder} was begun with another {name} ({_short(before.get(name))}, now "
+                    f"{_short(value)}); go on with the same, or name another folder."
+                )
+
+    def progress_bar(self, words: int | None, progress: bool) -> Any:
+        is_hidden = not progress or self.processes.number > 0
+        return tqdm(total=words, unit=" words", unit_scale=True, disable=is_hidden)
 
     def make_shards(self, bar: Any) -> int:
-        """This process's share of the shards; returns the number of all of them."""
+        """Make this process's share of the shards; returns the number of all shards."""
         count = made = 0
-        for piece in self.corpus.pieces(self.options.shard_words):
+        for shard in shard_inputs(self.corpus, self.options.shard_words):
             count += 1
-            is_ours = piece.number % self.processes.count == self.processes.number
-            if is_ours and not self._is_made(piece):
-                self._make(piece, bar)
+            is_ours = shard.number % self.processes.count == self.processes.number
+            if is_ours and not self._is_made(shard):
+                self._make(shard, bar)
                 made += 1
-            elif is_ours and not bar.disable:  # made before: not to count in this run's speed
-                bar.initial += piece.words
-                bar.n += piece.words
+            elif is_ours and not bar.disable:  # of an earlier run, so it does not count in this run's speed
+                bar.initial += shard.words
+                bar.n += shard.words
             else:
-                bar.update(piece.words)
+                bar.update(shard.words)
         logger.info("process %d made %d of %d shards", self.processes.number, made, count)
         if self.path(count).exists():
-            raise ValueError(f"{self.path(count)} is beyond the input's end, which was longer before.")
+            raise ElmoError(f"{self.path(count)} is beyond the input's end, which was longer before.")
         return count
 
-    def _is_made(self, piece: Piece) -> bool:
-        path = self.path(piece.number)
+    def _is_made(self, shard: ShardInput) -> bool:
+        path = self.path(shard.number)
         header = read_header(path)
-        if header is not None and header.digest != piece.digest:
-            raise ValueError(f"{path} was made from other sentences; the input has changed since.")
+        if header is not None and header.digest != shard.digest:
+            raise ElmoError(f"{path} was made from other sentences; the input has changed since.")
         return header is not None
 
-    def _make(self, piece: Piece, bar: Any) -> None:
-        sentences = [self.embedder.split(record) for record in piece.records]
+    def _make(self, shard: ShardInput, bar: Any) -> None:
+        sentences = [self.embedder.split(record) for record in shard.records]
         words = sum(map(len, sentences))
-        scale = piece.words / max(words, 1)  # the bar counts as the survey did
+        scale = shard.words / max(words, 1)  # the bar's total was counted at whitespace
         vectors = self.embedder(sentences, lambda done: bar.update(done * scale))
-        header = Header(piece.first, len(sentences), words, piece.digest)
-        shard = Shard(header, sentences, vectors)
-        write_shard(self.path(piece.number), shard, self.columns, self.options.pool is not None)
+        header = Header(shard.first, len(sentences), words, shard.digest)
+        output = Shard(header, sentences, vectors)
+        write_shard(self.path(shard.number), output, self.columns, self.options.pool is not None)
 
     def finish(self, count: int) -> None:
-        headers = [read_header(self.path(number)) for number in range(count)]
-        if None in headers:
-            raise ValueError(f"{self.path(headers.index(None))} is missing; run the same command again.")
-        found = [header for header in headers if header is not None]
+        """Write the HDF5 file, if it was asked for, and `index.json`, once all shards are there."""
+        headers: list[Header] = []
+        for number in range(count):
+            header = read_header(self.path(number))
+            if header is None:
+                raise ElmoError(f"{self.path(number)} is missing; run the same command again.")
+            headers.append(header)
         pooled = self.options.pool is not None
         if self.options.format == "hdf5":
             shards = (read_shard(self.path(number), self.columns, pooled) for number in range(count))
             write_hdf5(self.folder, shards, pooled)
         index = {"format": self.options.format, "layers": self.plan["layers"], "columns": self.columns}
         index |= {"pool": self.options.pool, "dtype": self.options.dtype, "dim": self.embedder.width}
-        index["sentences"] = sum(header.sentences for header in found)
-        index["words"] = sum(header.words for header in found)
-        index["shards"] = [asdict(header) for header in found]
+        index["sentences"] = sum(header.sentences for header in headers)
+        index["words"] = sum(header.words for header in headers)
+        index["shards"] = [asdict(header) for header in headers]
         write_json(self.folder / "index.json", index)
 
-    def tidy(self) -> None:
-        """The shards that an HDF5 file was made of have done their work."""
+    def remove_shards_of_hdf5(self) -> None:
         if self.options.format == "hdf5":
             for path in self.folder.glob("vectors-*.safetensors"):
                 path.unlink()

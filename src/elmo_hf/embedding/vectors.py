@@ -5,8 +5,8 @@
     for words, array in vectors: ...    # one shard in memory at a time
     vectors[12].vectors                 # (words, dim), (layers, words, dim), or without `words` if pooled
 
-A file with its final name is whole, because it is written under another name and renamed; `index.json` is
-the last file of a corpus. The same vectors are the same bytes, so nothing here writes a time or a path.
+A file with its final name is complete, because it is written under another name and renamed; `index.json` is
+the last file of a corpus. Equal vectors are equal bytes, so nothing here writes a time or a path.
 
 safetensors: `vectors` ([layers,] rows, dim), `sentence_starts` (sentences + 1), in words; and the words as
     UTF-8 bytes `words` with `word_starts` (words + 1). A row is a word, or a sentence if pooled.
@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from elmo_hf.corpus.sentences import pyarrow_parquet
+from elmo_hf.errors import ElmoError
 from elmo_hf.files import whole_file
 
 FORMATS = ("safetensors", "hdf5", "parquet")
@@ -42,7 +42,7 @@ class Embedded(NamedTuple):
 
 @dataclass
 class Header:
-    """What a shard says of itself; `digest` is of the records that it was made from."""
+    """A shard's metadata. `digest` is that of the records that it was made from."""
 
     first: int
     sentences: int
@@ -57,7 +57,7 @@ class Shard:
     vectors: np.ndarray  # ([layers,] rows, dim)
 
     def starts(self, pooled: bool) -> list[int]:
-        """The row at which each sentence starts, and the end of the last."""
+        """The row at which each sentence starts, and the end of the last sentence."""
         return list(accumulate((1 if pooled else len(words) for words in self.words), initial=0))
 
     def sentences(self, pooled: bool) -> Iterator[Embedded]:
@@ -66,13 +66,13 @@ class Shard:
 
     def sentence(self, number: int, starts: list[int], pooled: bool) -> Embedded:
         rows = starts[number] if pooled else slice(starts[number], starts[number + 1])
-        return Embedded(self.words[number], self.vectors[..., rows, :].copy())  # does not keep the shard
+        return Embedded(self.words[number], self.vectors[..., rows, :].copy())  # a view would keep the shard
 
 
 def shard_path(folder: Path, number: int, format: str) -> Path:
     """HDF5 is one file, made at the end from shards that are safetensors until then."""
-    kind = "parquet" if format == "parquet" else "safetensors"
-    return folder / f"vectors-{number:05d}.{kind}"
+    suffix = "parquet" if format == "parquet" else "safetensors"
+    return folder / f"vectors-{number:05d}.{suffix}"
 
 
 # ---- shards
@@ -104,15 +104,15 @@ def read_header(path: Path) -> Header | None:
 def _write_safetensors(path: Path, shard: Shard) -> None:
     from safetensors.numpy import save
 
-    spelled = [word.encode("utf-8") for words in shard.words for word in words]
+    encoded = [word.encode("utf-8") for words in shard.words for word in words]
     tensors = {
         "vectors": np.ascontiguousarray(shard.vectors),
         "sentence_starts": np.array(shard.starts(pooled=False), dtype=np.int64),
-        "words": np.frombuffer(b"".join(spelled), dtype=np.uint8),
-        "word_starts": np.array(list(accumulate(map(len, spelled), initial=0)), dtype=np.int64),
+        "words": np.frombuffer(b"".join(encoded), dtype=np.uint8),
+        "word_starts": np.array(list(accumulate(map(len, encoded), initial=0)), dtype=np.int64),
     }
     # One entry only: safetensors writes several in no fixed order.
-    # Its bytes and not `save_file`, which a kill makes leave a temporary file of its own behind.
+    # Not `save_file`: a kill would leave its temporary file behind.
     path.write_bytes(save(tensors, metadata={"elmo_hf": json.dumps(asdict(shard.header))}))
 
 
@@ -123,7 +123,7 @@ def _safetensors_header(path: Path) -> str:
         with safe_open(path, "numpy") as file:
             return file.metadata()["elmo_hf"]
     except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file: {error}.") from None
+        raise ElmoError(f"{path} is no safetensors file: {error}.") from None
 
 
 def _read_safetensors(path: Path) -> Shard:
@@ -131,15 +131,15 @@ def _read_safetensors(path: Path) -> Shard:
 
     header = Header(**json.loads(_safetensors_header(path)))
     tensors = load_file(path)
-    letters, edges = tensors["words"].tobytes(), tensors["word_starts"].tolist()
-    words = [letters[start:end].decode("utf-8") for start, end in pairwise(edges)]
+    encoded, word_starts = tensors["words"].tobytes(), tensors["word_starts"].tolist()
+    words = [encoded[start:end].decode("utf-8") for start, end in pairwise(word_starts)]
     sentences = [words[start:end] for start, end in pairwise(tensors["sentence_starts"].tolist())]
     return Shard(header, sentences, tensors["vectors"])
 
 
 def _write_parquet(path: Path, shard: Shard, columns: Sequence[str], pooled: bool) -> None:
-    parquet = pyarrow_parquet()
     import pyarrow as pa
+    import pyarrow.parquet
 
     first, dim = shard.header.first, shard.vectors.shape[-1]
     numbers = np.arange(first, first + len(shard.words))
@@ -155,8 +155,8 @@ def _write_parquet(path: Path, shard: Shard, columns: Sequence[str], pooled: boo
     for name, rows in zip(columns, _by_layer(shard.vectors), strict=True):
         table[name] = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), dim)
     header = {"elmo_hf": json.dumps(asdict(shard.header))}
-    # Numbers of a vector hardly repeat: neither a dictionary nor compression makes them smaller.
-    parquet.write_table(
+    # A vector's numbers hardly repeat, so neither a dictionary nor compression makes them smaller.
+    pa.parquet.write_table(
         pa.table(table).replace_schema_metadata(header), path, compression="none", use_dictionary=False
     )
 
@@ -166,12 +166,16 @@ def _by_layer(vectors: np.ndarray) -> np.ndarray:
 
 
 def _parquet_header(path: Path) -> str:
-    return pyarrow_parquet().read_schema(path).metadata[b"elmo_hf"].decode("utf-8")
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_schema(path).metadata[b"elmo_hf"].decode("utf-8")
 
 
 def _read_parquet(path: Path, columns: Sequence[str], pooled: bool) -> Shard:
+    import pyarrow.parquet
+
     header = Header(**json.loads(_parquet_header(path)))
-    table = pyarrow_parquet().read_table(path).combine_chunks()
+    table = pyarrow.parquet.read_table(path).combine_chunks()
     layers = []
     for name in columns:
         column = table[name].combine_chunks()
@@ -180,16 +184,18 @@ def _read_parquet(path: Path, columns: Sequence[str], pooled: bool) -> Shard:
     if pooled:
         return Shard(header, table["words"].to_pylist(), vectors)
     words, rows = table["word"].to_pylist(), table["sentence"].to_numpy()
-    edges = np.searchsorted(rows, np.arange(header.first, header.first + header.sentences + 1)).tolist()
-    return Shard(header, [words[start:end] for start, end in pairwise(edges)], vectors)
+    starts = np.searchsorted(rows, np.arange(header.first, header.first + header.sentences + 1)).tolist()
+    return Shard(header, [words[start:end] for start, end in pairwise(starts)], vectors)
 
 
 # ---- AllenNLP's HDF5
 
 
 def write_hdf5(folder: Path, shards: Iterable[Shard], pooled: bool) -> None:
-    """`vectors.hdf5` and `words.jsonl`. The sentences' text is held in memory, as AllenNLP's layout is one
-    text of all sentences; the vectors are not."""
+    """Write `vectors.hdf5` and `words.jsonl`.
+
+    The text of all sentences is held in memory, as AllenNLP's layout has it in one string; vectors are not.
+    """
     import h5py
 
     sentence_to_index: dict[str, str] = {}
@@ -214,7 +220,10 @@ def write_hdf5(folder: Path, shards: Iterable[Shard], pooled: bool) -> None:
 
 
 class Vectors(Sequence[Embedded]):
-    """A corpus's sentences with their vectors, read when asked for. Make it with `read_vectors`."""
+    """The sentences of a corpus with their vectors, which `read_vectors` opens.
+
+    A sentence is read from the disk when it is indexed. `about` is the content of `index.json`.
+    """
 
     def __init__(self, index: dict[str, Any], sentences: int) -> None:
         self.about, self._length = index, sentences
@@ -226,15 +235,15 @@ class Vectors(Sequence[Embedded]):
         raise NotImplementedError
 
     @overload
-    def __getitem__(self, place: int) -> Embedded: ...
+    def __getitem__(self, index: int) -> Embedded: ...
     @overload
-    def __getitem__(self, place: slice) -> list[Embedded]: ...
-    def __getitem__(self, place: int | slice) -> Embedded | list[Embedded]:
-        if isinstance(place, slice):
-            return [self._sentence(number) for number in range(*place.indices(len(self)))]
-        number = place + len(self) if place < 0 else place
+    def __getitem__(self, index: slice) -> list[Embedded]: ...
+    def __getitem__(self, index: int | slice) -> Embedded | list[Embedded]:
+        if isinstance(index, slice):
+            return [self._sentence(number) for number in range(*index.indices(len(self)))]
+        number = index + len(self) if index < 0 else index
         if not 0 <= number < len(self):
-            raise IndexError(f"there are {len(self)} sentences, but sentence {place} was asked for.")
+            raise IndexError(f"there are {len(self)} sentences, but sentence {index} was asked for.")
         return self._sentence(number)
 
 
@@ -246,18 +255,18 @@ class ShardVectors(Vectors):
         self._loaded: tuple[int, Shard, list[int]] | None = None
 
     def _sentence(self, number: int) -> Embedded:
-        place = bisect_right(self._firsts, number) - 1
-        if self._loaded is None or self._loaded[0] != place:
-            self._loaded = None  # one shard at a time
-            path = shard_path(self.folder, place, self.about["format"])
+        shard_number = bisect_right(self._firsts, number) - 1
+        if self._loaded is None or self._loaded[0] != shard_number:
+            self._loaded = None  # frees the last shard before the next is read
+            path = shard_path(self.folder, shard_number, self.about["format"])
             shard = read_shard(path, self.columns, self.pooled)
-            self._loaded = (place, shard, shard.starts(self.pooled))
+            self._loaded = (shard_number, shard, shard.starts(self.pooled))
         _, shard, starts = self._loaded
-        return shard.sentence(number - self._firsts[place], starts, self.pooled)
+        return shard.sentence(number - self._firsts[shard_number], starts, self.pooled)
 
 
 class Hdf5Vectors(Vectors):
-    """AllenNLP's layout, whoever wrote it; `words.jsonl` stands beside it if we did."""
+    """AllenNLP's layout, of `embed` (with `words.jsonl` beside it) or of AllenNLP's own command."""
 
     def __init__(self, path: Path, index: dict[str, Any]) -> None:
         import h5py
@@ -292,26 +301,32 @@ class Hdf5Vectors(Vectors):
 
 
 def read_vectors(path: str | Path) -> Vectors:
-    """The vectors that `elmo-hf embed` wrote, or an HDF5 file of AllenNLP's `elmo` command: a sequence of
-    `(words, vectors)`, one for each sentence in the order of the input, read only when asked for.
-
-    `vectors` is (words, dim), or (layers, words, dim) where several layers were asked for; with pooling,
-    (dim,) or (layers, dim)::
+    """Open the vectors that `embed` wrote, or an HDF5 file of AllenNLP's `elmo` command::
 
         for words, vectors in read_vectors("vectors/"):
             print(words[0], vectors[0])
+
+    Args:
+        path: the folder that `embed` wrote, or an HDF5 file.
+
+    Returns:
+        A sequence of `(words, vectors)`, one for each sentence in the order of the input, read from the disk
+        when it is indexed. `vectors` is (words, dim), or (layers, words, dim) where several layers were asked
+        for; with pooling, (dim,) or (layers, dim).
+
+    Raises:
+        ElmoError: the path holds no vectors, or those of an unfinished job.
     """
     path = Path(path)
     if path.is_file():
         try:
             return Hdf5Vectors(path, {})
         except OSError:
-            raise ValueError(f"{path} is no HDF5 file; name the folder that `embed` wrote.") from None
+            raise ElmoError(f"{path} is no HDF5 file; name the folder that `embed` wrote.") from None
     if not (path / "index.json").exists():
-        state = (
-            "was not finished; run the same command again" if (path / "plan.json").exists() else "has none"
-        )
-        raise ValueError(f"no vectors can be read from {path}: it {state}.")
+        is_begun = (path / "plan.json").exists()
+        state = "was not finished; run the same command again" if is_begun else "has none"
+        raise ElmoError(f"no vectors can be read from {path}: it {state}.")
     index = json.loads((path / "index.json").read_text(encoding="utf-8"))
     return (
         Hdf5Vectors(path / "vectors.hdf5", index) if index["format"] == "hdf5" else ShardVectors(path, index)

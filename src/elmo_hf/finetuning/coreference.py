@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from elmo_hf.corpus.sentences import split_sentences
 from elmo_hf.finetuning.run import Example, read_text
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
-from elmo_hf.model.words_elmo import split_sentences, split_text
+from elmo_hf.model.words_elmo import split_text
 
 Mention = tuple[int, int, int]
 LARGEST_FILE, LARGEST_ARCHIVE, MOST_FILES = 16 << 20, 1 << 30, 100_000

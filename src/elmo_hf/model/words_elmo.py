@@ -1,7 +1,6 @@
-"""Text to sentences and words, and words to character ids.
+"""Text to words, and words to character ids.
 
 split_text("He didn't pay.", "penn").words        # ['He', 'didn', "'t", 'pay', '.']
-split_sentences("He paid. Mr. Smith left.")       # ['He paid.', 'Mr. Smith left.']
 character_ids(["He", "paid"], max_characters=50)  # (2, 50)
 """
 
@@ -94,78 +93,6 @@ def _matches(text: str, splitter: Any, whole: Sequence[str]) -> Iterator[Any]:
             yield special
             start = special.end()
     yield from splitter.finditer(text, start)
-
-
-# A sentence may end at a run of these signs and the quotes and brackets that close after it. Western signs
-# need a space after them, full-width ones do not. The quantifiers are possessive, so that no text is slow.
-_CLOSERS = "\"'”’»›)\\]}」』）】"
-_END = regex.compile(
-    rf"""
-    (?<![.!?…])(?P<sign>[.!?…]++|[।॥؟۔።։။។‼⁇⁈⁉]++)[{_CLOSERS}]*+(?P<blank>{_SPACE}++)
-    | [。！？｡]++[{_CLOSERS}]*+(?P<blank>{_SPACE}*+)
-    """,
-    regex.VERBOSE,
-)
-# How the next sentence begins: not with a lower-case letter or with a sign that continues the sentence.
-_START = regex.compile(r"[\p{Lu}\p{Lt}\p{Lo}\p{N}\"'“‘«‹„¿¡(\[{「『（【$€£#*–—-]")
-# Abbreviations before a name, before a number, and those that may also end a sentence.
-_TITLES = regex.compile(
-    r"M|Mrs?|Ms|Messrs|Mme|Mlle|Drs?|Prof|Rev|Fr|Hon|Ste?|Mt|Ft|Gen|Col|Lt|Maj|Capt|Cmdr|Adm|Sgt|Cpl|Pvt|Gov|"
-    r"Sen|Rep|Pres|Supt|vs?|[Cc]f|eg|ie|e\.g|i\.e|viz|al"
-)
-_NUMBERED = regex.compile(
-    "[Nn]os?|[Vv]ols?|[Ff]igs?|pp?|[Cc]h|[Ss]ec|[Aa]rt|ca?|approx|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec"
-)
-_LAST_WORDS = regex.compile(
-    r"Inc|Ltd|Co|Corp|Bros|Jr|Sr|etc|Esq|est|[Dd]ept|Univ|Ave|Blvd|Rd|Ph\.D|a\.m|p\.m"
-)
-_DOTTED = regex.compile(r"\p{L}(?:\.\p{L})+")
-_OPENERS = regex.compile(
-    "The|An?|This|That|These|Those|He|She|It|We|They|I|You|His|Her|Its|Our|Their|My|Your|There|Here|In|On|At|"
-    "By|For|From|With|After|Before|When|While|If|As|But|And|Or|So|Yet|Then|Now|However|Although|Since|Because|"
-    "Not|No|One|Some|Many|Most|All|Both|Each|What|Who|Where|Why|How"
-)
-
-
-def split_sentences(text: str) -> list[str]:
-    """The sentences of a paragraph by rules, without spaces around them.
-
-    No sentence ends inside a number or a name ("3.14", "Mr. Smith", "No. 5"), before a lower-case letter
-    ("Well... perhaps"), or after "Inc." or "U.S." unless a word follows that often begins sentences ("The").
-    """
-    sentences, start = [], 0
-    for end in _END.finditer(text):
-        if _ends_sentence(text, start, end):
-            sentences.append(text[start : end.start("blank")].strip())
-            start = end.end()
-    sentences.append(text[start:].strip())
-    return [sentence for sentence in sentences if sentence]
-
-
-def _ends_sentence(text: str, start: int, end: Any) -> bool:
-    if end["sign"] is None:
-        return True
-    following = text[end.end() : end.end() + 32]
-    if following and not _START.match(following):
-        return False
-    is_bare_dot = end["sign"] == "." and end.start("blank") == end.end("sign")  # without a closing quote
-    before = text[max(start, end.start() - 32) : end.start()]
-    if not is_bare_dot or not before or before[-1].isspace():
-        return True
-    return not _is_abbreviated(before.split(), (following.split() or [""])[0])
-
-
-def _is_abbreviated(before: list[str], following: str) -> bool:
-    """Whether the dot after the last of the words `before` belongs to an abbreviation."""
-    word = before[-1].lstrip("([{'\"“‘«")
-    if _TITLES.fullmatch(word) or (len(before) == 1 and word.isdigit()):  # "1. Introduction"
-        return True
-    if _NUMBERED.fullmatch(word):
-        return following[:1].isdigit()
-    is_initial = len(word) == 1 and word.isupper() and word != "I"
-    if is_initial or _DOTTED.fullmatch(word) or _LAST_WORDS.fullmatch(word):
-        return not _OPENERS.fullmatch(following)
-    return False
 
 
 def read_vocabulary(path: str | Path) -> list[str]:

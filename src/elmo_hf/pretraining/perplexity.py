@@ -28,14 +28,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from elmo_hf.corpus.sentences import Corpus
-from elmo_hf.embedding.embedder import batches
+from elmo_hf.corpus.sentences import batches, grouped, split_sentences, word_count
+from elmo_hf.corpus.source import Source, open_records
 from elmo_hf.errors import ElmoError
 from elmo_hf.loading import evaluating
 from elmo_hf.model.modeling_elmo import States
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
-from elmo_hf.model.words_elmo import character_ids, split_sentences
+from elmo_hf.model.words_elmo import character_ids
 
 STATES = ("zero", "warm", "carried")
 SORTED_AT_ONCE = 32_768  # words of the buffer from which sentences of similar length are batched
@@ -107,9 +107,9 @@ def perplexity(
 
     Args:
         model: the language model; it stays in the mode, training or evaluation, in which it is.
-        source: a file of text, one sentence a line, of JSON lines or Parquet (`.txt`, `.jsonl`, `.parquet`;
-            the former two also `.gz`, `.bz2` and `.xz`), or an iterable of texts, lists of words or
-            dictionaries. It is read as a stream.
+        source: a file of text, one sentence a line, or of JSON lines, Parquet or CSV, plain or packed
+            (`.gz`, `.bz2`, `.xz`, `.zst`), or an iterable of texts, lists of words or dictionaries. It is
+            read as a stream.
         tokenizer: the model's own; the lines of its vocabulary are the rows of the model's softmax.
         states: LSTM states at the start of a sentence: "zero", "warm" or "carried".
         raw: split text into words by the tokenizer's rule, not at whitespace.
@@ -126,7 +126,7 @@ def perplexity(
         ElmoError: a wrong argument, a model without a softmax or stored states, or a text without words.
     """
     _check(model, tokenizer, states, {"rows": rows, "batch_words": batch_words})
-    corpus = Corpus(source, text_column, tokens_column)
+    corpus = open_records(source, text_column, tokens_column)
     text = _Text(corpus, tokenizer, raw, split_sentences)
     windows = text.windows(rows, STEPS) if states == "carried" else text.batches(batch_words)
     losses = _LossSums(model, tokenizer)
@@ -170,11 +170,10 @@ def _states(model: ElmoForPreTraining, rows: int, states: str) -> States:
 
 
 @contextmanager
-def _bar(corpus: Corpus, progress: bool) -> Iterator[Any]:
+def _bar(corpus: Source, progress: bool) -> Iterator[Any]:
     total = None
-    if progress:  # counting the text takes little time compared with the model
-        survey = corpus.survey()
-        total = survey.words and survey.words + survey.identity["sentences"]
+    if progress and corpus.stream is None:  # reading takes little time beside the model
+        total = sum(word_count(record) + 1 for record in corpus.records())
     with tqdm(total=total, unit=" tokens", unit_scale=True, disable=not progress) as bar:
         yield bar
 
@@ -185,7 +184,7 @@ def _bar(corpus: Corpus, progress: bool) -> Iterator[Any]:
 class _Text:
     """A corpus as batches or windows of rows; `sentences` counts the sentences read so far."""
 
-    def __init__(self, corpus: Corpus, tokenizer: ElmoTokenizer, raw: bool, is_paragraphs: bool) -> None:
+    def __init__(self, corpus: Source, tokenizer: ElmoTokenizer, raw: bool, is_paragraphs: bool) -> None:
         self.corpus, self.tokenizer = corpus, tokenizer
         self.raw, self.is_paragraphs, self.sentences = raw, is_paragraphs, 0
 
@@ -210,8 +209,8 @@ class _Text:
             queued = [row[..., steps:] for row in queued]
 
     def _groups(self) -> Iterator[list[Row]]:
-        for piece in self.corpus.pieces(SORTED_AT_ONCE):
-            sentences = [words for record in piece.records for words in self._split(record) if words]
+        for records in grouped(self.corpus.records(), SORTED_AT_ONCE):
+            sentences = [words for record in records for words in self._split(record) if words]
             self.sentences += len(sentences)
             yield [self._row(words) for words in sentences]
 
@@ -272,7 +271,7 @@ class _LossSums:
         ids[mask] = rows
         return ids
 
-    def result(self, corpus: Corpus, sentences: int, states: str) -> Perplexity:
+    def result(self, corpus: Source, sentences: int, states: str) -> Perplexity:
         if not sentences:
             raise ElmoError(f"{corpus.name} is empty; there is no word in it.")
         forward, backward = (loss / self.tokens for loss in self.losses)

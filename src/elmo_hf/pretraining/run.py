@@ -18,7 +18,16 @@ from torch import Tensor
 
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.vocabulary import Vocabulary
-from elmo_hf.corpus.windows import AuditLog, Begun, Encoder, Plan, Window, Windows, cut_audit, merge_states
+from elmo_hf.corpus.windows import (
+    AuditLog,
+    Encoder,
+    Plan,
+    SentenceStart,
+    Window,
+    Windows,
+    cut_audit,
+    merge_states,
+)
 from elmo_hf.errors import ElmoError
 from elmo_hf.files import whole_folder, write_manifest
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
@@ -72,7 +81,7 @@ class Run:
         self.saved_at = self.evaluated_at = -1
         self.position: Any = None  # of this process in the text, after the last update
         self.row_epochs = torch.zeros(self.rows, 2, dtype=torch.int64)  # by direction
-        self.sentences: dict[tuple[int, int], list[Begun]] = {}  # by direction and row: the last two
+        self.sentences: dict[tuple[int, int], list[SentenceStart]] = {}  # by direction and row: the last two
         if checkpoint is not None:
             self._load(checkpoint)
         self.windows = self._open_windows()
@@ -203,7 +212,7 @@ class Run:
 
     def _follow_rows(self, window: Window) -> None:
         """Keep track of the sentences and epochs that the rows are in."""
-        for sentence in window.begun:
+        for sentence in window.sentence_starts:
             direction, row = sentence.direction, sentence.row - self.first_row
             self.sentences[direction, row] = [*self.sentences.get((direction, row), [])[-1:], sentence]
             self.row_epochs[row, direction] = sentence.epoch
@@ -311,9 +320,9 @@ def grouped(windows: Windows, size: int) -> Generator[list[Window], None, None]:
         if len(group) == size:
             yield group
             group = []
-    assert windows.nothing is not None
+    assert windows.empty_window is not None
     while True:
-        yield group + [windows.nothing] * (size - len(group))
+        yield group + [windows.empty_window] * (size - len(group))
         group = []
 
 

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elmo_hf.corpus.order import START, Deal, Reading
+from elmo_hf.corpus.order import START, Renumbering, SentenceOrder
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.windows import AuditLog, Encoder, Plan, Reader, Windows, cut_audit, merge_states
 from tests.helpers.stream_windows import (
@@ -62,9 +62,9 @@ def test_any_number_of_processes_and_workers_makes_the_same_windows(
             source, encoder, plan, process=process, processes=processes, workers=workers, prefetch=2
         )
         parts.append(list(windows))
-        assert not windows.nothing.mask.any()
+        assert not windows.empty_window.mask.any()
         assert 0 < windows.waited <= windows.seconds
-    counts = Counter(sentence for part in parts for window in part for sentence in window.begun)
+    counts = Counter(sentence for part in parts for window in part for sentence in window.sentence_starts)
     assert set(counts.values()) == {1}
     assert len(counts) == 2 * 2 * len(TEXTS)  # directions, epochs
     start = 0
@@ -111,9 +111,9 @@ def test_killed_anywhere_and_resumed_with_any_rows(source, encoder, seed):
         if windows and not any(window.mask.any() for window in windows[-1]):
             break
         rows = draw.choice([rows, rows, draw.randint(1, 9)])
-    begun = Counter((s.direction, *s[2:]) for window in every for s in window.begun)
-    assert set(begun.values()) == {1}
-    assert len(begun) == 2 * 2 * len(TEXTS)
+    starts = Counter((s.direction, *s[2:]) for window in every for s in window.sentence_starts)
+    assert set(starts.values()) == {1}
+    assert len(starts) == 2 * 2 * len(TEXTS)
     for direction, boundary in ((0, "<S>"), (1, "</S>")):
         read = Counter(
             word
@@ -149,14 +149,14 @@ def test_workers_go_on_where_others_stopped(source, encoder):
 
 @settings(max_examples=60)
 @given(st.data())
-def test_a_deal_numbers_anew_what_was_not_read(data):
+def test_a_renumbering_numbers_what_was_not_read(data):
     rows = data.draw(st.integers(1, 5))
-    begun = data.draw(st.lists(st.integers(0, 6), min_size=rows, max_size=rows))
-    used = [data.draw(st.integers(0, 4)) if count else 0 for count in begun]
+    started = data.draw(st.lists(st.integers(0, 6), min_size=rows, max_size=rows))
+    used = [data.draw(st.integers(0, 4)) if count else 0 for count in started]
     numbers = np.arange(50)
-    new, starts = Deal(rows, begun, used).renumber(numbers, np.zeros_like(numbers))
-    expected = [((begun[row] - 1) * rows + row, used[row]) for row in range(rows) if used[row]]
-    expected += [(number, 0) for number in range(50) if number // rows >= begun[number % rows]]
+    new, starts = Renumbering(rows, started, used).renumber(numbers, np.zeros_like(numbers))
+    expected = [((started[row] - 1) * rows + row, used[row]) for row in range(rows) if used[row]]
+    expected += [(number, 0) for number in range(50) if number // rows >= started[number % rows]]
     found = sorted(
         (n, number, start) for number, (n, start) in enumerate(zip(new, starts, strict=True)) if n >= 0
     )
@@ -164,12 +164,51 @@ def test_a_deal_numbers_anew_what_was_not_read(data):
     assert [n for n, *_ in found] == list(range(len(expected)))
 
 
+STATE_OF_0_1_0 = {
+    "settings": {
+        **{"seed": 1, "shuffle_sentences": 10, "shared": False},
+        **{"shards": 3, "raw": False, "split_sentences": False},
+    },
+    "rows": 3,
+    "first": 0,
+    "readings": [
+        {
+            **{"place": [0, 1, 0, 11, 10], "digest": 2577980523, "deals": []},
+            **{"begun": [6, 11, 8], "used": [18, 4, 6]},
+        },
+        {
+            **{"place": [0, 2, 0, 22, 20], "digest": 2542370889, "deals": []},
+            **{"begun": [9, 10, 8], "used": [1, 14, 11]},
+        },
+    ],
+}
+
+
+def test_states_are_those_of_version_0_1_0(source, encoder):
+    """It wrote the state after 20 windows, and then, with another number of rows, after 4 more."""
+    plan = Plan(rows=3, steps=5, seed=1, shuffle_sentences=10)
+    assert [*islice(Reader(source, encoder, plan), 20)][-1].state == STATE_OF_0_1_0
+    other = Plan(rows=2, steps=5, seed=1, shuffle_sentences=10)
+    last = [*islice(Reader(source, encoder, other, state=STATE_OF_0_1_0), 4)][-1]
+    assert last.targets.tolist() == [
+        [[1, 193, 194, 195, 196], [77, 78, 79, 80, 81]],
+        [[2, 2, 2, 2, 2], [26, 25, 24, 23, 22]],
+    ]
+    readings = STATE_OF_0_1_0["readings"]
+    assert last.state["readings"] == [
+        reading | {"deals": [{"rows": 3, "begun": reading["begun"], "used": reading["used"]}]} | rows
+        for reading, rows in zip(
+            readings, ({"begun": [3, 2], "used": [4, 8]}, {"begun": [2, 2], "used": [28, 13]}), strict=True
+        )
+    ]
+
+
 def test_the_state_stays_small_and_rows_do_not_pile_up(source, encoder):
     plan = Plan(rows=8, steps=5, shuffle_sentences=10)
     reader = Reader(source, encoder, plan)
     for window in islice(reader, 300):
         assert len(json.dumps(window.state)) < 600
-    for rows in reader.parts:
+    for rows in reader.rows:
         assert sum(map(len, rows.waiting)) < 4 * 10 + SENTENCES
         assert sum(map(len, rows.waiting)) == rows._ahead
 
@@ -230,11 +269,11 @@ def test_the_audit_log_counts_every_sentence_once(source, encoder, tmp_path):
 
 
 def test_blocks_are_the_same_from_any_place(source):
-    reading = Reading(source, 0, 3, 60, 2)
-    whole = [(b.place, b.end, b.texts, b.digest) for b in reading.blocks(START) if b is not None]
-    assert None in list(reading.blocks(START))  # a pause, in which a window can be made
+    order = SentenceOrder(source, 0, 3, 60, 2)
+    whole = [(b.start, b.end, b.texts, b.digest) for b in order.blocks(START) if b is not None]
+    assert None in list(order.blocks(START))  # a pause, in which a window can be made
     for number, (place, *_) in enumerate(whole):
-        again = [(b.place, b.end, b.texts, b.digest) for b in reading.blocks(place) if b is not None]
+        again = [(b.start, b.end, b.texts, b.digest) for b in order.blocks(place) if b is not None]
         assert again == whole[number:]
     assert [place.sentence for place, *_ in whole] == [
         0,

@@ -57,10 +57,10 @@ def test_what_fails_on_the_way_is_said_in_one_sentence(tmp_path, encoder, worker
     path.write_bytes(b"w0_0\n" * 2000 + b"\xff\n")
     stream = IterableDataset.from_generator(failing_late)
     windows = Windows(Source(stream), encoder, Plan(rows=2, shuffle_sentences=10), workers=workers)
-    refused("part 1 of 1 cannot be read: the disk is full", lambda: list(windows))
-    refused(
-        "late.txt is not UTF-8", lambda: list(Windows(Source(path), encoder, Plan(rows=2), workers=workers))
-    )
+    refused("the IterableDataset cannot be read: the disk is full", lambda: list(windows))
+    plan = Plan(rows=2)
+    late = "late.txt, line 2001 is not UTF-8"
+    refused(late, lambda: list(Windows(Source(path), encoder, plan, workers=workers)))
 
 
 def failing_late():

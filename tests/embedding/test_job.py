@@ -1,22 +1,17 @@
-"""A corpus in, vectors out: all options against direct calls of the model, every kind of input."""
+"""A corpus in, vectors out: all options against direct calls of the model."""
 
-import gzip
-import json
-import lzma
-import random
+import inspect
 from itertools import product
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
 
 import elmo_hf
-from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer, read_vectors
-from elmo_hf.corpus.sentences import Corpus
-from elmo_hf.embedding.embedder import WordCache, batches
+from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer, cli, read_vectors
+from elmo_hf.corpus.source import open_records
+from elmo_hf.embedding.job import shard_inputs, survey
 from tests.helpers.embed_corpora import (
     FORMATS,
     SMALL,
@@ -105,85 +100,38 @@ def test_the_model_is_left_as_it_was(corpus, tmp_path):
         np.testing.assert_allclose(vectors, directly(language_model.eval().elmo, words), atol=2e-6)
 
 
-def test_the_cache_holds_the_words_used_last():
-    asked = []
-
-    def encode(words):
-        asked.append(words)
-        return torch.tensor([[float(ord(word))] for word in words])
-
-    cache = WordCache(encode, size=3)
-    for words in ("ab", "bc", "a", "d", "cad", "bcdefg", "g"):
-        assert cache(list(words)).tolist() == [[float(ord(word))] for word in words]
-    # After "a" was used again, "b" is the oldest and gives way to "d"; "c", "a", "d" are then all there.
-    assert asked == [["a", "b"], ["c"], ["d"], ["b", "e", "f", "g"]]
-    assert len(cache.slots) == 3
-
-
-def test_batches_waste_little_and_hold_everything_once():
-    lengths = [random.Random(3).randint(0, 40) for _ in range(200)] + [500]
-    made = list(batches(lengths, budget=100))
-    assert sorted(number for batch in made for number in batch) == [
-        n for n, length in enumerate(lengths) if length
-    ]
-    assert made[0] == [200]
-    assert all(len(batch) * lengths[batch[0]] <= 100 for batch in made[1:])
-    padded = sum(len(batch) * lengths[batch[0]] for batch in made)
-    assert padded < 1.05 * sum(lengths)
-
-
 # ---- what goes in
 
 
-def write_parquet(path, table):
-    pyarrow.parquet.write_table(pyarrow.table(table), path)
-
-
-def every_source(path, lines):
-    """The same sentences in every form that `embed` reads."""
-    text = "".join(line + "\n" for line in lines)
-    tokens = [line.split() for line in lines]
-    (path / "a.txt").write_text(text, encoding="utf-8")
-    (path / "bom.txt").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode("utf-8"))
-    with gzip.open(path / "b.txt.gz", "wt", encoding="utf-8") as file:
-        file.write(text)
-    with lzma.open(path / "c.jsonl.xz", "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps({"id": 1, "text": line}) + "\n" for line in lines)
-    (path / "d.jsonl").write_text("".join(json.dumps(words) + "\n" for words in tokens), encoding="utf-8")
-    write_parquet(path / "e.parquet", {"tokens": pyarrow.array(tokens, pyarrow.list_(pyarrow.string()))})
-    write_parquet(path / "f.parquet", {"text": ["no"] * len(lines), "mine": lines})
-    yield from ((path / name, {}) for name in ("a.txt", "bom.txt", "b.txt.gz", "c.jsonl.xz", "d.jsonl"))
-    yield path / "e.parquet", {}
-    yield path / "f.parquet", {"text_column": "mine"}
-    yield lines, {}
-    yield iter(lines), {}
-    yield tokens, {}
-    yield Dataset.from_dict({"words": tokens}), {"tokens_column": "words"}
-    yield Dataset.from_dict({"text": lines}).to_iterable_dataset(), {}
-    yield IterableDataset.from_generator(lambda: ({"text": line} for line in lines)), {}
-
-
-def test_every_kind_of_input_gives_the_same(model, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+def test_texts_and_their_words_give_the_same_vectors(model, tmp_path):
+    """What each kind of file gives is tested with the reader, in `tests/corpus/test_source.py`."""
     lines = [line for line in sentences(30) if line]
-    found = {}
-    for number, (source, options) in enumerate(every_source(tmp_path, lines)):
-        output = tmp_path / f"out-{number}"
-        elmo_hf.embed(source, output, model, whitespace=True, **SMALL, **options)
-        found[number] = {name: file for name, file in contents(output).items() if name.startswith("vectors")}
-    first = found[0]
-    assert len(first) > 3
-    for number, files in found.items():
-        vectors = [sentence.vectors for sentence in read_vectors(tmp_path / f"out-{number}")]
+    write_lines(tmp_path / "a.txt", lines)
+    tokens = [line.split() for line in lines]
+    sources = {
+        "file": (tmp_path / "a.txt", {}),
+        "list": (lines, {}),
+        "iterator": (iter(lines), {}),
+        "words": (tokens, {}),
+        "column": (Dataset.from_dict({"words": tokens}), {"tokens_column": "words"}),
+        "stream": (IterableDataset.from_generator(lambda: ({"text": line} for line in lines)), {}),
+    }
+    files = {}
+    for name, (source, options) in sources.items():
+        elmo_hf.embed(source, tmp_path / name, model, whitespace=True, **SMALL, **options)
+        files[name] = contents(tmp_path / name)
+        del files[name]["index.json"], files[name]["plan.json"]
+        vectors = [sentence.vectors for sentence in read_vectors(tmp_path / name)]
         assert [len(array) for array in vectors] == [len(line.split()) for line in lines]
-        assert list(files) == list(first)
-    same = [number for number in found if found[number] == first]
+    assert len(files["file"]) > 3
+    assert files["file"] == files["list"] == files["iterator"] == files["stream"]
     # Words and their text are cut at the same places, but are not the same input.
-    assert same == [0, 1, 2, 3, 6, 7, 8, 11, 12]
+    assert files["words"] == files["column"] != files["file"]
+    assert list(files["words"]) == list(files["file"])
 
 
-def test_a_long_line_without_blanks_counts_as_more_than_a_word():
-    assert [len(piece.records) for piece in Corpus(["文字。" * 160] * 4, None, None).pieces(30)] == [1] * 4
+def write_lines(path, lines):
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
 def test_half_a_letter_is_passed_over(model, tmp_path):
@@ -208,3 +156,33 @@ def test_a_sentence_of_100_000_words(tmp_path):
     head, tail = directly(model, words[:50])[-1], directly(model, words[-50:])[-1]
     np.testing.assert_allclose(vectors[:50, :4], head[:, :4], atol=2e-6)
     np.testing.assert_allclose(vectors[-50:, 4:], tail[:, 4:], atol=2e-6)
+
+
+# ---- what must not change
+
+
+def test_a_corpus_has_the_identity_of_version_0_1_0(tmp_path):
+    """So that a folder which it began goes on: `plan.json` and the shards hold these numbers."""
+    text = "\ufeffIce is cold .\r\n\r\nWhy ? é文\n\n"
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    lines = '{"tokens": ["a\\ud800b", "New York"], "id": 1}\n{"tokens": [], "id": 2}\n'
+    (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8")
+    corpus = open_records(tmp_path / "a.txt")
+    digest = "b7de4b92779aa8299f656a937218316fec5a4085eb4f34c75d9a92019de607d1"
+    assert survey(corpus) == ({"sentences": 4, "sha256": digest}, 9)
+    first, second = shard_inputs(corpus, 5)
+    assert (first.number, first.first, first.words) == (0, 0, 5)
+    assert first.digest == "1c6e6466c177873d42559a3632cf7f024b3f5454728512962e38f633e62d1b9c"
+    assert (second.number, second.first, second.words) == (1, 2, 4)
+    assert second.digest == "c53c93d4272f11c7f1323cb7ad5ea58a13ee5c50af3aed20f731a04257f90316"
+    digest = "36b6aeb955a61fefb01bed1578ab3ad05e765a049d880f834b101f3ba01852c0"
+    assert survey(open_records(tmp_path / "a.jsonl")) == ({"sentences": 2, "sha256": digest}, 3)
+    assert survey(open_records(iter(["a b"]))) == ({"stream": "list_iterator"}, None)
+
+
+def test_the_command_has_the_arguments_of_the_function():
+    function = inspect.signature(elmo_hf.embed).parameters
+    command = inspect.signature(cli.embed).parameters
+    assert set(command) == set(function) - {"tokenizer"}
+    defaults = {name: function[name].default for name in command}
+    assert {name: parameter.default for name, parameter in command.items()} == defaults | {"model": None}

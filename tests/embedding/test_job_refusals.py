@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import elmo_hf
 from elmo_hf import ElmoConfig, ElmoModel, read_vectors
 from elmo_hf.cli import app
-from elmo_hf.corpus.sentences import Corpus
+from elmo_hf.corpus.sentences import grouped
 from tests.helpers.embed_corpora import SMALL, contents, save_model, sentences, small_model, write_corpus
 
 SOURCE = Path(elmo_hf.__file__).parent
@@ -48,21 +48,22 @@ def write_corpora(path):
 
 
 MISTAKES = [
-    ("nowhere.txt", {}, "there is no input file"),
+    ("nowhere.txt", {}, "there is no file nowhere.txt"),
     ("empty.txt", {}, "empty.txt is empty"),
     ("blank.txt", {}, "there is no word in it"),
-    ("bad.txt", {}, "bad.txt is not UTF-8"),
+    ("bad.txt", {}, "bad.txt, line 2 is not UTF-8"),
     ("bad.jsonl", {}, "bad.jsonl, line 2 is no JSON"),
-    ("gap.jsonl", {}, "gap.jsonl, record 2: 'text' should be text, but is None"),
-    ("number.jsonl", {}, "record 1: 'text' should be text, but is 5"),
-    ("both.jsonl", {}, "say by text_column or tokens_column"),
-    ("none.jsonl", {}, "say by text_column or tokens_column .* body"),
+    ("gap.jsonl", {}, "gap.jsonl, record 2: column 'text' should be text, but is None"),
+    ("number.jsonl", {}, "record 1: column 'text' should be text, but is 5"),
+    ("both.jsonl", {}, "name the column of both.jsonl to read; it has text, tokens"),
+    ("none.jsonl", {}, "name the column of none.jsonl to read; it has body"),
     ("none.jsonl", {"text_column": "title"}, "has no column 'title'; it has body"),
     ("none.jsonl", {"tokens_column": "body"}, "'body' should be a list of words, but is 'a'"),
     ("none.jsonl", {"tokens_column": "body", "text_column": "body"}, "cannot both be given"),
-    ("bad.parquet", {}, "cannot be read as Parquet"),
-    ("bad.txt.gz", {}, "ends in the middle"),
-    ("corpus.txt", {"text_column": "text"}, "has no columns"),
+    ("bad.parquet", {}, "bad.parquet cannot be read: Parquet magic bytes not found"),
+    ("bad.txt.gz", {}, "bad.txt.gz ends in the middle"),
+    ("corpus.txt", {"text_column": "title"}, "has no column 'title'; it has text"),
+    ("corpus.txt", {"tokens_column": "text"}, "record 1: column 'text' should be a list of words"),
     ("corpus.txt", {"layers": "3"}, "numbers from 0 to 2 of this model's 3 layers, such as 0,2, but is '3'"),
     ("corpus.txt", {"layers": "0,0"}, "different numbers"),
     ("corpus.txt", {"layers": "first"}, "layers must be top, average, all"),
@@ -120,7 +121,7 @@ def test_a_stream_that_changed_is_refused(model, tmp_path):
     (tmp_path / "out" / "index.json").unlink()
     with pytest.raises(ValueError, match="made from other sentences"):
         elmo_hf.embed(iter(lines[::-1]), tmp_path / "out", model, **SMALL)
-    first = next(Corpus(lines, None, None).pieces(SMALL["shard_words"])).records
+    first = next(grouped(lines, SMALL["shard_words"]))
     with pytest.raises(ValueError, match="longer before"):
         elmo_hf.embed(iter(first), tmp_path / "out", model, **SMALL)
 
@@ -133,6 +134,7 @@ def test_a_stream_that_changed_is_refused(model, tmp_path):
         ([], "is empty"),
         ([["a", 5]], "record 1: the record should be a list of words, but is .'a', 5."),
         (["a", ["b"]], "record 2: the record should be text"),
+        ("nobody/nothing", "there is no file nobody/nothing"),
     ],
 )
 def test_mistakes_in_what_is_passed(model, tmp_path, source, message):
@@ -170,7 +172,7 @@ def test_the_command_says_one_sentence(folder, corpus, tmp_path):
 
 
 def test_what_is_not_always_installed_or_slow_is_imported_when_it_is_needed():
-    for name in ("corpus/sentences", "embedding/job", "embedding/embedder", "embedding/vectors"):
+    for name in ("corpus/source", "embedding/job", "embedding/embedder", "embedding/vectors"):
         tree = ast.parse((SOURCE / f"{name}.py").read_text(encoding="utf-8"))
         top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         text = " ".join(map(ast.unparse, top))

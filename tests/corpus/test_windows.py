@@ -102,9 +102,9 @@ def test_windows_are_the_text_packed(source, encoder, rows, shared):
 def test_shuffling_is_by_block_seed_epoch_and_direction(source, encoder):
     def order(seed, direction):
         plan = Plan(rows=1, steps=7, seed=seed, shuffle_sentences=20, epochs=2)
-        begun = chain.from_iterable(window.begun for window in until_the_end(Reader(source, encoder, plan)))
-        found = [s for s in begun if s.direction == direction]
-        return [[(s.shard, s.line) for s in found if s.epoch == epoch] for epoch in (0, 1)]
+        windows = until_the_end(Reader(source, encoder, plan))
+        starts = [s for window in windows for s in window.sentence_starts if s.direction == direction]
+        return [[(s.shard, s.line) for s in starts if s.epoch == epoch] for epoch in (0, 1)]
 
     orders = [*order(3, 0), *order(3, 1), *order(4, 0)]
     assert len({tuple(one) for one in orders}) == 6
@@ -146,7 +146,7 @@ def test_special_words_in_the_text(encoder, tmp_path):
     window = Reader(Source(path), encoder, plan).window()
     assert " ".join(words_of(window, 0, 0)) == "<S> a b <S> c <S> d <UNK> <S> x<S>y"
     assert {*window.targets[0, 0][window.mask[0, 0]].tolist()} == {1, 2}  # no target is <S> forward
-    assert [sentence.part for sentence in window.begun if sentence.direction == 0] == [0, 0, 1, 0]
+    assert [start.sentence for start in window.sentence_starts if start.direction == 0] == [0, 0, 1, 0]
 
 
 # ---- other sources
