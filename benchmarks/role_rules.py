@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.report import RESULTS, machine
-from elmo_hf.finetuning.run import labels_of
-from elmo_hf.metrics.tags import role_scores
+from elmo_hf.finetuning.data import labels_of
+from elmo_hf.metrics import role_scores
 from elmo_hf.model.crf_elmo import ElmoCRF
 from elmo_hf.model.roles_elmo import ElmoRoles, broken_roles
 from training.finetune_srl import read
