@@ -191,7 +191,7 @@ def gap_line(text, pronoun, a, b, *gold):
     return "\t".join([*columns, "http://x"]) + "\n"
 
 
-def test_a_run_learns_writes_its_results_and_is_judged_on_gap(tmp_path, call):
+def test_a_run_learns_writes_its_results_and_is_evaluated_on_gap(tmp_path, call):
     data, run = archive(tmp_path / "books.tar", books(12), "w"), tmp_path / "run"
     call(finetune_coref, "--smoke", "--data", data, "--output", run, "--learning-rate", 0.01,
                   "--set", "task_word_dim=8", "task_dropout=0.0")  # fmt: skip
@@ -265,7 +265,7 @@ def test_wrong_flags_are_one_sentence(tmp_path, call):
 # ---- GAP
 
 
-def test_names_and_pronouns_are_found_in_the_text(tmp_path):
+def test_names_and_pronouns_are_located_in_the_text(tmp_path):
     path = tmp_path / "gap.tsv"
     text = "Mr. Smith wrote to Bob Jones Jr. He liked John's dog, but she didn't."
     path.write_text(GAP + gap_line(text, "she", "Smith", "Bob Jones", "TRUE", "FALSE"), encoding="utf-8")

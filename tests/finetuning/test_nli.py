@@ -70,8 +70,9 @@ def write_pairs(folder):
 
 def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, call):
     files = write_pairs(tmp_path)
+    settings = ["--set", "task_word_dim=16", "task_dropout=0.0"]
     call(finetune_nli, "--smoke", *files, "--output", tmp_path / "run", "--learning-rate", 0.005,
-                  "--batch-size", 8, "--set", "task_word_dim=16", "task_dropout=0.0")  # fmt: skip
+         "--batch-size", 8, "--epochs", 4, *settings)  # fmt: skip
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["mean"]["test"]["accuracy"] > 0.9
     assert results["examples"] == {"train": 300, "dev": 40, "test": 40}

@@ -34,7 +34,7 @@ from elmo_hf.model.words_elmo import split_text
 
 SPLITTER = "penn"
 SMOKE_EXAMPLES = {"train": 120, "dev": 40, "test": 40}  # few, as their texts are long
-HELD_OUT = 20  # without dev files, one in so many train texts is dev: the last ones
+HELD_OUT = 20  # without dev files, one in twenty train texts is dev: the last ones
 
 
 # ---- reading
