@@ -34,9 +34,9 @@ from benchmarks.report import RESULTS, ROOT, command, machine
 from benchmarks.speed.workloads import SIZES, made_up_sentences
 from elmo_hf import ElmoConfig, ElmoForTokenClassification, ElmoLayerCache, ElmoTokenizer
 from elmo_hf.files import write_json
-from elmo_hf.finetuning.run import labels_of
+from elmo_hf.finetuning.data import labels_of
 from elmo_hf.finetuning.tagging import collate_words
-from elmo_hf.metrics.tags import role_scores
+from elmo_hf.metrics import role_scores
 from elmo_hf.model.crf_elmo import ElmoCRF
 from elmo_hf.model.modeling_elmo_tagging import ElmoRoles, broken_roles
 from training.finetune_ner import CONFIG

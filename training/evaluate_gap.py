@@ -1,22 +1,23 @@
-"""Whom does a pronoun mean? A coreference model judged on GAP (Webster et al. 2018), which it has not learnt.
+"""A coreference model evaluated on GAP (Webster et al. 2018): which of two names does a pronoun mean?
 
     python training/evaluate_gap.py --model runs/coref/seed-0 --gap gap-test.tsv --output runs/coref/gap.json
 
 Each text has a pronoun and two names, A and B. The model gets the text, not the names; the pronoun means a
-name if its cluster has a mention with all of the name's words, and not all of the other's. `accuracy` is the
-share of pronouns with both answers right, and F1 is GAP's own: that of the answers "it means this name".
+name if its cluster has a mention with all words of the name, and not all of the other's. `accuracy` is the
+share of pronouns with both answers right; F1 is GAP's own, over the answers "it means this name".
 """
 
 import argparse
 from pathlib import Path
 
-from elmo_hf import ElmoForCoreferenceResolution
+import evaluate
+
+from elmo_hf import ElmoForCoreferenceResolution, metrics
 from elmo_hf.files import write_json
 from elmo_hf.finetuning.coreference import read_gap, resolved
 from elmo_hf.finetuning.flags import at_least
 from elmo_hf.finetuning.run import run, versions
 from elmo_hf.loading import load
-from elmo_hf.metrics.coreference import pronoun_scores
 
 
 def main() -> None:
@@ -26,12 +27,15 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a folder that finetune_coref.py wrote")
     parser.add_argument("--gap", required=True, help="GAP's file, .tsv or .tsv.xz")
     parser.add_argument("--output", required=True, help="a JSON file for the scores")
-    parser.add_argument("--limit", type=at_least(1), help="read only so many texts")
+    parser.add_argument("--limit", type=at_least(1), help="read only the first texts")
     flags = parser.parse_args()
     model, tokenizer = load(flags.model, ElmoForCoreferenceResolution)
     examples = read_gap(Path(flags.gap), tokenizer.word_splitter)[: flags.limit]
-    predicted = [resolved(model.predict(one["sentences"], tokenizer), one) for one in examples]
-    scores = pronoun_scores(predicted, [one["right"] for one in examples])
+    pronouns = evaluate.load(metrics.path("pronouns"), keep_in_memory=True)
+    for example in examples:
+        clusters = model.predict(example["sentences"], tokenizer)
+        pronouns.add(prediction=resolved(clusters, example), reference=example["gold"])
+    scores = pronouns.compute()
     write_json(Path(flags.output), {"flags": vars(flags), "scores": scores, "versions": versions()})
     print(scores)
 

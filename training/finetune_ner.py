@@ -5,9 +5,9 @@
     python training/finetune_ner.py --elmo my-elmo --data conll2003 --output runs/ner --vectors glove.txt
     python training/finetune_ner.py --smoke $FILES --output runs/smoke
 
-A line of a file is a word, and its label as the last of its columns, or else `--columns` says where they are
-(`--columns 2 3` for Universal NER). Labels are BIO, with or without every B-, BIOES or BILOU. A dataset has
-the columns `tokens` and `ner_tags` or `labels`. The ablations are flags: `--set elmo_at_input=false`,
+A line of a file is a word with its label in the last column, or in the columns that `--columns` names
+(`--columns 2 3` for Universal NER). Labels are IOB, BIO, BIOES or BILOU. A dataset has the columns `tokens`
+and `ner_tags` or `labels`. The paper's ablations are settings: `--set elmo_at_input=false`,
 `elmo_at_output=true`, `elmo_layers=top`, `mix_l2=0.001`, `freeze_elmo=false`.
 """
 
@@ -17,22 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import EvalPrediction
-
 from elmo_hf import ElmoForTokenClassification
+from elmo_hf.errors import ElmoError
+from elmo_hf.finetuning.data import Example, first_column, labels_of, read_columns, read_splits
 from elmo_hf.finetuning.flags import at_least, make_parser
-from elmo_hf.finetuning.run import (
-    Example,
-    Task,
-    finetune,
-    first_column,
-    labels_of,
-    read_columns,
-    read_splits,
-    run,
-)
-from elmo_hf.finetuning.tagging import collate_words, decided, example
-from elmo_hf.metrics.tags import span_scores
+from elmo_hf.finetuning.run import Task, finetune, run
+from elmo_hf.finetuning.tagging import collate_words, example, scorer
 
 # Peters et al. (2018), A.7. The paper's second layer has half the cells and its word vectors are Senna's;
 # AllenNLP's published configuration (tagging/ner_elmo.jsonnet) has 200 in both layers, GloVe, BIOUL in
@@ -55,16 +45,12 @@ CONFIG: dict[str, Any] = {
 
 def main() -> None:
     parser = make_parser(__doc__, batch_size=32, learning_rate=1e-3, epochs=75, patience=15, clip=5.0)
-    help = "which columns of a file have the words and the labels, from 1 (the first and the last)"
+    help = "the columns of the words and of the labels, from 1 (the first and the last)"
     parser.add_argument("--columns", type=at_least(1), nargs=2, metavar=("WORD", "LABEL"), help=help)
     flags = parser.parse_args()
     data = read_splits(flags, partial(read, columns=flags.columns), from_row)
     labels = labels_of(data, scheme="BIO")
-
-    def score(evaluation: EvalPrediction) -> dict[str, float]:
-        found = span_scores(*decided(evaluation, labels))
-        return {name: found[name] for name in ("f1", "precision", "recall")}
-
+    score = scorer("spans", labels, ["f1", "precision", "recall"])
     task = Task("ner", ElmoForTokenClassification, CONFIG, collate_words(labels), score, best="f1")
     finetune(task, flags, data, id2label=dict(enumerate(labels)))
 
@@ -73,23 +59,23 @@ def read(path: Path, columns: Sequence[int] | None = None) -> list[Example]:
     examples = []
     for number, lines in enumerate(read_columns(path), start=1):
         where = f"{path}, sentence {number}"
-        pairs = chosen(lines, columns, where) if columns else [(line[0], line[-1]) for line in lines]
+        pairs = select(lines, columns, where) if columns else [(line[0], line[-1]) for line in lines]
         words, labels = [word for word, _ in pairs], [label for _, label in pairs]
         try:
             examples.append(example(words, labels, where, bio=True))
-        except ValueError as error:
-            hint = "if the labels stand in another column than the last, say in which by --columns."
-            raise ValueError(str(error) if columns else f"{str(error).rstrip('.')}; {hint}") from None
+        except ElmoError as error:
+            hint = "if the labels are not in the last column, name their column by --columns."
+            raise ElmoError(str(error) if columns else f"{str(error).rstrip('.')}; {hint}") from None
     return examples
 
 
-def chosen(lines: list[list[str]], columns: Sequence[int], where: str) -> list[tuple[str, str]]:
-    """Words and labels by the numbers of their columns."""
-    short = min(len(line) for line in lines)
-    if short < max(columns):
-        raise ValueError(f"{where}: a line has {short} columns, and --columns asks for {columns}.")
+def select(lines: list[list[str]], columns: Sequence[int], where: str) -> list[tuple[str, str]]:
+    """Return the words and labels in these columns."""
+    shortest = min(len(line) for line in lines)
+    if shortest < max(columns):
+        raise ElmoError(f"{where}: a line has {shortest} columns, and --columns asks for {columns}.")
     word, label = (column - 1 for column in columns)
-    if word > 0:  # the first is a number: no ranges (1-2), no empty words (1.1), as in CoNLL-U
+    if word > 0:  # the first column is a number, as in CoNLL-U: skip ranges (1-2) and empty words (1.1)
         lines = [line for line in lines if not re.fullmatch(r"\d+[-.]\d+", line[0])]
     return [(line[word], line[label]) for line in lines]
 

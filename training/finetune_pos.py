@@ -1,4 +1,4 @@
-"""Parts of speech: the tagger without a CRF, as each word's label hardly depends on its neighbours'.
+"""Parts of speech with the tagger without a CRF: a word's label hardly depends on its neighbours' labels.
 
     FILES="--train ud/train.conllu.xz --dev ud/dev.conllu.xz --test ud/test.conllu.xz"
     python training/finetune_pos.py --elmo my-elmo $FILES --output runs/pos --seeds 0 1 2
@@ -12,22 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import EvalPrediction
-
 from elmo_hf import ElmoForTokenClassification
+from elmo_hf.errors import ElmoError
+from elmo_hf.finetuning.data import Example, first_column, labels_of, read_columns, read_splits
 from elmo_hf.finetuning.flags import make_parser
-from elmo_hf.finetuning.run import (
-    Example,
-    Task,
-    finetune,
-    first_column,
-    labels_of,
-    read_columns,
-    read_splits,
-    run,
-)
-from elmo_hf.finetuning.tagging import collate_words, decided, example
-from elmo_hf.metrics.tags import accuracy
+from elmo_hf.finetuning.run import Task, finetune, run
+from elmo_hf.finetuning.tagging import collate_words, example, scorer
 
 CONFIG: dict[str, Any] = {
     "task_word_dim": 50,
@@ -40,23 +30,19 @@ CONFIG: dict[str, Any] = {
     "use_crf": False,
     "tag_scheme": "none",
 }
-COLUMNS = {"upos": 3, "xpos": 4}  # of CoNLL-U
+COLUMNS = {"upos": 3, "xpos": 4}  # of CoNLL-U, from 0
 
 
 def main() -> None:
     parser = make_parser(__doc__, batch_size=32, learning_rate=1e-3, epochs=40, patience=5, clip=5.0)
-    parser.add_argument("--column", choices=list(COLUMNS), default="upos", help="which parts of speech")
+    parser.add_argument("--column", choices=list(COLUMNS), default="upos", help="which labels (upos)")
     flags = parser.parse_args()
-    data = read_splits(
-        flags, partial(read, column=COLUMNS[flags.column]), partial(from_row, name=flags.column)
-    )
+    read_file = partial(read, column=COLUMNS[flags.column])
+    data = read_splits(flags, read_file, partial(from_row, name=flags.column))
     labels = labels_of(data)
     if labels == ["_"]:
-        raise ValueError(f"the column {flags.column} is empty in all files; name the other one by --column.")
-
-    def score(evaluation: EvalPrediction) -> dict[str, float]:
-        return {"accuracy": accuracy(*decided(evaluation, labels))}
-
+        raise ElmoError(f"the column {flags.column} is empty in all files; name the other one by --column.")
+    score = scorer("accuracy", labels, ["accuracy"])
     task = Task("pos", ElmoForTokenClassification, CONFIG, collate_words(labels), score, best="accuracy")
     finetune(task, flags, data, id2label=dict(enumerate(labels)))
 
@@ -64,10 +50,10 @@ def main() -> None:
 def read(path: Path, column: int) -> list[Example]:
     examples = []
     for number, lines in enumerate(read_columns(path), start=1):
-        words = [line for line in lines if line[0].isdecimal()]  # no ranges (1-2), no empty words (1.1)
-        if any(len(line) != 10 for line in words):
-            raise ValueError(f"{path}, sentence {number}: a line of CoNLL-U has ten columns.")
+        words = [line for line in lines if line[0].isdecimal()]  # skip ranges (1-2) and empty words (1.1)
         where = f"{path}, sentence {number}"
+        if any(len(line) != 10 for line in words):
+            raise ElmoError(f"{where}: a line of CoNLL-U has ten columns.")
         examples.append(example([line[1] for line in words], [line[column] for line in words], where))
     return examples
 

@@ -1,4 +1,4 @@
-"""Question answering on SQuAD 1.1 with the paper's network, judged by exact match and F1.
+"""Question answering on SQuAD 1.1 with the paper's network, evaluated by exact match and F1.
 
     FILES="--train squad/train-v1.1.json --test squad/dev-v1.1.json"
     python training/finetune_squad.py --elmo my-elmo $FILES --output runs/squad --vectors glove.txt
@@ -6,14 +6,13 @@
     python training/finetune_squad.py --smoke $FILES --output runs/smoke
 
 Files have the official layout (`.xz` is unpacked); a dataset has the columns `question`, `context` and
-`answers`. Without `--dev`, the questions on the last twentieth of the train texts are dev, on which training
-stops; the official dev set is the test set, on which nothing is chosen. In training a text is cut to its
-first `--max-context` words, and a question whose answer is not there is left out; in evaluation no text is
-cut.
+`answers`. Without `--dev`, the questions on the last twentieth of the train texts are dev, which decides when
+to stop; the official dev set is the test set, on which nothing is chosen. For training a text is cut to its
+first `--max-context` words, and a question whose answer is not in them is left out; no text is cut for
+evaluation.
 
-results.json has beside the scores the `ceiling`: what is reached by knowing the answers, but giving them in
-whole words, and in no more than `max_answer_length`. As in the paper, it is an average of the weights over
-the steps that is judged and saved (averaging.py).
+As in the paper, an average of the weights over the steps is evaluated and saved. Beside the scores,
+results.json has the `ceiling`: the scores of the gold answers in whole words, of at most `max_answer_length`.
 """
 
 from functools import partial
@@ -21,29 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, EvalPrediction
+from transformers import AutoTokenizer
 
-from elmo_hf import ElmoForQuestionAnswering
-from elmo_hf.files import write_json
-from elmo_hf.finetuning.averaging import AveragingTrainer
+from elmo_hf import ElmoConfig, ElmoForQuestionAnswering
+from elmo_hf.errors import ElmoError
+from elmo_hf.finetuning.data import drawn
 from elmo_hf.finetuning.flags import make_parser
-from elmo_hf.finetuning.run import Task, drawn, finetune, run
-from elmo_hf.finetuning.squad import (
-    SPLITTER,
-    answers_at,
-    ceiling,
-    collate,
-    cut,
-    read_questions,
-    right_answers,
-)
-from elmo_hf.metrics.squad import squad_scores
+from elmo_hf.finetuning.run import Task, finetune, run
+from elmo_hf.finetuning.squad import SPLITTER, AnsweringTrainer, ceiling, collate, cut, read_questions, score
 
 # Peters et al. (2018), A.4, and their code (allenai/document-qa, docqa/elmo/ablate_elmo_model.py). The word
-# vectors are not tuned, if there are any (`--vectors`). Theirs differs in this: it stops after 24 epochs
+# vectors are not trained, if there are any (`--vectors`). Theirs differs in this: it stops after 24 epochs
 # and keeps the best of what it has tried every 1,200 steps on the official dev set, and its characters'
 # vectors have dropout (0.2) of their own.
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "task_word_dim": 300,
     "task_char_filters": [[5, 100]],
     "task_char_embedding_dim": 20,
@@ -58,54 +48,30 @@ CONFIG = {
 }
 
 
-class AnsweringTrainer(AveragingTrainer):
-    """Is judged by the letters of its answers: what scores them finds the examples in `inputs`."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.score: Any = self.compute_metrics
-        self.label_names = ["start_positions", "end_positions"]
-
-    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
-        examples: Any = self.eval_dataset if eval_dataset is None else eval_dataset
-        self.compute_metrics = lambda found: self.score(
-            EvalPrediction(found.predictions, found.label_ids, inputs=examples)
-        )
-        return super().evaluate(eval_dataset, *args, **kwargs)
-
-
-def score(evaluation: EvalPrediction) -> dict[str, float]:
-    examples: Any = evaluation.inputs
-    places: Any = evaluation.predictions
-    return squad_scores(answers_at(examples, places), right_answers(examples))
-
-
 def main() -> None:
-    recipe = {"batch_size": 45, "learning_rate": 1.0, "epochs": 24, "patience": 5, "clip": 0.0}
-    parser = make_parser(__doc__, **recipe, optimizer="adadelta")
+    defaults = {"batch_size": 45, "learning_rate": 1.0, "epochs": 24, "patience": 5, "clip": 0.0}
+    parser = make_parser(__doc__, optimizer="adadelta", **defaults)
     parser.add_argument("--max-context", type=int, default=400, help="words of a text in training (400)")
-    parser.set_defaults(cache="disk")  # the layers of a hundred thousand questions are many
+    parser.set_defaults(cache="disk")  # the layers of a hundred thousand questions are large
     flags = parser.parse_args()
     if flags.max_context < 1:
-        raise ValueError(f"--max-context must be at least 1, but is {flags.max_context}.")
+        raise ElmoError(f"--max-context must be at least 1, but is {flags.max_context}.")
     data = read_questions(flags)
-    asked = len(data["train"])
-    data["train"] = cut(data["train"], flags.max_context)
-    if not data["train"]:
-        raise ValueError(f"no train question has its answer in the first {flags.max_context} words.")
-    left_out = asked - len(data["train"])
-    data = drawn(data, flags)  # here already, for the ceiling is that of the questions which are asked
+    train = cut(data["train"], flags.max_context)
+    if not train:
+        raise ElmoError(f"no train question has its answer in the first {flags.max_context} words.")
+    left_out = len(data["train"]) - len(train)
+    data = drawn(data | {"train": train}, flags)  # already here: the ceiling is that of these questions
 
-    optimizers = {"adadelta": partial(torch.optim.Adadelta, rho=0.95, eps=1e-8)}
-    task = Task("squad", ElmoForQuestionAnswering, CONFIG, collate, score, "f1", optimizers, AnsweringTrainer)
-    results = finetune(task, flags, data, freeze_task_words=flags.vectors is not None)
-    longest = results["config"].get("max_answer_length", CONFIG["max_answer_length"])
-    results["ceiling"] = {split: ceiling(data[split], longest) for split in ("dev", "test")}
-    results["left_out_of_training"] = left_out
-    write_json(Path(flags.output) / "results.json", results)
-    for (
-        seed
-    ) in flags.seeds:  # `model.answer` is to split texts as the recipe did, whatever the biLM's own rule
+    def details(config: ElmoConfig) -> dict[str, Any]:
+        ceilings = {split: ceiling(data[split], config.max_answer_length) for split in ("dev", "test")}
+        return {"ceiling": ceilings, "left_out_of_training": left_out}
+
+    task = Task("squad", ElmoForQuestionAnswering, CONFIG, collate, score, best="f1", details=details)
+    task.trainer = AnsweringTrainer
+    task.optimizers = {"adadelta": partial(torch.optim.Adadelta, rho=0.95, eps=1e-8)}
+    finetune(task, flags, data, freeze_task_words=flags.vectors is not None)
+    for seed in flags.seeds:  # `model.answer` splits texts as here, whatever the biLM's own rule is
         folder = Path(flags.output) / f"seed-{seed}"
         AutoTokenizer.from_pretrained(folder, word_splitter=SPLITTER).save_pretrained(folder)
 

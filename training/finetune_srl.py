@@ -5,8 +5,8 @@
     python training/finetune_srl.py --elmo my-elmo --data my-dataset --output runs/srl
     python training/finetune_srl.py --smoke $FILES --output runs/smoke
 
-Files have columns: sentence, number, word, two parts of speech, parse, lemma, roleset (`-` where there is no
-predicate), and one column of spans for each predicate, as in CoNLL-2005. A dataset has a row for each
+The columns of a file are: sentence, number, word, two parts of speech, parse, lemma, roleset (`-` where there
+is no predicate), and one column of spans for each predicate, as in CoNLL-2005. A dataset has a row for each
 predicate, with the columns `tokens`, `labels` (B-ARG0 ...) and `predicate_mask`. The score is that of the
 CoNLL-2005 scorer.
 """
@@ -17,26 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EvalPrediction
 
 from elmo_hf import ElmoForSemanticRoleLabeling
+from elmo_hf.errors import ElmoError
+from elmo_hf.finetuning.data import Example, first_column, labels_of, read_columns, read_splits
 from elmo_hf.finetuning.flags import make_parser
-from elmo_hf.finetuning.run import (
-    Example,
-    Task,
-    finetune,
-    first_column,
-    labels_of,
-    read_columns,
-    read_splits,
-    run,
-)
-from elmo_hf.finetuning.tagging import collate_words, decided, example
-from elmo_hf.metrics.tags import role_scores
+from elmo_hf.finetuning.run import Task, finetune, run
+from elmo_hf.finetuning.tagging import collate_words, example, scorer
 
 # He et al. (2017), and Peters et al. (2018), A.5. Theirs stops only after 200 epochs without a better dev
-# score (`--patience 200`), cuts each number of the gradient at 1 and not its norm (He et al.: the norm, as
-# here), and begins with an orthogonal output layer. `--set role_rules=true` decodes under all constraints
+# score (`--patience 200`), clips each number of the gradient at 1 and not its norm (He et al.: the norm, as
+# here), and starts from an orthogonal output layer. `--set role_rules=true` decodes under all constraints
 # of He et al., who found that they do not raise F1, and reported scores under BIO alone.
 CONFIG: dict[str, Any] = {
     "task_word_dim": 100,
@@ -49,54 +40,48 @@ CONFIG: dict[str, Any] = {
     "use_crf": False,
     "tag_scheme": "BIO",
 }
-WORD, ROLESET, FIRST_SPANS = 2, 7, 8
+WORD, ROLESET, FIRST_SPANS = 2, 7, 8  # columns, from 0
 
 
 def main() -> None:
-    recipe = {"batch_size": 80, "learning_rate": 1.0, "epochs": 500, "patience": 20, "clip": 1.0}
-    parser = make_parser(__doc__, **recipe, optimizer="adadelta")
-    flags = parser.parse_args()
+    defaults = {"batch_size": 80, "learning_rate": 1.0, "epochs": 500, "patience": 20, "clip": 1.0}
+    flags = make_parser(__doc__, optimizer="adadelta", **defaults).parse_args()
     data = read_splits(flags, read, from_row)
     labels = labels_of(data, scheme="BIO")
-
-    def score(evaluation: EvalPrediction) -> dict[str, float]:
-        found = role_scores(*decided(evaluation, labels))
-        return {name: found[name] for name in ("f1", "precision", "recall")}
-
-    optimizers = {"adadelta": partial(torch.optim.Adadelta, rho=0.95)}
-    collate = collate_words(labels)
-    task = Task("srl", ElmoForSemanticRoleLabeling, CONFIG, collate, score, "f1", optimizers)
+    score = scorer("roles", labels, ["f1", "precision", "recall"])
+    task = Task("srl", ElmoForSemanticRoleLabeling, CONFIG, collate_words(labels), score, best="f1")
+    task.optimizers = {"adadelta": partial(torch.optim.Adadelta, rho=0.95)}
     finetune(task, flags, data, id2label=dict(enumerate(labels)))
 
 
 def read(path: Path) -> list[Example]:
-    """An example for each predicate of each sentence."""
+    """Return an example for each predicate of each sentence."""
     examples = []
     for number, lines in enumerate(read_columns(path), start=1):
         words = [line[WORD] for line in lines]
-        predicates = [place for place, line in enumerate(lines) if line[ROLESET] != "-"]
+        predicates = [position for position, line in enumerate(lines) if line[ROLESET] != "-"]
         if any(len(line) != FIRST_SPANS + len(predicates) for line in lines):
-            raise ValueError(f"{path}, sentence {number}: not one column of spans for each predicate.")
-        for column, place in enumerate(predicates, start=FIRST_SPANS):
+            raise ElmoError(f"{path}, sentence {number}: not one column of spans for each predicate.")
+        for column, predicate in enumerate(predicates, start=FIRST_SPANS):
             where = f"{path}, sentence {number}, column {column + 1}"
             labels = labels_of_spans([line[column] for line in lines], where)
-            mask = [int(other == place) for other in range(len(words))]
+            mask = [int(position == predicate) for position in range(len(words))]
             examples.append(example(words, labels, where, predicate_mask=mask))
     return examples
 
 
 def labels_of_spans(cells: list[str], where: str) -> list[str]:
     """`(ARG0*`, `*)`, `(V*)`, `*` -> B-ARG0 I-ARG0 B-V O"""
-    labels, inside = [], ""
+    labels, role = [], ""
     for cell in cells:
-        found = re.fullmatch(r"(?:\(([^()*]+))?\*(\)?)", cell)
-        if not found or bool(found[1] and inside) or bool(found[2] and not (found[1] or inside)):
-            raise ValueError(f"{where}: {cell!r} is no span of roles that do not overlap.")
-        inside = found[1] or inside
-        labels.append(("B-" if found[1] else "I-") + inside if inside else "O")
-        inside = "" if found[2] else inside
-    if inside:
-        raise ValueError(f"{where}: the span of {inside} does not end.")
+        match = re.fullmatch(r"(?:\(([^()*]+))?\*(\)?)", cell)
+        if not match or bool(match[1] and role) or bool(match[2] and not (match[1] or role)):
+            raise ElmoError(f"{where}: {cell!r} is no span of roles that do not overlap.")
+        role = match[1] or role
+        labels.append(("B-" if match[1] else "I-") + role if role else "O")
+        role = "" if match[2] else role
+    if role:
+        raise ElmoError(f"{where}: the span of {role} does not end.")
     return labels
 
 

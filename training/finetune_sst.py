@@ -6,11 +6,11 @@
     python training/finetune_sst.py --elmo my-elmo --data SetFit/sst5 --output runs/sst
     python training/finetune_sst.py --smoke $FILES --output runs/smoke
 
-A line of a file is a tree, `(3 (2 It) (4 (2 's) (4 good)))`, with a class from 0 to 4 for each phrase. Whole
-sentences are judged; `--phrases` says which phrases are learnt besides. A dataset has sentences alone, in the
-columns `text`, `sentence` or `tokens`, and `label`.
+A line of a file is a tree, `(3 (2 It) (4 (2 's) (4 good)))`, with a class from 0 to 4 for each phrase. The
+score is that of whole sentences; `--phrases` adds phrases to the train set. A dataset has sentences alone, in
+the column `text`, `sentence` or `tokens`, and `label`.
 
-With their phrases there are many texts, and a cache in memory holds the layers of all; for a large biLM, say
+The phrases are many texts, and the cache in memory holds the layers of all; with a large biLM use
 `--cache disk` or `--cache none`.
 """
 
@@ -18,26 +18,18 @@ import re
 from pathlib import Path
 
 from elmo_hf import ElmoForSequenceClassification
+from elmo_hf.errors import ElmoError
 from elmo_hf.finetuning.classification import as_words, collate_texts, example, score
+from elmo_hf.finetuning.data import SMOKE_EXAMPLES, Example, first_column, read_splits, read_text
 from elmo_hf.finetuning.flags import make_parser
-from elmo_hf.finetuning.run import (
-    SMOKE_EXAMPLES,
-    Example,
-    Task,
-    finetune,
-    first_column,
-    read_splits,
-    read_text,
-    run,
-)
+from elmo_hf.finetuning.run import Task, finetune, run
 
 LABELS = ["very negative", "negative", "neutral", "positive", "very positive"]
-# Peters et al. (2018), A.8, and of the dropout no more than that there is some. `--set maxout_pieces=4` is
-# the network of McCann et al. (2017), who normalise the batches in its maxout layers, which is not done
-# here. AllenNLP's published configuration (classification/biattentive_classification_network_elmo.jsonnet)
-# has maxout of 4 pieces, ELMo at the input alone without a penalty, all phrases (`--phrases 1`), batches of
-# 100, a learning rate of 0.001, and dropout of 0.5 on the words, 0.25, 0.1, 0.2 and 0.3 on what stands
-# above.
+# Peters et al. (2018), A.8, who give no rate of the dropout. `--set maxout_pieces=4` is the network of
+# McCann et al. (2017), without their batch normalisation in its maxout layers. AllenNLP's published
+# configuration (classification/biattentive_classification_network_elmo.jsonnet) has maxout of 4 pieces, ELMo
+# at the input alone without a penalty, all phrases (`--phrases 1`), batches of 100, a learning rate of
+# 0.001, and dropout of 0.5 on the words, 0.25, 0.1, 0.2 and 0.3 on the layers above.
 CONFIG = {
     "classifier": "bcn",
     "maxout_pieces": 0,
@@ -50,13 +42,13 @@ CONFIG = {
     "elmo_dropout": 0.0,  # task_dropout is on the same input
     "mix_l2": 0.001,
 }
-# What the treebank writes in place of a sign that has a meaning in its trees.
-WRITTEN = {"-LRB-": "(", "-RRB-": ")", "\\/": "/", "\\*": "*"}
+# How the treebank writes characters that have a meaning in its trees.
+ESCAPES = {"-LRB-": "(", "-RRB-": ")", "\\/": "/", "\\*": "*"}
 
 
 def main() -> None:
     parser = make_parser(__doc__, batch_size=32, learning_rate=1e-4, epochs=40, patience=5, clip=5.0)
-    help = "learn phrases of at least so many words, too; 0 for whole sentences alone (4)"
+    help = "train also on phrases of at least this many words; 0 for whole sentences alone (4)"
     parser.add_argument("--phrases", type=int, default=4, metavar="WORDS", help=help)
     flags = parser.parse_args()
     data = read_splits(flags, read, from_row)
@@ -70,7 +62,7 @@ def main() -> None:
 
 
 def read(path: Path) -> list[Example]:
-    """An example for each tree, with its phrases, the whole sentence last."""
+    """Return an example for each tree, with its phrases; the last phrase is the sentence."""
     examples = []
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
@@ -83,43 +75,43 @@ def read(path: Path) -> list[Example]:
 
 
 def read_tree(line: str, where: str) -> list[tuple[str, list[str]]]:
-    """The class and the words of each phrase, in the order in which they end."""
+    """Return the class and the words of each phrase, in the order of their ends."""
     phrases: list[tuple[str, list[str]]] = []
     words: list[str] = []
-    open_phrases: list[tuple[str, int]] = []  # the class, and how many words stand before it
-    for part in re.findall(r"\([^\s()]*|\)|[^\s()]+", line):
-        if part[0] == "(":
-            open_phrases.append((part[1:], len(words)))
+    open_phrases: list[tuple[str, int]] = []  # the class, and the number of words before the phrase
+    for token in re.findall(r"\([^\s()]*|\)|[^\s()]+", line):
+        if token[0] == "(":
+            open_phrases.append((token[1:], len(words)))
         elif not open_phrases:
-            raise ValueError(f"{where}: {part!r} stands outside of all phrases.")
-        elif part == ")":
+            raise ElmoError(f"{where}: {token!r} is outside of all phrases.")
+        elif token == ")":
             label, start = open_phrases.pop()
             phrases.append((label, words[start:]))
         else:
-            words.append(re.sub(r"-[LR]RB-|\\[/*]", lambda found: WRITTEN[found[0]], part))
+            words.append(re.sub(r"-[LR]RB-|\\[/*]", lambda match: ESCAPES[match[0]], token))
     if open_phrases or not phrases or len(phrases[-1][1]) != len(words):
-        raise ValueError(f"{where} is not one tree `(class ...)`.")
+        raise ElmoError(f"{where} is not one tree `(class ...)`.")
     return phrases
 
 
 def name_of(label: str | int) -> str | None:
-    """Of a class as a number, or by its name."""
+    """Return the name of a class, given its number or its name."""
     if str(label) in ("0", "1", "2", "3", "4"):
         return LABELS[int(label)]
     return str(label)
 
 
 def with_phrases(sentences: list[Example], least_words: int) -> list[Example]:
-    """The sentences and, unless that is 0, their phrases of at least so many words."""
+    """Return the sentences and their phrases of at least this many words, or no phrases if it is 0."""
     if least_words < 0:
-        raise ValueError(f"--phrases must be 0 or more, but is {least_words}.")
+        raise ElmoError(f"--phrases must be 0 or more, but is {least_words}.")
     if least_words == 0:
         return sentences
     return [
-        one
+        phrase
         for sentence in sentences
-        for one in [*sentence.get("phrases", [sentence])[:-1], sentence]
-        if one is sentence or len(one["tokens"]) >= least_words
+        for phrase in [*sentence.get("phrases", [sentence])[:-1], sentence]
+        if phrase is sentence or len(phrase["tokens"]) >= least_words
     ]
 
 

@@ -32,7 +32,8 @@ def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     sources = folder / "sources"  # building writes beside the sources
     leave = shutil.ignore_patterns("*.egg-info", "__pycache__")
-    shutil.copytree(REPOSITORY / "src", sources / "src", ignore=leave)
+    for name in ("src", "training"):
+        shutil.copytree(REPOSITORY / name, sources / name, ignore=leave)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, sources)
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", str(folder)]
@@ -72,6 +73,29 @@ def test_the_wheel_has_all_and_is_as_small_as_it_should_be(wheel):
     assert "elmo_hf/py.typed" in names
     assert any(name.startswith("elmo_hf/hub/templates/") for name in names)
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
+
+
+def test_the_wheel_has_every_module_and_recipe(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if name.endswith(".py")}
+    modules = {path.relative_to(REPOSITORY / "src").as_posix() for path in (REPOSITORY / "src").rglob("*.py")}
+    recipes = {f"elmo_hf/recipes/{path.name}" for path in (REPOSITORY / "training").glob("*.py")}
+    assert names == modules | recipes
+
+
+def test_a_recipe_runs_from_the_wheel(programs, installed, tmp_path):
+    """With a metric of `evaluate`, which it copies to the cache, and no network."""
+    (tmp_path / "ner.conll").write_text(10 * "Ada B-PER\nsat O\n\n", encoding="utf-8")
+    files = [flag for split in ("train", "dev", "test") for flag in (f"--{split}", "ner.conll")]
+    run = "import runpy; runpy.run_module('elmo_hf.finetuning', run_name='__main__', alter_sys=True)"
+    flags = ["--smoke", "--epochs", "1", "--output", "run"]
+    result = programs.run(run, "ner", *files, *flags, cwd=tmp_path)
+    assert result.code == 0, result.err
+    seed = tmp_path / "run" / "seed-0"
+    command = json.loads((seed / "results" / "evaluation-ner.json").read_text())["command"]
+    assert command == f"python -m elmo_hf.finetuning ner {' '.join([*files, *flags])}"
+    where = "import elmo_hf.recipes.finetune_ner as recipe; print(recipe.__file__)"
+    assert programs.run(where).out.startswith(str(installed))
 
 
 def test_the_first_command_of_the_readme(programs):

@@ -43,7 +43,7 @@ def test_each_word_gets_its_vector(tmp_path, header, end):
     assert model.eval().read(**encoding).x[0, 1, :3].tolist() == [1, 2, 3]
 
 
-def test_others_are_random_but_of_the_same_size(tmp_path):
+def test_other_words_get_random_vectors_of_the_same_size(tmp_path):
     words = [f"w{number}" for number in range(2000)]
     model, tokenizer = make(tmp_path, ["<S>", "</S>", "<UNK>", *words], task_word_dim=10)
     lines = [
@@ -61,7 +61,7 @@ def test_others_are_random_but_of_the_same_size(tmp_path):
     ("text", "message"),
     [
         ("bank 1 2\n", "line 1: 2 numbers follow the word, not task_word_dim's 3"),
-        ("paid 1 2 3\nbank 1 2 x\n", "line 2: not all that follows the word is a number"),
+        ("paid 1 2 3\nbank 1 2 x\n", "line 2: a value after the word is no number"),
         ("bank 1 nan 3\n", "line 1: a number is not finite"),
         ("bank 1 1e999 3\n", "line 1: a number is not finite"),
         ("other 1 2 3\n", "none of the tokenizer's 8 words"),

@@ -1,8 +1,8 @@
-"""Documents with clusters of mentions: CoNLL-2012 files, LitBank's archive of them, and GAP's pronouns.
+"""Coreference: documents from CoNLL-2012 files, LitBank's archive or a dataset, batches, and GAP's pronouns.
 
-A document is `{"name", "sentences", "tokens", "clusters"}`: words of each sentence, all words, and clusters
-of mentions (sentence, first word, last word). Files are read as text and from a stream, and never unpacked
-onto the disk.
+A document is `{"name", "sentences", "tokens", "clusters"}`: the words of each sentence, all words, and the
+clusters of mentions (sentence, first word, last word). Archives are read as a stream; nothing is unpacked to
+the disk.
 """
 
 import lzma
@@ -10,6 +10,7 @@ import re
 import tarfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +18,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from elmo_hf.corpus.sentences import split_sentences
-from elmo_hf.finetuning.run import Example, read_text
+from elmo_hf.errors import ElmoError
+from elmo_hf.finetuning.data import Example, first_column, read_text
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import split_text
 
 Mention = tuple[int, int, int]
 LARGEST_FILE, LARGEST_ARCHIVE, MOST_FILES = 16 << 20, 1 << 30, 100_000
 _MARK = re.compile(r"(\()?(\d{1,9})(\))?")
-_NOTHING = {"", "-", "_"}
+_NO_MARKS = {"", "-", "_"}
 
 
 # ---- CoNLL-2012
@@ -35,8 +37,11 @@ def read_conll(path: Path) -> list[Example]:
 
 
 def parse_conll(text: str, where: str) -> list[Example]:
-    """Documents between `#begin document` and `#end document`: a line a word, which is the fourth column; its
-    marks of mentions, such as `(3|(4)`, are the last; a blank line ends a sentence."""
+    """Return the documents of a text in the layout of CoNLL-2012.
+
+    A document is between `#begin document` and `#end document`. A line is a word: the fourth column is the
+    word, the last has its marks of mentions, such as `(3|(4)`. A blank line ends a sentence.
+    """
     documents: list[Example] = []
     current: _Document | None = None
     for number, line in enumerate(text.split("\n"), start=1):
@@ -44,56 +49,59 @@ def parse_conll(text: str, where: str) -> list[Example]:
         try:
             if line.startswith("#begin document"):
                 if current is not None:
-                    raise ValueError(f"document {current.name} has no end before the next one begins")
+                    raise ElmoError(f"document {current.name} has no end before the next one begins")
                 current = _Document(line.removeprefix("#begin document").strip())
             elif line.startswith("#end document") and current is not None:
                 documents.append(current.finished())
                 current = None
             elif line.strip() and not line.startswith("#"):
                 if current is None:
-                    raise ValueError("a word stands outside of any document")
+                    raise ElmoError("a word is outside of any document")
                 current.add(line.split("\t") if "\t" in line else line.split())
             elif current is not None:
                 current.end_sentence()
-        except ValueError as error:
-            raise ValueError(f"{where}, line {number}: {error}.") from None
+        except ElmoError as error:
+            raise ElmoError(f"{where}, line {number}: {error}.") from None
     if current is not None:
-        raise ValueError(f"{where}: document {current.name} has no end; is the file cut off?")
+        raise ElmoError(f"{where}: document {current.name} has no end; is the file cut off?")
     return documents
 
 
 class _Document:
+    """A document while its lines are read."""
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.sentences: list[list[str]] = []
-        self.words: list[str] = []  # of the sentence that is being read
-        self.open: dict[int, list[int]] = {}  # where mentions of a cluster have begun there
+        self.words: list[str] = []  # of the current sentence
+        self.open: dict[int, list[int]] = {}  # first words of mentions without an end, by cluster
         self.clusters: dict[int, list[Mention]] = {}
 
     def add(self, columns: list[str]) -> None:
         if len(columns) < 5:
-            raise ValueError(f"a line has at least five columns, but this has {len(columns)}")
-        place = len(self.words)
+            raise ElmoError(f"a line needs at least five columns, but this has {len(columns)}")
+        position, marks = len(self.words), columns[-1].strip()
         self.words.append(columns[3])
-        for mark in columns[-1].strip().split("|") if columns[-1].strip() not in _NOTHING else ():
-            found = _MARK.fullmatch(mark)
-            if found is None or not (found[1] or found[3]):
-                raise ValueError(f"{mark!r} is no mark of a mention, such as (3, 3) or (3)")
-            cluster, begins, ends = int(found[2]), found[1], found[3]
-            if begins:
-                self.open.setdefault(cluster, []).append(place)
-            if ends:
-                if not self.open.get(cluster):
-                    raise ValueError(
-                        f"a mention of cluster {cluster} ends that has not begun in its sentence"
-                    )
-                mention = (len(self.sentences), self.open[cluster].pop(), place)
-                self.clusters.setdefault(cluster, []).append(mention)
+        for mark in marks.split("|") if marks not in _NO_MARKS else ():
+            match = _MARK.fullmatch(mark)
+            if match is None or not (match[1] or match[3]):
+                raise ElmoError(f"{mark!r} is no mark of a mention, such as (3, 3) or (3)")
+            cluster = int(match[2])
+            if match[1]:
+                self.open.setdefault(cluster, []).append(position)
+            if match[3]:
+                self._close(cluster, position)
+
+    def _close(self, cluster: int, position: int) -> None:
+        if not self.open.get(cluster):
+            raise ElmoError(f"a mention of cluster {cluster} ends that has not begun in its sentence")
+        mention = (len(self.sentences), self.open[cluster].pop(), position)
+        self.clusters.setdefault(cluster, []).append(mention)
 
     def end_sentence(self) -> None:
         for cluster, starts in self.open.items():
             if starts:
-                raise ValueError(f"a mention of cluster {cluster} is still open at the end of its sentence")
+                raise ElmoError(f"a mention of cluster {cluster} has no end in its sentence")
         if self.words:
             self.sentences.append(self.words)
         self.words = []
@@ -105,7 +113,7 @@ class _Document:
 
 def checked_document(name: str, sentences: list[list[str]], clusters: list[list[Mention]]) -> Example:
     if not sentences:
-        raise ValueError(f"document {name} has no words")
+        raise ElmoError(f"document {name} has no words")
     check_mentions(sentences, clusters)
     return document(name, sentences, clusters)
 
@@ -114,11 +122,11 @@ def check_mentions(sentences: list[list[str]], clusters: list[list[Mention]]) ->
     mentions = [mention for cluster in clusters for mention in cluster]
     for mention, times in Counter(mentions).items():
         if times > 1:
-            raise ValueError(f"the document has the mention {mention} twice, or in two clusters")
+            raise ElmoError(f"the document has the mention {mention} twice, or in two clusters")
         if len(mention) != 3 or not 0 <= mention[0] < len(sentences):
-            raise ValueError(f"a mention is a sentence, a first and a last word, but {mention} is none")
+            raise ElmoError(f"a mention is [sentence, first word, last word], but this is {mention}")
         if not 0 <= mention[1] <= mention[2] < len(sentences[mention[0]]):
-            raise ValueError(f"the mention {mention} is not within the words of its sentence")
+            raise ElmoError(f"the mention {mention} is not within the words of its sentence")
 
 
 def document(name: str, sentences: list[list[str]], clusters: list[list[Mention]]) -> Example:
@@ -127,7 +135,7 @@ def document(name: str, sentences: list[list[str]], clusters: list[list[Mention]
 
 
 def read_archive(path: Path) -> list[Example]:
-    """Documents of all `.conll` files of a tar archive, packed or not, sorted by their names."""
+    """Return the documents of all `.conll` files of a tar archive, compressed or not, sorted by name."""
     documents: list[Example] = []
     size = 0
     try:
@@ -135,56 +143,88 @@ def read_archive(path: Path) -> list[Example]:
             for number, member in enumerate(archive):
                 size += member.size
                 if number >= MOST_FILES or size > LARGEST_ARCHIVE or member.size > LARGEST_FILE:
-                    raise ValueError(
-                        f"{path} is too large for a corpus: {member.name} in it is over a limit."
-                    )
+                    raise ElmoError(f"{path} is too large for a corpus: {member.name} in it is over a limit.")
                 is_text = member.isfile() and member.name.endswith(".conll")
                 content = archive.extractfile(member) if is_text else None
                 if content is not None:
                     documents += parse_conll(content.read().decode("utf-8"), f"{path}, {member.name}")
     except UnicodeDecodeError:
-        raise ValueError(f"{path}, {member.name} is no text in UTF-8.") from None
+        raise ElmoError(f"{path}, {member.name} is no text in UTF-8.") from None
     except (OSError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
-        raise ValueError(f"{path} could not be read as a tar archive ({error}).") from None
+        raise ElmoError(f"{path} could not be read as a tar archive ({error}).") from None
     return sorted(documents, key=lambda document: document["name"])
 
 
 def split_documents(documents: list[Example]) -> dict[str, list[Example]]:
-    """Of every ten documents in the order of their names, the ninth is for dev and the tenth for test."""
+    """Split documents: of every ten in their order, eight are train, the ninth is dev, the tenth test."""
     return {
-        "train": [one for number, one in enumerate(documents) if number % 10 < 8],
+        "train": [document for number, document in enumerate(documents) if number % 10 < 8],
         "dev": documents[8::10],
         "test": documents[9::10],
     }
 
 
-def windows(one: Example, size: int) -> list[Example]:
-    """A document cut into pieces of at most `size` sentences, with what each has of the clusters."""
-    pieces = []
-    for start in range(0, len(one["sentences"]), size):
+def windows(example: Example, size: int) -> list[Example]:
+    """Cut a document into windows of at most `size` sentences, each with the mentions that are in it."""
+    result = []
+    for start in range(0, len(example["sentences"]), size):
         clusters = [
-            [(place - start, first, last) for place, first, last in cluster if start <= place < start + size]
-            for cluster in one["clusters"]
+            [
+                (sentence - start, first, last)
+                for sentence, first, last in cluster
+                if start <= sentence < start + size
+            ]
+            for cluster in example["clusters"]
         ]
-        sentences = one["sentences"][start : start + size]
-        pieces.append(document(one["name"], sentences, [cluster for cluster in clusters if cluster]))
-    return pieces
+        sentences = example["sentences"][start : start + size]
+        result.append(document(example["name"], sentences, [cluster for cluster in clusters if cluster]))
+    return result
 
 
-# ---- to the model, and back
+# ---- rows of a dataset
+
+
+def from_row(row: Example) -> list[Example]:
+    """Return the document of a row with the columns `sentences` and `clusters`."""
+    sentences, clusters = first_column(row, ("sentences",)), first_column(row, ("clusters",))
+    if not is_list_of(sentences, list) or not all(is_list_of(sentence, str) for sentence in sentences):
+        raise ElmoError(f"`sentences` of a dataset are lists of words, but a row has {sentences!r:.60}.")
+    if not is_list_of(clusters, list) or not all(is_list_of(cluster, list) for cluster in clusters):
+        raise ElmoError(f"`clusters` of a dataset are lists of mentions, but a row has {clusters!r:.60}.")
+    clusters = [[tuple(mention) for mention in cluster] for cluster in clusters]
+    try:
+        return [checked_document("a row of the dataset", sentences, clusters)]
+    except ElmoError as error:
+        begin = " ".join(word for sentence in sentences for word in sentence)
+        raise ElmoError(f"the dataset's row that begins {begin!r:.40}: {error}.") from None
+
+
+def is_list_of(value: Any, item: type) -> bool:
+    return isinstance(value, list) and all(isinstance(element, item) for element in value)
+
+
+# ---- batches and clusters
 
 
 def collate_documents(tokenizer: ElmoTokenizer, documents: list[Example]) -> dict[str, Tensor]:
-    """Documents as one batch, whose rows are sentences."""
-    sentences = [sentence for one in documents for sentence in one["sentences"]]
+    """Return documents as a batch whose rows are sentences.
+
+    `document_ids` (sentences,) has the document of each; `labels` (documents, mentions, 4) has the sentence,
+    first word, last word and cluster of each mention, padded with -100.
+    """
+    sentences = [sentence for document in documents for sentence in document["sentences"]]
     batch = dict(tokenizer(sentences, is_split_into_words=True, padding=True, return_tensors="pt"))
-    numbers = [number for number, one in enumerate(documents) for _ in one["sentences"]]
+    numbers = [number for number, document in enumerate(documents) for _ in document["sentences"]]
     labels = [
         torch.tensor(
-            [(*mention, number) for number, cluster in enumerate(one["clusters"]) for mention in cluster],
+            [
+                (*mention, number)
+                for number, cluster in enumerate(document["clusters"])
+                for mention in cluster
+            ],
             dtype=torch.long,
         ).view(-1, 4)
-        for one in documents
+        for document in documents
     ]
     return batch | {
         "document_ids": torch.tensor(numbers),
@@ -192,16 +232,16 @@ def collate_documents(tokenizer: ElmoTokenizer, documents: list[Example]) -> dic
     }
 
 
-def as_clusters(documents: np.ndarray) -> list[list[set[Mention]]]:
-    """Mentions (documents, mentions, 4), filled up with -100, as clusters of each document."""
-    found: list[list[set[Mention]]] = []
+def as_clusters(documents: np.ndarray) -> list[list[list[Mention]]]:
+    """Return the clusters of each document from mentions (documents, mentions, 4), padded with -100."""
+    result: list[list[list[Mention]]] = []
     for mentions in documents.tolist():
-        clusters: dict[int, set[Mention]] = {}
+        clusters: dict[int, list[Mention]] = {}
         for sentence, first, last, cluster in mentions:
             if cluster >= 0:
-                clusters.setdefault(cluster, set()).add((sentence, first, last))
-        found.append(list(clusters.values()))
-    return found
+                clusters.setdefault(cluster, []).append((sentence, first, last))
+        result.append(list(clusters.values()))
+    return result
 
 
 # ---- GAP
@@ -211,21 +251,24 @@ _COLUMNS += ["A", "A-offset", "A-coref", "B", "B-offset", "B-coref", "URL"]
 
 
 def read_gap(path: Path, splitter: str = "penn") -> list[Example]:
-    """Texts with a pronoun and two names: `sentences`, the places of `pronoun`, `A` and `B` in them (None if
-    a sentence ends inside), and `right`, whether each name is whom the pronoun means."""
+    """Read GAP's texts with a pronoun and two names, A and B.
+
+    An example has `sentences`; the mentions `pronoun`, `A` and `B` in them (None if a sentence ends inside);
+    and `gold`, whether the pronoun means A, and whether it means B.
+    """
     lines = [line.rstrip("\r").split("\t") for line in read_text(path).rstrip().split("\n")]
     if lines[0] != _COLUMNS:
-        raise ValueError(f"{path} has not the columns of GAP, {', '.join(_COLUMNS)}.")
+        raise ElmoError(f"{path} does not have the columns of GAP, {', '.join(_COLUMNS)}.")
     if not lines[1:]:
-        raise ValueError(f"{path} has no texts, but the names of the columns alone.")
+        raise ElmoError(f"{path} has the names of the columns, but no texts.")
     examples = []
     for number, line in enumerate(lines[1:], start=2):
         row = dict(zip(_COLUMNS, line, strict=False))
         try:
             examples.append(_gap_example(row, splitter))
         except (KeyError, ValueError, IndexError):
-            raise ValueError(
-                f"{path}, line {number}: the columns do not fit together; each name must stand at its offset."
+            raise ElmoError(
+                f"{path}, line {number}: the columns do not agree; each name must be at its offset."
             ) from None
     return examples
 
@@ -242,38 +285,43 @@ def _gap_example(row: dict[str, str], splitter: str) -> Example:
     for name in ("Pronoun", "A", "B"):
         start = int(row[f"{name}-offset"])
         if row["Text"][start : start + len(row[name])] != row[name]:
-            raise ValueError
-        example[name.replace("Pronoun", "pronoun")] = _place(offsets, start, start + len(row[name]))
+            raise ElmoError(f"{name} is not at its offset")
+        example[name.replace("Pronoun", "pronoun")] = _mention_at(offsets, start, start + len(row[name]))
     coref = {"TRUE": True, "FALSE": False}
-    example["right"] = (coref[row["A-coref"].upper()], coref[row["B-coref"].upper()])
+    example["gold"] = (coref[row["A-coref"].upper()], coref[row["B-coref"].upper()])
     return example
 
 
-def _place(offsets: list[list[tuple[int, int]]], start: int, end: int) -> Mention | None:
-    """The words that have some of the letters from `start` to `end`, if they are of one sentence."""
-    found = [
+def _mention_at(offsets: list[list[tuple[int, int]]], start: int, end: int) -> Mention | None:
+    """Return the words with a character from `start` to `end`, if they are in one sentence."""
+    inside = [
         (sentence, word)
         for sentence, words in enumerate(offsets)
         for word, (first, last) in enumerate(words)
         if first < end and last > start
     ]
-    if not found or found[0][0] != found[-1][0]:
+    if not inside or inside[0][0] != inside[-1][0]:
         return None
-    return (found[0][0], found[0][1], found[-1][1])
+    return (inside[0][0], inside[0][1], inside[-1][1])
 
 
 def resolved(clusters: list[list[Mention]], example: Example) -> tuple[bool, bool]:
-    """Whether the pronoun is in a cluster with a mention of A, and of B: one that has all of the name's words
-    and not all of the other name's."""
-    mates = next((cluster for cluster in clusters if example["pronoun"] in cluster), [])
+    """Return whether the pronoun means A, and whether it means B.
 
-    def names(one: str, other: str) -> bool:
-        return any(_has(mate, example[one]) and not _has(mate, example[other]) for mate in mates)
+    It means a name if its cluster has a mention with all words of the name, and not all of the other name.
+    """
+    cluster = next((cluster for cluster in clusters if example["pronoun"] in cluster), [])
 
-    return names("A", "B"), names("B", "A")
+    def means(name: str, other: str) -> bool:
+        return any(
+            _contains(mention, example[name]) and not _contains(mention, example[other])
+            for mention in cluster
+        )
+
+    return means("A", "B"), means("B", "A")
 
 
-def _has(mention: Mention, part: Mention | None) -> bool:
-    if part is None:
+def _contains(mention: Mention, name: Mention | None) -> bool:
+    if name is None:
         return False
-    return mention[0] == part[0] and mention[1] <= part[1] and part[2] <= mention[2]
+    return mention[0] == name[0] and mention[1] <= name[1] and name[2] <= mention[2]

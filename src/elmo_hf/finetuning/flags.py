@@ -1,59 +1,82 @@
-"""The flags of the recipes finetune_<task>.py.
+"""The command line of the recipes finetune_<task>.py.
 
 parser = make_parser(__doc__, batch_size=32, learning_rate=4e-4, epochs=75, patience=5, clip=5.0)
 flags = parser.parse_args()
 """
 
 import argparse
+import shlex
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 SPLITS = ("train", "dev", "test")
+MODULE = "python -m elmo_hf.finetuning"
+LEAST = {"batch_size": 1, "learning_rate": 0.0, "epochs": 1, "patience": 1, "clip": 0.0}
 
 
 def at_least(least: float) -> Callable[[str], Any]:
-    """A flag's number, whole if `least` is."""
+    """Return the type of an argument that is a number, whole if `least` is."""
 
-    def read(text: str) -> Any:
+    def parse(text: str) -> Any:
         value = type(least)(text)
         if not least <= value < float("inf"):
             raise argparse.ArgumentTypeError(f"must be {least} or more, but is {text}")
         return value
 
-    read.__name__ = "whole number" if isinstance(least, int) else "number"  # argparse says so
-    return read
+    parse.__name__ = "whole number" if isinstance(least, int) else "number"  # argparse prints it
+    return parse
 
 
-LEAST = {"batch_size": 1, "learning_rate": 0.0, "epochs": 1, "patience": 1, "clip": 0.0}
+def program() -> str:
+    """Return the name of the recipe that runs: its file, or `python -m elmo_hf.finetuning TASK`."""
+    return Path(sys.argv[0]).name
 
 
-def make_parser(doc: str, optimizer: str = "adam", **recipe: Any) -> argparse.ArgumentParser:
-    """Flags of all recipes; `recipe`: this one's batch_size, learning_rate, epochs, patience and clip."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+def command() -> str:
+    """Return the command line that started the recipe, as one would type it."""
+    start = program() if program().startswith(MODULE) else f"python training/{program()}"
+    return shlex.join([*start.split(), *sys.argv[1:]])
+
+
+def make_parser(doc: str, optimizer: str = "adam", **defaults: Any) -> argparse.ArgumentParser:
+    """Return a parser of the flags that all recipes have.
+
+    Args:
+        doc: the recipe's docstring, for `--help`.
+        optimizer: the default of `--optimizer`.
+        defaults: the recipe's batch_size, learning_rate, epochs, patience and clip.
+    """
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog=program(), description=doc, formatter_class=formatter)
+    _add_data(parser)
+    parser.add_argument("--elmo", help="a pretrained biLM, a folder or a name on the Hub")
+    parser.add_argument("--output", required=True, help="the folder of the run")
+    parser.add_argument("--vectors", help="a text file of word vectors for the task's own words")
+    help = "how often a word occurs in the train sentences to be one of the task's own (2)"
+    parser.add_argument("--min-count", type=at_least(1), default=2, help=help)
+    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0], help="one run for each (0)")
+    help = "where the layers of a frozen biLM are kept from epoch to epoch (memory)"
+    parser.add_argument("--cache", choices=["memory", "disk", "none"], default="memory", help=help)
+    help = "fields of ElmoConfig, such as elmo_at_output=true"
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help=help)
+    parser.add_argument("--smoke", action="store_true", help="a small random biLM, few examples, few epochs")
+    parser.add_argument("--optimizer", default=optimizer, help=f"({optimizer})")
+    for name, value in defaults.items():
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=at_least(LEAST[name]), default=value, help=f"({value})")
+    return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
     for split in SPLITS:
         parser.add_argument(f"--{split}", nargs="+", metavar="FILE", help=f"files of the {split} sentences")
-    parser.add_argument(
-        "--data", help="in place of files: a dataset of `datasets`, a folder or a name on the Hub"
-    )
-    parser.add_argument("--elmo", help="a pretrained biLM, a folder or a name on the Hub")
-    parser.add_argument("--output", required=True, help="the run's folder")
-    parser.add_argument("--vectors", help="a text file of word vectors for the task's own words")
-    help = "of the task's own words in the train sentences (2)"
-    parser.add_argument("--min-count", type=at_least(1), default=2, help=help)
-    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0], help="a run for each (0)")
-    parser.add_argument("--cache", choices=["memory", "disk", "none"], default="memory",
-                        help="where a frozen biLM's layers are kept from epoch to epoch")  # fmt: skip
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="fields of ElmoConfig, "
-                        "such as elmo_at_output=true")  # fmt: skip
-    parser.add_argument("--limit", type=at_least(1), help="read only so many examples of each split")
+    help = "in place of files: a dataset of `datasets`, a folder or a name on the Hub"
+    parser.add_argument("--data", help=help)
+    parser.add_argument("--limit", type=at_least(1), help="read only the first examples of each split")
     for split in SPLITS:
         help = f"only N of the {split} examples, drawn at random, the same for all seeds"
         parser.add_argument(f"--{split}-size", type=at_least(1), metavar="N", help=help)
-    help = "an epoch, after which dev is looked at, reads the train examples so often; for few of them (1)"
+    help = "how often an epoch reads the train examples before it is evaluated, for small data sets (1)"
     parser.add_argument("--passes", type=at_least(1), default=1, metavar="N", help=help)
-    parser.add_argument("--smoke", action="store_true", help="a small random biLM, few examples, few epochs")
-    parser.add_argument("--optimizer", default=optimizer, help=f"({optimizer})")
-    for name, value in recipe.items():
-        flag, kind = f"--{name.replace('_', '-')}", at_least(LEAST[name])
-        parser.add_argument(flag, type=kind, default=value, help=f"({value})")
-    return parser

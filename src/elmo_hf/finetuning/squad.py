@@ -1,12 +1,12 @@
-"""Questions on texts, from files in SQuAD 1.1's layout or from datasets, as words that know their letters.
+"""Question answering: SQuAD 1.1's files or datasets, batches, a Trainer that is evaluated on answers.
 
-    for question in read_squad(Path("train-v1.1.json")):
-        question["question_words"], question["context_words"]
-        question["offsets"]             # of each word of the context, (start, end)
-        question["first"], question["last"]     # the words that hold the first right answer
+    for example in read_squad(Path("train-v1.1.json")):
+        example["question_words"], example["context_words"]
+        example["offsets"]      # (start, end) of each word of the context
+        example["spans"]        # (first, last) word of each gold answer
 
-Texts are split into words by the rule of raw text ("penn"). An answer that begins or ends inside a word is
-taken to be the whole word; `ceiling` says what that costs.
+Texts are split into words by the rule "penn". An answer that begins or ends inside a word becomes the whole
+word; `ceiling` computes what that costs.
 """
 
 import argparse
@@ -18,67 +18,75 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import evaluate
 import torch
 from torch import Tensor
+from transformers import EvalPrediction
 
+from elmo_hf import metrics
+from elmo_hf.errors import ElmoError
+from elmo_hf.finetuning.data import Example, load_dataset, read_text, splits_of
 from elmo_hf.finetuning.flags import SPLITS
-from elmo_hf.finetuning.run import Example, load_dataset, read_text, splits_of
+from elmo_hf.finetuning.run import AveragingTrainer
 from elmo_hf.metrics.squad import f1, squad_scores
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import split_text
 
 SPLITTER = "penn"
 SMOKE_EXAMPLES = {"train": 120, "dev": 40, "test": 40}  # few, as their texts are long
-HELD_OUT = 20  # one in so many texts of the train set, the last ones, is for dev where there is no other
+HELD_OUT = 20  # without dev files, one in twenty train texts is dev: the last ones
 
 
 # ---- reading
 
 
 def read_squad(path: Path) -> Iterator[Example]:
-    """A file in the official layout: articles, their paragraphs, and the questions on each."""
+    """Yield the questions of a file in the official layout: articles, their paragraphs, their questions."""
     try:
         content = json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON ({error}).") from None
-    for number, article in enumerate(part(content, "data", str(path), list), start=1):
-        for paragraph in part(article, "paragraphs", f"{path}, article {number}", list):
-            context = part(paragraph, "context", f"{path}, article {number}", str)
-            for row in part(paragraph, "qas", f"{path}, article {number}", list):
-                name = part(row, "id", f"{path}, article {number}", str)
+        raise ElmoError(f"{path} is no JSON ({error}).") from None
+    for number, article in enumerate(entry(content, "data", str(path), list), start=1):
+        for paragraph in entry(article, "paragraphs", f"{path}, article {number}", list):
+            context = entry(paragraph, "context", f"{path}, article {number}", str)
+            for row in entry(paragraph, "qas", f"{path}, article {number}", list):
+                name = entry(row, "id", f"{path}, article {number}", str)
                 where = f"{path}, question {name}"
                 answers = [
-                    (part(one, "text", where, str), part(one, "answer_start", where, int))
-                    for one in part(row, "answers", where, list)
+                    (entry(answer, "text", where, str), entry(answer, "answer_start", where, int))
+                    for answer in entry(row, "answers", where, list)
                 ]
-                yield as_example(name, part(row, "question", where, str), context, answers, where)
+                yield as_example(name, entry(row, "question", where, str), context, answers, where)
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[Example]:
-    """Rows of a dataset: `question`, `context`, `answers` with lists `text` and `answer_start`, and `id` if
-    there is one."""
+    """Yield the questions of a dataset with the columns `question`, `context`, `answers` and perhaps `id`.
+
+    `answers` has the lists `text` and `answer_start`.
+    """
     for number, row in enumerate(rows):
         where = f"row {number}"
-        answers = part(row, "answers", where, dict)
-        texts = part(answers, "text", where, list)
-        starts = part(answers, "answer_start", where, list)
+        answers = entry(row, "answers", where, dict)
+        texts = entry(answers, "text", where, list)
+        starts = entry(answers, "answer_start", where, list)
         if len(texts) != len(starts):
-            raise ValueError(f"{where}: {len(texts)} answers have {len(starts)} places.")
-        question, context = part(row, "question", where, str), part(row, "context", where, str)
+            raise ElmoError(f"{where}: {len(texts)} answers have {len(starts)} values of answer_start.")
+        question, context = entry(row, "question", where, str), entry(row, "context", where, str)
         pairs = list(zip(texts, starts, strict=True))
         yield as_example(str(row.get("id", number)), question, context, pairs, where)
 
 
-def part(content: Any, name: str, where: str, kind: type) -> Any:
-    """`content[name]`, if it is there and of this kind."""
+def entry(content: Any, name: str, where: str, expected: type) -> Any:
+    """Return `content[name]`, which must be of the expected type."""
     value = content.get(name) if isinstance(content, Mapping) else None
-    if not isinstance(value, kind):
-        raise ValueError(f"{where}: {name!r} is missing or no {kind.__name__}.")
+    if not isinstance(value, expected):
+        raise ElmoError(f"{where}: {name!r} is missing or no {expected.__name__}.")
     return value
 
 
-@functools.lru_cache(maxsize=8)  # the questions on a text stand together
+@functools.lru_cache(maxsize=8)  # the questions on a text follow each other
 def split(text: str) -> tuple[list[str], list[tuple[int, int]]]:
+    """Return the words of a text, and the (start, end) of each."""
     sentence = split_text(text, SPLITTER)
     return sentence.words, sentence.offsets
 
@@ -88,16 +96,14 @@ def as_example(
 ) -> Example:
     question_words, (words, offsets) = split(question)[0], split(context)
     if not question_words:
-        raise ValueError(f"{where}: the question has no words.")
+        raise ElmoError(f"{where}: the question has no words.")
     if not answers:
-        raise ValueError(f"{where} has no answer; SQuAD 1.1 has one for every question.")
+        raise ElmoError(f"{where} has no answer; SQuAD 1.1 has one for every question.")
     spans = []
     for text, start in answers:
         span = words_of(offsets, start, start + len(text))
         if span is None or context[start : start + len(text)] != text:
-            raise ValueError(
-                f"{where}: the answer {text!r:.60} does not stand at letter {start} of its text."
-            )
+            raise ElmoError(f"{where}: the answer {text!r:.60} is not at character {start} of its text.")
         spans.append(span)
     return {
         "id": name,
@@ -112,78 +118,83 @@ def as_example(
 
 
 def words_of(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int] | None:
-    """The first and last word that have a letter in `text[start:end]`, if there is one."""
+    """Return the first and last word with a character in `text[start:end]`; None if there is none."""
     inside = [number for number, (first, last) in enumerate(offsets) if first < end and last > start]
     return (inside[0], inside[-1]) if inside else None
 
 
 def read_questions(flags: argparse.Namespace) -> dict[str, list[Example]]:
-    """Train, dev and test. Without dev it is made of the last texts that are read of the train set, so that
-    the official dev set can be the test set, on which nothing is chosen."""
+    """Read the train, dev and test questions that the flags name.
+
+    Without dev, the questions on the last train texts are dev, so that the official dev set can be the test
+    set, on which nothing is chosen.
+    """
     if (flags.data is None) == (flags.train is None):
-        raise ValueError("name files by --train and --test (and --dev), or a dataset by --data.")
-    if flags.data is not None:
-        found = {split: from_rows(rows) for split, rows in load(flags.data).items()}
-    else:
-        if not flags.test:
-            raise ValueError("name the files to be judged on by --test: of SQuAD, its dev set.")
-        named = {split: getattr(flags, split) for split in SPLITS if getattr(flags, split)}
-        found = {split: chain.from_iterable(map(read_squad, map(Path, named[split]))) for split in named}
+        raise ElmoError("name files by --train and --test (and --dev), or a dataset by --data.")
+    splits = question_files(flags) if flags.data is None else question_rows(flags.data)
     data = {}
-    for split, examples in found.items():
-        data[split] = list(islice(examples, flags.limit or (SMOKE_EXAMPLES[split] if flags.smoke else None)))
-        check_names(split, data[split])
+    for name, examples in splits.items():
+        data[name] = list(islice(examples, flags.limit or (SMOKE_EXAMPLES[name] if flags.smoke else None)))
+        check_ids(name, data[name])
     if "dev" not in data:
         data["train"], data["dev"] = hold_out(data["train"])
     if not data["train"]:
-        raise ValueError("all train questions are on one text, so that none could be held out; name --dev.")
+        raise ElmoError("all train questions are on one text, so that none can be held out; name --dev.")
     return data
 
 
-def check_names(split: str, examples: list[Example]) -> None:
-    if not examples:
-        raise ValueError(f"there are no questions in the {split} set.")
-    name, times = Counter(one["id"] for one in examples).most_common(1)[0]
-    if times > 1:
-        raise ValueError(f"question {name} is there {times} times in the {split} set.")
+def question_files(flags: argparse.Namespace) -> dict[str, Iterator[Example]]:
+    if not flags.test:
+        raise ElmoError("name the files to evaluate on by --test: SQuAD's dev set.")
+    files = {name: getattr(flags, name) for name in SPLITS if getattr(flags, name)}
+    return {name: chain.from_iterable(map(read_squad, map(Path, paths))) for name, paths in files.items()}
 
 
-def load(name: str) -> dict[str, Any]:
-    """A dataset's splits. With train and validation alone, as SQuAD has them, validation is for the test."""
-    found = load_dataset(name)
-    test = "test" if "test" in found else "validation"
+def question_rows(name: str) -> dict[str, Iterator[Example]]:
+    """Return a dataset's splits. If there are train and validation alone, as in SQuAD, validation is test."""
+    dataset = load_dataset(name)
+    test = "test" if "test" in dataset else "validation"
     names = {"train": "train", "test": test} | ({"dev": "validation"} if test == "test" else {})
-    return splits_of(name, found, names)
+    return {split: from_rows(rows) for split, rows in splits_of(name, dataset, names).items()}
+
+
+def check_ids(name: str, examples: list[Example]) -> None:
+    if not examples:
+        raise ElmoError(f"there are no questions in the {name} set.")
+    question, times = Counter(example["id"] for example in examples).most_common(1)[0]
+    if times > 1:
+        raise ElmoError(f"question {question} occurs {times} times in the {name} set.")
 
 
 def hold_out(examples: list[Example]) -> tuple[list[Example], list[Example]]:
-    """The questions on the last texts apart from the others'; no text is in both."""
-    contexts = list(dict.fromkeys(one["context"] for one in examples))
-    kept = set(contexts[-max(1, len(contexts) // HELD_OUT) :])
-    return [one for one in examples if one["context"] not in kept], [
-        one for one in examples if one["context"] in kept
-    ]
+    """Return the questions on all but the last texts, and those on the last; no text is on both sides."""
+    contexts = list(dict.fromkeys(example["context"] for example in examples))
+    last = set(contexts[-max(1, len(contexts) // HELD_OUT) :])
+    return (
+        [example for example in examples if example["context"] not in last],
+        [example for example in examples if example["context"] in last],
+    )
 
 
 def cut(examples: list[Example], longest: int) -> list[Example]:
-    """For training: the first `longest` words of each text. A question whose answer they do not hold is left
-    out."""
+    """Cut each text to its first `longest` words for training, and drop questions whose answer is lost."""
     return [
-        one | {"context_words": one["context_words"][:longest], "offsets": one["offsets"][:longest]}
-        for one in examples
-        if one["spans"][0][1] < longest
+        example
+        | {"context_words": example["context_words"][:longest], "offsets": example["offsets"][:longest]}
+        for example in examples
+        if example["spans"][0][1] < longest
     ]
 
 
-# ---- for the model, and back
+# ---- batches and answers
 
 
 def collate(tokenizer: ElmoTokenizer, examples: list[Example]) -> dict[str, Tensor]:
-    """A batch, with the places of the first right answer in its rows."""
+    """Return a batch with the positions of the first gold answer in its rows."""
     batch = dict(
         tokenizer(
-            [one["question_words"] for one in examples],
-            [one["context_words"] for one in examples],
+            [example["question_words"] for example in examples],
+            [example["context_words"] for example in examples],
             is_split_into_words=True,
             padding=True,
             padding_side="right",
@@ -191,31 +202,68 @@ def collate(tokenizer: ElmoTokenizer, examples: list[Example]) -> dict[str, Tens
             return_tensors="pt",
         )
     )
-    places = torch.tensor([one["spans"][0] for one in examples])
-    before = torch.tensor([len(one["question_words"]) + 2 for one in examples])  # `</S> <S>` follows
-    batch["start_positions"], batch["end_positions"] = (places + before[:, None]).T
+    spans = torch.tensor([example["spans"][0] for example in examples])
+    starts = torch.tensor([context_start(example) for example in examples])
+    batch["start_positions"], batch["end_positions"] = (spans + starts[:, None]).T
     return batch
 
 
-def answers_at(examples: Sequence[Example], places: Iterable[Sequence[int]]) -> dict[str, str]:
-    """The letters of the text between a row's first and last word; places (examples, 2) are in the row."""
+def context_start(example: Example) -> int:
+    """Return the position of the text's first word in its row: question, `</S>`, `<S>`, text."""
+    return len(example["question_words"]) + 2
+
+
+def answers_at(examples: Sequence[Example], positions: Iterable[Sequence[int]]) -> dict[str, str]:
+    """Return the answers by the ids of their questions; positions (examples, 2) are first and last words."""
     answers = {}
-    for one, (first, last) in zip(examples, places, strict=True):
-        before = len(one["question_words"]) + 2
-        start, end = one["offsets"][first - before][0], one["offsets"][last - before][1]
-        answers[one["id"]] = one["context"][start:end]
+    for example, (first, last) in zip(examples, positions, strict=True):
+        offset = context_start(example)
+        start, end = example["offsets"][first - offset][0], example["offsets"][last - offset][1]
+        answers[example["id"]] = example["context"][start:end]
     return answers
 
 
-def right_answers(examples: Iterable[Example]) -> dict[str, list[str]]:
-    return {one["id"]: one["answers"] for one in examples}
+def gold_answers(examples: Iterable[Example]) -> dict[str, list[str]]:
+    return {example["id"]: example["answers"] for example in examples}
 
 
 def ceiling(examples: Sequence[Example], max_answer_length: int) -> dict[str, float]:
-    """The scores of someone who knows the answers, but has to answer with up to so many whole words."""
+    """Return the scores of the gold answers in whole words, of at most `max_answer_length` words."""
     best = {}
-    for one in examples:
-        spans = [(first, min(last, first + max_answer_length - 1)) for first, last in one["spans"]]
-        texts = [one["context"][one["offsets"][i][0] : one["offsets"][j][1]] for i, j in spans]
-        best[one["id"]] = max(texts, key=lambda text: max(f1(text, right) for right in one["answers"]))
-    return squad_scores(best, right_answers(examples))
+    for example in examples:
+        spans = [(first, min(last, first + max_answer_length - 1)) for first, last in example["spans"]]
+        texts = [example["context"][example["offsets"][i][0] : example["offsets"][j][1]] for i, j in spans]
+        best[example["id"]] = max(texts, key=lambda text: max(f1(text, gold) for gold in example["answers"]))
+    return squad_scores(best, gold_answers(examples))
+
+
+class AnsweringTrainer(AveragingTrainer):
+    """A Trainer whose `compute_metrics` gets the examples in `inputs`, to turn positions into answers."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.score: Any = self.compute_metrics
+        self.label_names = ["start_positions", "end_positions"]
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        examples: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        self.compute_metrics = lambda evaluation: self.score(
+            EvalPrediction(evaluation.predictions, evaluation.label_ids, inputs=examples)
+        )
+        return super().evaluate(eval_dataset, *args, **kwargs)
+
+
+def score(evaluation: EvalPrediction) -> dict[str, float]:
+    """`compute_metrics` of an AnsweringTrainer: exact match and F1."""
+    examples: Any = evaluation.inputs
+    positions: Any = evaluation.predictions
+    answers = answers_at(examples, positions)
+    module = evaluate.load(metrics.path("squad"), keep_in_memory=True)
+    scores: dict[str, float] = module.compute(
+        predictions=[{"id": name, "prediction_text": text} for name, text in answers.items()],
+        references=[
+            {"id": name, "answers": {"text": texts, "answer_start": [0] * len(texts)}}
+            for name, texts in gold_answers(examples).items()
+        ],
+    )
+    return scores

@@ -1,77 +1,98 @@
-"""What the recipes of taggers share: batches of labelled words, and names of what the model decided."""
+"""What the taggers' recipes share: examples of labelled words, their batches, their scores."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import evaluate
 import torch
 from torch import Tensor
 from transformers import EvalPrediction
 
-from elmo_hf.finetuning.run import Example
+from elmo_hf import metrics
+from elmo_hf.errors import ElmoError
+from elmo_hf.finetuning.data import Example
 from elmo_hf.metrics.tags import spans
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
-# Of a name's single word and of its last one, as BIOES and BILOU have them.
+# BIOES and BILOU mark a span of one word and the last word of a span.
 PREFIXES = {"S-": "B-", "U-": "B-", "E-": "I-", "L-": "I-"}
 
 
-def collate_words(
-    labels: list[str],
-) -> Callable[[ElmoTokenizer, list[Example]], dict[str, Tensor]]:
-    """Batches of `tokens` and `labels`, and of `predicate_mask` where there is one."""
-    numbers = {label: number for number, label in enumerate(labels)}
+def collate_words(labels: list[str]) -> Callable[[ElmoTokenizer, list[Example]], dict[str, Tensor]]:
+    """Return a collator of examples with `tokens` and `labels`, and `predicate_mask` if they have one."""
+    ids = {label: number for number, label in enumerate(labels)}
 
     def collate(tokenizer: ElmoTokenizer, examples: list[Example]) -> dict[str, Tensor]:
-        sentences = [one["tokens"] for one in examples]
+        sentences = [example["tokens"] for example in examples]
         batch = dict(tokenizer(sentences, is_split_into_words=True, padding=True, return_tensors="pt"))
         shape = batch["input_ids"].shape
-        batch["labels"] = rows([[numbers[label] for label in one["labels"]] for one in examples], shape, -100)
+        label_ids = [[ids[label] for label in example["labels"]] for example in examples]
+        batch["labels"] = padded(label_ids, shape, -100)
         if "predicate_mask" in examples[0]:
-            batch["predicate_mask"] = rows([one["predicate_mask"] for one in examples], shape, 0)
+            batch["predicate_mask"] = padded([example["predicate_mask"] for example in examples], shape, 0)
         return batch
 
     return collate
 
 
-def rows(values: list[list[int]], shape: Any, padding: int) -> Tensor:
+def padded(rows: list[list[int]], shape: Any, padding: int) -> Tensor:
+    """Return the rows as a tensor (rows, longest row)."""
     table = torch.full(shape, padding)
-    for row, one in zip(table, values, strict=True):
-        row[: len(one)] = torch.tensor(one, dtype=torch.long)
+    for target, row in zip(table, rows, strict=True):
+        target[: len(row)] = torch.tensor(row, dtype=torch.long)
     return table
 
 
-def decided(evaluation: EvalPrediction, labels: list[str]) -> tuple[list[list[str]], list[list[str]]]:
-    """Labels by name, (predicted, gold), without padding."""
-    found: Any = evaluation.predictions
-    gold: Any = evaluation.label_ids
-    return (
-        [[labels[one] for one in row[known]] for row, known in zip(found, gold != -100, strict=True)],
-        [[labels[one] for one in row[row != -100]] for row in gold],
-    )
+def scorer(
+    metric: str, labels: list[str], names: Sequence[str]
+) -> Callable[[EvalPrediction], dict[str, float]]:
+    """Return `compute_metrics` of a tagger: these scores of a metric of `elmo_hf.metrics`.
+
+    Args:
+        metric: the metric's name; its predictions and references are names of labels.
+        labels: the names of the label ids.
+        names: the scores to report.
+    """
+    module = evaluate.load(metrics.path(metric), keep_in_memory=True)
+
+    def score(evaluation: EvalPrediction) -> dict[str, float]:
+        predicted, gold = metrics.label_names(evaluation.predictions, evaluation.label_ids, labels)
+        scores = module.compute(predictions=predicted, references=gold)
+        return {name: scores[name] for name in names}
+
+    return score
 
 
-def example(words: Any, labels: Any, where: str, bio: bool = False, **more: Any) -> Example:
-    """With `bio`, labels of any scheme become BIO."""
-    for name, values in {"words": words, "labels": labels, **more}.items():
+def example(words: Any, labels: Any, where: str, bio: bool = False, **columns: Any) -> Example:
+    """Return a checked example of labelled words.
+
+    Args:
+        words: a list of words.
+        labels: a list with the label of each word.
+        where: the place of the example, for error messages.
+        bio: labels are spans in any scheme; they become BIO.
+        columns: further lists with a value for each word.
+    """
+    for name, values in {"words": words, "labels": labels, **columns}.items():
         if not isinstance(values, Sequence) or isinstance(values, str):
-            raise ValueError(f"{where}: {name} must be a list, but is {values!r:.60}.")
+            raise ElmoError(f"{where}: {name} must be a list, but is {values!r:.60}.")
         if len(values) != len(words):
-            raise ValueError(f"{where}: there are {len(values)} {name} for {len(words)} words.")
+            raise ElmoError(f"{where}: there are {len(values)} {name} for {len(words)} words.")
     for label in labels:
         if not isinstance(label, str):
-            raise ValueError(
-                f"{where}: a label is {label!r}, and must be a name; those of a dataset's numbers are in its "
-                "ClassLabel."
+            raise ElmoError(
+                f"{where}: a label is {label!r}, and must be a name; use a dataset whose label numbers have "
+                "their names in a ClassLabel."
             )
     try:
-        return {"tokens": list(words), "labels": as_bio(labels) if bio else list(labels)} | more
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+        return {"tokens": list(words), "labels": as_bio(labels) if bio else list(labels)} | columns
+    except ElmoError as error:
+        raise ElmoError(f"{where}: {error}") from None
 
 
 def as_bio(labels: Sequence[str]) -> list[str]:
-    """The same spans, each begun by B-, whether they were written in IOB, BIO, BIOES or BILOU."""
-    found = ["O"] * len(labels)
-    for kind, start, end in spans([PREFIXES.get(label[:2], label[:2]) + label[2:] for label in labels]):
-        found[start:end] = [f"B-{kind}"] + [f"I-{kind}"] * (end - start - 1)
-    return found
+    """Return labels in IOB, BIO, BIOES or BILOU as BIO, where B- begins every span."""
+    result = ["O"] * len(labels)
+    for name, start, end in spans([PREFIXES.get(label[:2], label[:2]) + label[2:] for label in labels]):
+        result[start:end] = [f"B-{name}"] + [f"I-{name}"] * (end - start - 1)
+    return result

@@ -3,7 +3,6 @@
 import io
 import json
 import lzma
-import sys
 import tarfile
 
 import numpy as np
@@ -12,10 +11,11 @@ import torch
 from datasets import Dataset, DatasetDict
 
 from elmo_hf import ElmoForCoreferenceResolution, ElmoTokenizer
-from elmo_hf.finetuning import coreference as coref_data
+from elmo_hf.finetuning import coreference
 from elmo_hf.finetuning.coreference import (
     as_clusters,
     collate_documents,
+    from_row,
     parse_conll,
     read_archive,
     read_conll,
@@ -60,17 +60,17 @@ def archive(path, files, mode="w:xz"):
 def test_marks_become_clusters(text, tmp_path):
     path = tmp_path / "book.conll.xz"
     path.write_bytes(lzma.compress(text.encode()))
-    (found,) = read_conll(path)
-    assert found["sentences"] == SENTENCES
-    assert found["tokens"] == [word for sentence in SENTENCES for word in sentence]
-    assert sorted(map(sorted, found["clusters"])) == CLUSTERS
-    assert found["name"] == "(book); part 000"
+    (document,) = read_conll(path)
+    assert document["sentences"] == SENTENCES
+    assert document["tokens"] == [word for sentence in SENTENCES for word in sentence]
+    assert sorted(map(sorted, document["clusters"])) == CLUSTERS
+    assert document["name"] == "(book); part 000"
 
 
-def test_mentions_of_a_cluster_may_stand_in_each_other():
+def test_mentions_of_a_cluster_may_be_nested():
     marks = [["(0", "(0)", "0)"]]
-    (found,) = parse_conll(conll(sentences=[["he", "himself", "there"]], marks=marks), "x")
-    assert found["clusters"] == [[(0, 1, 1), (0, 0, 2)]]
+    (document,) = parse_conll(conll(sentences=[["he", "himself", "there"]], marks=marks), "x")
+    assert document["clusters"] == [[(0, 1, 1), (0, 0, 2)]]
 
 
 LINE = "book 0 0 Ada _ "
@@ -79,15 +79,18 @@ LINE = "book 0 0 Ada _ "
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (LINE + "-\n", "x, line 1: a word stands outside of any document."),
-        ("#begin document (b)\n" + LINE + "(0\n\n", "x, line 3: a mention of cluster 0 is still open"),
+        (LINE + "-\n", "x, line 1: a word is outside of any document."),
+        (
+            "#begin document (b)\n" + LINE + "(0\n\n",
+            "x, line 3: a mention of cluster 0 has no end in its sentence",
+        ),
         (
             "#begin document (b)\n" + LINE + "0)\n",
             "x, line 2: a mention of cluster 0 ends that has not begun",
         ),
         ("#begin document (b)\n" + LINE + "0\n", "x, line 2: '0' is no mark of a mention"),
         ("#begin document (b)\n" + LINE + "(1234567890)\n", "line 2: '.1234567890.' is no mark of a mention"),
-        ("#begin document (b)\nAda (0)\n", "x, line 2: a line has at least five columns, but this has 2."),
+        ("#begin document (b)\nAda (0)\n", "x, line 2: a line needs at least five columns, but this has 2."),
         ("#begin document (b)\n" + LINE + "-\n", "x: document .b. has no end; is the file cut off"),
         (
             "#begin document (b)\n" + LINE + "-\n\n#begin document (c)\n" + LINE + "-\n#end document\n",
@@ -109,12 +112,12 @@ def test_a_broken_document_is_named(text, message):
 def test_an_archive_is_read_in_the_order_of_names(tmp_path):
     files = {f"a/{name}.conll": conll(name).encode() for name in ("b2", "b1")}
     files |= {"a/notes.txt": b"\xff", "a/link.conll": None}
-    found = read_archive(archive(tmp_path / "books.tar.xz", files))
-    assert [one["name"][:4] for one in found] == ["(b1)", "(b2)"]
+    books_read = read_archive(archive(tmp_path / "books.tar.xz", files))
+    assert [book["name"][:4] for book in books_read] == ["(b1)", "(b2)"]
     documents = [{"name": str(number)} for number in range(25)]
     split = split_documents(documents)
-    assert [one["name"] for one in split["dev"]] == ["8", "18"]
-    assert [one["name"] for one in split["test"]] == ["9", "19"]
+    assert [document["name"] for document in split["dev"]] == ["8", "18"]
+    assert [document["name"] for document in split["test"]] == ["9", "19"]
     assert len(split["train"]) == 21
 
 
@@ -122,7 +125,7 @@ def test_an_archive_is_read_in_the_order_of_names(tmp_path):
     ("limit", "value"), [("LARGEST_FILE", 100), ("LARGEST_ARCHIVE", 100), ("MOST_FILES", 1)]
 )
 def test_an_archive_over_a_limit_is_refused_before_it_is_read(tmp_path, monkeypatch, limit, value):
-    monkeypatch.setattr(coref_data, limit, value)
+    monkeypatch.setattr(coreference, limit, value)
     path = archive(tmp_path / "books.tar", {"1.conll": b"", "2.conll": conll().encode()}, "w")
     with pytest.raises(ValueError, match=r"too large for a corpus: 2\.conll in it is over a limit"):
         read_archive(path)
@@ -159,7 +162,7 @@ def test_a_batch_holds_documents_and_gives_them_back():
     assert batch["labels"].shape == (3, 5, 4)
     assert batch["char_ids"].shape == (7, 7, 50)
     clusters = as_clusters(np.asarray(batch["labels"]))
-    assert [sorted(map(sorted, one)) for one in clusters] == [CLUSTERS, [], CLUSTERS]
+    assert [sorted(map(sorted, document)) for document in clusters] == [CLUSTERS, [], CLUSTERS]
 
 
 # ---- whole runs
@@ -178,71 +181,60 @@ def books(number):
     return files
 
 
-@pytest.fixture
-def call(monkeypatch):
-    """Runs a recipe as a command would, in this process."""
-
-    def run(recipe, *flags):
-        monkeypatch.setattr(sys, "argv", [recipe.__name__, *map(str, flags)])
-        recipe.main()
-
-    return run
+GAP = "\t".join(coreference._COLUMNS) + "\n"
 
 
-GAP = "\t".join(coref_data._COLUMNS) + "\n"
-
-
-def gap_line(text, pronoun, a, b, *right):
+def gap_line(text, pronoun, a, b, *gold):
     columns = ["1", text, pronoun, str(text.rindex(pronoun))]
-    for name, coref in zip((a, b), right, strict=True):
+    for name, coref in zip((a, b), gold, strict=True):
         columns += [name, str(text.index(name)), coref]
     return "\t".join([*columns, "http://x"]) + "\n"
 
 
-def test_a_run_learns_writes_its_results_and_is_judged_on_gap(tmp_path, call):
+def test_a_run_learns_writes_its_results_and_is_evaluated_on_gap(tmp_path, call):
     data, run = archive(tmp_path / "books.tar", books(12), "w"), tmp_path / "run"
     call(finetune_coref, "--smoke", "--data", data, "--output", run, "--learning-rate", 0.01,
                   "--set", "task_word_dim=8", "task_dropout=0.0")  # fmt: skip
     results = json.loads((run / "results.json").read_text())
     assert results["examples"] == {"train": 8, "dev": 1, "test": 1}
     scores = results["mean"]["test"]
-    parts = ("muc_f1", "b_cubed_f1", "ceaf_e_f1")
-    assert scores["conll_f1"] == pytest.approx(sum(scores[name] for name in parts) / 3, abs=1e-4)
+    f1s = [scores[f"{metric}_f1"] for metric in ("muc", "b_cubed", "ceaf_e")]
+    assert scores["conll_f1"] == pytest.approx(sum(f1s) / 3, abs=1e-4)
     assert {"ceaf_m_f1", "mentions_recall", "conll_f1_with_singletons"} < set(scores)
     path = tmp_path / "gap.tsv"
     text = "Ada met Tom . She left ."
     path.write_text(GAP + gap_line(text, "She", "Ada", "Tom", "TRUE", "FALSE"), encoding="utf-8")
     call(evaluate_gap, "--model", run / "seed-0", "--gap", path, "--output", tmp_path / "gap.json")
-    found = json.loads((tmp_path / "gap.json").read_text())["scores"]
-    assert found["number"] == 1
+    scores = json.loads((tmp_path / "gap.json").read_text())["scores"]
+    assert scores["number"] == 1
     model = ElmoForCoreferenceResolution.from_pretrained(run / "seed-0")
     tokenizer = ElmoTokenizer.from_pretrained(run / "seed-0")
     (example,) = read_gap(path)
     answers = resolved(model.predict(example["sentences"], tokenizer), example)
-    assert found["accuracy"] == float(answers == (True, False))
+    assert scores["accuracy"] == float(answers == (True, False))
 
 
-def test_rows_of_a_dataset_are_documents(tmp_path, call):
-    documents = [one for content in books(3).values() for one in parse_conll(content.decode(), "x")]
-    rows = [{"sentences": one["sentences"], "clusters": one["clusters"]} for one in documents]
+def test_rows_of_a_dataset_are_documents(tmp_path):
+    documents = [book for content in books(3).values() for book in parse_conll(content.decode(), "x")]
+    rows = [{"sentences": book["sentences"], "clusters": book["clusters"]} for book in documents]
     splits = {
         split: Dataset.from_list([row]) for split, row in zip(("train", "dev", "test"), rows, strict=True)
     }
     DatasetDict(splits).save_to_disk(tmp_path / "dataset")
     flags = finetune_coref.make_parser("").parse_args(["--data", str(tmp_path / "dataset"), "--output", "x"])
     flags.window = 50
-    found = finetune_coref.read(flags)
-    for split, one in zip(("train", "dev", "test"), documents, strict=True):
-        assert found[split][0]["clusters"] == one["clusters"]
-        assert found[split][0]["sentences"] == one["sentences"]
+    data = finetune_coref.read(flags)
+    for split, document in zip(("train", "dev", "test"), documents, strict=True):
+        assert data[split][0]["clusters"] == document["clusters"]
+        assert data[split][0]["sentences"] == document["sentences"]
 
 
 @pytest.mark.parametrize(
     ("mention", "message"),
     [
-        ([0, 1], "is a sentence, a first and a last word, but .0, 1. is none"),
-        ([2, 0, 0], "but .2, 0, 0. is none"),
-        ([-1, 0, 0], "but .-1, 0, 0. is none"),
+        ([0, 1], r"is \[sentence, first word, last word\], but this is \(0, 1\)"),
+        ([2, 0, 0], r"but this is \(2, 0, 0\)"),
+        ([-1, 0, 0], r"but this is \(-1, 0, 0\)"),
         ([1, 0, 1], ".1, 0, 1. is not within the words of its sentence"),
         ([1, 0, -1], ".1, 0, -1. is not within"),
         ([0, 0, 1], ".0, 0, 1. twice"),
@@ -251,7 +243,7 @@ def test_rows_of_a_dataset_are_documents(tmp_path, call):
 def test_a_row_with_a_mention_that_is_none_is_refused(mention, message):
     row = {"sentences": [["Ada", "left"], ["Why"]], "clusters": [[[0, 0, 1]], [mention]]}
     with pytest.raises(ValueError, match=message):
-        finetune_coref.from_row(row)
+        from_row(row)
 
 
 def test_wrong_flags_are_one_sentence(tmp_path, call):
@@ -273,7 +265,7 @@ def test_wrong_flags_are_one_sentence(tmp_path, call):
 # ---- GAP
 
 
-def test_names_and_pronouns_are_found_in_the_text(tmp_path):
+def test_names_and_pronouns_are_located_in_the_text(tmp_path):
     path = tmp_path / "gap.tsv"
     text = "Mr. Smith wrote to Bob Jones Jr. He liked John's dog, but she didn't."
     path.write_text(GAP + gap_line(text, "she", "Smith", "Bob Jones", "TRUE", "FALSE"), encoding="utf-8")
@@ -282,7 +274,7 @@ def test_names_and_pronouns_are_found_in_the_text(tmp_path):
     for name, value in (("pronoun", ["she"]), ("A", ["Smith"]), ("B", ["Bob", "Jones"])):
         sentence, first, last = example[name]
         assert words[sentence][first : last + 1] == value
-    assert example["right"] == (True, False)
+    assert example["gold"] == (True, False)
 
 
 def test_a_pronoun_means_a_name_that_its_cluster_has():
@@ -299,11 +291,11 @@ def test_a_pronoun_means_a_name_that_its_cluster_has():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ID\tText\n", "has not the columns of GAP"),
-        (GAP + "1\tAda left.\n", "line 2: the columns do not fit together"),
+        ("ID\tText\n", "does not have the columns of GAP"),
+        (GAP + "1\tAda left.\n", "line 2: the columns do not agree"),
         (GAP + gap_line("Ada met Tom. She left.", "She", "Ada", "Tom", "TRUE", "x"), "line 2: the columns"),
         (GAP + gap_line("Ada met Tom. She left.", "She", "Ada", "Tom", "TRUE", "FALSE").replace("\t8", "\t7"),
-         "each name must stand at its offset"),
+         "each name must be at its offset"),
     ],
 )  # fmt: skip
 def test_a_broken_file_of_gap_is_named(tmp_path, text, message):
@@ -325,4 +317,4 @@ def test_a_broken_file_of_gap_is_named(tmp_path, text, message):
 )
 def test_a_wrong_row_of_a_dataset_is_one_sentence(change, message):
     with pytest.raises(ValueError, match=message):
-        finetune_coref.from_row({"sentences": [["She", "left"]], "clusters": [[[0, 0, 0]]]} | change)
+        from_row({"sentences": [["She", "left"]], "clusters": [[[0, 0, 0]]]} | change)

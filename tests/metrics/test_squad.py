@@ -21,20 +21,20 @@ def plain_words(text):
         else:
             pieces += [piece, letter]
             piece = ""
-    kept = [" " if one in {"a", "an", "the"} else one for one in [*pieces, piece]]
-    return "".join(kept).split()
+    words = [" " if word in {"a", "an", "the"} else word for word in [*pieces, piece]]
+    return "".join(words).split()
 
 
 def plain_f1(answer, right):
-    found, wanted = plain_words(answer), plain_words(right)
-    left, common = list(wanted), 0
-    for word in found:
-        if word in left:
-            left.remove(word)
+    words, gold_words = plain_words(answer), plain_words(right)
+    remaining, common = list(gold_words), 0
+    for word in words:
+        if word in remaining:
+            remaining.remove(word)
             common += 1
     if common == 0:
         return 0.0
-    precision, recall = common / len(found), common / len(wanted)
+    precision, recall = common / len(words), common / len(gold_words)
     return 2 * precision * recall / (precision + recall)
 
 
@@ -73,7 +73,7 @@ def test_known_scores(answer, right, is_exact, expected):
     assert f1(answer, right) == pytest.approx(expected)
 
 
-def test_the_best_of_several_right_answers_counts():
+def test_the_best_of_several_gold_answers_counts():
     references = {"1": ["Ada", "Ada Lovelace"], "2": ["in London"], "3": ["1815"], "4": ["x"]}
     answers = {"1": "the Ada Lovelace", "2": "London", "3": "1816"}
     scores = squad_scores(answers, references)
@@ -85,11 +85,11 @@ def test_the_best_of_several_right_answers_counts():
     [
         ({}, {}, "there are no questions"),
         ({"2": "x"}, {"1": ["x"]}, "an answer to '2', which is none of the questions"),
-        ({"1": "x"}, {"1": []}, "question '1' needs a list of one or more right answers"),
-        ({"1": "x"}, {"1": "x"}, "question '1' needs a list of one or more right answers, not 'x'"),
+        ({"1": "x"}, {"1": []}, "question '1' needs a list of one or more gold answers"),
+        ({"1": "x"}, {"1": "x"}, "question '1' needs a list of one or more gold answers, not 'x'"),
     ],
 )
-def test_mistakes_are_said_in_one_sentence(answers, references, message):
+def test_mistakes_are_one_sentence(answers, references, message):
     with pytest.raises(ValueError, match=message) as error:
         squad_scores(answers, references)
     assert "\n" not in str(error.value)

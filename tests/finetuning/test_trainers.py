@@ -1,4 +1,4 @@
-"""Averaged weights and halved learning rates: what recipes add to a Trainer, against plain loops."""
+"""Averaged weights and halved learning rates, compared with plain loops."""
 
 import json
 from functools import partial
@@ -10,16 +10,16 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainingArguments
 
 from elmo_hf import ElmoConfig, ElmoForSequenceClassification, ElmoTokenizer
-from elmo_hf.finetuning.averaging import AveragingTrainer, WeightAverage
 from elmo_hf.finetuning.classification import collate_texts, score
+from elmo_hf.finetuning.run import AveragingTrainer, WeightAverage
 from training.finetune_nli import HalvingTrainer, squares
 
 TEXTS = [["a", "good", "film"], ["a", "bad", "film"], ["good"], ["bad", "bad"]]
 EXAMPLES = [{"sentences": (words,), "label": "no" if "bad" in words else "yes"} for words in TEXTS]
 
 
-class Notes(TrainerCallback):
-    """Copies of all that is learnt, before the first step and after each; and the rate of every epoch."""
+class Recorder(TrainerCallback):
+    """Copies the trained weights before the first step and after each, and the rate of every epoch."""
 
     def __init__(self):
         self.weights, self.rates = [], []
@@ -28,8 +28,8 @@ class Notes(TrainerCallback):
         self.on_step_end(args, state, control, **others)
 
     def on_step_end(self, args, state, control, model=None, **others):
-        copies = {name: one.detach().clone() for name, one in model.named_parameters() if one.requires_grad}
-        self.weights.append(copies)
+        weights = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+        self.weights.append({name: weight.detach().clone() for name, weight in weights})
 
     def on_epoch_begin(self, args, state, control, optimizer=None, **others):
         self.rates.append(optimizer.param_groups[0]["lr"])
@@ -45,21 +45,21 @@ def train(trainer_class, folder, epochs=3, score=score, **options):
         eval_strategy="epoch", save_strategy="epoch", logging_strategy="no", load_best_model_at_end=True,
         metric_for_best_model="accuracy", label_names=["labels"], save_only_model=True, **options,
     )  # fmt: skip
-    notes, tokenizer = Notes(), ElmoTokenizer()
-    learnt = [one for one in model.parameters() if one.requires_grad]
+    recorder, tokenizer = Recorder(), ElmoTokenizer()
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
     trainer = trainer_class(
         model, arguments, train_dataset=EXAMPLES, eval_dataset=EXAMPLES, compute_metrics=score,
-        data_collator=partial(collate_texts(["no", "yes"]), tokenizer), callbacks=[notes],
-        optimizers=(torch.optim.Adam(learnt, lr=0.1), None),
+        data_collator=partial(collate_texts(["no", "yes"]), tokenizer), callbacks=[recorder],
+        optimizers=(torch.optim.Adam(weights, lr=0.1), None),
     )  # fmt: skip
     trainer.train()
-    return trainer, notes
+    return trainer, recorder
 
 
-def test_what_is_judged_and_saved_is_the_average(tmp_path):
-    trainer, notes = train(AveragingTrainer, tmp_path)
-    average = notes.weights[0]
-    for step, weights in enumerate(notes.weights[1:], start=1):
+def test_the_average_is_evaluated_and_saved(tmp_path):
+    trainer, recorder = train(AveragingTrainer, tmp_path)
+    average = recorder.weights[0]
+    for step, weights in enumerate(recorder.weights[1:], start=1):
         keep = min(0.999, (1 + step) / (10 + step))
         average = {name: keep * average[name] + (1 - keep) * value for name, value in weights.items()}
         folder = tmp_path / f"checkpoint-{step}"
@@ -75,7 +75,7 @@ def test_what_is_judged_and_saved_is_the_average(tmp_path):
         assert torch.equal(value, best[name]), name
 
 
-def test_the_weights_are_there_again_even_after_a_mistake():
+def test_the_weights_are_put_back_even_after_an_error():
     model, average = torch.nn.Linear(2, 1), WeightAverage()
     average.on_train_begin(None, None, None, model=model)
     before = model.weight.detach().clone()
@@ -86,20 +86,20 @@ def test_the_weights_are_there_again_even_after_a_mistake():
         assert torch.equal(model.weight, before)
         raise KeyError
 
-    with pytest.raises(KeyError), average.in_place(model):
+    with pytest.raises(KeyError), average.applied(model):
         fail()
     assert torch.equal(model.weight, before + 1)
     average.on_train_end(None, None, None)
-    with average.in_place(model):
+    with average.applied(model):
         assert torch.equal(model.weight, before + 1)
 
 
-def test_the_rate_is_halved_where_the_score_has_not_risen(tmp_path):
+def test_the_rate_is_halved_after_an_epoch_without_a_better_score(tmp_path):
     scores = iter([0.5, 0.6, 0.6, 0.55, 0.7])
-    _, notes = train(
+    _, recorder = train(
         partial(HalvingTrainer, l2=0.0), tmp_path, epochs=5, score=lambda _: {"accuracy": next(scores)}
     )
-    assert notes.rates == [0.1, 0.1, 0.1, 0.05, 0.025]
+    assert recorder.rates == [0.1, 0.1, 0.1, 0.05, 0.025]
 
 
 def test_the_penalty_is_on_the_matrices_of_the_classifier(tmp_path):

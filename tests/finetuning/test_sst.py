@@ -1,8 +1,7 @@
-"""The recipe for sentiment: trees, which phrases are learnt, a whole run."""
+"""The recipe for sentiment: trees, the choice of phrases, a run."""
 
 import json
 import random
-import sys
 
 import pytest
 from datasets import Dataset, DatasetDict
@@ -16,7 +15,7 @@ TREE = "(3 (2 It) (4 (2 's) (4 (3 really) (3 good))))"
 ODD = "(1 (2 (2 -LRB-) (2 and\\/or)) (2 (0 bad) (2 -RRB-)))"
 
 
-def test_a_tree_is_its_phrases_in_the_order_in_which_they_end():
+def test_a_tree_is_its_phrases_in_the_order_of_their_ends():
     assert read_tree(TREE, "here") == [
         ("2", ["It"]),
         ("2", ["'s"]),
@@ -33,30 +32,18 @@ def test_sentences_alone_or_with_their_phrases(tmp_path):
     path = tmp_path / "trees.txt"
     path.write_text(f"{TREE}\n{ODD}\r\n\n", encoding="utf-8")
     sentences = finetune_sst.read(path)
-    assert [(one["label"], one["tokens"]) for one in sentences] == [
+    assert [(sentence["label"], sentence["tokens"]) for sentence in sentences] == [
         ("positive", ["It", "'s", "really", "good"]),
         ("negative", ["(", "and/or", "bad", ")"]),
     ]
     assert with_phrases(sentences, 0) == sentences
-    assert [len(one["tokens"]) for one in with_phrases(sentences, 1)] == [
-        1,
-        1,
-        1,
-        1,
-        2,
-        3,
-        4,
-        1,
-        1,
-        2,
-        1,
-        1,
-        2,
-        4,
-    ]
-    assert [len(one["tokens"]) for one in with_phrases(sentences, 3)] == [3, 4, 4]
-    # A sentence stays, however short it is.
-    assert [len(one["tokens"]) for one in with_phrases(sentences, 9)] == [4, 4]
+
+    def lengths(least):
+        return [len(phrase["tokens"]) for phrase in with_phrases(sentences, least)]
+
+    assert lengths(1) == [1, 1, 1, 1, 2, 3, 4, 1, 1, 2, 1, 1, 2, 4]
+    assert lengths(3) == [3, 4, 4]
+    assert lengths(9) == [4, 4]  # a sentence stays, however short it is
 
 
 @pytest.mark.parametrize(
@@ -64,8 +51,8 @@ def test_sentences_alone_or_with_their_phrases(tmp_path):
     [
         ("(3 (2 It) (4 good)", "line 1 is not one tree"),
         ("(3 It) (2 is)", "line 1 is not one tree"),
-        ("(3 It))", r"line 1: '\)' stands outside of all phrases"),
-        ("no tree", "line 1: 'no' stands outside of all phrases"),
+        ("(3 It))", r"line 1: '\)' is outside of all phrases"),
+        ("no tree", "line 1: 'no' is outside of all phrases"),
         ("(5 It)", "line 1: the label is '5', and must be one of very negative, negative, neutral"),
         ("((2 It))", "line 1: the label is ''"),
     ],
@@ -78,8 +65,7 @@ def test_a_broken_tree_is_named(tmp_path, line, message):
 
 
 def test_the_treebank_has_its_known_size():
-    shared = SHARED
-    path = shared / "data" / "sst" / "trees" / "dev.txt.xz"
+    path = SHARED / "data" / "sst" / "trees" / "dev.txt.xz"
     if not path.exists():
         pytest.skip(f"no Sentiment Treebank at {path}; ELMO_HF_SHARED names the folder above `data`")
     sentences = finetune_sst.read(path)
@@ -107,41 +93,43 @@ def write_trees(folder):
     return flags
 
 
-@pytest.fixture
-def finetune(monkeypatch):
-    """Runs the recipe as a command would, in this process."""
-
-    def run(*flags):
-        monkeypatch.setattr(sys, "argv", ["finetune_sst.py", "--smoke", *map(str, flags)])
-        finetune_sst.main()
-
-    return run
-
-
-def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, finetune):
+def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, call):
     files = write_trees(tmp_path)
-    finetune(*files, "--output", tmp_path / "run", "--phrases", 2, "--learning-rate", 0.005,
-                  "--batch-size", 8, "--set", "task_word_dim=16", "task_dropout=0.0")  # fmt: skip
+    settings = ["--phrases", 2, "--set", "task_word_dim=16", "task_dropout=0.0"]
+    call(finetune_sst, "--smoke", *files, "--output", tmp_path / "run", "--learning-rate", 0.005,
+         "--batch-size", 8, "--epochs", 4, *settings)  # fmt: skip
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["mean"]["test"]["accuracy"] > 0.9
     assert results["examples"] == {"train": 300, "dev": 40, "test": 40}
     assert results["config"]["maxout_pieces"] == 0
     classify = pipeline("text-classification", model=str(tmp_path / "run" / "seed-0"))
-    assert [one["label"] for one in classify(["This is superb", "That is awful"])] == [LABELS[4], LABELS[0]]
+    assert [answer["label"] for answer in classify(["This is superb", "That is awful"])] == [
+        LABELS[4],
+        LABELS[0],
+    ]
 
 
-def test_a_dataset_has_sentences_alone(tmp_path, finetune):
+def test_a_dataset_has_sentences_alone(tmp_path, call):
     rows = {"text": ["It's good.", "It isn't."] * 10, "label": [3, 1] * 10}
     DatasetDict({name: Dataset.from_dict(rows) for name in ("train", "validation", "test")}).save_to_disk(
         tmp_path / "dataset"
     )
-    finetune("--data", tmp_path / "dataset", "--output", tmp_path / "run", "--set", "task_word_dim=16")
+    call(
+        finetune_sst,
+        "--smoke",
+        "--data",
+        tmp_path / "dataset",
+        "--output",
+        tmp_path / "run",
+        "--set",
+        "task_word_dim=16",
+    )
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["examples"] == {"train": 20, "dev": 20, "test": 20}
     assert finetune_sst.from_row({"text": "It's good.", "label": 1})[0]["tokens"] == ["It", "'s", "good", "."]
 
 
-def test_a_wrong_number_of_words_is_one_sentence(tmp_path, finetune):
+def test_a_wrong_number_of_words_is_one_sentence(tmp_path, call):
     with pytest.raises(ValueError, match=r"^--phrases must be 0 or more, but is -1\.$"):
-        finetune(*write_trees(tmp_path), "--output", tmp_path / "run", "--phrases", -1)
+        call(finetune_sst, "--smoke", *write_trees(tmp_path), "--output", tmp_path / "run", "--phrases", -1)
     assert not (tmp_path / "run").exists()

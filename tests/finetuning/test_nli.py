@@ -2,7 +2,6 @@
 
 import json
 import random
-import sys
 
 import pytest
 from datasets import Dataset, DatasetDict
@@ -69,62 +68,47 @@ def write_pairs(folder):
     return flags
 
 
-@pytest.fixture
-def finetune(monkeypatch):
-    """Runs the recipe as a command would, in this process."""
-
-    def run(*flags):
-        monkeypatch.setattr(sys, "argv", ["finetune_nli.py", "--smoke", *map(str, flags)])
-        finetune_nli.main()
-
-    return run
-
-
-def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, finetune):
+def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, call):
     files = write_pairs(tmp_path)
-    finetune(*files, "--output", tmp_path / "run", "--learning-rate", 0.005,
-                  "--batch-size", 8, "--set", "task_word_dim=16", "task_dropout=0.0")  # fmt: skip
+    settings = ["--set", "task_word_dim=16", "task_dropout=0.0"]
+    call(finetune_nli, "--smoke", *files, "--output", tmp_path / "run", "--learning-rate", 0.005,
+         "--batch-size", 8, "--epochs", 4, *settings)  # fmt: skip
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["mean"]["test"]["accuracy"] > 0.9
     assert results["examples"] == {"train": 300, "dev": 40, "test": 40}
     assert results["config"]["classifier"] == "esim"
     classify = pipeline("text-classification", model=str(tmp_path / "run" / "seed-0"))
-    found = classify(
-        [
-            {"text": "The crow runs .", "text_pair": "The crow moves ."},
-            {"text": "The crow runs .", "text_pair": "The crow sits ."},
-        ]
-    )
-    assert [one["label"] for one in found] == ["entailment", "contradiction"]
+    pairs = [{"text": "The crow runs .", "text_pair": f"The crow {verb} ."} for verb in ("moves", "sits")]
+    assert [answer["label"] for answer in classify(pairs)] == ["entailment", "contradiction"]
 
 
-def test_endless_pairs_are_left_out_of_training_and_shortened_elsewhere(tmp_path, finetune, monkeypatch):
+def test_long_pairs_are_left_out_of_training_and_cut_elsewhere(tmp_path, call, monkeypatch):
     files = write_pairs(tmp_path)
-    endless = f"made-up\t{'The dog runs . ' * 200}\tThe dog moves .\tentailment"
+    long_pair = f"made-up\t{'The dog runs . ' * 200}\tThe dog moves .\tentailment"
     for split in ("train", "test"):
         path = tmp_path / f"{split}.tsv"
         header, *lines = path.read_text(encoding="utf-8").split("\n")
-        path.write_text("\n".join([header, endless, *lines[:39]]), encoding="utf-8")
-    read_longest = []
+        path.write_text("\n".join([header, long_pair, *lines[:39]]), encoding="utf-8")
+    longest = []
     tokenize = ElmoTokenizer.__call__
     monkeypatch.setattr(
         ElmoTokenizer,
         "__call__",
         lambda self, *sides, **more: (
-            read_longest.append(max(len(words) for side in sides for words in side))
+            longest.append(max(len(words) for side in sides for words in side))
             or tokenize(self, *sides, **more)
         ),
     )
-    finetune(*files, "--output", tmp_path / "run", "--train-size", 16, "--max-words", 50)
-    assert max(read_longest) == 50
+    call(finetune_nli, "--smoke", *files, "--output", tmp_path / "run", "--train-size", 16, "--max-words", 50)
+    assert max(longest) == 50
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["left_out_of_training"] == 1
     assert results["examples"] == {"train": 16, "dev": 40, "test": 40}
     with pytest.raises(ValueError, match="no train pair has 3 words or fewer; set --max-words higher"):
-        finetune(*files, "--output", tmp_path / "other", "--max-words", 3)
+        call(finetune_nli, "--smoke", *files, "--output", tmp_path / "other", "--max-words", 3)
 
 
-def test_a_dataset_is_read_alike(tmp_path, finetune):
+def test_a_dataset_is_read_alike(tmp_path, call):
     rows = {
         "premise": ["It's a dog.", "Why?", "Why?"] * 5,
         "hypothesis": ["Why?", "It isn't.", "It isn't."] * 5,
@@ -133,6 +117,15 @@ def test_a_dataset_is_read_alike(tmp_path, finetune):
     DatasetDict({name: Dataset.from_dict(rows) for name in ("train", "validation", "test")}).save_to_disk(
         tmp_path / "dataset"
     )
-    finetune("--data", tmp_path / "dataset", "--output", tmp_path / "run", "--set", "task_word_dim=16")
+    call(
+        finetune_nli,
+        "--smoke",
+        "--data",
+        tmp_path / "dataset",
+        "--output",
+        tmp_path / "run",
+        "--set",
+        "task_word_dim=16",
+    )
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["examples"] == {"train": 10, "dev": 10, "test": 10}

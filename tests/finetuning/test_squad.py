@@ -1,4 +1,4 @@
-"""The recipe for SQuAD: what it reads, a whole run, and a sentence for each mistake."""
+"""The recipe for SQuAD: what it reads, a run, and a sentence for each mistake."""
 
 import json
 import lzma
@@ -49,16 +49,16 @@ def write(path, articles):
 QUESTIONS = [("1", "When?", ["1815–52", "1815"]), ("2", "Who lived?", ["Ada"]), ("3", "And?", ["lived; she"])]
 
 
-def test_answers_become_words_and_words_the_texts_own_letters(tmp_path):
+def test_answers_become_words_and_words_become_the_texts_characters(tmp_path):
     examples = list(read_squad(write(tmp_path / "squad.json", [layout(QUESTIONS)])))
-    assert [one["id"] for one in examples] == ["1", "2", "3"]
-    for one in examples:
-        words = [CONTEXT[start:end] for start, end in one["offsets"]]
-        assert words == one["context_words"] == ElmoTokenizer().tokenize(CONTEXT)
-        assert one["tokens"] == one["question_words"] + words
-        for (first, last), answer in zip(one["spans"], one["answers"], strict=True):
-            assert answer in CONTEXT[one["offsets"][first][0] : one["offsets"][last][1]]
-            assert answer not in CONTEXT[one["offsets"][first][1] : one["offsets"][last][1]]
+    assert [example["id"] for example in examples] == ["1", "2", "3"]
+    for example in examples:
+        words = [CONTEXT[start:end] for start, end in example["offsets"]]
+        assert words == example["context_words"] == ElmoTokenizer().tokenize(CONTEXT)
+        assert example["tokens"] == example["question_words"] + words
+        for (first, last), answer in zip(example["spans"], example["answers"], strict=True):
+            assert answer in CONTEXT[example["offsets"][first][0] : example["offsets"][last][1]]
+            assert answer not in CONTEXT[example["offsets"][first][1] : example["offsets"][last][1]]
     batch = collate(ElmoTokenizer(), examples)
     places = list(zip(batch["start_positions"].tolist(), batch["end_positions"].tolist(), strict=True))
     assert answers_at(examples, places) == {"1": "1815–52", "2": "Ada", "3": "lived; she"}
@@ -75,12 +75,12 @@ def test_packed_files_and_datasets_read_alike(tmp_path):
     assert list(read_squad(packed)) == expected
     rows = [
         {
-            "id": one["id"],
+            "id": example["id"],
             "context": CONTEXT,
             "question": question,
             "answers": {"text": answers, "answer_start": [CONTEXT.index(text) for text in answers]},
         }
-        for one, (_, question, answers) in zip(
+        for example, (_, question, answers) in zip(
             expected, [*QUESTIONS, ("4", "Known?", ["known"])], strict=True
         )
     ]
@@ -98,18 +98,18 @@ def test_long_texts_are_cut_in_training_and_their_late_questions_left_out(tmp_pa
     examples = list(read_squad(write(tmp_path / "squad.json", [layout(QUESTIONS)])))
     number = examples[0]["context_words"].index("Ada") + 1
     kept = cut(examples, number)
-    assert [one["id"] for one in kept] == ["1", "2"]
-    assert all(one["context_words"] == examples[0]["context_words"][:number] for one in kept)
+    assert [example["id"] for example in kept] == ["1", "2"]
+    assert all(example["context_words"] == examples[0]["context_words"][:number] for example in kept)
     assert len(collate(ElmoTokenizer(), kept)["input_ids"][0]) == number + 2 + 3  # Who lived ?
-    assert [len(one["context_words"]) for one in examples] == [len(examples[0]["offsets"])] * 3
+    assert [len(example["context_words"]) for example in examples] == [len(examples[0]["offsets"])] * 3
 
 
-def test_no_text_is_on_both_sides_of_what_is_held_out():
+def test_held_out_questions_are_on_other_texts():
     examples = [{"context": str(number // 3)} for number in range(120)]
     train, dev = hold_out(examples)
     assert len(train) + len(dev) == 120
-    assert {one["context"] for one in dev} == {"38", "39"}
-    assert not {one["context"] for one in train} & {one["context"] for one in dev}
+    assert {example["context"] for example in dev} == {"38", "39"}
+    assert not {example["context"] for example in train} & {example["context"] for example in dev}
 
 
 def test_the_ceiling_is_what_whole_words_can_reach(tmp_path):
@@ -145,7 +145,7 @@ BROKEN = layout(QUESTIONS)
         ),
         ([("7", "Who?", [])], "question 7 has no answer"),
         ([("7", " ", ["Ada"])], "question 7: the question has no words"),
-        ([("7", "Who?", [" "])], "question 7: the answer ' ' does not stand at letter"),
+        ([("7", "Who?", [" "])], "question 7: the answer ' ' is not at character"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path, content, message):
@@ -161,10 +161,10 @@ def test_a_broken_file_is_named(tmp_path, content, message):
 def test_an_answer_that_is_elsewhere_is_refused(tmp_path):
     article = layout(QUESTIONS)
     article["paragraphs"][0]["qas"][1]["answers"][0]["answer_start"] += 1
-    with pytest.raises(ValueError, match="question 2: the answer 'Ada' does not stand at letter 14"):
+    with pytest.raises(ValueError, match="question 2: the answer 'Ada' is not at character 14"):
         list(read_squad(write(tmp_path / "squad.json", [article])))
     row = {"question": "Who?", "context": "Ada", "answers": {"text": ["Ada"], "answer_start": []}}
-    with pytest.raises(ValueError, match="row 0: 1 answers have 0 places"):
+    with pytest.raises(ValueError, match="row 0: 1 answers have 0 values of answer_start"):
         list(from_rows([row]))
     with pytest.raises(ValueError, match="row 0: 'answers' is missing or no dict"):
         list(from_rows([{"question": "Who?", "context": "Ada"}]))
@@ -174,7 +174,7 @@ def test_an_answer_that_is_elsewhere_is_refused(tmp_path):
 
 
 def squad_files(folder):
-    """Texts of who is where; a question names the one, its answer is the place."""
+    """Texts of who is where; a question names a person, its answer is the place."""
     draw = random.Random(0)
     names, towns = ["Ada", "Max", "Eva", "Tom"], ["Paris", "New York", "Rome", "San Marino", "Oslo"]
     paths = {}
@@ -192,20 +192,9 @@ def squad_files(folder):
     return [part for split, path in paths.items() for part in (f"--{split}", path)]
 
 
-@pytest.fixture
-def call(monkeypatch):
-    """Runs the recipe as a command would, in this process."""
-
-    def run(*flags):
-        monkeypatch.setattr(sys, "argv", ["finetune_squad.py", *map(str, flags)])
-        finetune_squad.main()
-
-    return run
-
-
 def test_a_run_learns_writes_its_results_and_a_model_that_answers(call, tmp_path):
     settings = ["--set", "task_word_dim=20", "task_dropout=0.0", "elmo_dropout=0.0"]
-    call(*squad_files(tmp_path), "--smoke", "--output", tmp_path / "run", "--batch-size", 6,
+    call(finetune_squad, *squad_files(tmp_path), "--smoke", "--output", tmp_path / "run", "--batch-size", 6,
          "--max-context", 16, *settings)  # fmt: skip
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["ceiling"] == {split: {"exact_match": 100, "f1": 100} for split in ("dev", "test")}
@@ -213,7 +202,7 @@ def test_a_run_learns_writes_its_results_and_a_model_that_answers(call, tmp_path
     assert results["examples"]["train"] + results["left_out_of_training"] == 114
     assert results["left_out_of_training"] > 0
     assert set(results["mean"]["test"]) == {"exact_match", "f1"}
-    # It has learnt to answer with a town, if not always with the right one of three.
+    # It answers with a town, if not always with the right one of three.
     assert results["mean"]["test"]["f1"] >= results["mean"]["test"]["exact_match"] > 25
     folder = tmp_path / "run" / "seed-0"
     model, tokenizer = (
@@ -222,15 +211,16 @@ def test_a_run_learns_writes_its_results_and_a_model_that_answers(call, tmp_path
     )
     assert tokenizer.word_splitter == "penn"
     # The results are those of the saved model's answers.
-    questions = [one for article in json.loads((tmp_path / "test.json").read_text())["data"]
-                 for paragraph in article["paragraphs"] for one in
-                 [(paragraph["context"], row) for row in paragraph["qas"]]][:40]  # fmt: skip
-    found = model.answer(
-        [row["question"] for _, row in questions], [text for text, _ in questions], tokenizer
-    )
-    given = {row["id"]: one["answer"] for (_, row), one in zip(questions, found, strict=True)}
-    references = {row["id"]: [one["text"] for one in row["answers"]] for _, row in questions}
-    scores = squad_scores(given, references)
+    rows = [
+        (paragraph["context"], row)
+        for article in json.loads((tmp_path / "test.json").read_text())["data"]
+        for paragraph in article["paragraphs"]
+        for row in paragraph["qas"]
+    ][:40]
+    answers = model.answer([row["question"] for _, row in rows], [text for text, _ in rows], tokenizer)
+    predicted = {row["id"]: answer["answer"] for (_, row), answer in zip(rows, answers, strict=True)}
+    references = {row["id"]: [answer["text"] for answer in row["answers"]] for _, row in rows}
+    scores = squad_scores(predicted, references)
     assert scores["f1"] == pytest.approx(results["mean"]["test"]["f1"], abs=1e-4)
     assert scores["exact_match"] == pytest.approx(results["mean"]["test"]["exact_match"], abs=1e-4)
 
@@ -247,8 +237,8 @@ def test_a_dataset_has_the_splits_of_the_files(tmp_path):
                     "context": paragraph["context"],
                     "question": row["question"],
                     "answers": {
-                        "text": [one["text"] for one in row["answers"]],
-                        "answer_start": [one["answer_start"] for one in row["answers"]],
+                        "text": [answer["text"] for answer in row["answers"]],
+                        "answer_start": [answer["answer_start"] for answer in row["answers"]],
                     },
                 }
                 for article in articles
@@ -270,14 +260,14 @@ def test_a_dataset_has_the_splits_of_the_files(tmp_path):
     [
         ([], "name files by --train and --test"),
         (["--train", "x", "--data", "y"], "name files by --train and --test"),
-        (["--train", "x"], "name the files to be judged on by --test"),
+        (["--train", "x"], "name the files to evaluate on by --test"),
         (["--train", "absent", "--test", "absent"], "absent could not be read"),
         (["--data", "EMPTY"], "no dataset could be read from .*empty"),
         (["--data", "TRAIN"], "has no split 'validation', but train"),
         (["--max-context", "0"], "--max-context must be at least 1, but is 0"),
         (["FILES", "--max-context", "2"], "no train question has its answer in the first 2 words"),
-        (["FILES"], "say by --elmo which pretrained biLM to read"),
-        (["TWICE", "--limit", "200"], "question train-0-.* is there 2 times in the train set"),
+        (["FILES"], "name a pretrained biLM by --elmo"),
+        (["TWICE", "--limit", "200"], "question train-0-.* occurs 2 times in the train set"),
         (["FILES", "--limit", "3"], "all train questions are on one text"),
     ],
 )

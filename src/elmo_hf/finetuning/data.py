@@ -1,0 +1,193 @@
+"""Examples of a task, from files in columns or from a dataset of `datasets`.
+
+    data = read_splits(flags, read_file, from_row)    # {"train": [...], "dev": [...], "test": [...]}
+    labels = labels_of(data, scheme="BIO")
+
+An example is a dictionary with `tokens`, a list of words, and what else the task needs.
+"""
+
+import argparse
+import lzma
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from elmo_hf.errors import ElmoError
+from elmo_hf.finetuning.flags import SPLITS
+
+Example = dict[str, Any]
+SMOKE_EXAMPLES = {"train": 300, "dev": 100, "test": 100}
+
+
+def number_of_words(example: Example) -> int:
+    return len(example["tokens"])
+
+
+# ---- splits
+
+
+def read_splits(
+    flags: argparse.Namespace,
+    read: Callable[[Path], list[Example]],
+    from_row: Callable[[Example], list[Example]],
+) -> dict[str, list[Example]]:
+    """Read the train, dev and test examples that the flags name.
+
+    Args:
+        flags: the command line's, of `make_parser`.
+        read: the examples of a file (`--train`, `--dev`, `--test`).
+        from_row: the examples of a row of a dataset (`--data`).
+    """
+    if (flags.data is None) == (flags.train is None):
+        raise ElmoError("name files by --train, --dev and --test, or a dataset by --data.")
+    data = read_files(flags, read) if flags.data is None else read_dataset(flags.data, from_row)
+    for split, examples in data.items():
+        if not examples:
+            raise ElmoError(f"there are no examples in the {split} sentences.")
+        data[split] = examples[: flags.limit or (SMOKE_EXAMPLES[split] if flags.smoke else None)]
+    return data
+
+
+def read_files(flags: argparse.Namespace, read: Callable[[Path], list[Example]]) -> dict[str, list[Example]]:
+    for split in SPLITS:
+        if not getattr(flags, split):
+            raise ElmoError(f"name the files of the {split} sentences by --{split}.")
+    return {
+        split: [example for path in getattr(flags, split) for example in read(Path(path))] for split in SPLITS
+    }
+
+
+def read_dataset(name: str, from_row: Callable[[Example], list[Example]]) -> dict[str, list[Example]]:
+    dataset = load_dataset(name)
+    names = {"train": "train", "dev": "dev" if "dev" in dataset else "validation", "test": "test"}
+    return {
+        split: [example for row in with_names(rows) for example in from_row(row)]
+        for split, rows in splits_of(name, dataset, names).items()
+    }
+
+
+def load_dataset(name: str) -> Mapping[str, Any]:
+    """Return the splits of a dataset: a folder that `save_to_disk` wrote, or what `load_dataset` takes."""
+    try:
+        is_saved = Path(name, "dataset_dict.json").exists()
+        return datasets.load_from_disk(name) if is_saved else datasets.load_dataset(name)
+    except OSError as error:
+        raise ElmoError(f"no dataset could be read from {name} ({str(error).splitlines()[0]}).") from None
+
+
+def splits_of(name: str, dataset: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """Return splits by our names; `names` has the dataset's name of each."""
+    for split in names.values():
+        if split not in dataset:
+            raise ElmoError(f"{name} has no split '{split}', but {', '.join(dataset)}.")
+    return {split: dataset[theirs] for split, theirs in names.items()}
+
+
+def drawn(data: dict[str, list[Example]], flags: argparse.Namespace) -> dict[str, list[Example]]:
+    """Draw as many examples as `--train-size`, `--dev-size` and `--test-size` say, and keep their order.
+
+    The draw is the same in all runs, and a smaller one is part of a larger one.
+    """
+    result = {}
+    for split, examples in data.items():
+        size = getattr(flags, f"{split}_size", None)
+        if size is not None and not 1 <= size <= len(examples):
+            raise ElmoError(f"--{split}-size must be from 1 to {len(examples)}, but is {size}.")
+        shuffled = random.Random(0).sample(range(len(examples)), len(examples))
+        result[split] = [examples[index] for index in sorted(shuffled[:size])]
+    return result
+
+
+def longest_first(data: dict[str, list[Example]]) -> dict[str, list[Example]]:
+    """Sort the dev and test examples by length: batches have little padding, and a lack of memory shows in
+    the first one."""
+    return data | {split: sorted(data[split], key=number_of_words, reverse=True) for split in ("dev", "test")}
+
+
+def labels_of(data: dict[str, list[Example]], scheme: str | None = None) -> list[str]:
+    """Return the names of all labels, in an order that does not depend on the order of the examples.
+
+    With scheme "BIO", O and the B- of each I- are among them.
+    """
+    labels = {label for examples in data.values() for example in examples for label in example["labels"]}
+    if scheme == "BIO":
+        labels |= {"O"} | {"B-" + label[2:] for label in labels if label.startswith("I-")}
+    return sorted(labels, key=lambda label: (label != "O", label[2:], label))
+
+
+# ---- rows of a dataset
+
+
+def with_names(dataset: Any) -> Iterator[Example]:
+    """Yield the rows with label names in place of the numbers of a `ClassLabel` (one, or one a word)."""
+    features = {name: getattr(feature, "feature", feature) for name, feature in dataset.features.items()}
+    for row in dataset:
+        yield {name: named(value, getattr(features[name], "names", None)) for name, value in row.items()}
+
+
+def named(value: Any, names: Sequence[str] | None) -> Any:
+    """Return the name of a label number, or the names of several; a number below zero is no label."""
+    if names is None or value is None:
+        return value
+    if isinstance(value, int):
+        return names[value] if value >= 0 else None
+    return [named(number, names) for number in value]
+
+
+def first_column(row: Example, names: Sequence[str]) -> Any:
+    """Return the first of these columns that the row has."""
+    for name in names:
+        if name in row:
+            return row[name]
+    raise ElmoError(f"the dataset has no column {' or '.join(names)}, but {', '.join(row)}.")
+
+
+# ---- files
+
+
+def read_columns(path: Path) -> list[list[list[str]]]:
+    """Read the sentences of a file with one word a line in columns; `.xz` is unpacked.
+
+    A blank line ends a sentence. Left out are `-DOCSTART-` and comments. A line that begins with `#` is a
+    comment unless it has as many columns as the words have, since `#` may be a word.
+    """
+    sentences: list[list[str]] = [[]]
+    for line in read_text(path).split("\n"):
+        line = line.rstrip("\r")
+        if line.strip():
+            sentences[-1].append(line)
+        else:
+            sentences.append([])
+    typical = next((line for lines in sentences for line in lines if not line.startswith("#")), "")
+    rows = (without_comments(lines, typical) for lines in sentences)
+    return [sentence for sentence in rows if sentence and sentence[0][0] != "-DOCSTART-"]
+
+
+def without_comments(lines: list[str], typical: str) -> list[list[str]]:
+    """Return the columns of a sentence's lines; `typical` is a word's line, for sentences of `#` alone."""
+    word = next((line for line in reversed(lines) if not line.startswith("#")), typical)
+    rows = [(line, columns_of(line)) for line in lines]
+    return [
+        columns
+        for line, columns in rows
+        if not line.startswith("#")
+        or (("\t" in line) == ("\t" in word) and len(columns) == len(columns_of(word)))
+    ]
+
+
+def columns_of(line: str) -> list[str]:
+    return line.split("\t") if "\t" in line else line.split()
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file; `.xz` is unpacked."""
+    try:
+        content = path.read_bytes()
+        return (lzma.decompress(content) if path.suffix == ".xz" else content).decode("utf-8-sig")
+    except OSError as error:
+        raise ElmoError(f"{path} could not be read ({error.strerror}).") from None
+    except (UnicodeDecodeError, lzma.LZMAError):
+        raise ElmoError(f"{path} is no text in UTF-8, or is damaged.") from None

@@ -1,0 +1,83 @@
+"""Examples from files in columns and from datasets: what is read, drawn and sorted."""
+
+import argparse
+import lzma
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Sequence, Value
+
+from elmo_hf.finetuning.data import drawn, labels_of, longest_first, read_columns, with_names
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("The DT O\n# NN B-MONEY\n5 CD I-MONEY\n", [["The", "#", "5"]]),
+        ("# O\nNo O\n\n# O\n", [["#", "No"], ["#"]]),
+        ("# a file of names\n\n# one\nAda NNP I-PER\n", [["Ada"]]),
+        ("# sent_id = 1\n# text = Ada sat\n1\tAda\tB-PER\n#hash\tx\tO\n", [["1", "#hash"]]),
+        ("", []),
+    ],
+)
+def test_a_hash_may_be_a_word_or_begin_a_comment(tmp_path, text, words):
+    path = tmp_path / "file.conll"
+    path.write_text(text, encoding="utf-8")
+    assert [[line[0] for line in lines] for lines in read_columns(path)] == words
+
+
+def test_files_that_are_absent_or_damaged_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"absent\.conll could not be read"):
+        read_columns(tmp_path / "absent.conll")
+    (tmp_path / "cut.xz").write_bytes(lzma.compress(b"some text")[:-5])
+    (tmp_path / "bytes.conll").write_bytes(b"\xff\xfe")
+    for name in ("cut.xz", "bytes.conll"):
+        with pytest.raises(ValueError, match=f"{name} is no text in UTF-8, or is damaged") as error:
+            read_columns(tmp_path / name)
+        assert "\n" not in str(error.value)
+
+
+def test_every_i_label_has_its_b_label():
+    data = {"train": [{"labels": ["O", "I-X"]}], "dev": [{"labels": ["B-Y"]}], "test": []}
+    assert labels_of(data, scheme="BIO") == ["O", "B-X", "I-X", "B-Y"]
+    assert labels_of(data) == ["O", "I-X", "B-Y"]
+
+
+def test_labels_of_a_dataset_become_names():
+    """One a row, as in SNLI, where -1 is no label; or one a word."""
+    label = ClassLabel(names=["yes", "no"])
+    features = Features({"label": label, "tags": Sequence(label), "text": Value("string")})
+    rows = {"label": [1, -1], "tags": [[0, 1], []], "text": ["a", "b"]}
+    assert list(with_names(Dataset.from_dict(rows, features=features))) == [
+        {"label": "no", "tags": ["yes", "no"], "text": "a"},
+        {"label": None, "tags": [], "text": "b"},
+    ]
+
+
+def drawn_of(**sizes):
+    data = {split: [f"{split} {number}" for number in range(50)] for split in ("train", "dev", "test")}
+    return drawn(data, argparse.Namespace(**{f"{split}_size": size for split, size in sizes.items()}))
+
+
+def test_a_smaller_draw_is_part_of_a_larger_one_in_the_same_order():
+    few, more, every = (drawn_of(train=size, dev=7) for size in (5, 20, None))
+    assert (len(few["train"]), len(more["train"]), len(few["dev"]), len(few["test"])) == (5, 20, 7, 50)
+    assert set(few["train"]) < set(more["train"]) < set(every["train"])
+    for data in (few, more, every):
+        assert data["train"] == sorted(data["train"], key=lambda example: int(example.split()[1]))
+    assert few["train"] != every["train"][:5]  # not the first ones
+    assert few == drawn_of(train=5, dev=7)
+
+
+@pytest.mark.parametrize("size", [0, 51])
+def test_a_size_that_cannot_be_drawn(size):
+    with pytest.raises(ValueError, match=f"--dev-size must be from 1 to 50, but is {size}"):
+        drawn_of(dev=size)
+
+
+def test_evaluation_reads_long_examples_first():
+    data = {split: [{"tokens": ["a"] * length} for length in (2, 5, 1)] for split in ("train", "dev", "test")}
+    lengths = {
+        split: [len(example["tokens"]) for example in examples]
+        for split, examples in longest_first(data).items()
+    }
+    assert lengths == {"train": [2, 5, 1], "dev": [5, 2, 1], "test": [5, 2, 1]}

@@ -1,0 +1,52 @@
+"""The recipe for parts of speech: CoNLL-U, rows of a dataset, a run."""
+
+import json
+import lzma
+
+import pytest
+
+from training import finetune_pos
+
+UD = "# text = He'll go\n1-2\tHe'll" + 8 * "\t_" + "\n" + "".join(
+    f"{n}\t{word}\t{word}\t{upos}\t{xpos}" + 5 * "\t_" + "\n"
+    for n, word, upos, xpos in [(1, "He", "PRON", "PRP"), (2, "'ll", "AUX", "MD"), (3, "go", "VERB", "VB")]
+)  # fmt: skip
+
+
+def test_parts_of_speech_leave_ranges_out(tmp_path):
+    path = tmp_path / "ud.conllu.xz"
+    path.write_bytes(lzma.compress(UD.encode()))
+    tokens = ["He", "'ll", "go"]
+    assert finetune_pos.read(path, column=3) == [{"tokens": tokens, "labels": ["PRON", "AUX", "VERB"]}]
+    assert finetune_pos.read(path, column=4) == [{"tokens": tokens, "labels": ["PRP", "MD", "VB"]}]
+
+
+@pytest.mark.parametrize("wrong", ["number", "columns"])
+def test_a_wrong_row_or_line_is_named(tmp_path, wrong):
+    path = tmp_path / "file.conll"
+    path.write_text("1\tHe\n", encoding="utf-8")
+    if wrong == "number":
+        with pytest.raises(ValueError, match=r"^a row of the dataset: a label is 3"):
+            finetune_pos.from_row({"tokens": ["Ada", "sat"], "upos": [3, 4]}, "upos")
+    else:
+        with pytest.raises(ValueError, match="sentence 1: a line of CoNLL-U has ten columns"):
+            finetune_pos.read(path, 3)
+
+
+def test_a_run_with_a_word_that_has_a_space(tmp_path, call, same_file):
+    (tmp_path / "ud.conllu").write_text((UD.replace("go\tgo", "10 000\tgo") + "\n") * 20, encoding="utf-8")
+    assert finetune_pos.read(tmp_path / "ud.conllu", 3)[0]["tokens"] == ["He", "'ll", "10 000"]
+    flags = [*same_file(tmp_path / "ud.conllu"), "--smoke", "--epochs", 2]
+    call(finetune_pos, *flags, "--output", tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert set(results["mean"]["dev"]) == {"accuracy"}
+    assert 0 <= results["mean"]["dev"]["accuracy"] <= 1
+
+
+def test_a_treebank_without_these_parts_of_speech_is_refused(tmp_path, call, same_file):
+    text = UD.replace("PRP", "_").replace("MD", "_").replace("VB\t", "_\t")
+    (tmp_path / "ud.conllu").write_text(text, encoding="utf-8")
+    flags = [*same_file(tmp_path / "ud.conllu"), "--smoke", "--column", "xpos"]
+    with pytest.raises(ValueError, match=r"^the column xpos is empty in all files; name the other one"):
+        call(finetune_pos, *flags, "--output", tmp_path / "run")
+    assert not (tmp_path / "run").exists()

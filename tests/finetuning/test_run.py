@@ -1,0 +1,195 @@
+"""The run of a recipe: what it learns, writes and refuses, with the recipe for named entities."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
+from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+from elmo_hf.finetuning import run as finetuning
+from elmo_hf.finetuning.run import rounded
+from training import finetune_ner
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_a_run_learns_writes_its_results_and_a_model_that_loads(tmp_path, call, name_files, cache):
+    settings = ["--set", "task_word_dim=8", "elmo_at_output=true", "task_dropout=0.0"]
+    call(finetune_ner, *name_files, "--smoke", "--output", tmp_path / "run", "--cache", cache,
+                  "--learning-rate", 0.02, "--batch-size", 8, "--epochs", 2, *settings)  # fmt: skip
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["mean"]["test"]["f1"] > 0.9
+    assert results["runs"]["0"]["test"] == results["mean"]["test"]
+    assert results["config"]["elmo_at_output"] is True
+    assert results["examples"] == {"train": 120, "dev": 30, "test": 30}
+    folder = tmp_path / "run" / "seed-0"
+    model = AutoModelForTokenClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    words = [["Ada", "Lee", "saw", "North", "Bay"]]
+    batch = tokenizer(words, is_split_into_words=True, return_tensors="pt")
+    assert batch["input_ids"].unique().numel() == 5  # each is a word of the task's own vocabulary
+    labels = [model.config.id2label[label] for label in model.decode(**batch)[0].tolist()]
+    assert labels == ["B-PER", "I-PER", "O", "B-LOC", "I-LOC"]
+    written = {path.name for path in (tmp_path / "run").iterdir()}
+    assert written == {"results.json", "seed-0", "vocab.txt"}
+    assert not list((tmp_path / "run").rglob("*.bin"))  # no pickle
+    evaluation = json.loads((folder / "results" / "evaluation-ner.json").read_text())
+    assert evaluation["command"].startswith("python training/finetune_ner.py --train ")
+    assert (evaluation["seed"], evaluation["mean"]["test"]) == (0, results["mean"]["test"])
+    run = results["runs"]["0"]
+    assert 1 <= run["best_epoch"] <= run["epochs"] <= 2
+    assert run["processor_seconds"] > 0
+    with pytest.raises(ValueError, match="holds the results of a run"):
+        call(finetune_ner, *name_files, "--smoke", "--output", tmp_path / "run")
+
+
+def test_a_dataset_with_class_labels_is_read_alike(tmp_path, call, name_files):
+    names = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    features = Features({"tokens": Sequence(Value("string")), "ner_tags": Sequence(ClassLabel(names=names))})
+    splits = {}
+    for split, name in (("train", "train"), ("dev", "validation"), ("test", "test")):
+        examples = finetune_ner.read(tmp_path / f"{split}.conll")
+        rows = {
+            "tokens": [example["tokens"] for example in examples],
+            "ner_tags": [[names.index(label) for label in example["labels"]] for example in examples],
+        }
+        splits[name] = Dataset.from_dict(rows, features=features)
+    DatasetDict(splits).save_to_disk(tmp_path / "dataset")
+    call(finetune_ner, "--data", tmp_path / "dataset", "--smoke", "--output", tmp_path / "run",
+                  "--limit", 10, "--seeds", 0, 1, "--cache", "none", "--epochs", 2)  # fmt: skip
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert list(results["runs"]) == ["0", "1"]
+    assert set(results["config"]["id2label"].values()) == set(names)
+    assert "f1_deviation" in results["mean"]["test"]
+
+
+def test_an_epoch_may_read_the_examples_several_times(tmp_path, call, name_files, monkeypatch):
+    steps, words = [], []
+    train = finetuning.DecodingTrainer.train
+    monkeypatch.setattr(
+        finetuning.DecodingTrainer, "train", lambda self: (train(self), steps.append(self.state))
+    )
+    for passes in (1, 3):
+        output = tmp_path / f"run-{passes}"
+        call(finetune_ner, *name_files, "--smoke", "--output", output, "--epochs", 2, "--train-size", 40,
+             "--dev-size", 10, "--test-size", 20, "--batch-size", 10, "--passes", passes)  # fmt: skip
+        results = json.loads((output / "results.json").read_text())
+        assert results["examples"]["train"] == 40
+        words.append(results["config"]["vocab_size"])  # a word of one example is still rare
+        assert results["runs"]["0"]["epochs"] == 2
+    assert [state.global_step for state in steps] == [8, 24]
+    assert words[0] == words[1]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_bar_on_a_terminal_and_none_in_a_file(tmp_path, call, name_files, capsys, monkeypatch, is_terminal):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    sizes = ["--train-size", 40, "--dev-size", 10, "--test-size", 20]
+    call(finetune_ner, *name_files, "--smoke", "--output", tmp_path / "run", "--epochs", 2, *sizes)
+    lines = capsys.readouterr().err.replace("\r", "\n").split("\n")
+    # The library draws those of saving and loading; a recipe that is run as a command switches them off.
+    bars = [line for line in lines if "%|" in line and not line.startswith(("Writing", "Loading"))]
+    assert bool(bars) == is_terminal
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["examples"] == {"train": 40, "dev": 10, "test": 20}
+
+
+def test_sentences_of_similar_length_share_a_batch_if_the_task_has_a_length():
+    trainer = finetuning.DecodingTrainer.__new__(finetuning.DecodingTrainer)
+    trainer.args = SimpleNamespace(train_batch_size=4, train_sampling_strategy="random")
+    torch.manual_seed(0)
+    lengths = torch.randint(1, 50, (400,)).tolist()
+
+    def padding(length):
+        trainer.length = length
+        examples = [{"tokens": ["a"] * length} for length in lengths]
+        order = list(trainer._get_train_sampler(examples))
+        assert sorted(order) == list(range(400))
+        batches = [[lengths[i] for i in order[start : start + 4]] for start in range(0, 400, 4)]
+        return sum(4 * max(batch) - sum(batch) for batch in batches) / sum(lengths)
+
+    assert padding(lambda example: len(example["tokens"])) < 0.1
+    assert padding(None) > 0.3
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "name files by --train, --dev and --test, or a dataset by --data"),
+        (["--train", "x", "--data", "y"], "name files by --train"),
+        (["--train", "x"], "name the files of the dev sentences by --dev"),
+        (["--train", "x", "--dev", "x", "--test", "x"], "x could not be read"),
+    ],
+)
+def test_wrong_flags_are_one_sentence(tmp_path, call, flags, message):
+    with pytest.raises(ValueError, match=message):
+        call(finetune_ner, "--output", tmp_path / "run", *flags)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--smoke", "--vectors", "x", "--set", "task_word_dim=0"],
+            "add --set task_word_dim=N.",
+        ),
+        (["--smoke", "--seeds", "0", "1", "0"], "--seeds names a seed twice: 0 1 0."),
+        (["--smoke", "--set", "task_hiden_size=3"], "did you mean 'task_hidden_size'?"),
+        ([], "name a pretrained biLM by --elmo"),
+        (["--elmo", "/absent/elmo"], "no ELMo can be loaded from /absent/elmo"),
+        (["--smoke", "--optimizer", "sgd"], "--optimizer must be one of adam, but is 'sgd'."),
+    ],
+)
+def test_a_wrong_start_leaves_nothing_behind(tmp_path, call, name_files, flags, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (the message is compared below, word for word)
+        call(finetune_ner, *name_files, "--output", tmp_path / "run", *flags)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--epochs", "0", "argument --epochs: must be 1 or more, but is 0"),
+        ("--epochs", "2.5", "argument --epochs: invalid whole number value: '2.5'"),
+        ("--patience", "-1", "argument --patience: must be 1 or more, but is -1"),
+        ("--clip", "-1", "argument --clip: must be 0.0 or more, but is -1"),
+        ("--learning-rate", "nan", "argument --learning-rate: must be 0.0 or more, but is nan"),
+        ("--limit", "0", "argument --limit: must be 1 or more, but is 0"),
+        ("--seeds", "-3", "argument --seeds: must be 0 or more, but is -3"),
+        ("--passes", "0", "argument --passes: must be 1 or more, but is 0"),
+        ("--train-size", "0", "argument --train-size: must be 1 or more, but is 0"),
+    ],
+)
+def test_a_wrong_number_is_named(tmp_path, call, name_files, capsys, flag, value, message):
+    with pytest.raises(SystemExit):
+        call(finetune_ner, *name_files, "--smoke", "--output", tmp_path / "run", f"{flag}={value}")
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path, call, name_files):
+    file = tmp_path / "file"
+    file.touch()
+    for output in (file, file / "run"):
+        with pytest.raises(
+            ValueError, match="file is a file, and no folder for a run; name another --output"
+        ):
+            call(finetune_ner, *name_files, "--smoke", "--output", output)
+
+
+def test_a_dataset_that_cannot_be_read_is_one_sentence(tmp_path, call):
+    with pytest.raises(ValueError, match=r"no dataset could be read from .*absent") as error:
+        call(finetune_ner, "--data", tmp_path / "absent", "--smoke", "--output", tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
+def test_times_are_no_scores():
+    assert rounded({"eval_f1": 0.5, "eval_loss": 1.0, "eval_runtime": 3.0, "epoch": 2.0}) == {
+        "f1": 0.5,
+        "loss": 1.0,
+    }
