@@ -48,7 +48,7 @@ def server():
     old = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["elmo_hf", "torch", "h5py", "pyarrow.parquet"])
+    context.set_forkserver_preload(["elmo_hf.embedding.job", "datasets", "h5py", "pyarrow.parquet"])
     run(context, int, ())  # starts the server, which takes the environment of now
     yield context
     if old is None:
