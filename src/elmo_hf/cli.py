@@ -283,8 +283,9 @@ def perplexity(
 
 def _print_perplexity(result: "Perplexity", vocab_size: int) -> None:
     typer.echo(
-        f"{result.sentences:,} sentences, {result.tokens:,} tokens in each direction (words, and one boundary\n"
-        f"per sentence). {result.unknown:.2%} of the words are <UNK>. Softmax over all {vocab_size:,} words,\n"
+        f"{result.sentences:,} sentences, {result.tokens:,} tokens in each direction "
+        f"(words, and one boundary per sentence).\n"
+        f"{result.unknown:.2%} of the words are <UNK>. Softmax over all {vocab_size:,} words, "
         f"{result.states} states.\n"
     )
     mean_loss = 0.5 * (result.forward_loss + result.backward_loss)
