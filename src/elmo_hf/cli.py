@@ -13,13 +13,15 @@ elmo-hf push my-elmo/ someone/my-elmo
 elmo-hf demo --model my-elmo/
 """
 
+import inspect
 import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,7 +30,7 @@ from elmo_hf.errors import one_sentence
 if TYPE_CHECKING:
     from elmo_hf.pretraining.perplexity import Perplexity
 
-# Each command imports for itself what it runs, so that none waits for another's h5py, matplotlib or server.
+# Each command imports what it runs, so that `--help` waits for no library.
 
 Model = Annotated[
     str | None,
@@ -36,7 +38,25 @@ Model = Annotated[
         help="A folder, or a name on the Hub.", show_default="elmo-tiny, which comes with the package"
     ),
 ]
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def options_for(context: typer.Context, function: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments of a command that a function takes under the same name."""
+    names = inspect.signature(function).parameters
+    return {name: value for name, value in context.params.items() if name in names}
+
+
+def show_version(is_asked: bool) -> None:
+    if is_asked:
+        from elmo_hf import __version__
+
+        typer.echo(f"elmo-hf {__version__}")
+        raise typer.Exit
 
 
 class Format(str, Enum):
@@ -45,8 +65,12 @@ class Format(str, Enum):
 
 
 @app.callback()
-def main() -> None:
-    """ELMo for Hugging Face Transformers."""
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """ELMo for Hugging Face Transformers: word vectors, conversion of old weights, pretraining, upload."""
 
 
 @app.command()
@@ -57,16 +81,16 @@ def convert(
     target: Annotated[Path, typer.Argument(help="The folder to write; it must not exist, or be empty.")],
     to: Annotated[Format, typer.Option(help="The format to write.")] = Format.transformers,
 ) -> None:
-    """Turn a published ELMo (AllenNLP, bilm-tf) into a Transformers folder, or a folder back into HDF5.
+    """Convert a published ELMo (AllenNLP, bilm-tf) to a Transformers folder, or a folder back to HDF5.
 
-    Files are known by their content, whatever their names: the weights, options.json, a softmax, a
+    Files are recognised by their content, whatever their names: the weights, options.json, a softmax, a
     vocabulary, a table of word vectors.
     """
     with one_sentence("elmo-hf"):
         from elmo_hf.convert.bilm import convert_from_bilm, convert_to_bilm
 
         logging.basicConfig(format="%(message)s")
-        logging.getLogger("elmo_hf").setLevel(logging.INFO)  # says which file was taken for what
+        logging.getLogger("elmo_hf").setLevel(logging.INFO)  # tells which file was taken for what
         if to is Format.bilm:
             if len(sources) != 1:
                 raise ValueError(f"--to bilm converts one folder, but got {len(sources)} sources.")
@@ -83,12 +107,12 @@ def vectors(
     sentences: Annotated[list[str], typer.Argument(help="Sentences of plain text.")],
     model: Model = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="All numbers, a JSON line a word, in place of the table.")
+        bool, typer.Option("--json", help="Print all numbers, one line of JSON per word.")
     ] = False,
 ) -> None:
-    """Print each word's vector in its context: the average of the layers.
+    """Print the vector of each word in its context: the average of the layers.
 
-    A word that occurs more than once is compared with itself.
+    Words that occur more than once are compared: the cosine of their vectors in each layer.
     """
     with one_sentence("elmo-hf"):
         from elmo_hf import TINY, ElmoModel
@@ -99,34 +123,41 @@ def vectors(
         if not as_json:
             typer.echo("\n".join([*numbers(words, layers), *comparisons(words, layers)]))
             return
-        for sentence, found in zip(words, layers, strict=True):
-            for word, vector in zip(sentence, found.mean(dim=0).tolist(), strict=True):
+        for sentence, sentence_layers in zip(words, layers, strict=True):
+            for word, vector in zip(sentence, sentence_layers.mean(dim=0).tolist(), strict=True):
                 typer.echo(json.dumps({"word": word, "vector": vector}, ensure_ascii=False))
 
 
 @app.command()
 def embed(
+    context: typer.Context,
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="Text (a sentence a line), .jsonl or .parquet; .gz, .xz.")
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="Text (one sentence per line), .jsonl, .parquet or .csv; .gz, .bz2, .xz, .zst.",
+        ),
     ],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The folder to write, or to go on with.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The folder to write, or to continue.")],
     model: Model = None,
     layers: Annotated[str, typer.Option(help="top, average, all, or numbers: 0,1,2.")] = "top",
-    pool: Annotated[str | None, typer.Option(help="One vector a sentence: mean or max.")] = None,
+    pool: Annotated[str | None, typer.Option(help="One vector per sentence: mean or max.")] = None,
     format: Annotated[str, typer.Option(help="safetensors, hdf5 (AllenNLP's) or parquet.")] = "safetensors",
     dtype: Annotated[str, typer.Option(help="float32 or float16, as written.")] = "float32",
-    text_column: Annotated[str | None, typer.Option(help="The column of text, if not 'text'.")] = None,
-    tokens_column: Annotated[str | None, typer.Option(help="The column of words, if not 'tokens'.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="The column of text; default: text.")] = None,
+    tokens_column: Annotated[str | None, typer.Option(help="The column of words; default: tokens.")] = None,
     whitespace: Annotated[bool, typer.Option("--whitespace", help="Split at whitespace only.")] = False,
-    batch_words: Annotated[int, typer.Option(help="Words of a batch, with its padding.")] = 4096,
-    cache_words: Annotated[int, typer.Option(help="Word encodings kept across batches; 0: none.")] = 50_000,
-    shard_words: Annotated[int, typer.Option(help="Words of a file, held in memory.")] = 32_768,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if there is one.")] = None,
-    progress: Annotated[bool, typer.Option(help="Show words a second and the time left.")] = True,
+    batch_words: Annotated[int, typer.Option(help="Words of a batch, padding included.")] = 4096,
+    cache_words: Annotated[int, typer.Option(help="Word encodings that are cached; 0: none.")] = 50_000,
+    shard_words: Annotated[int, typer.Option(help="Words of an output file.")] = 32_768,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU if there is one.")
+    ] = None,
+    progress: Annotated[bool, typer.Option(help="Show words per second and the time left.")] = True,
 ) -> None:
-    """Write the vectors of a corpus. The same command again goes on where a killed one stopped.
+    """Write the vectors of a corpus. After an interruption, the same command continues where it stopped.
 
-    `accelerate launch -m elmo_hf.cli embed ...` shares the work out to several processes.
+    `accelerate launch -m elmo_hf.cli embed ...` distributes the work over several processes.
     """
     with one_sentence("elmo-hf"):
         from transformers.utils import logging as transformers_logging
@@ -135,25 +166,9 @@ def embed(
         from elmo_hf import embed as write_vectors
 
         logging.basicConfig(format="%(message)s")
-        logging.getLogger("elmo_hf").setLevel(logging.INFO)  # says which of how many processes this is
+        logging.getLogger("elmo_hf").setLevel(logging.INFO)  # tells which of how many processes this is
         transformers_logging.disable_progress_bar()
-        vectors = write_vectors(
-            source,
-            output,
-            model or TINY,
-            layers=layers,
-            pool=pool,
-            format=format,
-            dtype=dtype,
-            text_column=text_column,
-            tokens_column=tokens_column,
-            whitespace=whitespace,
-            batch_words=batch_words,
-            cache_words=cache_words,
-            shard_words=shard_words,
-            device=device,
-            progress=progress,
-        )
+        vectors = write_vectors(**options_for(context, write_vectors) | {"model": model or TINY})
         if os.environ.get("RANK", "0") == "0":
             typer.echo(f"{output}: the vectors of {len(vectors):,} sentences.")
 
@@ -169,19 +184,23 @@ def vocab(
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file to write: vocab.txt.")],
     min_count: Annotated[int, typer.Option(help="Rarer words are <UNK>.")] = 1,
-    max_words: Annotated[int | None, typer.Option(help="Most words, besides the three special ones.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Split words by rule, not at blanks.")] = False,
+    max_words: Annotated[
+        int | None, typer.Option(help="Maximum number of words, without the three special ones.")
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Split words by rule, not at whitespace.")] = False,
     split_sentences: Annotated[
-        bool, typer.Option("--split-sentences", help="A line is a paragraph, not one sentence.")
+        bool, typer.Option("--split-sentences", help="Each line is a paragraph, not a sentence.")
     ] = False,
-    column: Annotated[str | None, typer.Option(help="Of text or words, if not 'text' or 'tokens'.")] = None,
+    column: Annotated[
+        str | None, typer.Option(help="The column of text or words; default: text or tokens.")
+    ] = None,
     split: Annotated[str, typer.Option(help="The part of a folder or Hub data set.")] = "train",
     config: Annotated[str | None, typer.Option(help="The configuration of a Hub data set.")] = None,
-    progress: Annotated[bool, typer.Option(help="Show words a second.")] = True,
+    progress: Annotated[bool, typer.Option(help="Show words per second.")] = True,
 ) -> None:
-    """Count the words of a corpus, and write a language model's vocabulary (and vocab.counts.tsv beside it).
+    """Count the words of a corpus and write the vocabulary of a language model (and vocab.counts.tsv).
 
-    The words must be split as in training: say --raw and --split-sentences here if you do there.
+    Words must be split as in training: use --raw and --split-sentences here if you use them there.
     """
     with one_sentence("elmo-hf"):
         from tqdm.auto import tqdm
@@ -199,94 +218,85 @@ def vocab(
             split_sentences=split_sentences,
         )
         with tqdm(unit=" words", unit_scale=True, disable=not progress) as bar:
-            found = count_words(source, progress=bar.update)
-        vocabulary = write_vocabulary(output, found, min_count, max_words)
-        typer.echo(f"{found.sentences:,} sentences, {found.tokens:,} words, {found.types:,} different ones.")
-        if found.forgotten:
+            counts = count_words(source, progress=bar.update)
+        vocabulary = write_vocabulary(output, counts, min_count, max_words)
+        typer.echo(f"{counts.sentences:,} sentences, {counts.tokens:,} words, {counts.types:,} distinct.")
+        if counts.forgotten:
             typer.echo(
-                f"There were too many different words for memory: {found.forgotten:,} occurrences of rare "
-                "ones were dropped on the way, so that the counts of rare words are too low."
+                f"The distinct words did not fit into memory: {counts.forgotten:,} occurrences of rare words "
+                "were dropped, so the counts of rare words are too low."
             )
         unknown = vocabulary.counts[vocabulary.unknown_id] if vocabulary.counts else 0
         typer.echo(
-            f"{output}: {len(vocabulary):,} words. {1 - unknown / found.tokens:.2%} of the text is in it, "
-            f"{unknown / found.tokens:.2%} is <UNK>.\n{counts_path(output)}: how often each word occurs."
+            f"{output}: {len(vocabulary):,} words. {1 - unknown / counts.tokens:.2%} of the text is in it, "
+            f"{unknown / counts.tokens:.2%} is <UNK>.\n{counts_path(output)}: how often each word occurs."
         )
-
-
-class States(str, Enum):
-    zero = "zero"
-    warm = "warm"
-    carried = "carried"
 
 
 @app.command()
 def perplexity(
-    text: Annotated[Path, typer.Argument(help="Text (a sentence a line), .jsonl or .parquet; .gz, .xz.")],
+    context: typer.Context,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TEXT",
+            help="Text (one sentence per line), .jsonl, .parquet or .csv; .gz, .bz2, .xz, .zst.",
+        ),
+    ],
     model: Model = None,
     states: Annotated[
-        States,
-        typer.Option(help="What a sentence starts from: zeros, the stored state, the sentence before."),
-    ] = States.zero,
+        str, typer.Option(help="LSTM states at the start of a sentence: zero, warm (stored) or carried.")
+    ] = "zero",
     raw: Annotated[
-        bool, typer.Option("--raw", help="Split words by the model's rule, not at blanks.")
+        bool, typer.Option("--raw", help="Split words by the model's rule, not at whitespace.")
     ] = False,
     split_sentences: Annotated[
-        bool, typer.Option("--split-sentences", help="A line is a paragraph, not one sentence.")
+        bool, typer.Option("--split-sentences", help="Each line is a paragraph, not a sentence.")
     ] = False,
     rows: Annotated[int, typer.Option(help="Rows of running text, with carried states.")] = 32,
-    batch_words: Annotated[int, typer.Option(help="Words of a batch, with the other states.")] = 4096,
-    text_column: Annotated[str | None, typer.Option(help="The column of text, if not 'text'.")] = None,
-    tokens_column: Annotated[str | None, typer.Option(help="The column of words, if not 'tokens'.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON in place of the table.")] = False,
-    progress: Annotated[bool, typer.Option(help="Show tokens a second and the time left.")] = True,
+    batch_words: Annotated[int, typer.Option(help="Words of a batch, with zero or warm states.")] = 4096,
+    text_column: Annotated[str | None, typer.Option(help="The column of text; default: text.")] = None,
+    tokens_column: Annotated[str | None, typer.Option(help="The column of words; default: tokens.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+    progress: Annotated[bool, typer.Option(help="Show tokens per second and the time left.")] = True,
 ) -> None:
-    """Tell how well a language model predicts a text, forward and backward, by the full softmax."""
+    """Compute the perplexity of a text, forward and backward, by the full softmax."""
     with one_sentence("elmo-hf"):
         import torch
         from transformers.utils import logging as transformers_logging
 
         from elmo_hf import TINY
         from elmo_hf.loading import load_language_model
-        from elmo_hf.pretraining.perplexity import perplexity as judge
+        from elmo_hf.pretraining.perplexity import perplexity as compute
 
         transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()  # what a folder lacks is said in a sentence of ours
+        transformers_logging.set_verbosity_error()  # missing weights are reported by our own error
         language_model, tokenizer = load_language_model(model or TINY)
-        found = judge(
-            language_model.to("cuda" if torch.cuda.is_available() else "cpu"),  # type: ignore[arg-type]
-            text,
-            tokenizer,
-            states=states.value,
-            raw=raw,
-            split_sentences=split_sentences,
-            rows=rows,
-            batch_words=batch_words,
-            text_column=text_column,
-            tokens_column=tokens_column,
-            progress=progress,
-        )
+        language_model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+        options = options_for(context, compute) | {"model": language_model}
+        result = compute(tokenizer=tokenizer, **options)
         if as_json:
-            typer.echo(json.dumps(found.to_dict()))
+            typer.echo(json.dumps(result.to_dict()))
         else:
-            _print_perplexity(found, language_model.config.vocab_size)
+            _print_perplexity(result, language_model.config.vocab_size)
 
 
-def _print_perplexity(found: "Perplexity", vocab_size: int) -> None:
+def _print_perplexity(result: "Perplexity", vocab_size: int) -> None:
     typer.echo(
-        f"{found.sentences:,} sentences, {found.tokens:,} tokens in each direction (words, and a boundary a "
-        f"sentence).\n{found.unknown:.2%} of the words are <UNK>. Softmax over all {vocab_size:,} words; "
-        f"{found.states} states.\n"
+        f"{result.sentences:,} sentences, {result.tokens:,} tokens in each direction "
+        f"(words, and one boundary per sentence).\n"
+        f"{result.unknown:.2%} of the words are <UNK>. Softmax over all {vocab_size:,} words, "
+        f"{result.states} states.\n"
     )
-    mean_loss = 0.5 * (found.forward_loss + found.backward_loss)
+    mean_loss = 0.5 * (result.forward_loss + result.backward_loss)
     typer.echo(f"{'':>16}  {'perplexity':>12}  {'loss (nats)':>12}")
     for name, figure, loss in (
-        ("forward", found.forward, found.forward_loss),
-        ("backward", found.backward, found.backward_loss),
-        ("mean", found.mean, mean_loss),
+        ("forward", result.forward, result.forward_loss),
+        ("backward", result.backward, result.backward_loss),
+        ("mean", result.mean, mean_loss),
     ):
         typer.echo(f"{name:>16}  {figure:>12,.3f}  {loss:>12.4f}")
-    typer.echo(f"{'arithmetic mean':>16}  {found.arithmetic_mean:>12,.3f}")
+    typer.echo(f"{'arithmetic mean':>16}  {result.arithmetic_mean:>12,.3f}")
 
 
 @app.command()
@@ -297,20 +307,20 @@ def export(
     ],
     layers: Annotated[str, typer.Option(help="top, average, all, or numbers: 0,1,2.")] = "top",
     int8: Annotated[
-        bool, typer.Option("--int8", help="The LSTMs' weights with eight bits; the error is told.")
+        bool, typer.Option("--int8", help="Quantize the LSTM weights to int8; the error is printed.")
     ] = False,
 ) -> None:
-    """Write a model as ONNX, with its tokenizer, once onnxruntime gave the vectors that torch gives."""
+    """Export a model to ONNX, with its tokenizer, if the vectors of onnxruntime equal those of torch."""
     with one_sentence("elmo-hf"):
         from transformers.utils import logging as transformers_logging
 
         from elmo_hf.export.onnx import export_onnx
 
         transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()  # what does not load is said in a sentence of ours
-        found = export_onnx(model, output, layers=layers, int8=int8)
+        transformers_logging.set_verbosity_error()  # missing weights are reported by our own error
+        report = export_onnx(model, output, layers=layers, int8=int8)
         typer.echo(
-            f"{found}\nWrote {output}: model.onnx has {found.bytes:,} bytes, README.md says how to run it."
+            f"{report}\nWrote {output}: model.onnx has {report.bytes:,} bytes, README.md shows how to run it."
         )
 
 
@@ -318,10 +328,11 @@ def export(
 def plot(
     run: Annotated[Path, typer.Argument(help="The folder of a pretraining run, or its log.jsonl.")],
     output: Annotated[
-        Path | None, typer.Argument(metavar="[OUTPUT.png]", help="The picture; log.png beside the log.")
+        Path | None,
+        typer.Argument(metavar="[OUTPUT.png]", help="The plot; default: log.png next to the log."),
     ] = None,
 ) -> None:
-    """Draw the course of a pretraining run: training loss, held-out perplexity, words a second."""
+    """Plot a pretraining run: training loss, held-out perplexity, words per second."""
     with one_sentence("elmo-hf"):
         from elmo_hf.pretraining.log import log_path, read_log
         from elmo_hf.pretraining.plot import draw
@@ -334,14 +345,16 @@ def plot(
 
 @app.command()
 def card(
-    folder: Annotated[Path, typer.Argument(help="A checkpoint's folder, or one of a card only.")],
-    facts: Annotated[Path | None, typer.Option(help="What no command knows; facts.yaml in FOLDER.")] = None,
-    results: Annotated[Path | None, typer.Option(help="JSON that commands wrote; FOLDER/results.")] = None,
-    output: Annotated[Path | None, typer.Option(help="The card; README.md in FOLDER.")] = None,
-    repo: Annotated[str | None, typer.Option(help="Its name on the Hub, if not that of the facts.")] = None,
+    folder: Annotated[Path, typer.Argument(help="A checkpoint's folder, or a folder for the card only.")],
+    facts: Annotated[Path | None, typer.Option(help="Metadata; default: facts.yaml in FOLDER.")] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="JSON that commands wrote; default: FOLDER/results.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="The card; default: README.md in FOLDER.")] = None,
+    repo: Annotated[str | None, typer.Option(help="Its name on the Hub; default: that of the facts.")] = None,
     source: Annotated[
         list[Path] | None,
-        typer.Option(help="A file of the original that was converted; its checksum goes into the results."),
+        typer.Option(help="A file of the converted original; its checksum is recorded."),
     ] = None,
 ) -> None:
     """Write a model card from facts.yaml and the results of commands; refuse one with missing fields."""
@@ -358,17 +371,25 @@ def card(
 def push(
     folder: Annotated[Path, typer.Argument(help="A checkpoint's folder.")],
     repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Its name on the Hub.")],
-    facts: Annotated[Path | None, typer.Option(help="Of the card; facts.yaml in FOLDER.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Of the card; FOLDER/results.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
-    branch: Annotated[str | None, typer.Option(help="Made from main if it is not there; main.")] = None,
+    facts: Annotated[
+        Path | None, typer.Option(help="Metadata of the card; default: facts.yaml in FOLDER.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Results for the card; default: FOLDER/results.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    branch: Annotated[
+        str | None, typer.Option(help="The branch; created from main if it does not exist.")
+    ] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
     overwrite_card: Annotated[
-        bool, typer.Option("--overwrite-card", help="Replace another README.md that is on the Hub.")
+        bool, typer.Option("--overwrite-card", help="Replace a README.md on the Hub that is not ours.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go; send nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be uploaded, and send nothing.")
+    ] = False,
 ) -> None:
-    """Upload a checkpoint with its code, card and results to the Hub, as one commit or not at all."""
+    """Upload a checkpoint with its code, card and results to the Hub in one atomic commit."""
     with one_sentence("elmo-hf"):
         from huggingface_hub.utils import logging as hub_logging
         from transformers.utils import logging as transformers_logging
@@ -377,15 +398,17 @@ def push(
         from elmo_hf.hub.push import push as upload
 
         transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()  # what does not load is said in a sentence of ours
+        transformers_logging.set_verbosity_error()  # missing weights are reported by our own error
         hub_logging.set_verbosity_error()
         if dry_run:
             plan = prepare(folder, repo, facts, results)
             for name, size in plan.sizes().items():
                 typer.echo(f"{size:>15,}  {name}")
-            typer.echo(f"{sum(plan.sizes().values()):>15,}  bytes would go to {repo}; nothing was sent.")
+            typer.echo(
+                f"{sum(plan.sizes().values()):>15,}  bytes would be uploaded to {repo}; nothing was sent."
+            )
             if plan.stays:
-                typer.echo(f"These stay here: {', '.join(plan.stays)}.")
+                typer.echo(f"Not uploaded: {', '.join(plan.stays)}.")
             return
         address = upload(
             folder,
@@ -405,14 +428,15 @@ def push(
 def demo(
     model: Model = None,
     tagger: Annotated[
-        str | None, typer.Option(help="A folder or name of a model that labels words; its labels are shown.")
+        str | None, typer.Option(help="A folder or Hub name of a tagger whose labels are shown.")
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Of the page; the first free one from 7860.")
+        int | None,
+        typer.Option(min=1, max=65535, help="Port of the page; default: the first free one from 7860."),
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> None:
-    """Open a page on this machine: type sentences, pick a word, see where it is used in the same way."""
+    """Serve a page on this machine: type sentences, select a word, see its nearest occurrences."""
     with one_sentence("elmo-hf"):
         from elmo_hf import TINY
         from elmo_hf.demo import free_port, load, serve

@@ -174,7 +174,7 @@ def test_the_command(corpus, tmp_path):
     result = run(corpus, tmp_path / "more.txt.xz", tmp_path / "vocab.txt", "--min-count", 2)
     assert result.exit_code == 0, result.output
     assert written(tmp_path / "vocab.txt") == ["<S>", "</S>", "<UNK>", "the", "cat", "mat"]
-    assert "5 sentences, 20 words, 12 different ones." in result.output
+    assert "5 sentences, 20 words, 12 distinct." in result.output
     assert "6 words. 45.00% of the text is in it, 55.00% is <UNK>." in result.output
     assert "words/s" in result.output
 
@@ -188,7 +188,7 @@ def test_the_commands_options(tmp_path):
     )
     assert result.exit_code == 0, result.output
     assert read_vocabulary(target)[3:] == [".", "'s", "He"]
-    assert "2 sentences, 7 words, 6 different ones." in result.output
+    assert "2 sentences, 7 words, 6 distinct." in result.output
     assert "words/s" not in result.output
 
 

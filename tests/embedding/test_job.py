@@ -183,6 +183,6 @@ def test_a_corpus_has_the_identity_of_version_0_1_0(tmp_path):
 def test_the_command_has_the_arguments_of_the_function():
     function = inspect.signature(elmo_hf.embed).parameters
     command = inspect.signature(cli.embed).parameters
-    assert set(command) == set(function) - {"tokenizer"}
-    defaults = {name: function[name].default for name in command}
-    assert {name: parameter.default for name, parameter in command.items()} == defaults | {"model": None}
+    assert set(command) - {"context"} == set(function) - {"tokenizer"}
+    defaults = {name: function[name].default for name in command if name != "context"}
+    assert {name: command[name].default for name in defaults} == defaults | {"model": None}

@@ -162,7 +162,7 @@ def test_a_dry_run_sends_nothing(hub, folder):
     assert sorted(sizes) == sorted([*FILES, *RESULT_FILES])
     assert all(sizes[name] == (folder / name).stat().st_size for name in sizes if name != "README.md")
     assert lines[-2].split()[:2] == [f"{sum(sizes.values()):,}", "bytes"]
-    assert lines[-1] == "These stay here: optimizer.pt."
+    assert lines[-1] == "Not uploaded: optimizer.pt."
     assert prepare(folder, NAME).sizes() == sizes
 
 

@@ -1,6 +1,7 @@
 """Perplexity against the float64 reference, word by word, from all three kinds of states."""
 
 import gzip
+import inspect
 import json
 import math
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
+from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer, cli
 from elmo_hf.cli import app
 from elmo_hf.convert.bilm import convert_from_bilm
 from elmo_hf.loading import load_language_model
@@ -464,3 +465,13 @@ def test_mistakes_on_the_command_line(base, arguments, message, tmp_path, monkey
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert result.stdout == ""
+
+
+def test_the_command_has_the_arguments_of_the_function():
+    function = inspect.signature(perplexity).parameters
+    command = inspect.signature(cli.perplexity).parameters
+    assert set(command) - {"context", "as_json"} == set(function) - {"tokenizer"}
+    shared = (set(command) & set(function)) - {"model", "progress"}
+    assert {name: command[name].default for name in shared} == {
+        name: function[name].default for name in shared
+    }
