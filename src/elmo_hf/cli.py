@@ -247,6 +247,7 @@ def perplexity(
         from transformers.utils import logging as transformers_logging
 
         from elmo_hf import TINY
+        from elmo_hf.hub.results import command_line, perplexities, with_results
         from elmo_hf.loading import load_language_model
         from elmo_hf.pretraining.perplexity import perplexity as judge
 
@@ -267,7 +268,8 @@ def perplexity(
             progress=progress,
         )
         if as_json:
-            typer.echo(json.dumps(found.to_dict()))
+            content = found.to_dict() | {"command": command_line("elmo-hf", sys.argv[1:])}
+            typer.echo(json.dumps(with_results(content, perplexities({str(text): found.to_dict()}))))
         else:
             _print_perplexity(found, language_model.config.vocab_size)
 
