@@ -51,7 +51,7 @@ def main() -> None:
         folder = options.keep or Path(temporary)
         rows = [adapt(name, paths, options, folder) for name, paths in options.domains]
     content = {"command": command("language_models.domain", sys.argv[1:]), "machine": machine(), "rows": rows}
-    write_json(options.output, with_results(content, shown(rows)))
+    write_json(options.output, with_results(content, card_table(rows)))
     print(f"Wrote {options.output}.")
 
 
@@ -78,7 +78,7 @@ def domain(text: str) -> tuple[str, list[Path]]:
     return name, files
 
 
-def shown(rows: list[dict[str, Any]]) -> Result:
+def card_table(rows: list[dict[str, Any]]) -> Result:
     """What a model card shows: of each perplexity the mean of both directions."""
     means = [row | {name: row[name]["mean"] for name in ("before", "after")} for row in rows]
     return Result("table", means, TITLE, NOTE)

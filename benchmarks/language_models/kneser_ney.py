@@ -57,8 +57,8 @@ def main() -> None:
         "words": len(words),
         **measured,
     }
-    shown = perplexities(measured["heldout"], f"{ORDER}-gram, Kneser-Ney")
-    write_json(options.output, with_results(result, shown))
+    baseline = perplexities(measured["heldout"], f"{ORDER}-gram, Kneser-Ney")
+    write_json(options.output, with_results(result, baseline))
     for name, figures in measured["heldout"].items():
         print(f"{name}: {json.dumps(figures)}")
     print(f"Wrote {options.output}.")

@@ -70,7 +70,7 @@ def main() -> None:
         "minutes": options.minutes,
         "rows": rows,
     }
-    write_json(options.output, with_results(result, shown(rows, options.minutes)))
+    write_json(options.output, with_results(result, card_table(rows, options.minutes)))
     print(f"Wrote {options.output}.")
 
 
@@ -89,7 +89,7 @@ def read_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def shown(rows: list[dict[str, Any]], minutes: float) -> Result:
+def card_table(rows: list[dict[str, Any]], minutes: float) -> Result:
     """What a model card shows: no settings, and of a perplexity the mean of both directions."""
     columns = [row | {"perplexity": row["perplexity"]["mean"]} for row in rows]
     for row in columns:

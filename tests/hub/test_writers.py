@@ -31,9 +31,9 @@ def write_perplexity(path, checkpoint, monkeypatch):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     path.write_text(result.stdout, encoding="utf-8")
-    assert json.loads(result.stdout)["command"] == (
-        "elmo-hf perplexity valid.poems.txt --model elmo-test --json"
-    )
+    content = json.loads(result.stdout)
+    assert content["command"] == "elmo-hf perplexity valid.poems.txt --model elmo-test --json"
+    assert content["results"][0]["rows"][0]["text"] == "valid.poems"
 
 
 def write_kneser_ney(path, checkpoint, monkeypatch):
