@@ -65,6 +65,8 @@ def test_what_is_written_is_read_again(tmp_path):
     assert [results_of(name, content) for name, content in contents.items()] == [[], [], [result, untitled]]
     assert contents["two"].items() > raw.items()
     assert command_of(contents["two"]) == "go"
+    contents["two"]["results"][1] |= {"title": None, "note": None, "other": 3}
+    assert results_of("two", contents["two"]) == [result, untitled]
     assert command_of(contents["other"]) is None
     assert read_results(tmp_path / "nowhere") == {}
 

@@ -126,8 +126,11 @@ class Result:
                 if not is_cell(value):
                     raise ElmoError(f"row {count}: '{name}' is no cell of a table: {brief(value)}.")
         for name in ("title", "note"):
-            if getattr(self, name) not in (None, ""):
+            if getattr(self, name) != "":
                 check_type(name, getattr(self, name), "a text")
+
+
+RESULT_FIELDS = [field.name for field in fields(Result)]
 
 
 def with_results(content: Row, *results: Result) -> Row:
@@ -144,14 +147,14 @@ def results_in(content: Row, name: str) -> list[Result]:
     results = []
     for count, entry in enumerate(content["results"], start=1):
         check_type(f"result {count}", entry, "an object")
-        known = {field.name: entry[field.name] for field in fields(Result) if field.name in entry}
+        known = {name: entry[name] for name in RESULT_FIELDS if entry.get(name) is not None}
         results.append(Result(**{"kind": None, "rows": None} | known))
         results[-1].check()
     return rename_single(results, name)
 
 
 def rename_single(results: list[Result], name: str) -> list[Result]:
-    """The results of a single text or data set, with that of the file's name."""
+    """The results; those of a single text or data set with that in the name of the file."""
     kind, _, label = name.partition("-")
     key, label = ("text", text_name(label)) if kind == "perplexity" else ("dataset", label)
     if not label or kind not in COLUMNS or any(result.kind != kind for result in results):
