@@ -31,6 +31,7 @@ from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.vocabulary import SPECIALS, Vocabulary
 from elmo_hf.errors import one_sentence
 from elmo_hf.files import write_json
+from elmo_hf.hub.results import perplexities, with_results
 from elmo_hf.pretraining.perplexity import Perplexity
 
 KENLM = ENVIRONMENTS / "kenlm"
@@ -56,7 +57,8 @@ def main() -> None:
         "words": len(words),
         **measured,
     }
-    write_json(options.output, result)
+    baseline = perplexities(measured["heldout"], f"{ORDER}-gram, Kneser-Ney")
+    write_json(options.output, with_results(result, baseline))
     for name, figures in measured["heldout"].items():
         print(f"{name}: {json.dumps(figures)}")
     print(f"Wrote {options.output}.")

@@ -40,6 +40,8 @@ from benchmarks.report import command, machine, new_figure, versions
 from benchmarks.speed.worker import peak_memory
 from elmo_hf.errors import ElmoError, one_sentence
 from elmo_hf.files import whole_file, write_json
+from elmo_hf.hub.earlier import probe_results
+from elmo_hf.hub.results import with_results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -157,7 +159,7 @@ def write(result: dict[str, Any], output: Path) -> None:
             figure.savefig(file, format="png")
     with whole_file(output.with_name(names["tables"])) as file:
         file.write_text(tables(result, names), encoding="utf-8")
-    write_json(output, result)
+    write_json(output, with_results(result, *probe_results(result["probes"])))
 
 
 def draw_pictures(result: dict[str, Any]) -> dict[str, "Figure"]:

@@ -24,6 +24,7 @@ from benchmarks.language_models.domain import WINDOW, pretrain
 from benchmarks.report import command, in_turns, machine
 from elmo_hf import ElmoForPreTraining
 from elmo_hf.files import write_json
+from elmo_hf.hub.results import Result, with_results
 
 FILTERS = {  # numbers of filters by width: a quarter, a half and the whole of the published small shape's
     "tiny": [[1, 16], [2, 16], [3, 32], [4, 64], [5, 128]],
@@ -69,7 +70,7 @@ def main() -> None:
         "minutes": options.minutes,
         "rows": rows,
     }
-    write_json(options.output, result)
+    write_json(options.output, with_results(result, card_table(rows, options.minutes)))
     print(f"Wrote {options.output}.")
 
 
@@ -86,6 +87,15 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, required=True)
     return parser.parse_args()
+
+
+def card_table(rows: list[dict[str, Any]], minutes: float) -> Result:
+    """What a model card shows: no settings, and of a perplexity the mean of both directions."""
+    columns = [row | {"perplexity": row["perplexity"]["mean"]} for row in rows]
+    for row in columns:
+        del row["settings"]
+    note = f"Each was trained for {minutes:g} minutes."
+    return Result("table", columns, "Other shapes, in equal time", note)
 
 
 def speeds_of_steps(options: argparse.Namespace, name: str, turn: int) -> list[float]:

@@ -266,6 +266,7 @@ def perplexity(
         from transformers.utils import logging as transformers_logging
 
         from elmo_hf import TINY
+        from elmo_hf.hub.results import command_line, perplexities, with_results
         from elmo_hf.loading import load_language_model
         from elmo_hf.pretraining.perplexity import perplexity as compute
 
@@ -276,7 +277,8 @@ def perplexity(
         options = options_for(context, compute) | {"model": language_model}
         result = compute(tokenizer=tokenizer, **options)
         if as_json:
-            typer.echo(json.dumps(result.to_dict()))
+            content = result.to_dict() | {"command": command_line("elmo-hf", sys.argv[1:])}
+            typer.echo(json.dumps(with_results(content, perplexities({str(source): result.to_dict()}))))
         else:
             _print_perplexity(result, language_model.config.vocab_size)
 

@@ -30,12 +30,16 @@ def perplexity(mean, states="zero"):
 
 RESULTS = {  # today's form, and the forms that the commands of elmo_hf 0.1.0 wrote
     "perplexity": {
-        "schema": 1,
-        "kind": "perplexity",
         "command": "elmo-hf perplexity held-out.txt --model m --json",
-        "rows": [
-            {"text": "valid.books"} | perplexity(111.5),
-            {"text": "valid.wiki"} | perplexity(222.25),
+        "schema": 1,
+        "results": [
+            {
+                "kind": "perplexity",
+                "rows": [
+                    {"text": "valid.books"} | perplexity(111.5),
+                    {"text": "valid.wiki"} | perplexity(222.25),
+                ],
+            }
         ],
     },
     "kneser_ney": {"command": "lm 5", "order": 5, "heldout": {"valid.books.txt.xz": perplexity(155.75)}},

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from elmo_hf.hub.card import render_card, write_card
-from elmo_hf.hub.results import MAX_BYTES
+from elmo_hf.hub.results import MAX_BYTES, Result, with_results
 from elmo_hf.loading import describe_model
 from tests.helpers.card_folders import FACTS, RESULTS, RUN, save_checkpoint, write
 
@@ -157,8 +157,8 @@ def test_results_of_other_types(card, name, changes, message):
 
 def test_results_stay_where_they_stand(card):
     rows = [{"a|b\n": 1, SCRIPT: f"x|y\n{SCRIPT}`"}]
-    result = {"schema": 1, "kind": "table", "command": f"x\n```\n{SCRIPT}", "rows": rows}
-    write(card, results={"zz": result | {"title": f"# {SCRIPT}\n# x", "note": f"[a](b)\n# {SCRIPT}"}})
+    result = Result("table", rows, f"# {SCRIPT}\n# x", f"[a](b)\n# {SCRIPT}")
+    write(card, results={"zz": with_results({"command": f"x\n```\n{SCRIPT}"}, result)})
     text = render_card(card)
     assert "<script" not in outside_of_code(text)
     assert "````shell\n" in text

@@ -108,14 +108,25 @@ def test_a_run_that_lacks_a_field(card, run, name):
         ("3", "holds no results"),
         ("{}", "holds no results"),
         ('{"command": "x", "mean": 3}', "results/perplexity.json cannot be shown: row 1 lacks 'forward'"),
-        ('{"schema": 2, "kind": "perplexity"}', "this elmo_hf reads schema 1, not 2"),
+        ('{"schema": 2, "results": []}', "this elmo_hf reads schema 1, not 2"),
         (
-            '{"schema": 1, "kind": "poem", "rows": []}',
-            "kind must be one of perplexity, evaluation, table, but",
+            '{"schema": 1, "kind": "table"}',
+            "results/perplexity.json cannot be shown: 'results' must be a list, but is None",
         ),
-        ('{"schema": 1, "kind": "table", "rows": []}', "rows must be a list of rows, but is []"),
-        ('{"schema": 1, "kind": "table", "rows": [3]}', "row 1 must be an object, but is 3"),
-        ('{"schema": 1, "kind": "table", "rows": [{"a": {}}]}', "row 1: 'a' is no cell of a table: {}"),
+        ('{"schema": 1, "results": {}}', "'results' must be a list, but is {}"),
+        ('{"schema": 1, "results": [3]}', "result 1 must be an object, but is 3"),
+        *(
+            (f'{{"schema": 1, "results": [{{"kind": {kind}, "rows": {rows}, "title": {title}}}]}}', message)
+            for kind, rows, title, message in (
+                ('"poem"', "[]", '""', "kind must be one of perplexity, evaluation, table, but is 'poem'"),
+                ("null", "[]", '""', "kind must be one of perplexity, evaluation, table, but is None"),
+                ('"table"', "[]", '""', "rows must be a list of rows, but is []"),
+                ('"table"', "[3]", '""', "row 1 must be an object, but is 3"),
+                ('"table"', '[{"a": {}}]', '""', "row 1: 'a' is no cell of a table: {}"),
+                ('"table"', '[{"a": 1}]', "3", "title must be a text, but is 3"),
+                ('"evaluation"', '[{"metric": "f1", "value": 1}]', '""', "row 1 lacks 'dataset'"),
+            )
+        ),
     ],
 )
 def test_files_that_hold_no_results(card, text, message):
@@ -125,7 +136,7 @@ def test_files_that_hold_no_results(card, text, message):
 
 
 def test_a_result_needs_its_command(card):
-    """In the JSON, or in the facts by the file's name: `elmo-hf perplexity --json` has none."""
+    """In the JSON, or in the facts by the file's name: `elmo-hf perplexity --json` of 0.1.0 wrote none."""
     write(card, results={"perplexity-valid.txt": perplexity(99.0)})
     with pytest.raises(ValueError, match=r"results/perplexity-valid\.txt\.json has no command"):
         render_card(card)

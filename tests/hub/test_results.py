@@ -7,10 +7,19 @@ import re
 
 import pytest
 
+from elmo_hf.files import write_json
 from elmo_hf.hub.card import files_of, rows_of, section
 from elmo_hf.hub.earlier import command_of, probe_findings, results_of
 from elmo_hf.hub.markdown import table
-from elmo_hf.hub.results import MAX_BYTES, Result, read_results, text_name
+from elmo_hf.hub.results import (
+    MAX_BYTES,
+    Result,
+    command_line,
+    perplexities,
+    read_results,
+    text_name,
+    with_results,
+)
 from tests.helpers.paths import REPOSITORY
 
 PROBES = {
@@ -46,35 +55,64 @@ FIGURES = {"forward": 1.0, "backward": 2.0, "mean": 1.5}
 
 def test_what_is_written_is_read_again(tmp_path):
     rows = [{"shape": [512, 64], "words_per_second": 3.5, "note": None}]
-    result = Result("table", rows, command="go", title="Shapes", note="Short.")
-    (tmp_path / "one.json").write_text(
-        json.dumps(result.to_dict() | {"machine": {"cores": 2}}), encoding="utf-8"
-    )
-    (tmp_path / "two.json").write_text(json.dumps([result.to_dict()] * 2), encoding="utf-8")
-    (tmp_path / "other.json").write_text('{"any": "thing"}', encoding="utf-8")
+    result, untitled = Result("table", rows, title="Shapes", note="Short."), Result("table", [{"a": 1}])
+    raw = {"command": "go", "machine": {"cores": 2}, "rows": 7}
+    write_json(tmp_path / "two.json", with_results(raw, result, untitled))
+    write_json(tmp_path / "none.json", with_results({"command": "go"}))
+    write_json(tmp_path / "other.json", {"results": "of another program"})
     contents = read_results(tmp_path)
-    assert list(contents) == ["one", "other", "two"]
-    assert [results_of(name, content) for name, content in contents.items()] == [[result], [], [result] * 2]
+    assert list(contents) == ["none", "other", "two"]
+    assert [results_of(name, content) for name, content in contents.items()] == [[], [], [result, untitled]]
+    assert contents["two"].items() > raw.items()
     assert command_of(contents["two"]) == "go"
+    contents["two"]["results"][1] |= {"title": None, "note": None, "other": 3}
+    assert results_of("two", contents["two"]) == [result, untitled]
     assert command_of(contents["other"]) is None
     assert read_results(tmp_path / "nowhere") == {}
 
 
 def test_the_example_of_the_documentation():
     text = (REPOSITORY / "hub_cards" / "README.md").read_text(encoding="utf-8")
-    example = json.loads(re.search(r'^`({"schema": .*})`', text, re.MULTILINE)[1])
-    assert results_of("memory", example) == [
-        Result("table", [{"batch": 8, "MB": 512}], "python memory.py", "Memory")
+    example = json.loads(re.search(r"^`({.*})`", text, re.MULTILINE)[1])
+    assert results_of("memory", example) == [Result("table", [{"batch": 8, "MB": 512}], "Memory")]
+    assert command_of(example) == "python memory.py"
+
+
+def test_commands_name_no_folder_of_this_machine():
+    arguments = ["/data/news.txt.xz", "--model=/models/a b", "--model", "../elmo", "data/x", "a=/b", "--raw"]
+    assert command_line("elmo-hf", ["perplexity", *arguments]) == (
+        "elmo-hf perplexity news.txt.xz '--model=a b' --model elmo data/x a=/b --raw"
+    )
+
+
+def test_the_name_of_a_file_is_that_of_its_text_or_data():
+    """As of elmo_hf 0.1.0: a renamed file renames what its numbers are of, unless they are of several."""
+
+    def names(file, result):
+        content = json.loads(json.dumps(with_results({}, result)))
+        return [row.get("text", row.get("dataset")) for row in results_of(file, content)[0].rows]
+
+    one, two = (perplexities(dict.fromkeys(texts, FIGURES)) for texts in (["a.txt"], ["a.txt", "b.txt"]))
+    scores = [{"dataset": "ner", "metric": "f1", "value": value} for value in (1, 2)]
+    assert names("perplexity", one) == names("other-x", one) == names("evaluation-x", one) == ["a"]
+    assert names("perplexity-news.txt", one) == ["news"]
+    assert names("perplexity-news", two) == ["a", "b"]
+    assert names("evaluation", Result("evaluation", scores)) == ["ner", "ner"]
+    assert names("evaluation-CoNLL 2003", Result("evaluation", scores)) == ["CoNLL 2003"] * 2
+    scores[0]["dataset"] = "pos"
+    assert names("evaluation-x", Result("evaluation", scores)) == ["pos", "ner"]
+    assert results_of("evaluation-x", with_results({}, Result("table", [{"dataset": [1]}])))[0].rows == [
+        {"dataset": [1]}
     ]
 
 
 def test_numbers_that_no_table_shows():
     for value in (float("nan"), float("inf"), 10**400):
         with pytest.raises(ValueError, match="'a' is no cell of a table"):
-            Result("table", [{"a": value}])
+            Result("table", [{"a": value}]).check()
     for value in (-1.0, 0, True, "1"):
         with pytest.raises(ValueError, match="'mean' must be a positive number"):
-            Result("perplexity", [{"text": "a", **FIGURES, "mean": value}])
+            Result("perplexity", [{"text": "a", **FIGURES, "mean": value}]).check()
 
 
 @pytest.mark.parametrize(
@@ -117,7 +155,7 @@ def test_files_that_are_not_read(tmp_path):
 
 
 def test_findings_of_the_probes():
-    assert probe_findings(PROBES) == (
+    assert probe_findings(PROBES["probes"]) == (
         "Senses are known best by layer 2 (62.50 over all sets), tags (XPOS) by layer 1 (91.50): senses "
         "above tags, as in the paper. The best layers of random weights have 52.25 and 73.50. Senses are "
         "above the inventory's first sense (61.00), which the paper's were above."
@@ -125,14 +163,14 @@ def test_findings_of_the_probes():
     other = copy.deepcopy(PROBES)
     other["probes"]["senses"]["f1"]["trained, layer 1"] = {"all": 62.75}
     other["probes"]["senses"]["f1"]["first sense"] = {"all": 63.0}
-    found = probe_findings(other)
+    found = probe_findings(other["probes"])
     assert "not senses above tags" in found
     assert "Senses are below the" in found
 
 
-@pytest.mark.parametrize("content", [{}, [], {"probes": {}}, {"probes": {"senses": {"f1": {}}}}])
-def test_probes_without_findings(content):
-    assert probe_findings(content) == ""
+@pytest.mark.parametrize("scores", [{}, [], {"senses": {"f1": {}}}, {"tags": PROBES["probes"]["tags"]}])
+def test_probes_without_findings(scores):
+    assert probe_findings(scores) == ""
 
 
 def test_tables_of_the_probes():

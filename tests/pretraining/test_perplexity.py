@@ -438,6 +438,10 @@ def test_the_command_prints_json(base, text_file):
     assert result.exit_code == 0, result.output
     expected_figures = base.perplexity(batch_words=10).to_dict()
     figures = json.loads(result.stdout)
+    assert len(result.stdout.splitlines()) == 1
+    assert (figures.pop("command").split()[0], figures.pop("schema")) == ("elmo-hf", 1)
+    [[row]] = [entry["rows"] for entry in figures.pop("results")]
+    assert row.items() > {name: figures[name] for name in ("mean", "tokens", "states")}.items()
     assert figures.pop("states") == expected_figures.pop("states") == "zero"
     assert figures == pytest.approx(expected_figures, rel=1e-6)
     text_file.write_text("The cat sat.\nZürich.\n", encoding="utf-8")

@@ -40,6 +40,7 @@ from elmo_hf.files import write_json
 from elmo_hf.finetuning.data import Example, drawn, longest_first, number_of_words
 from elmo_hf.finetuning.flags import command, program
 from elmo_hf.finetuning.word_vectors import load_word_vectors, read_word_vectors
+from elmo_hf.hub.results import Result, with_results
 from elmo_hf.loading import load_config, load_model, load_tokenizer, special_ids
 from elmo_hf.model.cache_elmo import ElmoLayerCache
 from elmo_hf.model.configuration_elmo import ElmoConfig
@@ -357,8 +358,14 @@ def optimizers_of(task: Task) -> dict[str, Callable[..., torch.optim.Optimizer]]
 
 
 def write_evaluation(path: Path, scores: dict[str, Any], seed: int) -> None:
-    """Write a seed's scores beside its model, in the layout that `elmo-hf card` reads."""
-    write_json(path, {"command": command(), "seed": seed, "mean": scores})
+    """Write a seed's scores beside its model, as `evaluation-DATA.json` of its card's results."""
+    rows = [
+        {"dataset": path.stem.partition("-")[2], "split": split, "metric": metric, "value": value}
+        for split, metrics in scores.items()
+        for metric, value in metrics.items()
+    ]
+    content = {"command": command(), "seed": seed, "mean": scores}
+    write_json(path, with_results(content, Result("evaluation", rows)))
 
 
 def best_epoch(trainer: Trainer) -> int:

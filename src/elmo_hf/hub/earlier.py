@@ -12,7 +12,7 @@ from typing import Any
 
 from elmo_hf.errors import ElmoError
 from elmo_hf.hub.markdown import is_number, number
-from elmo_hf.hub.results import COLUMNS, FIGURES, THIS_MODEL, Result, Row, is_text, text_name
+from elmo_hf.hub.results import COLUMNS, Result, Row, is_text, perplexities, results_in
 
 # Numbers among a task's scores that say how it was measured.
 NOT_SCORES = re.compile(r"runtime|per_second|^epoch$|^seed$|samples")
@@ -26,13 +26,15 @@ def results_of(name: str, content: Any) -> list[Result]:
         name: the file's name without `.json`.
         content: what the file holds.
     """
-    kind = name.partition("-")[0]
-    translate = FORMS.get(kind if kind in COLUMNS else name, lambda *_: [])
-    entries = content if isinstance(content, list) else [content]
     try:
-        if all(isinstance(entry, dict) and "schema" in entry for entry in entries):
-            return [Result.from_dict(entry) for entry in entries if name not in ("run", "source")]
-        return translate(name, content)
+        if isinstance(content, dict) and "schema" in content:
+            return results_in(content, name)
+        kind = name.partition("-")[0]
+        translate = FORMS.get(kind if kind in COLUMNS else name, lambda *_: [])
+        results = translate(name, content)
+        for result in results:
+            result.check()
+        return results
     except ElmoError as error:
         raise ElmoError(f"results/{name}.json cannot be shown: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration):
@@ -48,22 +50,12 @@ def command_of(content: Any) -> str | None:
 
 def perplexity(name: str, content: Any) -> list[Result]:
     """`elmo-hf perplexity --json`, in perplexity-TEXT.json."""
-    text = name.removeprefix("perplexity").removeprefix("-") or "held-out text"
-    return [_perplexities({text: content}, THIS_MODEL, content)]
+    return [perplexities({name.removeprefix("perplexity").removeprefix("-") or "held-out text": content})]
 
 
 def kneser_ney(_: str, content: Any) -> list[Result]:
     """{"order": 5, "heldout": {TEXT: perplexity}}."""
-    return [_perplexities(content["heldout"], f"{content['order']:d}-gram, Kneser-Ney", content)]
-
-
-def _perplexities(texts: dict[str, Any], model: str, content: Any) -> Result:
-    rows = [
-        {"text": text_name(text), "model": model}
-        | {name: figures[name] for name in FIGURES if name in figures}
-        for text, figures in texts.items()
-    ]
-    return Result("perplexity", rows, command_of(content))
+    return [perplexities(content["heldout"], f"{content['order']:d}-gram, Kneser-Ney")]
 
 
 def evaluation(name: str, content: Any) -> list[Result]:
@@ -82,7 +74,7 @@ def evaluation(name: str, content: Any) -> list[Result]:
     ]
     if not rows:
         raise ElmoError("it has no number.")
-    return [Result("evaluation", rows, command_of(content))]
+    return [Result("evaluation", rows)]
 
 
 def shapes(_: str, content: Any) -> list[Result]:
@@ -109,18 +101,21 @@ def _table(content: Any, title: str, note: str) -> Result:
     ]
     if not any(is_number(value) for row in rows for value in row.values()):
         raise ElmoError("it has no number.")
-    return Result(
-        "table", rows, command_of(content), title, " ".join(filter(None, [content.get("note"), note]))
-    )
+    return Result("table", rows, title, " ".join(filter(None, [content.get("note"), note])))
 
 
 def probes(_: str, content: Any) -> list[Result]:
-    """F1 of word senses and accuracy of tags, for each layer."""
-    found, tables = content["probes"], []
-    if "senses" in found:
-        tables.append([{"word senses, F1": name} | row for name, row in found["senses"]["f1"].items()])
-    if "tags" in found:
-        tag_sets = found["tags"]["accuracy"]
+    """{"probes": {"senses": {"f1": ...}, "tags": {"accuracy": ...}, ...}}."""
+    return probe_results(content["probes"])
+
+
+def probe_results(scores: dict[str, Any]) -> list[Result]:
+    """F1 of word senses and accuracy of tags, for each layer; also what benchmarks.probing writes today."""
+    tables = []
+    if "senses" in scores:
+        tables.append([{"word senses, F1": name} | row for name, row in scores["senses"]["f1"].items()])
+    if "tags" in scores:
+        tag_sets = scores["tags"]["accuracy"]
         names = next(iter(tag_sets.values()))
         tables.append(
             [
@@ -128,25 +123,24 @@ def probes(_: str, content: Any) -> list[Result]:
                 for name in names
             ]
         )
-    titles, notes = ["What the layers know", ""], ["", probe_findings(content)][-len(tables) :]
+    titles, notes = ["What the layers know", ""], ["", probe_findings(scores)][-len(tables) :]
     return [
-        Result("table", rows, command_of(content), title, note)
-        for rows, title, note in zip(tables, titles, notes, strict=False)
+        Result("table", rows, title, note) for rows, title, note in zip(tables, titles, notes, strict=False)
     ]
 
 
-def probe_findings(content: Any) -> str:
+def probe_findings(scores: Any) -> str:
     """Sentences that compare the layers with those of the paper; none if a score is missing."""
     try:
-        senses = {name: row["all"] for name, row in content["probes"]["senses"]["f1"].items()}
-        tags = {name: row["test"] for name, row in content["probes"]["tags"]["accuracy"]["xpos"].items()}
+        senses = {name: row["all"] for name, row in scores["senses"]["f1"].items()}
+        tags = {name: row["test"] for name, row in scores["tags"]["accuracy"]["xpos"].items()}
         first_sense = senses["first sense"]
     except (KeyError, TypeError, AttributeError):
         return ""
     sense_layer, sense_score = _best_layer(senses, "trained, ")
     tag_layer, tag_score = _best_layer(tags, "trained, ")
     order = "" if sense_layer > tag_layer else "not "
-    random = [number(_best_layer(scores, "random weights, ")[1]) for scores in (senses, tags)]
+    random = [number(_best_layer(known, "random weights, ")[1]) for known in (senses, tags)]
     return (
         f"Senses are known best by {sense_layer} ({number(sense_score)} over all sets), tags (XPOS) by "
         f"{tag_layer} ({number(tag_score)}): {order}senses above tags, as in the paper. The best layers of "

@@ -9,7 +9,6 @@ else's commit in between, leaves the repository as it was. HF_ENDPOINT names
 another Hub, HF_TOKEN has the token.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils.sha import git_hash
 from transformers.dynamic_module_utils import get_relative_imports
 
 from elmo_hf.errors import ElmoError, reason_of
@@ -264,15 +264,10 @@ def check_remote(
     if private and not info.private:
         raise ElmoError(f"{repo} is there and public; make it private in its settings, or name another.")
     readmes = [file.blob_id for file in info.siblings or [] if file.rfilename == "README.md"]
-    if not readmes or readmes[0] == git_blob(cast(bytes, upload.files["README.md"])) or overwrite_card:
+    if not readmes or readmes[0] == git_hash(cast(bytes, upload.files["README.md"])) or overwrite_card:
         return
     if ask is None or not ask(f"{repo} has another README.md; overwrite it?"):
         raise ElmoError(f"{repo} has another README.md, which is kept; --overwrite-card replaces it.")
-
-
-def git_blob(content: bytes) -> str:
-    """The name that git gives to a file of this content."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def operations_for(

@@ -1,17 +1,21 @@
 """Results of commands: the JSON form that commands write, and the tables that a model card makes of it.
 
-    write_json(path, Result("table", rows, command="...", title="Other shapes").to_dict() | {"seed": 1})
+    write_json(path, with_results({"command": "...", "seed": 1}, Result("table", rows, title="Other shapes")))
 
-A file holds one object, or a list of them:
+A file of results is an object:
 
-    {"schema": 1, "kind": "perplexity", "command": "...", "rows": [{"text": "news", "forward": 71.0, ...}]}
+    {"command": "...", "schema": 1, "results": [{"kind": "perplexity", "rows": [{"text": "news", ...}]}]}
+
+    command   how to get the same numbers again; several are lines
+    results   each has a kind, rows, and for a card a `title` and a `note`, a sentence below the table
 
     kind         a row                                                                   shown
     perplexity   text, forward, backward, mean; model (if not this one), states, ...     table, model-index
     evaluation   dataset, metric, value; split                                           table, model-index
-    table        any columns; the object has a `title`                                   a section
+    table        any columns                                                             a section
 
-`note` is a sentence below the table. Other keys (machine, versions, ...) are for readers of the JSON.
+Other keys (machine, versions, raw numbers, ...) are for other readers of the file.
+`perplexity-TEXT.json` and `evaluation-DATA.json` name the text or data set that they have results of.
 `run.json` (a pretraining run) and `source.json` (checksums of a converted original) have forms of their own.
 Files without `schema` are those of elmo_hf 0.1.0, which earlier.py translates.
 """
@@ -21,8 +25,7 @@ import re
 import reprlib
 import shlex
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from dataclasses import fields as fields_of
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -65,6 +68,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "a positive number": lambda value: is_number(value) and value > 0,
     "true or false": lambda value: isinstance(value, bool),
     "an object": lambda value: isinstance(value, dict),
+    "a list": lambda value: isinstance(value, list),
     "a text or an object": lambda value: is_text(value) or isinstance(value, dict),
 }
 
@@ -96,26 +100,22 @@ def check_fields(place: str, content: Any, fields: dict[str, str]) -> None:
 
 @dataclass(frozen=True)
 class Result:
-    """What a command measured.
+    """What a command measured. It is checked where it is read, so that a command can write any number it got.
 
     Args:
         kind: "perplexity", "evaluation" or "table".
         rows: a table's rows, each by column; values are numbers, texts, booleans, None or lists of these.
-        command: how to get the same numbers again; several are lines.
         title: of the section of a card; a table without one belongs to the section of the table before it.
         note: a sentence below the table.
-
-    Raises:
-        ElmoError: the kind is unknown, or a row lacks something or holds what no cell of a table can.
     """
 
     kind: str
     rows: list[Row]
-    command: str | None = None
     title: str = ""
     note: str = ""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise an ElmoError if the kind is unknown, or a row lacks a field or has what no cell shows."""
         if not isinstance(self.kind, str) or self.kind not in NEEDED:
             raise ElmoError(f"kind must be one of {', '.join(NEEDED)}, but is {brief(self.kind)}.")
         if not isinstance(self.rows, list) or not self.rows:
@@ -125,21 +125,66 @@ class Result:
             for name, value in row.items():
                 if not is_cell(value):
                     raise ElmoError(f"row {count}: '{name}' is no cell of a table: {brief(value)}.")
-        for name in ("command", "title", "note"):
-            if getattr(self, name) not in (None, ""):
+        for name in ("title", "note"):
+            if getattr(self, name) != "":
                 check_type(name, getattr(self, name), "a text")
 
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> "Result":
-        """Of an object in a JSON file."""
-        if content["schema"] != SCHEMA:
-            raise ElmoError(f"this elmo_hf reads schema {SCHEMA}, not {brief(content['schema'])}.")
-        fields = {field.name: content[field.name] for field in fields_of(cls) if field.name in content}
-        return cls(**{"kind": None, "rows": None} | fields)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {"schema": SCHEMA, **asdict(self)}
+RESULT_FIELDS = [field.name for field in fields(Result)]
+
+
+def with_results(content: Row, *results: Result) -> Row:
+    """The content of a file, and the results that a card shows of it."""
+    entries = [{name: value for name, value in asdict(result).items() if value} for result in results]
+    return content | {"schema": SCHEMA, "results": entries}
+
+
+def results_in(content: Row, name: str) -> list[Result]:
+    """The results in a file's content; `name` is the file's, without `.json`."""
+    if content["schema"] != SCHEMA:
+        raise ElmoError(f"this elmo_hf reads schema {SCHEMA}, not {brief(content['schema'])}.")
+    check_type("'results'", content.get("results"), "a list")
+    results = []
+    for count, entry in enumerate(content["results"], start=1):
+        check_type(f"result {count}", entry, "an object")
+        known = {name: entry[name] for name in RESULT_FIELDS if entry.get(name) is not None}
+        results.append(Result(**{"kind": None, "rows": None} | known))
+        results[-1].check()
+    return rename_single(results, name)
+
+
+def rename_single(results: list[Result], name: str) -> list[Result]:
+    """The results; those of a single text or data set with that in the name of the file."""
+    kind, _, label = name.partition("-")
+    key, label = ("text", text_name(label)) if kind == "perplexity" else ("dataset", label)
+    if not label or kind not in COLUMNS or any(result.kind != kind for result in results):
+        return results
+    if len({row[key] for result in results for row in result.rows}) > 1:
+        return results
+    return [replace(result, rows=[row | {key: label} for row in result.rows]) for result in results]
+
+
+def command_line(program: str, arguments: Iterable[str]) -> str:
+    """The command as it was typed, with no folder of this machine."""
+    return shlex.join([program, *map(without_folders, arguments)])
+
+
+def without_folders(argument: str) -> str:
+    """The last part of a path that leads out of the working directory, also in --NAME=PATH."""
+    option, sign, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    path = Path(value)
+    is_outside = path.is_absolute() or ".." in path.parts
+    return option + sign + (path.name if is_outside else value)
+
+
+def perplexities(texts: dict[str, Row], model: str = THIS_MODEL) -> Result:
+    """The perplexities of texts, by the path or name of each, as `Perplexity.to_dict` gives them."""
+    rows = [
+        {"text": text_name(text), "model": model}
+        | {name: figures[name] for name in FIGURES if name in figures}
+        for text, figures in texts.items()
+    ]
+    return Result("perplexity", rows)
 
 
 # ---- reading
@@ -295,5 +340,5 @@ def record_sources(files: Iterable[str | Path], results: str | Path) -> Path:
             raise ElmoError(f"there is no file {path} among the sources.")
     output = Path(results) / "source.json"
     sums = {path.name: checksum(path) for path in paths}
-    write_json(output, {"schema": SCHEMA, "kind": "source", "files": sums})
+    write_json(output, {"files": sums})
     return output

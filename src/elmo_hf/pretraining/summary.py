@@ -25,6 +25,7 @@ import transformers
 from elmo_hf.corpus.vocabulary import Vocabulary
 from elmo_hf.errors import ElmoError, one_sentence
 from elmo_hf.files import write_json
+from elmo_hf.hub.results import without_folders
 from elmo_hf.loading import describe_model
 from elmo_hf.pretraining.checkpoints import PROGRESS, checkpoints
 from elmo_hf.pretraining.log import Entry, read_log
@@ -71,9 +72,7 @@ def summarize(run: Path, machine: str | None = None) -> Entry:
     return {
         "command": command(settings, start["processes"]),
         "settings": {
-            name: without_folders(name, value)
-            for name, value in settings.items()
-            if name not in NOT_IN_RECIPE
+            name: short_setting(name, value) for name, value in settings.items() if name not in NOT_IN_RECIPE
         },
         "changed": [name for name, value in settings.items() if start["settings"].get(name, value) != value],
         "seed": settings["seed"],
@@ -141,7 +140,7 @@ def command(settings: Entry, processes: int) -> str:
     words = ["accelerate", "launch", *launch, "training/pretrain.py"]
     for field in fields(Settings):
         name, default = field.name, default_of(field)
-        value = without_folders(name, settings.get(name, default))
+        value = short_setting(name, settings.get(name, default))
         if name in (*NOT_IN_RECIPE[1:], "seed") or value == default:
             continue
         option = option_strings(name)[0]
@@ -154,14 +153,13 @@ def command(settings: Entry, processes: int) -> str:
     return shlex.join([*words, "--seed", str(settings["seed"])])
 
 
-def without_folders(name: str, value: Any) -> Any:
+def short_setting(name: str, value: Any) -> Any:
     """The last part of a path that leads out of the working directory; other settings unchanged."""
     if name not in PATHS or value is None:
         return value
     if isinstance(value, list):
-        return [without_folders(name, item) for item in value]
-    path = Path(value)
-    return path.name if path.is_absolute() or ".." in path.parts else value
+        return [short_setting(name, item) for item in value]
+    return without_folders(value)
 
 
 def this_machine(device: str) -> Entry:
