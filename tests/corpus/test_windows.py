@@ -18,7 +18,7 @@ from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.vocabulary import SPECIALS
 from elmo_hf.corpus.windows import Encoder, Plan, Reader, Windows
 from elmo_hf.model.words_elmo import character_ids
-from tests.helpers.stream_windows import (
+from tests.helpers.window_texts import (
     LINES,
     TEXTS,
     VOCABULARY,

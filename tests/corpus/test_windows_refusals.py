@@ -7,7 +7,7 @@ from datasets import IterableDataset
 
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.windows import Encoder, Plan, Reader, Windows, merge_states
-from tests.helpers.stream_windows import LINES, VOCABULARY, write_files
+from tests.helpers.window_texts import LINES, VOCABULARY, write_files
 
 # Python 3.12 warns of every fork of a process with threads, as pyarrow's; the loader's workers are forks.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")

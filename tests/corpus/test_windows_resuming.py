@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from elmo_hf.corpus.order import START, Renumbering, SentenceOrder
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.windows import AuditLog, Encoder, Plan, Reader, Windows, cut_audit, merge_states
-from tests.helpers.stream_windows import (
+from tests.helpers.window_texts import (
     SENTENCES,
     TEXTS,
     VOCABULARY,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.nursery import Nursery
+from tests.helpers.fork_server import ForkServer
 from tests.helpers.paths import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -58,9 +58,9 @@ def programs(installed):
     """Starts programs that find nothing but the wheel and what it needs."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment |= {"PYTHONPATH": str(installed), "HF_HOME": str(installed / "empty")}
-    nursery = Nursery("import h5py, torch\nfrom transformers import PreTrainedModel", environment)
-    yield nursery
-    nursery.close()
+    fork_server = ForkServer("import h5py, torch\nfrom transformers import PreTrainedModel", environment)
+    yield fork_server
+    fork_server.close()
 
 
 def test_the_wheel_has_all_and_is_as_small_as_it_should_be(wheel):

@@ -16,8 +16,8 @@ from tests.helpers.embed_corpora import (
     FORMATS,
     SMALL,
     contents,
-    directly,
     expected,
+    layers_of,
     sentences,
     small_model,
     write_corpus,
@@ -41,7 +41,7 @@ def corpus(tmp_path):
 def test_vectors_are_those_of_a_direct_call(model, corpus, tmp_path, layers):
     lines = corpus.read_text(encoding="utf-8").split("\n")[:-1]
     words = [ElmoTokenizer().tokenize(line) for line in lines]
-    called = [directly(model, sentence) for sentence in words]
+    called = [layers_of(model, sentence) for sentence in words]
     for pool, format in product((None, "mean", "max"), FORMATS):
         output = tmp_path / f"{pool}-{format}"
         found = elmo_hf.embed(corpus, output, model, layers=layers, pool=pool, format=format, **SMALL)
@@ -68,7 +68,7 @@ def test_cache_and_budgets_change_no_vector(model, corpus, tmp_path, cache_words
     options = {"cache_words": cache_words, "batch_words": batch_words, "shard_words": shard_words}
     found = elmo_hf.embed(corpus, tmp_path / "out", model, **(SMALL | options))
     for sentence in found:
-        np.testing.assert_allclose(sentence.vectors, directly(model, sentence.words)[-1], atol=2e-6)
+        np.testing.assert_allclose(sentence.vectors, layers_of(model, sentence.words)[-1], atol=2e-6)
 
 
 def test_a_word_table_needs_no_letters(tmp_path, corpus):
@@ -97,7 +97,7 @@ def test_the_model_is_left_as_it_was(corpus, tmp_path):
     assert language_model.training
     assert language_model.elmo.training
     for words, vectors in found[:5]:
-        np.testing.assert_allclose(vectors, directly(language_model.eval().elmo, words), atol=2e-6)
+        np.testing.assert_allclose(vectors, layers_of(language_model.eval().elmo, words), atol=2e-6)
 
 
 # ---- what goes in
@@ -153,7 +153,7 @@ def test_a_sentence_of_100_000_words(tmp_path):
     vectors = found[1].vectors
     assert np.isfinite(vectors).all()
     assert np.abs(vectors).min(axis=1).max() > 0
-    head, tail = directly(model, words[:50])[-1], directly(model, words[-50:])[-1]
+    head, tail = layers_of(model, words[:50])[-1], layers_of(model, words[-50:])[-1]
     np.testing.assert_allclose(vectors[:50, :4], head[:, :4], atol=2e-6)
     np.testing.assert_allclose(vectors[-50:, 4:], tail[:, 4:], atol=2e-6)
 

@@ -14,8 +14,8 @@ from elmo_hf import read_vectors
 from tests.helpers.embed_corpora import (
     FORMATS,
     SMALL,
-    directly,
     expected,
+    layers_of,
     save_model,
     small_model,
     write_corpus,
@@ -52,7 +52,7 @@ def test_readers_of_allennlp_files_read_ours(model, tmp_path, layers, shape):
         assert file["0"].shape == shape
         assert file["0"].dtype == np.float32
         assert file["1"].shape == (*shape[:-2], 2, 16)
-        wanted = expected(directly(model, ["Ice", "is", "cold", "."]), layers, None)
+        wanted = expected(layers_of(model, ["Ice", "is", "cold", "."]), layers, None)
         np.testing.assert_allclose(file["0"][()], wanted, atol=2e-6)
         first = file["0"][()]
     # The file by itself is read as AllenNLP's own; of equal sentences it knows the last one's words.
@@ -68,7 +68,7 @@ def test_tables_for_other_programs(model, tmp_path):
     assert table.column_names == ["sentence", "word", "layer_0", "layer_2"]
     assert table["sentence"].to_pylist() == [0, 0, 2]
     assert table["word"].to_pylist() == ["Ice", "is", "cold"]
-    wanted = directly(model, ["Ice", "is"])
+    wanted = layers_of(model, ["Ice", "is"])
     np.testing.assert_allclose(table["layer_2"].to_pylist()[1], wanted[2, 1], atol=2e-6)
     loaded = Dataset.from_parquet(str(tmp_path / "rows" / "*.parquet"), cache_dir=str(tmp_path / "cache"))
     np.testing.assert_allclose(loaded[0]["layer_0"], wanted[0, 0], atol=2e-6)

@@ -227,9 +227,9 @@ def test_difference():
 # ---- the folder
 
 
-def test_command_of_the_readme_and_code_of_the_readme_that_it_writes(nursery, tmp_path):
+def test_command_of_the_readme_and_code_of_the_readme_that_it_writes(fork_server, tmp_path):
     save(tmp_path / "my-elmo")
-    done = nursery.run(COMMAND, *LINES[0].split(), cwd=tmp_path)
+    done = fork_server.run(COMMAND, *LINES[0].split(), cwd=tmp_path)
     assert (done.code, done.err) == (0, "")
     folder = tmp_path / "my-elmo-onnx"
     stored = json.loads((folder / "export.json").read_text(encoding="utf-8"))

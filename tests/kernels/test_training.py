@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from elmo_hf.kernels import products, training, training_cpu
 from elmo_hf.model.modeling_elmo import lstm
 
-pytestmark = pytest.mark.usefixtures("poisoned")
+pytestmark = pytest.mark.usefixtures("nan_in_empty_tensors")
 
 NAMES = ["x", "h", "c", "input_weight", "recurrent_weight", "bias", "projection"]
 

@@ -26,7 +26,7 @@ from elmo_hf import (
     ElmoModel,
     ElmoTokenizer,
 )
-from tests.helpers.teaching import arguments
+from tests.helpers.trainers import arguments
 
 TEXTS = ["The bank lent him money .", "He sat on the bank , reading .", "Why ?"]
 
@@ -96,11 +96,11 @@ REMOTE = """
 """
 
 
-def test_a_saved_folder_brings_its_code(folder, nursery, tmp_path):
+def test_a_saved_folder_brings_its_code(folder, fork_server, tmp_path):
     """Loaded where the package cannot be imported, saved there, and loaded so once more."""
     encoding = encode(folder)
-    found = nursery.run_without_the_package(REMOTE, folder, json.dumps(TEXTS), tmp_path / "second")
-    again = nursery.run_without_the_package(
+    found = fork_server.run_without_the_package(REMOTE, folder, json.dumps(TEXTS), tmp_path / "second")
+    again = fork_server.run_without_the_package(
         REMOTE, tmp_path / "second", json.dumps(TEXTS), tmp_path / "third"
     )
     assert found == again

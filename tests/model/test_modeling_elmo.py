@@ -54,10 +54,10 @@ def test_padding_is_zero_and_its_content_does_not_matter():
     assert all((layer[padding] == 0).all() for layer in output.hidden_states)
     embeds = model.token_encoder(encoding["char_ids"])
     embeds = embeds.masked_fill(padding[:, :, None], float("nan"))
-    poisoned = model(
+    nan_in_empty_tensors = model(
         inputs_embeds=embeds, attention_mask=encoding["attention_mask"], output_hidden_states=True
     )
-    torch.testing.assert_close(poisoned.hidden_states, output.hidden_states, atol=1e-6, rtol=0)
+    torch.testing.assert_close(nan_in_empty_tensors.hidden_states, output.hidden_states, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

@@ -6,7 +6,15 @@ import torch
 
 from elmo_hf import ElmoLayerCache, ElmoTokenizer
 from elmo_hf.model.modeling_elmo_classification import attend, max_over, mean_over
-from tests.helpers.small_classifiers import CLASSIFIERS, FIRST, LABELS, SECOND, encode, make, make_loud
+from tests.helpers.small_classifiers import (
+    CLASSIFIERS,
+    FIRST,
+    LABELS,
+    SECOND,
+    encode,
+    make,
+    make_with_large_weights,
+)
 
 # ---- the numbers, once more, one sentence and one word at a time, in float64
 
@@ -115,7 +123,7 @@ WHERE = [
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("more", [{}, {"maxout_pieces": 0, "task_num_layers": 1}, {"maxout_pieces": 3}])
 def test_the_bcn_by_hand(where, more):
-    model = make_loud("bcn", **where, **more)
+    model = make_with_large_weights("bcn", **where, **more)
     found = model(**encode("bcn")).logits
     expected = np.array([bcn_by_hand(model, words) for words in FIRST])
     assert np.abs(expected[0] - expected[1]).max() > 0.1
@@ -125,7 +133,7 @@ def test_the_bcn_by_hand(where, more):
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("more", [{}, {"task_num_layers": 1}])
 def test_the_esim_by_hand(where, more):
-    model = make_loud("esim", **where, **more)
+    model = make_with_large_weights("esim", **where, **more)
     found = model(**encode("esim")).logits
     expected = np.array([esim_by_hand(model, *pair) for pair in zip(FIRST, SECOND, strict=True)])
     assert np.abs(expected[0] - expected[1]).max() > 0.1
@@ -147,7 +155,7 @@ def test_the_loss_is_the_mean_of_minus_the_log_probability(classifier):
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_padding_and_order_change_nothing(classifier):
-    model = make_loud(classifier, elmo_at_output=True)
+    model = make_with_large_weights(classifier, elmo_at_output=True)
     batch = encode(classifier)
     expected = model(**batch, labels=LABELS)
     for side in ("left", "right"):
@@ -233,7 +241,7 @@ def test_padding_has_no_part_in_attention_and_pooling():
 
 
 def test_the_order_of_a_pair_matters_and_its_types_say_what_its_words_say():
-    model = make_loud("esim")
+    model = make_with_large_weights("esim")
     batch = encode("esim", return_token_type_ids=True)
     assert "token_type_ids" in batch
     found = model(**batch).logits
@@ -246,7 +254,7 @@ def test_the_order_of_a_pair_matters_and_its_types_say_what_its_words_say():
 
 
 def test_a_sentence_with_separators_needs_token_types():
-    model, tokenizer = make_loud("esim"), ElmoTokenizer()
+    model, tokenizer = make_with_large_weights("esim"), ElmoTokenizer()
     first, second = ["a", "</S>", "<S>", "b"], ["c"]
     options = {"is_split_into_words": True, "return_tensors": "pt"}
     batch = tokenizer([first], [second], return_token_type_ids=True, **options)

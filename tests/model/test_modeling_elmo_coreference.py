@@ -6,8 +6,8 @@ import torch
 from elmo_hf import ElmoLayerCache, ElmoTokenizer
 from elmo_hf.model import modeling_elmo_coreference
 from elmo_hf.model.modeling_elmo_coreference import best_spans, candidates, clusters_of, span_table
-from tests.helpers.slow_coreference import SlowCoreference, bucket, crosses
-from tests.helpers.small_documents import (
+from tests.helpers.naive_coreference import NaiveCoreference, bucket, crosses
+from tests.helpers.small_coreference import (
     AT,
     GOLD,
     NONE,
@@ -17,7 +17,7 @@ from tests.helpers.small_documents import (
     encode,
     label,
     make,
-    make_choosy,
+    make_with_antecedents,
     without_labels,
 )
 
@@ -29,8 +29,8 @@ from tests.helpers.small_documents import (
 def test_spans_loss_and_clusters_are_those_of_a_slow_implementation(where, max_antecedents, monkeypatch):
     monkeypatch.setattr(modeling_elmo_coreference, "MAX_BATCH_PAIRS", 7)
     monkeypatch.setattr(modeling_elmo_coreference, "MAX_BATCH_WORDS", 12)
-    model = make_choosy(max_span_width=5, max_antecedents=max_antecedents, mix_l2=0.0, **AT[where])
-    slow = SlowCoreference(model)
+    model = make_with_antecedents(max_span_width=5, max_antecedents=max_antecedents, mix_l2=0.0, **AT[where])
+    slow = NaiveCoreference(model)
     batch = encode([SENTENCES], [GOLD])
     with torch.no_grad():
         output = model(**batch)
@@ -57,7 +57,7 @@ def test_the_gradient_is_that_of_the_slow_implementation(monkeypatch):
     model(**encode([SENTENCES], [GOLD])).loss.backward()
     found = {name: one.grad.clone() for name, one in learnt.items()}
     model.zero_grad()
-    SlowCoreference(model).loss(SENTENCES, [set(cluster) for cluster in GOLD]).backward()
+    NaiveCoreference(model).loss(SENTENCES, [set(cluster) for cluster in GOLD]).backward()
     for name, one in learnt.items():
         # It takes its scores of mentions apart, so a bias that cancels out is near zero in both.
         torch.testing.assert_close(found[name], one.grad, rtol=1e-4, atol=1e-6, msg=name)
@@ -220,7 +220,7 @@ def test_a_long_document_fits_into_little_memory():
         for length in torch.randint(5, 40, (90,)).tolist()
     ]
     assert sum(map(len, document)) > 2400
-    model = make_choosy(task_hidden_size=20)
+    model = make_with_antecedents(task_hidden_size=20)
     pairs = []
     model.pair_scorer.network.register_forward_hook(lambda _, args, out: pairs.append(len(out)))
     assert model.predict(document, ElmoTokenizer())
@@ -290,7 +290,7 @@ def test_a_wrong_document_is_refused(document, message):
 
 
 def test_sentences_may_be_tuples_and_dropout_takes_no_part():
-    model = make_choosy(task_dropout=0.5, elmo_dropout=0.5)
+    model = make_with_antecedents(task_dropout=0.5, elmo_dropout=0.5)
     expected = model.predict(SENTENCES, ElmoTokenizer())
     assert expected
     model.train()

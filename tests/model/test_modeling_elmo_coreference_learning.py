@@ -8,8 +8,17 @@ from transformers import AutoModel, AutoTokenizer
 
 from elmo_hf import ElmoForCoreferenceResolution, ElmoLayerCache, ElmoModel, ElmoTokenizer
 from elmo_hf.metrics.coreference import coreference_scores
-from tests.helpers.small_documents import AT, GOLD, SENTENCES, SHORT, SHORT_GOLD, encode, make, make_choosy
-from tests.helpers.teaching import learns_in_half_precision, teach
+from tests.helpers.small_coreference import (
+    AT,
+    GOLD,
+    SENTENCES,
+    SHORT,
+    SHORT_GOLD,
+    encode,
+    make,
+    make_with_antecedents,
+)
+from tests.helpers.trainers import learns_in_half_precision, train_until_learned
 
 # ---- it learns
 
@@ -82,7 +91,9 @@ def test_the_trainer_trains_it(tmp_path):
         return encode([one for one, _ in pairs], [gold for _, gold in pairs])
 
     batches = {"per_device_eval_batch_size": 2, "remove_unused_columns": False}
-    teach(model, documents, collate, tmp_path, steps=30, learning_rate=0.01, share=0.7, **batches)
+    train_until_learned(
+        model, documents, collate, tmp_path, steps=30, learning_rate=0.01, share=0.7, **batches
+    )
 
 
 def test_half_precision():
@@ -142,13 +153,13 @@ REMOTE = """
 """
 
 
-def test_a_saved_folder_brings_its_code(nursery, tmp_path):
+def test_a_saved_folder_brings_its_code(fork_server, tmp_path):
     """With tokenizer, where the package cannot be imported; saved there, and loaded again."""
-    model = make_choosy()
+    model = make_with_antecedents()
     model.save_pretrained(tmp_path / "first")
     ElmoTokenizer().save_pretrained(tmp_path / "first")
     sentences = json.dumps(SENTENCES)
-    found = nursery.run_without_the_package(REMOTE, tmp_path / "first", sentences, tmp_path / "second")
+    found = fork_server.run_without_the_package(REMOTE, tmp_path / "first", sentences, tmp_path / "second")
     logits = model(**encode([SENTENCES], [GOLD])).logits[0, :, :2]
     torch.testing.assert_close(torch.tensor(found["logits"]), logits)
     clusters = [[tuple(mention) for mention in cluster] for cluster in found["clusters"]]

@@ -6,7 +6,7 @@ import torch
 
 from elmo_hf import ElmoLayerCache, ElmoTokenizer
 from elmo_hf.model.modeling_elmo_question_answering import best_spans
-from tests.helpers.small_questions import BOTH, CONTEXTS, OPTIONS, PLACES, QUESTIONS, make, pairs
+from tests.helpers.small_question_answering import BOTH, CONTEXTS, OPTIONS, PLACES, QUESTIONS, make, pairs
 
 # ---- the network in plain numpy, a row at a time
 
@@ -72,7 +72,7 @@ def mixed(mix, layers):
     return mix.gamma.item() * sum(w * layer for w, layer in zip(weights, layers, strict=True))
 
 
-def plain_scores(model, question, context):
+def naive_scores(model, question, context):
     """Scores of start and end at each word of the context; both texts are read by the biLM on their own."""
     read = []
     for text in (question, context):
@@ -102,7 +102,7 @@ def test_the_network_equals_plain_loops(layers):
     lowest = torch.finfo(torch.float32).min
     for row, (question, context) in enumerate(zip(QUESTIONS, CONTEXTS, strict=True)):
         first, number = len(question.split()) + 2, len(context.split())
-        expected = plain_scores(model, question, context)
+        expected = naive_scores(model, question, context)
         for logits, scores in zip((output.start_logits, output.end_logits), expected, strict=True):
             found = logits[row, first : first + number]
             torch.testing.assert_close(found, torch.tensor(scores).float(), atol=1e-5, rtol=1e-5)

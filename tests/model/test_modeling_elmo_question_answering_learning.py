@@ -8,8 +8,17 @@ from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding
 
 from elmo_hf import ElmoConfig, ElmoForQuestionAnswering, ElmoLayerCache, ElmoModel, ElmoTokenizer
 from elmo_hf.metrics.squad import squad_scores
-from tests.helpers.small_questions import BOTH, CONTEXTS, OPTIONS, PLACES, QUESTIONS, SMALL, make, pairs
-from tests.helpers.teaching import learns_in_half_precision, teach
+from tests.helpers.small_question_answering import (
+    BOTH,
+    CONTEXTS,
+    OPTIONS,
+    PLACES,
+    QUESTIONS,
+    SMALL,
+    make,
+    pairs,
+)
+from tests.helpers.trainers import learns_in_half_precision, train_until_learned
 
 # ---- learning
 
@@ -75,7 +84,9 @@ def test_the_trainer_trains_it(tmp_path):
         )
         for question, context, (start, end) in zip(QUESTIONS, CONTEXTS, PLACES.tolist(), strict=True)
     ]
-    teach(model, examples, DataCollatorWithPadding(tokenizer), tmp_path, steps=80, learning_rate=0.01)
+    train_until_learned(
+        model, examples, DataCollatorWithPadding(tokenizer), tmp_path, steps=80, learning_rate=0.01
+    )
 
 
 def test_half_precision():
@@ -215,7 +226,7 @@ REMOTE = """
 """
 
 
-def test_a_saved_folder_brings_its_code(nursery, tmp_path):
+def test_a_saved_folder_brings_its_code(fork_server, tmp_path):
     """Where the package cannot be imported: loaded, asked, saved there, and loaded again."""
     model, tokenizer = make(**BOTH).eval(), ElmoTokenizer()
     model.save_pretrained(tmp_path / "first")
@@ -225,10 +236,10 @@ def test_a_saved_folder_brings_its_code(nursery, tmp_path):
         "modeling_elmo_question_answering.ElmoForQuestionAnswering"
     )
     texts = [json.dumps(QUESTIONS), json.dumps(CONTEXTS)]
-    found = nursery.run_without_the_package(REMOTE, tmp_path / "first", *texts, tmp_path / "second")
+    found = fork_server.run_without_the_package(REMOTE, tmp_path / "first", *texts, tmp_path / "second")
     expected = model.answer(QUESTIONS, CONTEXTS, tokenizer, top_k=2)
     assert found == [
         [one | {"score": pytest.approx(one["score"], rel=1e-4)} for one in row] for row in expected
     ]
-    again = nursery.run_without_the_package(REMOTE, tmp_path / "second", *texts, tmp_path / "third")
+    again = fork_server.run_without_the_package(REMOTE, tmp_path / "second", *texts, tmp_path / "third")
     assert again == found

@@ -14,7 +14,7 @@ from elmo_hf import (
     ElmoLayerCache,
     ElmoTokenizer,
 )
-from tests.helpers.teaching import learns_in_half_precision, teach
+from tests.helpers.trainers import learns_in_half_precision, train_until_learned
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 SENTENCES = [
@@ -269,7 +269,7 @@ REMOTE = """
 """
 
 
-def test_a_saved_folder_brings_its_code(nursery, tmp_path):
+def test_a_saved_folder_brings_its_code(fork_server, tmp_path):
     """Heads with their tokenizer, where the package cannot be imported, saved there, loaded again."""
     expected, folders = [], []
     for model_class in CLASSES:
@@ -281,7 +281,7 @@ def test_a_saved_folder_brings_its_code(nursery, tmp_path):
         if "predicate_mask" in batch:
             batch["predicate_mask"] = (batch["attention_mask"].cumsum(1) == 2).long()
         expected.append((model(**batch).logits, model.decode(**batch).tolist()))
-    all_found = nursery.run_without_the_package(REMOTE, json.dumps(SENTENCES), *folders)
+    all_found = fork_server.run_without_the_package(REMOTE, json.dumps(SENTENCES), *folders)
     for found, (logits, labels) in zip(all_found, expected, strict=True):
         torch.testing.assert_close(torch.tensor(found["logits"]), logits)
         assert found["labels"] == labels
@@ -332,7 +332,7 @@ def test_the_trainer_trains_the_tagger(model_class, use_crf, tmp_path):
         if model_class is ElmoForSemanticRoleLabeling:
             row["predicate_mask"] = [int(place == 1) for place in range(len(words))]
         examples.append(row)
-    teach(model, examples, as_batch(tokenizer), tmp_path, steps=40, learning_rate=0.05)
+    train_until_learned(model, examples, as_batch(tokenizer), tmp_path, steps=40, learning_rate=0.05)
 
 
 @pytest.mark.parametrize("model_class", CLASSES)

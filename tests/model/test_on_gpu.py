@@ -11,7 +11,7 @@ from transformers import Trainer, pipeline
 
 from elmo_hf import ElmoForSemanticRoleLabeling, ElmoForTokenClassification, ElmoLayerCache, ElmoTokenizer
 from tests.helpers import small_classifiers, small_documents, small_questions
-from tests.helpers.teaching import arguments
+from tests.helpers.trainers import arguments
 from tests.model import test_modeling_elmo_tagging as tagging
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
