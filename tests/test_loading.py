@@ -106,9 +106,13 @@ def test_what_cannot_be_used_is_one_sentence(folder, harm, message):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    for one in (load_config, lambda name: load(name, ElmoModel), lambda name: load_model(name, ElmoModel)):
+    for load_it in (
+        load_config,
+        lambda name: load(name, ElmoModel),
+        lambda name: load_model(name, ElmoModel),
+    ):
         with pytest.raises(ValueError, match="nowhere: there is no such folder, and") as caught:
-            one(tmp_path / "nowhere")
+            load_it(tmp_path / "nowhere")
         assert "\n" not in str(caught.value)
 
 

@@ -149,8 +149,8 @@ def test_dates_and_columns_of_several_types_are_left_alone(tmp_path):
 
 def test_lists_patterns_folders_and_streams(tmp_path):
     names = [f"{tmp_path}/{name}.txt" for name in "abc"]
-    for name, part in zip(names, (LINES[:11], LINES[11:30], LINES[30:]), strict=True):
-        Path(name).write_text("\n".join(part) + "\n", encoding="utf-8")
+    for name, lines in zip(names, (LINES[:11], LINES[11:30], LINES[30:]), strict=True):
+        Path(name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     stream = IterableDataset.from_generator(lines_of, gen_kwargs={"names": names})
     columns = Dataset.from_dict({"text": LINES})
     pattern = f"{tmp_path}/[abc].txt"

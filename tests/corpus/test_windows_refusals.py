@@ -89,14 +89,14 @@ def test_states_that_do_not_fit(files, source, encoder):
         Plan(4, shuffle_sentences=10, shared=True),
         state=state,
     )
-    other = Source([f"{files}/a.txt", f"{files}/b.txt"])
-    refused("begun with shards 3, now it is 2", Windows, other, encoder, plan, state=state)
-    parts = [Reader(source, encoder, plan, first, last).state() for first, last in ((0, 1), (1, 3), (3, 4))]
-    assert merge_states(parts) == state
-    refused("has 1 of 4 rows", Windows, source, encoder, plan, state=parts[0])
-    refused("has 2 of 4 rows", Windows, source, encoder, plan, state=parts[1])
-    refused("row 1 is in no state", merge_states, [parts[0], parts[2]])
-    refused("row 3 is in no state, or in two", merge_states, [*parts[:2], parts[1]])
+    fewer_files = Source([f"{files}/a.txt", f"{files}/b.txt"])
+    refused("begun with shards 3, now it is 2", Windows, fewer_files, encoder, plan, state=state)
+    states = [Reader(source, encoder, plan, first, last).state() for first, last in ((0, 1), (1, 3), (3, 4))]
+    assert merge_states(states) == state
+    refused("has 1 of 4 rows", Windows, source, encoder, plan, state=states[0])
+    refused("has 2 of 4 rows", Windows, source, encoder, plan, state=states[1])
+    refused("row 1 is in no state", merge_states, [states[0], states[2]])
+    refused("row 3 is in no state, or in two", merge_states, [*states[:2], states[1]])
 
 
 def test_a_changed_corpus_is_noticed(tmp_path, encoder):

@@ -106,9 +106,9 @@ def test_another_plan_is_refused(model, corpus, tmp_path, options):
 
 def test_another_model_or_input_is_refused(model, corpus, tmp_path):
     elmo_hf.embed(corpus, tmp_path / "out", model, **SMALL)
-    other = ElmoModel(model.config)
+    other_model = ElmoModel(model.config)
     with pytest.raises(ValueError, match="was begun with another model"):
-        elmo_hf.embed(corpus, tmp_path / "out", other, **SMALL)
+        elmo_hf.embed(corpus, tmp_path / "out", other_model, **SMALL)
     with corpus.open("a", encoding="utf-8") as file:
         file.write("One more .\n")
     with pytest.raises(ValueError, match="was begun with another input"):

@@ -133,7 +133,7 @@ def test_a_death_at_each_change_of_a_name(model, corpus, tmp_path, monkeypatch, 
             except Died:
                 names = [path.name for path in output.iterdir()]
         if name == "replace":  # what has its name is whole, and nothing has it before
-            assert sum(not found.endswith(".partial") for found in names) == deaths
+            assert sum(not file.endswith(".partial") for file in names) == deaths
         deaths += 1
         assert len(elmo_hf.embed(corpus, output, model, **options)) == 60
         assert contents(output) == whole
@@ -179,17 +179,17 @@ def launch(processes, *arguments):
 
 
 def test_two_processes_write_the_bytes_of_one(server, folder, corpus, tmp_path):
-    one = SMALL | {"format": "hdf5", "layers": "average"}
-    run(server, elmo_hf.embed, (corpus, tmp_path / "one", folder), **one)
-    options = "--format hdf5 --layers average --shard-words 40 --batch-words 24 --device cpu"
-    said = launch(2, corpus, tmp_path / "two", "--model", folder, *options.split())
-    assert "process 0 of 2" in said.stderr
-    assert "process 1 of 2" in said.stderr
-    made = [int(number) for number in re.findall(r"made (\d+) of \d+ shards", said.stderr)]
-    assert len(made) == 2
-    assert sum(made) == len(json.loads((tmp_path / "two" / "index.json").read_text())["shards"])
-    assert max(made) - min(made) <= 1
-    assert said.stdout.count("the vectors of 60 sentences") == 1
+    options = SMALL | {"format": "hdf5", "layers": "average"}
+    run(server, elmo_hf.embed, (corpus, tmp_path / "one", folder), **options)
+    flags = "--format hdf5 --layers average --shard-words 40 --batch-words 24 --device cpu"
+    process = launch(2, corpus, tmp_path / "two", "--model", folder, *flags.split())
+    assert "process 0 of 2" in process.stderr
+    assert "process 1 of 2" in process.stderr
+    shards = [int(number) for number in re.findall(r"made (\d+) of \d+ shards", process.stderr)]
+    assert len(shards) == 2
+    assert sum(shards) == len(json.loads((tmp_path / "two" / "index.json").read_text())["shards"])
+    assert max(shards) - min(shards) <= 1
+    assert process.stdout.count("the vectors of 60 sentences") == 1
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 

@@ -51,14 +51,14 @@ def test_unwritten_memory_is_not_read(nan_in_empty_tensors):
 
 def test_padding_is_not_read():
     weights = make_weights()
-    x, *others = make_call(weights, batch=3, time=5)
-    mask = others[0]
-    clean = read(weights, (x, *others))
+    x, *states = make_call(weights, batch=3, time=5)
+    mask = states[0]
+    clean = read(weights, (x, *states))
     read(
         weights,
         (torch.full_like(x[:, :, :1].expand(-1, -1, 8, -1), float("nan")), *make_call(weights, time=8)[1:]),
     )
-    dirty = read(weights, (x.masked_fill(~mask[..., None], float("nan")), *others))
+    dirty = read(weights, (x.masked_fill(~mask[..., None], float("nan")), *states))
     torch.testing.assert_close(dirty, clean, rtol=0, atol=0)
     assert (dirty[0][~mask] == 0).all()
 
@@ -95,11 +95,11 @@ def test_no_step_waits_for_what_a_tensor_holds():
 
 def test_results_and_inputs_belong_to_the_caller():
     weights = make_weights()
-    call, other = make_call(weights, seed=1), make_call(weights, seed=2)
+    call, other_call = make_call(weights, seed=1), make_call(weights, seed=2)
     before = [tensor.clone() for tensor in call]
     first = read(weights, call)
     expected = tuple(result.clone() for result in first)
-    for result in read(weights, other):
+    for result in read(weights, other_call):
         result.fill_(7.0)
     torch.testing.assert_close(first, expected, rtol=0, atol=0)
     for result in first:

@@ -110,7 +110,7 @@ def test_threads_take_turns(capture, monkeypatch):
         start.wait()
         for _ in range(30):
             pairs = zip(read(weights, calls[number]), expected[number], strict=True)
-            differs.extend(not torch.equal(actual, wanted) for actual, wanted in pairs)
+            differs.extend(not torch.equal(ours, theirs) for ours, theirs in pairs)
 
     threads = [threading.Thread(target=read_often, args=[number]) for number in range(4)]
     for thread in threads:

@@ -13,13 +13,13 @@ pytestmark = pytest.mark.usefixtures("default_kernels")
 
 
 def test_changed_weights_are_laid_out_anew():
-    model, other = small_model(), small_model()
+    model, other_model = small_model(), small_model()
     read_texts(model)
     with torch.no_grad():
-        for parameter, target in zip(model.parameters(), other.parameters(), strict=True):
+        for parameter, target in zip(model.parameters(), other_model.parameters(), strict=True):
             parameter.mul_(0.5)
             target.mul_(0.5)
-    expected = read_texts(other).hidden_states
+    expected = read_texts(other_model).hidden_states
     torch.testing.assert_close(read_texts(model).hidden_states, expected, atol=1e-6, rtol=0)
     model.layers[0].projection.data = torch.zeros_like(model.layers[0].projection)
     assert (read_texts(model).hidden_states[1] == 0).all()
@@ -81,12 +81,15 @@ def test_changes_through_data():
 
 
 def test_frozen_weights_stay_laid_out_while_others_learn():
-    weight, other = torch.nn.Parameter(torch.ones(2), requires_grad=False), torch.nn.Parameter(torch.ones(2))
+    weight, trained = (
+        torch.nn.Parameter(torch.ones(2), requires_grad=False),
+        torch.nn.Parameter(torch.ones(2)),
+    )
     calls = []
-    steps = torch.optim.SGD([other], lr=0.1)
+    steps = torch.optim.SGD([trained], lr=0.1)
     for _ in range(3):
         kept.keep(weight, [weight], None, lambda: calls.append(1))
-        other.grad = torch.ones(2)
+        trained.grad = torch.ones(2)
         steps.step()
     assert calls == [1]
 

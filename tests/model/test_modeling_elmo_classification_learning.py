@@ -42,7 +42,9 @@ def test_fifty_examples_are_memorised(classifier, options):
     batch = ElmoTokenizer()(first, second if classifier == "esim" else None, is_split_into_words=True,
                             padding=True, return_tensors="pt")  # fmt: skip
     model.elmo_cache = ElmoLayerCache()
-    optimizer = torch.optim.Adam((one for one in model.parameters() if one.requires_grad), lr=0.01)
+    optimizer = torch.optim.Adam(
+        (parameter for parameter in model.parameters() if parameter.requires_grad), lr=0.01
+    )
     for _ in range(300):
         output = model(**batch, labels=labels)
         if torch.equal(output.logits.argmax(dim=-1), labels):
@@ -116,11 +118,11 @@ def test_a_saved_folder_brings_its_code(fork_server, tmp_path):
         ElmoTokenizer().save_pretrained(tmp_path / "first" / classifier)
         expected[classifier] = model(**encode(classifier)).logits
     texts = [json.dumps(FIRST), json.dumps(SECOND)]
-    found = fork_server.run_without_the_package(REMOTE, tmp_path / "first", tmp_path / "second", *texts)
+    logits = fork_server.run_without_the_package(REMOTE, tmp_path / "first", tmp_path / "second", *texts)
     again = fork_server.run_without_the_package(REMOTE, tmp_path / "second", tmp_path / "third", *texts)
-    assert again == found
+    assert again == logits
     for classifier in CLASSIFIERS:
-        torch.testing.assert_close(torch.tensor(found[classifier]), expected[classifier])
+        torch.testing.assert_close(torch.tensor(logits[classifier]), expected[classifier])
         config = json.loads((tmp_path / "second" / classifier / "config.json").read_text())
         assert config["auto_map"]["AutoModelForSequenceClassification"] == (
             "modeling_elmo_classification.ElmoForSequenceClassification"
@@ -162,10 +164,12 @@ def test_the_pipeline_classifies_texts_and_pairs(classifier, batch_size, tmp_pat
         texts = [
             {"text": text, "text_pair": " ".join(words)} for text, words in zip(texts, SECOND, strict=True)
         ]
-    for row, found in enumerate(classify(texts)):
+    for row, predictions in enumerate(classify(texts)):
         scores = model(**encode(classifier, [row])).logits[0].softmax(dim=-1).tolist()
         expected = dict(zip(names, scores, strict=True))
-        assert {one["label"]: one["score"] for one in found} == pytest.approx(expected, abs=1e-5)
+        assert {prediction["label"]: prediction["score"] for prediction in predictions} == pytest.approx(
+            expected, abs=1e-5
+        )
     if classifier == "esim":
         assert classify(texts[0])[0]["label"] in names
         with pytest.raises(ValueError, match="row 0 is no pair"):

@@ -18,8 +18,8 @@ def trained(tmp_path):
     vocabulary.write_text("\n".join(WORDS) + "\n", encoding="utf-8")
     config = ElmoConfig(lstm_dim=8, projection_dim=4, char_filters=[[1, 4], [2, 4]], vocab_size=len(WORDS))
     model, tokenizer = ElmoForPreTraining(config), ElmoTokenizer(vocabulary)
-    for part in (model, tokenizer):
-        part.save_pretrained(tmp_path / "final")
+    for saved in (model, tokenizer):
+        saved.save_pretrained(tmp_path / "final")
     return model, tokenizer, tmp_path / "final"
 
 
