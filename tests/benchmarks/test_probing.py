@@ -1,4 +1,4 @@
-"""A whole run of the probes: what it writes, that it follows its seed, and what it refuses."""
+"""A whole run of the probes: its output, its seed and its errors."""
 
 import itertools
 import json

@@ -66,7 +66,7 @@ def test_a_long_text_without_blanks_counts_as_more_than_a_word():
     assert [word_count(record) for record in ("", [], "a b", ["New York"])] == [1, 1, 2, 1]
 
 
-def test_batches_waste_little_and_hold_everything_once():
+def test_batches_have_little_padding_and_every_item_once():
     lengths = [random.Random(3).randint(0, 40) for _ in range(200)] + [500]
     batched = list(batches(lengths, budget=100))
     numbers = [number for batch in batched for number in batch]

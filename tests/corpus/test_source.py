@@ -1,4 +1,4 @@
-"""Every kind of corpus gives the same sentences; what cannot be read is said in one sentence."""
+"""Every type of source gives the same sentences; unreadable sources are refused in one sentence."""
 
 import bz2
 import gc
@@ -286,7 +286,7 @@ def test_a_hub_data_set_out_of_reach(monkeypatch):
     refused("nobody/nothing cannot be read: .*Hub", Source, "nobody/nothing")
 
 
-def test_what_is_not_from_a_file(tmp_path):
+def test_sources_that_are_not_files(tmp_path):
     """What an iterable of the caller raises is left alone: it is the caller's code."""
     refused("a corpus is a file or an iterable, but got NoneType", open_records, None)
     refused("the list is empty", open_records, [])

@@ -1,4 +1,4 @@
-"""Windows of running text against a reference of a few lines, from sources of every kind."""
+"""Windows of running text from every type of source, compared with a naive reference."""
 
 import json
 import lzma
@@ -153,7 +153,7 @@ def test_special_words_in_the_text(encoder, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "stream", "xz"])
-def test_other_kinds_stop_and_go_on_as_well(files, tmp_path, encoder, kind):
+def test_other_sources_resume(files, tmp_path, encoder, kind):
     """With workers, which are forks of a process that has read some of it already."""
     jsonl = "".join(json.dumps({"text": text}) + "\n" for text in LINES)
     (tmp_path / "text.jsonl").write_text(jsonl, encoding="utf-8")

@@ -52,7 +52,7 @@ def test_corpora_that_cannot_be_trained_on(tmp_path, encoder, source):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_fails_on_the_way_is_said_in_one_sentence(tmp_path, encoder, workers):
+def test_errors_while_reading_are_one_sentence(tmp_path, encoder, workers):
     path = tmp_path / "late.txt"
     path.write_bytes(b"w0_0\n" * 2000 + b"\xff\n")
     stream = IterableDataset.from_generator(failing_late)

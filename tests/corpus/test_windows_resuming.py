@@ -1,4 +1,4 @@
-"""Every sentence once, whoever reads it: processes, workers, states to go on from, and the audit log."""
+"""Every sentence is read once by any number of processes and workers, also after resuming; the audit log."""
 
 import json
 import random
@@ -138,7 +138,7 @@ def test_resumed_with_the_same_rows_it_is_the_same_stream(source, encoder, share
         assert all(same(*pair) for pair in zip(islice(reader, 4), whole[step + 1 :], strict=False))
 
 
-def test_workers_go_on_where_others_stopped(source, encoder):
+def test_workers_resume_from_the_state_of_others(source, encoder):
     plan = Plan(rows=6, steps=6, seed=2, shuffle_sentences=9, epochs=3)
     whole = list(Windows(source, encoder, plan))
     for workers, processes in ((0, 2), (2, 1), (1, 2)):
@@ -151,7 +151,7 @@ def test_workers_go_on_where_others_stopped(source, encoder):
 
 @settings(max_examples=60)
 @given(st.data())
-def test_a_renumbering_numbers_what_was_not_read(data):
+def test_renumbering_covers_the_unread_sentences(data):
     rows = data.draw(st.integers(1, 5))
     started = data.draw(st.lists(st.integers(0, 6), min_size=rows, max_size=rows))
     used = [data.draw(st.integers(0, 4)) if count else 0 for count in started]

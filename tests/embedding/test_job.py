@@ -1,4 +1,4 @@
-"""A corpus in, vectors out: all options against direct calls of the model."""
+"""The vectors of `embed` with all its options, compared with direct calls of the model."""
 
 import inspect
 from itertools import product
@@ -134,7 +134,7 @@ def write_lines(path, lines):
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
-def test_half_a_letter_is_passed_over(model, tmp_path):
+def test_lone_surrogates_are_dropped(model, tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"tokens": ["a\\ud800b", "\\udfff"]}\n', encoding="utf-8")
     for format in FORMATS:

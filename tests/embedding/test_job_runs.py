@@ -1,4 +1,4 @@
-"""Jobs that are killed and go on, in one process or several, in memory that does not grow."""
+"""Jobs that are killed and resumed, in one process or several, and their constant memory."""
 
 import json
 import multiprocessing
@@ -118,7 +118,7 @@ def dying(real, lives):
 
 @pytest.mark.parametrize("name", ["replace", "unlink"])
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_death_at_each_change_of_a_name(model, corpus, tmp_path, monkeypatch, format, name):
+def test_a_crash_at_every_rename_or_unlink(model, corpus, tmp_path, monkeypatch, format, name):
     """Files appear by `replace` and go by `unlink`; the job dies before each in turn."""
     options = SMALL | {"format": format, "shard_words": 150}
     elmo_hf.embed(corpus, tmp_path / "whole", model, **options)

@@ -1,4 +1,4 @@
-"""The files that `embed` writes, for readers of each kind."""
+"""The files that `embed` writes, read by other programs and by `read_vectors`."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Examples from files in columns and from datasets: what is read, drawn and sorted."""
+"""Examples from files in columns and from datasets: reading, drawing and sorting."""
 
 import argparse
 import lzma

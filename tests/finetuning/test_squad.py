@@ -1,4 +1,4 @@
-"""The recipe for SQuAD: what it reads, a run, and a sentence for each mistake."""
+"""The recipe for SQuAD: its input, a run, and its errors."""
 
 import json
 import lzma
@@ -112,7 +112,7 @@ def test_held_out_questions_are_on_other_texts():
     assert not {example["context"] for example in train} & {example["context"] for example in dev}
 
 
-def test_the_ceiling_is_what_whole_words_can_reach(tmp_path):
+def test_the_ceiling_is_the_score_of_whole_words(tmp_path):
     context = "Ada Lovelace’s pre-war house (built 1815) stood in London"
     articles = [
         layout([("1", "Who?", ["Ada Lovelace"]), ("2", "When?", ["war"]), ("3", "What?", [context])], context)

@@ -1,4 +1,4 @@
-"""The elementwise part of a step: Triton kernels equal their definition, which runs where Triton fails."""
+"""The elementwise step: Triton kernels equal their definition, which runs where Triton fails."""
 
 import importlib.util
 import logging

@@ -84,7 +84,7 @@ def test_cells_are_kept_in_float32_when_all_else_is_half():
     torch.testing.assert_close(last.float(), torch.full_like(last, 4.3165).float(), rtol=0, atol=0.02)
 
 
-def test_no_step_waits_for_what_a_tensor_holds():
+def test_no_step_reads_a_tensor_back():
     """Tensors of the device "meta" have shapes and no numbers: to ask for one is an error."""
     weights = make_weights(device="meta")
     call = [tensor.to("meta") for tensor in make_call(make_weights())]

@@ -1,4 +1,4 @@
-"""What is computed from weights is kept while they stay, and computed again after any change."""
+"""Tensors computed from weights are cached, and computed again after a change of the weights."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from tests.helpers.small_elmo import read_texts, small_model
 pytestmark = pytest.mark.usefixtures("default_kernels")
 
 
-def test_changed_weights_are_laid_out_anew():
+def test_changed_weights_are_prepared_again():
     model, other_model = small_model(), small_model()
     read_texts(model)
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_changes_through_data():
         assert not torch.equal(assert_reads_as_a_fresh_model(model, batch), before)
 
 
-def test_frozen_weights_stay_laid_out_while_others_learn():
+def test_frozen_weights_stay_prepared_while_others_learn():
     weight, trained = (
         torch.nn.Parameter(torch.ones(2), requires_grad=False),
         torch.nn.Parameter(torch.ones(2)),

@@ -120,7 +120,7 @@ def test_a_question_that_occurs_twice_is_refused():
 
 
 @pytest.mark.parametrize("name", [*CASES, "perplexity"])
-def test_no_metric_asks_the_network(name, monkeypatch):
+def test_metrics_use_no_network(name, monkeypatch):
     def refuse(*_):
         raise RuntimeError("a metric asks the network")
 

@@ -91,7 +91,7 @@ def test_sums_and_best_paths_are_those_over_all_paths(case):
 
 @settings(max_examples=60, deadline=None)
 @given(cases(), st.randoms(use_true_random=False))
-def test_the_loss_is_minus_the_log_probability_of_what_is_known(case, random):
+def test_the_loss_is_minus_the_log_probability_of_the_known_labels(case, random):
     """A label that is not known is summed over."""
     crf, scores, mask = case
     gold, losses, known = torch.full(mask.shape, -100), [], 0

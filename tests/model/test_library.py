@@ -96,7 +96,7 @@ REMOTE = """
 """
 
 
-def test_a_saved_folder_brings_its_code(folder, fork_server, tmp_path):
+def test_a_saved_folder_loads_without_the_package(folder, fork_server, tmp_path):
     """Loaded where the package cannot be imported, saved there, and loaded so once more."""
     encoding = encode(folder)
     output = fork_server.run_without_the_package(REMOTE, folder, json.dumps(TEXTS), tmp_path / "second")

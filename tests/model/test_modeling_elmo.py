@@ -1,4 +1,4 @@
-"""What an ELMo must do whatever its numbers: no future, no padding, no neighbours, no memory of its own."""
+"""Invariants of every ELMo: no influence of future words, padding, other sentences or earlier calls."""
 
 import pytest
 import torch

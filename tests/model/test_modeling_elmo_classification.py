@@ -240,7 +240,7 @@ def test_padding_has_no_part_in_attention_and_pooling():
 # ---- pairs
 
 
-def test_the_order_of_a_pair_matters_and_its_types_say_what_its_words_say():
+def test_the_order_of_a_pair_matters_and_token_types_mark_it():
     model = make_with_large_weights("esim")
     batch = encode("esim", return_token_type_ids=True)
     assert "token_type_ids" in batch

@@ -109,7 +109,7 @@ REMOTE = """
 """
 
 
-def test_a_saved_folder_brings_its_code(fork_server, tmp_path):
+def test_a_saved_folder_loads_without_the_package(fork_server, tmp_path):
     """Loaded where the package cannot be imported, and what is saved there once more."""
     expected = {}
     for classifier in CLASSIFIERS:

@@ -159,7 +159,7 @@ REMOTE = """
 """
 
 
-def test_a_saved_folder_brings_its_code(fork_server, tmp_path):
+def test_a_saved_folder_loads_without_the_package(fork_server, tmp_path):
     """With tokenizer, where the package cannot be imported; saved there, and loaded again."""
     model = make_with_antecedents()
     model.save_pretrained(tmp_path / "first")

@@ -102,7 +102,7 @@ ODD = (
 
 
 @pytest.mark.parametrize("splitter", ["penn", "whitespace"])
-def test_an_answer_is_the_texts_own_letters(splitter):
+def test_an_answer_is_a_substring_of_the_text(splitter):
     model, tokenizer = make(**BOTH), ElmoTokenizer(word_splitter=splitter)
     offsets = tokenizer(ODD, return_offsets_mapping=True)["offset_mapping"]
     answers = model.answer("Who paid ?", ODD, tokenizer, top_k=10_000, max_answer_length=5)
@@ -168,7 +168,7 @@ def test_many_questions_at_a_time():
         ),
     ],
 )
-def test_what_has_no_answer_is_refused(question, context, options, message):
+def test_inputs_without_an_answer_are_refused(question, context, options, message):
     model = make()
     with pytest.raises(ValueError, match=message) as error:
         model.answer(question, context, ElmoTokenizer(), **options)
@@ -226,7 +226,7 @@ REMOTE = """
 """
 
 
-def test_a_saved_folder_brings_its_code(fork_server, tmp_path):
+def test_a_saved_folder_loads_without_the_package(fork_server, tmp_path):
     """Where the package cannot be imported: loaded, asked, saved there, and loaded again."""
     model, tokenizer = make(**BOTH).eval(), ElmoTokenizer()
     model.save_pretrained(tmp_path / "first")

@@ -271,7 +271,7 @@ REMOTE = """
 """
 
 
-def test_a_saved_folder_brings_its_code(fork_server, tmp_path):
+def test_a_saved_folder_loads_without_the_package(fork_server, tmp_path):
     """Heads with their tokenizer, where the package cannot be imported, saved there, loaded again."""
     expected, folders = [], []
     for model_class in CLASSES:

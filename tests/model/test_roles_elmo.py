@@ -103,7 +103,7 @@ def test_with_too_many_roles_the_path_is_the_best_without_those_that_a_warning_n
             assert tuple(decoded[row, words].tolist()) == best_of_all(crf, scores[row, words], allowed)
 
 
-def test_too_many_roles_are_warned_of():
+def test_too_many_roles_give_a_warning():
     """Every core role is the likeliest one twice."""
     labels = ["O", *(f"B-ARG{number}" for number in "012345A")]
     crf, scores = ElmoCRF(labels, learned=False, scheme=None), torch.zeros(1, 14, 8)
@@ -156,7 +156,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("use_crf", [True, False])
-def test_the_role_labeller_keeps_the_rules_if_the_config_says_so(use_crf, tmp_path):
+def test_the_role_labeller_keeps_the_rules_with_role_rules(use_crf, tmp_path):
     torch.manual_seed(0)
     model = ElmoForSemanticRoleLabeling(ElmoConfig(**SMALL | {"use_crf": use_crf})).eval()
     with torch.no_grad():

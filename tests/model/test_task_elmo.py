@@ -1,4 +1,4 @@
-"""What all task models share: where ELMo enters, what is frozen, the penalty, own words, the layer cache.
+"""Common to all task models: where ELMo enters, what is frozen, the penalty, own words, the layer cache.
 
 Shown on the tagger, which is the simplest of them.
 """
@@ -50,7 +50,7 @@ OWN_WORDS = {"task_word_dim": 7, "task_char_filters": [[2, 3], [3, 4]]}
         ({"elmo_layers": "top", "elmo_at_output": True}, 16, 16),
     ],
 )
-def test_the_config_says_what_is_read_and_what_is_classified(tokenizer, encoding, options, read, beside):
+def test_elmo_at_input_and_output_follows_the_config(tokenizer, encoding, options, read, beside):
     model = make(tokenizer, freeze_elmo=False, **options)
     words = model.read(**encoding)
     assert words.x.shape == (3, 6, read) == (3, 6, model.input_size)
@@ -85,7 +85,7 @@ def test_the_mixes_are_those_of_the_biLMs_layers(tokenizer, encoding):
         torch.testing.assert_close(top.read(**encoding).x, top.elmo(**encoding).last_hidden_state)
 
 
-def test_gamma_and_weights_are_learnt_as_the_config_says(tokenizer):
+def test_the_config_selects_what_the_mix_learns(tokenizer):
     def learnt(**options):
         named = make(tokenizer, **options).input_mix.named_parameters()
         return {name for name, parameter in named if parameter.requires_grad}

@@ -22,7 +22,7 @@ def make(kind, **options):
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "interleaved"])
-def test_words_are_read_alike_wherever_padding_stands(kind):
+def test_the_position_of_padding_changes_nothing(kind):
     """A row with padding gives what its words alone give, whatever fills the padding."""
     rnn, x = make(kind), torch.randn(5, 5, 6)
     states = rnn(x, MASKS)
@@ -44,7 +44,7 @@ def test_no_rows_no_words_and_padding_alone(kind, shape):
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
-def test_a_stack_is_torchs_own(kind):
+def test_a_stack_equals_torchs(kind):
     rnn, x = make(kind), torch.randn(2, 5, 6)
     reference = {"lstm": nn.LSTM, "gru": nn.GRU}[kind](
         6, 4, num_layers=2, batch_first=True, bidirectional=True

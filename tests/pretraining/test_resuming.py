@@ -152,7 +152,7 @@ def test_number_of_processes_changes_no_sentence(launcher, tmp_path):
         assert_every_sentence_once(tmp_path / f"{processes}", (150, 20, 60), epochs=1)
 
 
-def test_two_processes_learn_what_one_does(launcher, tmp_path):
+def test_two_processes_learn_as_one(launcher, tmp_path):
     """Without dropout, by the full softmax: the same sums, in another order."""
     same = {"dropout": 0.0, "samples": 0, "max_steps": 60, "learning_rate": 0.1}
     for processes in (1, 2):
