@@ -2,8 +2,6 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -32,12 +30,17 @@ def published_elmo(tmp_path, monkeypatch):
     return write_published(tmp_path / "published-elmo")
 
 
-def command(line):
-    """Run an `elmo-hf` line in a process of its own, with this repository's code."""
-    words = shlex.split(line)
-    assert words[0] == "elmo-hf"
-    runner = [sys.executable, "-c", "from elmo_hf.cli import app; app(prog_name='elmo-hf')"]
-    return subprocess.run([*runner, *words[1:]], capture_output=True, text=True, check=False)
+@pytest.fixture
+def command(fork_server, tmp_path):
+    """Run an `elmo-hf` line in a process of its own, offline, with this repository's code."""
+
+    def run(line):
+        words = shlex.split(line)
+        assert words[0] == "elmo-hf"
+        program = "from elmo_hf.cli import app; app(prog_name='elmo-hf')"
+        return fork_server.run(program, *words[1:], cwd=tmp_path)
+
+    return run
 
 
 # huggingface_hub uses a deprecated option of its HTTP library to send a file.
@@ -70,27 +73,28 @@ def test_blocks_that_are_not_code():
     assert [block.language for block in others] == ["text", "yaml"]
 
 
-def test_converting_back_as_the_text_says(published_elmo):
+def test_converting_back_as_the_text_says(published_elmo, command):
     match = re.search(r"`(elmo-hf convert my-elmo/ back/ --to bilm)`", README)
     for line in ("elmo-hf convert published-elmo/ my-elmo/", match.group(1)):
         result = command(line)
-        assert result.returncode == 0, result.stderr
+        assert result.code == 0, result.err
     assert Path("back/options.json").read_bytes() == (published_elmo / "options.json").read_bytes()
 
 
-def test_the_first_command_shows_what_the_readme_says():
+def test_the_output_of_the_first_command_is_in_the_readme(command):
     line = re.search(r"(elmo-hf vectors .*)", BLOCKS[0].text).group(1)
     shown = re.search(r"^```text\n(.*?)^```", README, re.MULTILINE | re.DOTALL).group(1)
     result = command(line)
-    assert result.stderr == ""
-    assert shown.strip("\n") in result.stdout
+    assert result.err == ""
+    assert shown.strip("\n") in result.out
 
 
-def test_vectors_as_json_lines(published_elmo):
+@pytest.mark.usefixtures("published_elmo")
+def test_vectors_as_json_lines(command):
     command("elmo-hf convert published-elmo my-elmo")
     result = command('elmo-hf vectors "The bank." --model my-elmo --json')
-    assert result.stderr == ""
-    lines = [eval(line) for line in result.stdout.splitlines()]
+    assert result.err == ""
+    lines = [eval(line) for line in result.out.splitlines()]
     assert [line["word"] for line in lines] == ["The", "bank", "."]
     assert all(len(line["vector"]) == 16 for line in lines)
 
@@ -103,13 +107,11 @@ def test_vectors_as_json_lines(published_elmo):
         ("elmo-hf convert one two target --to bilm", "converts one folder, but got 2"),
     ],
 )
-def test_mistakes_on_the_command_line(line, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_mistakes_on_the_command_line(line, message, command, tmp_path):
     result = command(line)
-    assert result.returncode == 1
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+    assert result.code == 1
+    assert message in result.err
+    assert "Traceback" not in result.err
     assert list(tmp_path.iterdir()) == []
 
 

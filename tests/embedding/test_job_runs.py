@@ -44,12 +44,12 @@ def folder(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server():
-    """Children that have the package loaded already, so that a run takes no seconds to start."""
+    """Starts processes in which the package and its libraries are loaded."""
     old = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["elmo_hf", "torch", "h5py", "pyarrow.parquet"])
-    run(context, int, ())  # starts the server, which takes the environment of now
+    context.set_forkserver_preload(["elmo_hf.embedding.job", "elmo_hf.loading", "h5py", "pyarrow.parquet"])
+    run(context, int, ())  # starts the server, which inherits the present environment
     yield context
     if old is None:
         del os.environ["OMP_NUM_THREADS"]
@@ -58,13 +58,13 @@ def server():
 
 
 def run(context, function, arguments, kill_after=None, **options):
-    """Seconds that a call took in a child of its own, which is killed after so many."""
+    """Call a function in a process, killed after `kill_after` seconds; return the seconds that it took."""
     child = context.Process(target=function, args=arguments, kwargs=options)
     start = time.perf_counter()
     child.start()
     child.join(kill_after)
     if kill_after is not None:
-        child.kill()  # SIGKILL: nothing can be tidied up
+        child.kill()  # SIGKILL leaves no time to clean up
         child.join()
     assert child.exitcode in ((0,) if kill_after is None else (0, -9))
     return time.perf_counter() - start
