@@ -306,6 +306,8 @@ def different_files(output: Path, expected: Path) -> list[str]:
         for name in names
         if not (output / name).exists() or (output / name).read_bytes() != (expected / name).read_bytes()
     ]
+    if logged_steps(output) != logged_steps(expected):
+        different.append("log.jsonl")
     return different
 
 

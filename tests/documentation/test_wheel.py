@@ -19,6 +19,9 @@ from tests.helpers.launcher import read_lines, write_corpus
 from tests.helpers.paths import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+LIBRARIES = (
+    "import accelerate, datasets, evaluate, h5py, torch\nfrom transformers import PreTrainedModel, Trainer"
+)
 ELMO_HF = "import elmo_hf.cli; elmo_hf.cli.app(prog_name='elmo-hf')"
 MODULE = (
     "import runpy, sys; del sys.argv[0]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
@@ -84,7 +87,7 @@ def programs(installed, hub):
     environment |= {"PYTHONPATH": str(installed), "HF_HOME": str(installed / "empty")}
     environment |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": "secret", "HF_HUB_DISABLE_XET": "1"}
     environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    server = ForkServer("import h5py, torch\nfrom transformers import PreTrainedModel", environment)
+    server = ForkServer(LIBRARIES, environment)
     yield server
     server.close()
 
@@ -175,7 +178,9 @@ def test_converting_fine_tuning_and_uploading(hub, programs, run, elmo_hf, tmp_p
     elmo_hf("card runs/ner/seed-0")
     elmo_hf("push runs/ner/seed-0 someone/my-tagger")
     uploaded = hub.files("someone/my-tagger")
-    assert uploaded["README.md"] == (folder / "README.md").read_bytes()
+    card = uploaded["README.md"].decode()
+    assert "Named entities in correspondence of the 1840s" in card
+    assert '"someone/my-tagger"' in card  # in the code that loads it
     assert {"facts.yaml", "model.safetensors", "modeling_elmo_tagging.py"} <= set(uploaded)
     entities = programs.run_without_the_package(
         """

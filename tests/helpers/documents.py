@@ -17,6 +17,7 @@ import shlex
 import subprocess
 import sys
 import urllib.request
+import warnings
 from typing import NamedTuple
 
 import pytest
@@ -147,7 +148,11 @@ class DocumentRunner:
             patch.setattr(sys, "argv", words[1:] if is_module else words)
             try:
                 if is_module:
-                    runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+                    with warnings.catch_warnings():  # another test may have imported the module
+                        warnings.filterwarnings(
+                            "ignore", message=".* found in sys.modules", category=RuntimeWarning
+                        )
+                        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
                 else:
                     runpy.run_path(str(path), run_name="__main__")
             except SystemExit as end:
