@@ -1,4 +1,4 @@
-"""What several test files share."""
+"""Fixtures that several folders of tests share."""
 
 import os
 from collections.abc import Iterator
@@ -8,16 +8,15 @@ import pytest
 import torch
 
 from elmo_hf import kernels
+from tests.helpers.fork_server import ForkServer
 from tests.helpers.launcher import Launcher
-from tests.helpers.nursery import Nursery
 from tests.helpers.paths import SHARED
 
 
 @pytest.fixture(scope="session")
 def shared_fixtures() -> Path:
-    """The folder of the two published fixture sets, `allennlp` and `bilm-tf`, which the repository lacks."""
-    shared = SHARED
-    folder = shared / "fixtures"
+    """The folder of the published fixtures of `allennlp` and `bilm-tf`, which are not in the repository."""
+    folder = SHARED / "fixtures"
     if not folder.is_dir():
         pytest.skip(f"no published fixtures in {folder}; ELMO_HF_SHARED names their parent folder")
     return folder
@@ -25,54 +24,54 @@ def shared_fixtures() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Tensors are tiny here, and threads would wait for each other longer than they work."""
+    """Use one thread: with tensors this small, more threads are slower."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def launcher() -> Iterator[Launcher]:
-    """Starts training/pretrain.py, in one or several processes."""
-    with Launcher() as one:
-        yield one
+    """Starts `training/pretrain.py` in one or several processes."""
+    with Launcher() as launcher:
+        yield launcher
 
 
 @pytest.fixture(scope="session")
-def nursery(tmp_path_factory) -> Iterator[Nursery]:
-    """Starts programs that have Transformers loaded but not the package, and that ask no Hub."""
+def fork_server(tmp_path_factory) -> Iterator[ForkServer]:
+    """Starts offline programs in which Transformers is loaded, but not this package."""
     offline = {"HF_HOME": str(tmp_path_factory.mktemp("cache")), "HF_HUB_OFFLINE": "1"}
     imports = "import torch\nfrom transformers import AutoModel, AutoTokenizer, PreTrainedModel"
-    one = Nursery(imports, os.environ | offline | {"HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1"})
-    yield one
-    one.close()
+    server = ForkServer(imports, os.environ | offline | {"HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1"})
+    yield server
+    server.close()
 
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A Hub on this machine, on which `someone` may write."""
+    """A local Hub on which the user `someone` may write."""
     from tests.helpers.hub_folders import served
 
     yield from served(monkeypatch)
 
 
 @pytest.fixture
-def poisoned(monkeypatch) -> None:
-    """NaN in whatever comes without a value, so that what is read before it is written shows."""
+def nan_in_empty_tensors(monkeypatch) -> None:
+    """Fill `torch.empty` and its like with NaN, so that a read before the first write is visible."""
 
     def filled(function):
         def make(*args, **kwargs):
-            found = function(*args, **kwargs)
-            return found.fill_(float("nan")) if found.is_floating_point() else found
+            tensor = function(*args, **kwargs)
+            return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
 
         return make
 
-    for place, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
-        monkeypatch.setattr(place, name, filled(getattr(place, name)))
+    for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
+        monkeypatch.setattr(owner, name, filled(getattr(owner, name)))
     assert torch.ones(1).new_empty(1).isnan().all()
 
 
 @pytest.fixture
 def default_kernels() -> Iterator[None]:
-    """A test may choose kernels and threads; the next one finds them as they were."""
+    """Restore the default kernels and one thread after a test that changes them."""
     kernels.use("auto")
     yield
     kernels.use("auto")

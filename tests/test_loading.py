@@ -1,4 +1,4 @@
-"""What is loaded is whole, or refused in one sentence; what the library says in passing is not shown."""
+"""Loading: incomplete folders are refused in one sentence, and Transformers' own messages are not shown."""
 
 import json
 
@@ -97,7 +97,7 @@ def other_letters(folder):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_what_cannot_be_used_is_one_sentence(folder, harm, message):
+def test_unusable_folders_are_refused_in_one_sentence(folder, harm, message):
     harm(folder)
     with pytest.raises(ValueError, match=message) as caught:
         load(folder, ElmoModel)
@@ -105,14 +105,18 @@ def test_what_cannot_be_used_is_one_sentence(folder, harm, message):
     assert str(caught.value).endswith(".")
 
 
-def test_a_folder_that_is_not_there(tmp_path):
-    for one in (load_config, lambda name: load(name, ElmoModel), lambda name: load_model(name, ElmoModel)):
+def test_a_missing_folder(tmp_path):
+    for load_it in (
+        load_config,
+        lambda name: load(name, ElmoModel),
+        lambda name: load_model(name, ElmoModel),
+    ):
         with pytest.raises(ValueError, match="nowhere: there is no such folder, and") as caught:
-            one(tmp_path / "nowhere")
+            load_it(tmp_path / "nowhere")
         assert "\n" not in str(caught.value)
 
 
-def test_the_librarys_talk_is_as_before(folder, capfd):
+def test_loading_restores_the_verbosity_of_transformers(folder, capfd):
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
     load_model(folder, ElmoForTokenClassification, needs="elmo.", num_labels=5)
     other_shape(folder)

@@ -1,13 +1,15 @@
-"""The package's face: importing it is quick, its names are all there, and the Auto classes know ELMo."""
+"""The package as a whole: a quick import, all public names, all packages, and the Auto classes."""
 
 import ast
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 import elmo_hf
+from tests.helpers.fork_server import ForkServer
 from tests.helpers.paths import REPOSITORY
 
 HEAVY = ("torch", "transformers", "numpy", "datasets", "h5py", "matplotlib")
@@ -15,9 +17,9 @@ HEAVY = ("torch", "transformers", "numpy", "datasets", "h5py", "matplotlib")
 
 def run(program: str) -> str:
     """What a program prints in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,25 @@ def test_type_checkers_see_the_names_that_programs_get():
     assert {"TINY", "kernels", *declared} == set(elmo_hf.__all__)
 
 
+def test_pyproject_lists_every_package():
+    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    source = REPOSITORY / "src"
+    folders = {path.parent for path in source.rglob("*.py")}
+    names = {".".join(folder.relative_to(source).parts) for folder in folders}
+    assert {*project["tool"]["setuptools"]["packages"]} == names | {"elmo_hf.recipes"}
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """Starts programs in which torch is loaded, but neither Transformers nor this package."""
+    server = ForkServer(
+        "import torch\nassert 'transformers' not in __import__('sys').modules", dict(os.environ)
+    )
+    yield server
+    server.close()
+
+
 LOADS = (
     "tokenizer = AutoTokenizer.from_pretrained(elmo_hf.TINY); model = AutoModel.from_pretrained(elmo_hf.TINY)"
 )
@@ -72,6 +93,7 @@ AUTO = "from transformers import AutoModel, AutoTokenizer"
         f"import elmo_hf\nimport transformers.models.bert.modeling_bert\n{AUTO}",
     ],
 )
-def test_the_auto_classes_know_elmo_whatever_is_imported_first(imports):
+def test_the_auto_classes_know_elmo_whatever_is_imported_first(imports, programs):
     shown = "print(type(model).__name__, type(tokenizer).__name__)"
-    assert run(f"{imports}\n{LOADS}\n{shown}") == "ElmoModel ElmoTokenizer\n"
+    completed = programs.run(f"{imports}\n{LOADS}\n{shown}")
+    assert (completed.code, completed.out) == (0, "ElmoModel ElmoTokenizer\n"), completed.err

@@ -59,7 +59,7 @@ def test_imports_point_down(name):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("model/")])
-def test_what_travels_to_the_hub_imports_flat(name):
+def test_files_copied_to_the_hub_import_flat(name):
     """`save_pretrained` copies siblings that are imported as `from .name import ...`, and nothing else."""
     for module, is_flat in imported_modules(SOURCE / name):
         # `from elmo_hf import kernels` inside `try` does without the package where only the Hub's copy is.

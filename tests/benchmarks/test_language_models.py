@@ -1,4 +1,4 @@
-"""What is measured around elmo-tiny: the 5-gram baseline, adaptation to domains, the choice of its shape."""
+"""The experiments around elmo-tiny: the 5-gram baseline, adaptation to domains, the choice of its shape."""
 
 import json
 import lzma

@@ -1,4 +1,4 @@
-"""The measurements of single parts run in a small size, and differences between killed runs are found."""
+"""Benchmarks of single components run at a small size; differences between killed runs are detected."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A whole run of the probes: what it writes, that it follows its seed, and what it refuses."""
+"""A whole run of the probes: its output, its seed and its errors."""
 
 import itertools
 import json
@@ -11,26 +11,26 @@ import torch
 from torch import nn
 
 from elmo_hf import ElmoConfig, ElmoModel
-from tests.helpers.probe_plain import SHAPE, refused, save_model
+from tests.helpers.probing_naive import SHAPE, refused, save_model
 
-pytest_plugins = ["tests.helpers.probe_fixtures"]
+pytest_plugins = ["tests.helpers.probing_fixtures"]
 
 # ---- all of it
 
 
-def start(probes, made, model, output, *more):
-    arguments = ["--model", model, "--data", made.folder, "--output", output, *more]
+def start(probes, texts, model, output, *more):
+    arguments = ["--model", model, "--data", texts.folder, "--output", output, *more]
     probes.main.main([str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
-def run(probes, made, model_folder, tmp_path_factory):
+def run(probes, texts, model_folder, tmp_path_factory):
     output = tmp_path_factory.mktemp("run") / "results" / "probes-some.json"
-    start(probes, made, model_folder, output)
+    start(probes, texts, model_folder, output)
     return output
 
 
-def test_a_run(probes, run, made):
+def test_a_run(probes, run, texts):
     assert sorted(path.name for path in run.parent.iterdir()) == [
         *("probes-some-layers.png", "probes-some-map.png", "probes-some.json", "probes-some.md")
     ]
@@ -46,7 +46,7 @@ def test_a_run(probes, run, made):
         for model in ("trained", "random weights"):
             assert f"{model}, layer {layer}" in result["probes"]["senses"]["f1"]
             assert f"{model}, layer {layer}" in result["probes"]["tags"]["accuracy"]["upos"]
-    words = sum(len(sentence) for sentence in made.treebank["dev"])
+    words = sum(len(sentence) for sentence in texts.treebank["dev"])
     assert result["probes"]["tags"]["counts"]["words"]["dev"] == words
     assert np.array(result["probes"]["layers"]["likeness"]["cka"]).diagonal().tolist() == [1] * 6
     for path in run.parent.glob("*.png"):
@@ -60,22 +60,22 @@ def test_a_run(probes, run, made):
             assert line.count("|") == following.count("|")
 
 
-def test_the_seed_gives_every_figure(probes, run, made, model_folder, tmp_path):
+def test_the_seed_gives_every_figure(probes, run, texts, model_folder, tmp_path):
     def figures(path):
         return json.loads(path.read_text())["probes"]
 
-    start(probes, made, model_folder, tmp_path / "again.json")
+    start(probes, texts, model_folder, tmp_path / "again.json")
     assert figures(tmp_path / "again.json") == figures(run)
-    start(probes, made, model_folder, tmp_path / "other.json", "--seed", "1", "--probes", "layers")
+    start(probes, texts, model_folder, tmp_path / "other.json", "--seed", "1", "--probes", "layers")
     first, other = (figures(path)["layers"]["map"] for path in (run, tmp_path / "other.json"))
     for panel, other_panel in zip(first["panels"], other["panels"], strict=True):
         assert (panel == other_panel) == panel["name"].startswith("trained")
 
 
-def test_the_control_is_a_fresh_model_of_that_seed(probes, made, tmp_path):
+def test_the_control_is_a_fresh_model_of_that_seed(probes, texts, tmp_path):
     folder = save_model(tmp_path / "fresh", seed=7)
     start(
-        probes, made, folder, tmp_path / "f.json", "--seed", "7", "--probes", "senses", "tags", "--word", "x"
+        probes, texts, folder, tmp_path / "f.json", "--seed", "7", "--probes", "senses", "tags", "--word", "x"
     )
     result = json.loads((tmp_path / "f.json").read_text())["probes"]
     for scores in (result["senses"]["f1"], *result["tags"]["accuracy"].values()):
@@ -84,10 +84,10 @@ def test_the_control_is_a_fresh_model_of_that_seed(probes, made, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.json", "f.md", "fresh"]
 
 
-def test_mistakes_are_reported_before_anything_is_written(probes, made, model_folder, tmp_path, capsys):
+def test_mistakes_are_reported_before_anything_is_written(probes, texts, model_folder, tmp_path, capsys):
     output = tmp_path / "out" / "x.json"
 
-    def message(*more, model=model_folder, data=made):
+    def message(*more, model=model_folder, data=texts):
         with pytest.raises(SystemExit, match="1"):
             start(probes, data, model, output, *more)
         error = capsys.readouterr().err

@@ -4,11 +4,11 @@ import tarfile
 
 import pytest
 
-from tests.helpers import probe_texts
+from tests.helpers import probing_data
 from tests.helpers.paths import SHARED
-from tests.helpers.probe_plain import plain_words, refused
+from tests.helpers.probing_naive import naive_words, refused
 
-pytest_plugins = ["tests.helpers.probe_fixtures"]
+pytest_plugins = ["tests.helpers.probing_fixtures"]
 
 # ---- texts
 
@@ -42,25 +42,25 @@ def test_semcor_as_it_is(probes):
         list(probes.data.semcor_sentences(["<s snum=1>", "<wf what"], "here"))
 
 
-def test_texts_come_back_as_they_were_written(made, semcor, task):
-    assert [sentence.words for sentence in semcor] == [plain_words(sentence)[0] for sentence in made.semcor]
-    for sentence, expected in zip(semcor, made.semcor, strict=True):
+def test_texts_come_back_as_they_were_written(texts, semcor, task):
+    assert [sentence.words for sentence in semcor] == [naive_words(sentence)[0] for sentence in texts.semcor]
+    for sentence, expected in zip(semcor, texts.semcor, strict=True):
         marks = [(mark.start, mark.end, mark.lemma, list(mark.keys)) for mark in sentence.marks]
-        assert marks == [(start, end, item[1], item[3]) for start, end, item in plain_words(expected)[1]]
-    for name, sentences in made.tests.items():
+        assert marks == [(start, end, item[1], item[3]) for start, end, item in naive_words(expected)[1]]
+    for name, sentences in texts.tests.items():
         assert [sentence.words for sentence in task.tests[name]] == [
-            plain_words(sentence)[0] for sentence in sentences
+            naive_words(sentence)[0] for sentence in sentences
         ]
         marks = [mark for sentence in task.tests[name] for mark in sentence.marks]
-        items = [item for sentence in sentences for _, _, item in plain_words(sentence)[1]]
+        items = [item for sentence in sentences for _, _, item in naive_words(sentence)[1]]
         assert [list(mark.keys) for mark in marks] == [item[3] for item in items]
     assert task.first["harbour", "n"] == "harbour%1:15:00::"
     assert task.first["quick", "a"] == "quick%3:00:00::"
 
 
-def test_treebank_as_it_is(probes, made):
-    treebank = probes.tags.read_treebank(made.folder)
-    for split, sentences in made.treebank.items():
+def test_treebank_as_it_is(probes, texts):
+    treebank = probes.tags.read_treebank(texts.folder)
+    for split, sentences in texts.treebank.items():
         rows = [
             list(zip(row.words, row.tags["upos"], row.tags["xpos"], strict=True)) for row in treebank[split]
         ]
@@ -68,18 +68,18 @@ def test_treebank_as_it_is(probes, made):
     assert probes.tags.printed_words(treebank["test"])[0][-2:] == ['"', "."]
 
 
-def test_damaged_and_hostile_tars(probes, made, tmp_path, monkeypatch):
-    read, good = probes.data.read_semcor, (made.folder / probes.data.SEMCOR).read_bytes()
+def test_damaged_and_hostile_tars(probes, texts, tmp_path, monkeypatch):
+    read, good = probes.data.read_semcor, (texts.folder / probes.data.SEMCOR).read_bytes()
     path = tmp_path / "semcor.tar.xz"
     assert "there is no file" in refused(read, path)
     for bad in (good[: len(good) // 2], b"", b"no xz at all", good[:200] + b"\0\0\0\0" + good[204:]):
         path.write_bytes(bad)
         assert "is damaged" in refused(read, path)
-    probe_texts.write_xz(path, "no tar" * 200)
+    probing_data.write_xz(path, "no tar" * 200)
     assert "is not a tar file" in refused(read, path)
-    probe_texts.write_tar(path, {"semcor3.0/brown1/tagfiles/br": "<s snum=1>\n</s>\n"})
+    probing_data.write_tar(path, {"semcor3.0/brown1/tagfiles/br": "<s snum=1>\n</s>\n"})
     assert "no tagfiles/ with a word that has a sense" in refused(read, path)
-    probe_texts.write_tar(path, {"semcor3.0/brown1/tagfiles/br": b"\xff\xfe"})
+    probing_data.write_tar(path, {"semcor3.0/brown1/tagfiles/br": b"\xff\xfe"})
     assert "is not UTF-8" in refused(read, path)
     path.write_bytes(good)
     monkeypatch.setattr(probes.data, "MAX_MEMBER", 100)
@@ -89,12 +89,14 @@ def test_damaged_and_hostile_tars(probes, made, tmp_path, monkeypatch):
     assert "more than 3,000 bytes" in refused(read, path)
 
 
-def test_nothing_of_a_tar_goes_to_the_disk(probes, made, tmp_path):
+def test_nothing_of_a_tar_goes_to_the_disk(probes, texts, tmp_path):
     """Names that lead elsewhere, links and devices are only names."""
     path = tmp_path / "in" / "semcor.tar.xz"
-    lines = "\n".join(probe_texts.semcor_lines(made.semcor))
-    probe_texts.write_tar(path, {"../../tagfiles/escaped": lines, str(tmp_path / "tagfiles/absolute"): lines})
-    assert len(probes.data.read_semcor(path)) == 2 * len(made.semcor)
+    lines = "\n".join(probing_data.semcor_lines(texts.semcor))
+    probing_data.write_tar(
+        path, {"../../tagfiles/escaped": lines, str(tmp_path / "tagfiles/absolute"): lines}
+    )
+    assert len(probes.data.read_semcor(path)) == 2 * len(texts.semcor)
     link = tarfile.TarInfo("a/tagfiles/link")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
     with tarfile.open(path, mode="w:xz") as tar:
@@ -103,14 +105,14 @@ def test_nothing_of_a_tar_goes_to_the_disk(probes, made, tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["in", "semcor.tar.xz"]
 
 
-def test_damaged_tests_and_inventories(probes, made, tmp_path):
+def test_damaged_tests_and_inventories(probes, texts, tmp_path):
     folder = tmp_path / "senseval2"
-    probe_texts.write_test(folder, "senseval2", made.tests["senseval2"])
+    probing_data.write_test(folder, "senseval2", texts.tests["senseval2"])
     path, gold = folder / "senseval2.data.xml.xz", folder / "senseval2.gold.key.txt"
     text, keys = probes.data.read_xz(path), gold.read_text()
 
     def message(xml=text, answers=keys):
-        probe_texts.write_xz(path, xml)
+        probing_data.write_xz(path, xml)
         gold.write_text(answers)
         return refused(probes.data.read_test, folder, "senseval2")
 
@@ -125,10 +127,10 @@ def test_damaged_tests_and_inventories(probes, made, tmp_path):
 
     table = tmp_path / "inventory.tsv.xz"
     for bad in ("play\tn\n", "play\tn\tplay%9:10:01::\n", "play\tn\tplay\n"):
-        probe_texts.write_xz(table, bad)
+        probing_data.write_xz(table, bad)
         assert "line 1" in refused(probes.data.read_first_senses, table)
     for bad in ("1\tword\n", ""):
-        probe_texts.write_xz(table, bad)
+        probing_data.write_xz(table, bad)
         refused(probes.data.read_conllu, table)
 
 

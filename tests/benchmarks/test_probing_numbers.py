@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from tests.helpers.probe_plain import cosine, refused
+from tests.helpers.probing_naive import cosine, refused
 
-pytest_plugins = ["tests.helpers.probe_fixtures"]
+pytest_plugins = ["tests.helpers.probing_fixtures"]
 
 # ---- tags
 
 
-def test_look_up(probes, made):
-    treebank = probes.tags.read_treebank(made.folder)
+def test_look_up(probes, texts):
+    treebank = probes.tags.read_treebank(texts.folder)
     for tagset, column in (("upos", 1), ("xpos", 2)):
         train, test = (
-            [(row[0], row[column]) for sentence in made.treebank[split] for row in sentence]
+            [(row[0], row[column]) for sentence in texts.treebank[split] for row in sentence]
             for split in ("train", "test")
         )
         right = 0
@@ -84,8 +84,8 @@ def test_dev_alone_chooses_the_epoch(probes, monkeypatch):
     assert probes.tags.classify(rows, labels, seed=0) == {"dev": 70, "test": 10, "epoch": 2}
 
 
-def test_a_tag_that_training_lacks_is_never_right(probes, made):
-    treebank = probes.tags.read_treebank(made.folder)
+def test_a_tag_that_training_lacks_is_never_right(probes, texts):
+    treebank = probes.tags.read_treebank(texts.folder)
     labels = probes.tags.make_labels(treebank, "xpos")
     assert "FW" not in labels.names
     assert int((labels.ids["test"] == -1).sum()) == 1

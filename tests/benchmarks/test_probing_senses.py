@@ -1,4 +1,4 @@
-"""Word senses by nearest neighbours, and neighbours in context, on tiny texts: held against slow and plain
+"""Word senses by nearest neighbours, and neighbours in context, on tiny texts: compared with naive
 versions that read one sentence at a time."""
 
 from collections import Counter
@@ -6,26 +6,28 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tests.helpers.probe_plain import (
+from tests.helpers.probing_naive import (
     cosine,
     mean,
+    naive_first,
+    naive_occurrences,
+    naive_scores,
+    naive_words,
     of_lemma,
-    plain_first,
-    plain_occurrences,
-    plain_scores,
-    plain_words,
 )
 
-pytest_plugins = ["tests.helpers.probe_fixtures"]
+pytest_plugins = ["tests.helpers.probing_fixtures"]
 
 # ---- word senses
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
-def test_averages_of_senses(probes, reader, plain, made, task, layer):
+def test_averages_of_senses(probes, reader, naive_reader, texts, task, layer):
     senses = probes.senses.count_senses(task.semcor)
     averages = probes.senses.average_senses(reader, task.semcor, senses)
-    expected = {key: mean(vectors) for key, vectors in plain_occurrences(plain, made.semcor, layer).items()}
+    expected = {
+        key: mean(vectors) for key, vectors in naive_occurrences(naive_reader, texts.semcor, layer).items()
+    }
     assert sorted(senses.keys) == sorted(expected)
     assert averages.shape == (3, len(expected), 16)
     for number, key in enumerate(senses.keys):
@@ -42,40 +44,40 @@ def test_averages_do_not_depend_on_the_chunks(probes, reader, task, monkeypatch)
     np.testing.assert_allclose(probes.senses.average_senses(reader, task.semcor, senses), whole, atol=1e-6)
 
 
-def test_scores_of_neighbours(probes, reader, plain, made, task):
+def test_scores_of_neighbours(probes, reader, naive_reader, texts, task):
     result = probes.senses.probe_senses([reader], task)
     for layer in range(3):
-        occurrences = plain_occurrences(plain, made.semcor, layer)
+        occurrences = naive_occurrences(naive_reader, texts.semcor, layer)
         averages = {key: mean(vectors) for key, vectors in occurrences.items()}
 
         def nearest(words, start, end, lemma, pos, layer=layer, occurrences=occurrences, averages=averages):
             among = [key for key in averages if of_lemma(key, lemma, pos)]
             if not among:
-                return plain_first(lemma, pos)
-            vector = mean(plain(words)[layer][start:end])
+                return naive_first(lemma, pos)
+            vector = mean(naive_reader(words)[layer][start:end])
             among.sort(key=lambda key: (-len(occurrences[key]), key))
             return max(among, key=lambda key: round(cosine(vector, averages[key]), 6))
 
-        expected = plain_scores(made.tests, nearest)
+        expected = naive_scores(texts.tests, nearest)
         assert result["f1"][f"trained, layer {layer}"] == pytest.approx(expected, abs=0.006)
     assert result["f1"]["trained, layer 1"] != result["f1"]["trained, layer 0"]
 
 
-def test_scores_without_a_model(probes, made, task):
+def test_scores_without_a_model(probes, texts, task):
     occurrences = Counter(
-        key for sentence in made.semcor for _, _, item in plain_words(sentence)[1] for key in item[3]
+        key for sentence in texts.semcor for _, _, item in naive_words(sentence)[1] for key in item[3]
     )
 
     def frequent(words, start, end, lemma, pos):
         among = sorted((-occurrences[key], key) for key in occurrences if of_lemma(key, lemma, pos))
-        return among[0][1] if among else plain_first(lemma, pos)
+        return among[0][1] if among else naive_first(lemma, pos)
 
     senses = probes.senses.count_senses(task.semcor)
     first = probes.senses.score(task, probes.senses.answer_first(task))
     most = probes.senses.score(task, probes.senses.answer_frequent(task, senses))
-    expected = plain_scores(made.tests, lambda words, start, end, lemma, pos: plain_first(lemma, pos))
+    expected = naive_scores(texts.tests, lambda words, start, end, lemma, pos: naive_first(lemma, pos))
     assert first == pytest.approx(expected, abs=0.006)
-    assert most == pytest.approx(plain_scores(made.tests, frequent), abs=0.006)
+    assert most == pytest.approx(naive_scores(texts.tests, frequent), abs=0.006)
     assert first != most
     counts = probes.senses.counts(task, senses)
     assert counts["not_in_semcor"] == 2  # harbour and nasdaq
@@ -96,7 +98,7 @@ def test_of_senses_equally_near_the_more_frequent_one_is_taken(probes):
 # ---- neighbours
 
 
-def test_neighbours_in_context(probes, reader, plain, made, semcor):
+def test_neighbours_in_context(probes, reader, naive_reader, texts, semcor):
     numbers = [number for number, sentence in enumerate(semcor) if "play" in sentence.words]
     source, other = (semcor[number].words for number in numbers[:2])
     text = [" ".join(f"*{word}" if word == "play" else word for word in words) for words in (source, other)]
@@ -104,11 +106,11 @@ def test_neighbours_in_context(probes, reader, plain, made, semcor):
     assert (query.sentence, query.word) == (numbers[0], "play")
     cosines = probes.neighbours.cosines_in_context(reader, [query], semcor)[0]
 
-    own = plain(source)[-1][source.index("play")]
+    own = naive_reader(source)[-1][source.index("play")]
     rows = []
-    for number, sentence in enumerate(made.semcor):
-        words, _ = plain_words(sentence)
-        vectors = plain(words)[-1]
+    for number, sentence in enumerate(texts.semcor):
+        words, _ = naive_words(sentence)
+        vectors = naive_reader(words)[-1]
         rows += [(cosine(own, vector), number, place) for place, vector in enumerate(vectors)]
     np.testing.assert_allclose(cosines, [row[0] for row in rows], atol=1e-5)
 
@@ -131,11 +133,11 @@ def test_a_sentence_that_is_not_in_the_text_stands_for_itself(probes, semcor):
     assert (query.words, query.place, query.sentence) == (["Nobody", "ever", "play", "here"], 2, None)
 
 
-def test_neighbours_without_context(probes, reader, plain, made, semcor):
+def test_neighbours_without_context(probes, reader, naive_reader, texts, semcor):
     neighbours = probes.neighbours.nearest_without_context(reader, ["play", "Here", "play"], semcor)
     assert list(neighbours) == ["play", "Here"]
-    words = {word for sentence in made.semcor for word in plain_words(sentence)[0] if word.isalpha()}
-    own = {word: plain([word])[0][0] for word in sorted(words | {"Here"})}
+    words = {word for sentence in texts.semcor for word in naive_words(sentence)[0] if word.isalpha()}
+    own = {word: naive_reader([word])[0][0] for word in sorted(words | {"Here"})}
     for word, others in neighbours.items():
         near = sorted(
             (other for other in own if other.lower() != word.lower()),

@@ -1,4 +1,4 @@
-"""What all benchmarks share: recorded commands, rounds, Markdown."""
+"""Functions that all benchmarks share: recorded commands, rounds, Markdown."""
 
 from benchmarks import report
 

@@ -1,4 +1,4 @@
-"""The speed benchmark runs with nothing but this repository, and its tables are those of its JSON."""
+"""The speed benchmark runs with this repository alone, and its tables are those of its JSON."""
 
 import ast
 import contextlib
@@ -104,7 +104,7 @@ def test_a_corpus_gives_the_vectors_of_its_sentences(name, weights, restored_ker
     ("name", "is_sorted", "is_cached"),
     [("ours-auto", True, True), ("ours-auto-unsorted", False, True), ("ours-auto-uncached", True, False)],
 )
-def test_what_is_switched_off_in_a_corpus(name, is_sorted, is_cached, weights, restored_kernels, monkeypatch):
+def test_switches_of_the_corpus_benchmark(name, is_sorted, is_cached, weights, restored_kernels, monkeypatch):
     """The sentences that are read and the words that are encoded, as the package's own code gets them."""
     from elmo_hf.embedding import embedder
 
@@ -238,7 +238,7 @@ def test_tables_between_markers(results):
     assert few.count("\n") == 4
 
 
-def test_tables_of_results_that_lack_what_came_later(results):
+def test_tables_of_older_results(results):
     [old] = json.loads(json.dumps(results))
     for figures in old["contestants"].values():
         del figures["share_of_roof"]
@@ -262,7 +262,7 @@ def test_a_layers_errors_stand_one_after_the_other(results):
     assert table.details([ready]).count("| 1.0e-07 / 2.0e-03 | 1.0e-08 / 3.0e-04 |") == 1
 
 
-def test_the_readmes_show_what_the_json_says():
+def test_the_tables_in_the_readmes_are_those_of_the_json():
     results = table.read_results()
     if not results:
         pytest.skip("no results are stored")

@@ -68,7 +68,7 @@ def test_everything_is_measured(results):
         (["--only", "everything"], "invalid choice: 'everything'"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(arguments, message, monkeypatch, capsys):
+def test_unmeasurable_settings_are_refused(arguments, message, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit) as error:
         gpu.parse_arguments(arguments)

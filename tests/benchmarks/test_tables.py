@@ -284,7 +284,7 @@ def test_pictures_of_stored_results(tmp_path):
     assert not list(empty.iterdir())
 
 
-def test_the_readme_shows_what_the_json_says():
+def test_the_tables_in_the_readme_are_those_of_the_json():
     readme = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
     results = BENCHMARKS / "results"
     paths = {name: results / f"{name}.json" for name in TABLES}
@@ -301,7 +301,7 @@ def test_the_readme_shows_what_the_json_says():
 # ---- the plan
 
 
-def test_the_plan_has_what_the_paper_has():
+def test_the_plan_has_every_row_of_the_paper():
     assert {*TABLES["table1"].tasks, *TABLES["whole"].tasks} == set(TASKS)
     recipes = {task.recipe for task in TASKS.values()}
     assert recipes == {f"finetune_{name}.py" for name in ("srl", "ner", "sst", "nli", "squad", "coref")}
@@ -438,7 +438,7 @@ def test_text_of_a_domain(tmp_path, monkeypatch):
 # ---- how long it takes
 
 
-def test_estimates_follow_what_was_measured(tmp_path):
+def test_estimates_follow_the_measurements(tmp_path):
     places = Places(None, "tiny", tmp_path, tmp_path, TASKS)
     runs = planned(TASKS, ["table1"], ["sst", "srl"], [0, 1])
     before = tables_runs.minutes_left(places, runs)

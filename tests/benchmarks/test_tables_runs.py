@@ -220,7 +220,7 @@ def test_a_dry_run_writes_nothing_and_lists_the_time(stage):
     assert not (stage.folder / "results").exists()
 
 
-def test_a_job_waits_for_what_another_makes(tmp_path):
+def test_a_job_waits_for_the_files_of_another(tmp_path):
     made = tmp_path / "made"
     script = "import sys, pathlib; pathlib.Path(sys.argv[1]).mkdir()"
     jobs = [

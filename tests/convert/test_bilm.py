@@ -247,12 +247,12 @@ def test_reading_in_blocks(source: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 def not_written(folder: Path, *words: str) -> None:
     """Writing the folder as bilm fails with a sentence that holds these words, and leaves no file."""
-    place = folder.parent / "place"
-    place.mkdir()
+    parent = folder.parent / "place"
+    parent.mkdir()
     with pytest.raises(ElmoError) as caught:
-        convert_to_bilm(folder, place / "target")
-    assert list(place.iterdir()) == []
-    place.rmdir()
+        convert_to_bilm(folder, parent / "target")
+    assert list(parent.iterdir()) == []
+    parent.rmdir()
     assert_one_sentence(str(caught.value))
     for word in (str(folder), *words):
         assert word in str(caught.value)

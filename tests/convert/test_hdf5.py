@@ -222,16 +222,16 @@ def test_flipped_bits(source: Path, tmp_path: Path) -> None:
         for _ in range(rng.choice([1, 3, 30])):
             damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
         (source / "weights.hdf5").write_bytes(damaged)
-        place = tmp_path / "place"
-        place.mkdir()
-        message = outcome(source, place / "target")
+        parent = tmp_path / "place"
+        parent.mkdir()
+        message = outcome(source, parent / "target")
         if message is None:
             converted += 1
         else:
             assert_one_sentence(message)
             assert str(source) in message
-            assert list(place.iterdir()) == []
-        shutil.rmtree(place)
+            assert list(parent.iterdir()) == []
+        shutil.rmtree(parent)
     assert 10 < converted < 140
 
 
@@ -261,15 +261,15 @@ def as_other_user() -> Iterator[None]:
 def test_lacking_permission(unreadable: str, by_name: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:  # pytest's own folder is readable by its user only
         Path(folder).chmod(0o755)
-        source, place = write_source(Path(folder) / "source", options()), Path(folder) / "place"
+        source, parent = write_source(Path(folder) / "source", options()), Path(folder) / "place"
         (source / "vocab.txt").write_text("<S>\n</S>\n<UNK>\n")
-        place.mkdir()
-        place.chmod(0o777)
+        parent.mkdir()
+        parent.chmod(0o777)
         sources = sorted(source.iterdir(), reverse=True) if by_name else [source]
         (source / unreadable).chmod(0)
         with as_other_user(), pytest.raises(ElmoError) as caught:
-            convert_from_bilm(sources, place / "target")
+            convert_from_bilm(sources, parent / "target")
         (source / unreadable).chmod(0o755)
-        assert list(place.iterdir()) == []
+        assert list(parent.iterdir()) == []
     first = sources[0] if unreadable == "." else source / unreadable
     assert str(caught.value) == f"{first} cannot be read (Permission denied); check its permissions."

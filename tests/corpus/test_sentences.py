@@ -66,13 +66,13 @@ def test_a_long_text_without_blanks_counts_as_more_than_a_word():
     assert [word_count(record) for record in ("", [], "a b", ["New York"])] == [1, 1, 2, 1]
 
 
-def test_batches_waste_little_and_hold_everything_once():
+def test_batches_have_little_padding_and_every_item_once():
     lengths = [random.Random(3).randint(0, 40) for _ in range(200)] + [500]
-    made = list(batches(lengths, budget=100))
-    numbers = [number for batch in made for number in batch]
+    batched = list(batches(lengths, budget=100))
+    numbers = [number for batch in batched for number in batch]
     assert sorted(numbers) == [number for number, length in enumerate(lengths) if length]
-    assert made[0] == [200]
-    assert all(len(batch) * lengths[batch[0]] <= 100 for batch in made[1:])
-    padded = sum(len(batch) * lengths[batch[0]] for batch in made)
+    assert batched[0] == [200]
+    assert all(len(batch) * lengths[batch[0]] <= 100 for batch in batched[1:])
+    padded = sum(len(batch) * lengths[batch[0]] for batch in batched)
     assert padded < 1.05 * sum(lengths)
     assert list(batches([2, 3, 0, 2, 3], budget=6)) == [[1, 4], [0, 3]]  # equal ones in their order

@@ -1,4 +1,4 @@
-"""Every kind of corpus gives the same sentences; what cannot be read is said in one sentence."""
+"""Every type of source gives the same sentences; unreadable sources are refused in one sentence."""
 
 import bz2
 import gc
@@ -149,8 +149,8 @@ def test_dates_and_columns_of_several_types_are_left_alone(tmp_path):
 
 def test_lists_patterns_folders_and_streams(tmp_path):
     names = [f"{tmp_path}/{name}.txt" for name in "abc"]
-    for name, part in zip(names, (LINES[:11], LINES[11:30], LINES[30:]), strict=True):
-        Path(name).write_text("\n".join(part) + "\n", encoding="utf-8")
+    for name, lines in zip(names, (LINES[:11], LINES[11:30], LINES[30:]), strict=True):
+        Path(name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     stream = IterableDataset.from_generator(lines_of, gen_kwargs={"names": names})
     columns = Dataset.from_dict({"text": LINES})
     pattern = f"{tmp_path}/[abc].txt"
@@ -286,7 +286,7 @@ def test_a_hub_data_set_out_of_reach(monkeypatch):
     refused("nobody/nothing cannot be read: .*Hub", Source, "nobody/nothing")
 
 
-def test_what_is_not_from_a_file(tmp_path):
+def test_sources_that_are_not_files(tmp_path):
     """What an iterable of the caller raises is left alone: it is the caller's code."""
     refused("a corpus is a file or an iterable, but got NoneType", open_records, None)
     refused("the list is empty", open_records, [])

@@ -15,8 +15,8 @@ SKIPPABLE = (0x184D2A53).to_bytes(4, "little") + (5).to_bytes(4, "little") + b"1
 def stream(content, **options):
     """Without its size in the header, in many small blocks."""
     packer = zstandard.ZstdCompressor(**options).compressobj()
-    parts = [content[start : start + 10_000] for start in range(0, len(content), 10_000)]
-    return b"".join([*map(packer.compress, parts), packer.flush()])
+    chunks = [content[start : start + 10_000] for start in range(0, len(content), 10_000)]
+    return b"".join([*map(packer.compress, chunks), packer.flush()])
 
 
 FILES = {
@@ -50,16 +50,16 @@ def test_complete_files_are_read_and_cut_ones_are_refused(tmp_path, name):
 
 def ends_of_frames(content):
     """As the library finds them; what is cut there is a whole file, only a shorter one."""
-    ends, place = {0}, 0
-    while place < len(content):
-        if content[place : place + 4] == SKIPPABLE[:4]:
-            place += len(SKIPPABLE)
+    ends, position = {0}, 0
+    while position < len(content):
+        if content[position : position + 4] == SKIPPABLE[:4]:
+            position += len(SKIPPABLE)
         else:
             unpacker = zstandard.ZstdDecompressor().decompressobj()
-            unpacker.decompress(content[place:])
+            unpacker.decompress(content[position:])
             assert unpacker.eof
-            place = len(content) - len(unpacker.unused_data)
-        ends.add(place)
+            position = len(content) - len(unpacker.unused_data)
+        ends.add(position)
     return ends
 
 

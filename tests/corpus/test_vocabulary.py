@@ -1,4 +1,4 @@
-"""Words counted and written: against a count of a few lines, files that are refused, the command."""
+"""Counts of words compared with a naive count, files that are refused, and the command."""
 
 import json
 import lzma
@@ -101,7 +101,7 @@ def test_order_against_a_plain_count(sentences):
         assert count > following_count or (count == following_count and word < following)
 
 
-def test_memory_is_bounded_and_said_so():
+def test_memory_is_bounded_with_a_message():
     """Frequent words are counted right, and of the others none is held for ever."""
     lines = [f"often often rare{number}" for number in range(1000)]
     words = count_words(Source(Dataset.from_dict({"text": lines})), most_types=100)
@@ -192,7 +192,7 @@ def test_the_commands_options(tmp_path):
     assert "words/s" not in result.output
 
 
-def test_the_commands_sentences_for_what_is_wrong(corpus, tmp_path):
+def test_errors_of_the_command(corpus, tmp_path):
     for arguments, match in (
         ([tmp_path / "none.txt", tmp_path / "v.txt"], "elmo-hf: there is no file .*none.txt"),
         ([corpus, corpus], "elmo-hf: .*corpus.txt exists already"),

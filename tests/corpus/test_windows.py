@@ -1,4 +1,4 @@
-"""Windows of running text against a reference of a few lines, from sources of every kind."""
+"""Windows of running text from every type of source, compared with a naive reference."""
 
 import json
 import lzma
@@ -18,7 +18,7 @@ from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.vocabulary import SPECIALS
 from elmo_hf.corpus.windows import Encoder, Plan, Reader, Windows
 from elmo_hf.model.words_elmo import character_ids
-from tests.helpers.stream_windows import (
+from tests.helpers.window_texts import (
     LINES,
     TEXTS,
     VOCABULARY,
@@ -107,11 +107,11 @@ def test_shuffling_is_by_block_seed_epoch_and_direction(source, encoder):
         return [[(s.shard, s.line) for s in starts if s.epoch == epoch] for epoch in (0, 1)]
 
     orders = [*order(3, 0), *order(3, 1), *order(4, 0)]
-    assert len({tuple(one) for one in orders}) == 6
-    assert all(sorted(one) == sorted(orders[0]) for one in orders)
+    assert len({tuple(epoch) for epoch in orders}) == 6
+    assert all(sorted(epoch) == sorted(orders[0]) for epoch in orders)
     assert order(3, 0) == orders[:2]
     # The shards in an order of their own: the first block is not always of the first.
-    assert len({one[0][0] for one in orders}) > 1
+    assert len({epoch[0][0] for epoch in orders}) > 1
 
 
 def test_words_of_a_table(source):
@@ -153,7 +153,7 @@ def test_special_words_in_the_text(encoder, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "stream", "xz"])
-def test_other_kinds_stop_and_go_on_as_well(files, tmp_path, encoder, kind):
+def test_other_sources_resume(files, tmp_path, encoder, kind):
     """With workers, which are forks of a process that has read some of it already."""
     jsonl = "".join(json.dumps({"text": text}) + "\n" for text in LINES)
     (tmp_path / "text.jsonl").write_text(jsonl, encoding="utf-8")
@@ -168,9 +168,9 @@ def test_other_kinds_stop_and_go_on_as_well(files, tmp_path, encoder, kind):
     }[kind]()
     plan = Plan(rows=4, steps=9, shuffle_sentences=20, epochs=2)
     whole = list(Windows(source, encoder, plan))
-    rest = list(Windows(source, encoder, plan, workers=2, state=whole[5].state))
-    assert len(rest) == len(whole) - 6
-    assert all(same(*pair) for pair in zip(whole[6:], rest, strict=True))
+    resumed = list(Windows(source, encoder, plan, workers=2, state=whole[5].state))
+    assert len(resumed) == len(whole) - 6
+    assert all(same(*pair) for pair in zip(whole[6:], resumed, strict=True))
 
 
 def lines_of(names):

@@ -7,7 +7,7 @@ from datasets import IterableDataset
 
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.windows import Encoder, Plan, Reader, Windows, merge_states
-from tests.helpers.stream_windows import LINES, VOCABULARY, write_files
+from tests.helpers.window_texts import LINES, VOCABULARY, write_files
 
 # Python 3.12 warns of every fork of a process with threads, as pyarrow's; the loader's workers are forks.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
@@ -52,7 +52,7 @@ def test_corpora_that_cannot_be_trained_on(tmp_path, encoder, source):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_fails_on_the_way_is_said_in_one_sentence(tmp_path, encoder, workers):
+def test_errors_while_reading_are_one_sentence(tmp_path, encoder, workers):
     path = tmp_path / "late.txt"
     path.write_bytes(b"w0_0\n" * 2000 + b"\xff\n")
     stream = IterableDataset.from_generator(failing_late)
@@ -89,14 +89,14 @@ def test_states_that_do_not_fit(files, source, encoder):
         Plan(4, shuffle_sentences=10, shared=True),
         state=state,
     )
-    other = Source([f"{files}/a.txt", f"{files}/b.txt"])
-    refused("begun with shards 3, now it is 2", Windows, other, encoder, plan, state=state)
-    parts = [Reader(source, encoder, plan, first, last).state() for first, last in ((0, 1), (1, 3), (3, 4))]
-    assert merge_states(parts) == state
-    refused("has 1 of 4 rows", Windows, source, encoder, plan, state=parts[0])
-    refused("has 2 of 4 rows", Windows, source, encoder, plan, state=parts[1])
-    refused("row 1 is in no state", merge_states, [parts[0], parts[2]])
-    refused("row 3 is in no state, or in two", merge_states, [*parts[:2], parts[1]])
+    fewer_files = Source([f"{files}/a.txt", f"{files}/b.txt"])
+    refused("begun with shards 3, now it is 2", Windows, fewer_files, encoder, plan, state=state)
+    states = [Reader(source, encoder, plan, first, last).state() for first, last in ((0, 1), (1, 3), (3, 4))]
+    assert merge_states(states) == state
+    refused("has 1 of 4 rows", Windows, source, encoder, plan, state=states[0])
+    refused("has 2 of 4 rows", Windows, source, encoder, plan, state=states[1])
+    refused("row 1 is in no state", merge_states, [states[0], states[2]])
+    refused("row 3 is in no state, or in two", merge_states, [*states[:2], states[1]])
 
 
 def test_a_changed_corpus_is_noticed(tmp_path, encoder):

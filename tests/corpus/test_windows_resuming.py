@@ -1,4 +1,4 @@
-"""Every sentence once, whoever reads it: processes, workers, states to go on from, and the audit log."""
+"""Every sentence is read once by any number of processes and workers, also after resuming; the audit log."""
 
 import json
 import random
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from elmo_hf.corpus.order import START, Renumbering, SentenceOrder
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.windows import AuditLog, Encoder, Plan, Reader, Windows, cut_audit, merge_states
-from tests.helpers.stream_windows import (
+from tests.helpers.window_texts import (
     SENTENCES,
     TEXTS,
     VOCABULARY,
@@ -56,27 +56,29 @@ def test_any_number_of_processes_and_workers_makes_the_same_windows(
 ):
     plan = Plan(rows=7, steps=5, seed=1, shuffle_sentences=10, epochs=2, shared=shared)
     whole = until_the_end(Reader(source, encoder, plan))
-    parts = []
+    by_process = []
     for process in range(processes):
         windows = Windows(
             source, encoder, plan, process=process, processes=processes, workers=workers, prefetch=2
         )
-        parts.append(list(windows))
+        by_process.append(list(windows))
         assert not windows.empty_window.mask.any()
         assert 0 < windows.waited <= windows.seconds
-    counts = Counter(sentence for part in parts for window in part for sentence in window.sentence_starts)
+    counts = Counter(
+        sentence for of_process in by_process for window in of_process for sentence in window.sentence_starts
+    )
     assert set(counts.values()) == {1}
     assert len(counts) == 2 * 2 * len(TEXTS)  # directions, epochs
     start = 0
-    for part in parts:
-        rows = part[0].mask.shape[1]
-        for window, full in zip(part, whole, strict=False):
+    for of_process in by_process:
+        rows = of_process[0].mask.shape[1]
+        for window, full in zip(of_process, whole, strict=False):
             for name in ("char_ids", "targets", "mask"):
                 assert np.array_equal(getattr(window, name), getattr(full, name)[:, start : start + rows])
-        assert not any(full.mask[:, start : start + rows].any() for full in whole[len(part) :])
+        assert not any(full.mask[:, start : start + rows].any() for full in whole[len(of_process) :])
         start += rows
-    for step in range(min(map(len, parts))):
-        state = merge_states([part[step].state for part in parts][::-1])
+    for step in range(min(map(len, by_process))):
+        state = merge_states([of_process[step].state for of_process in by_process][::-1])
         assert state == whole[step].state
 
 
@@ -102,22 +104,22 @@ def test_killed_anywhere_and_resumed_with_any_rows(source, encoder, seed):
     """Rows, readers, length of windows: all change at random, and still every word is read once an epoch."""
     draw = random.Random(seed)
     shuffle, shared = draw.choice([0, 6, 10, 1000]), draw.random() < 0.3
-    state, every, rows = None, [], draw.randint(1, 9)
+    state, all_windows, rows = None, [], draw.randint(1, 9)
     while True:
         plan = Plan(rows, draw.randint(1, 12), 5, shuffle, shared, epochs=2)
         steps = draw.choice([0, 1, 2, 5, 9])
         windows, state = play(source, encoder, plan, cuts(draw, rows), state, steps)
-        every += chain.from_iterable(windows)
+        all_windows += chain.from_iterable(windows)
         if windows and not any(window.mask.any() for window in windows[-1]):
             break
         rows = draw.choice([rows, rows, draw.randint(1, 9)])
-    starts = Counter((s.direction, *s[2:]) for window in every for s in window.sentence_starts)
+    starts = Counter((s.direction, *s[2:]) for window in all_windows for s in window.sentence_starts)
     assert set(starts.values()) == {1}
     assert len(starts) == 2 * 2 * len(TEXTS)
     for direction, boundary in ((0, "<S>"), (1, "</S>")):
         read = Counter(
             word
-            for window in every
+            for window in all_windows
             for row in range(window.mask.shape[1])
             for word in words_of(window, direction, row)
         )
@@ -136,20 +138,20 @@ def test_resumed_with_the_same_rows_it_is_the_same_stream(source, encoder, share
         assert all(same(*pair) for pair in zip(islice(reader, 4), whole[step + 1 :], strict=False))
 
 
-def test_workers_go_on_where_others_stopped(source, encoder):
+def test_workers_resume_from_the_state_of_others(source, encoder):
     plan = Plan(rows=6, steps=6, seed=2, shuffle_sentences=9, epochs=3)
     whole = list(Windows(source, encoder, plan))
     for workers, processes in ((0, 2), (2, 1), (1, 2)):
         options = {"processes": processes, "workers": workers, "state": whole[8].state}
-        parts = [list(Windows(source, encoder, plan, process=p, **options)) for p in range(processes)]
-        for step, windows in enumerate(zip(*parts, strict=False)):
+        by_process = [list(Windows(source, encoder, plan, process=p, **options)) for p in range(processes)]
+        for step, windows in enumerate(zip(*by_process, strict=False)):
             joined = np.concatenate([window.char_ids for window in windows], axis=1)
             assert np.array_equal(joined, whole[9 + step].char_ids)
 
 
 @settings(max_examples=60)
 @given(st.data())
-def test_a_renumbering_numbers_what_was_not_read(data):
+def test_renumbering_covers_the_unread_sentences(data):
     rows = data.draw(st.integers(1, 5))
     started = data.draw(st.lists(st.integers(0, 6), min_size=rows, max_size=rows))
     used = [data.draw(st.integers(0, 4)) if count else 0 for count in started]
@@ -157,11 +159,11 @@ def test_a_renumbering_numbers_what_was_not_read(data):
     new, starts = Renumbering(rows, started, used).renumber(numbers, np.zeros_like(numbers))
     expected = [((started[row] - 1) * rows + row, used[row]) for row in range(rows) if used[row]]
     expected += [(number, 0) for number in range(50) if number // rows >= started[number % rows]]
-    found = sorted(
+    numbered = sorted(
         (n, number, start) for number, (n, start) in enumerate(zip(new, starts, strict=True)) if n >= 0
     )
-    assert [(number, start) for _, number, start in found] == expected
-    assert [n for n, *_ in found] == list(range(len(expected)))
+    assert [(number, start) for _, number, start in numbered] == expected
+    assert [n for n, *_ in numbered] == list(range(len(expected)))
 
 
 STATE_OF_0_1_0 = {
@@ -188,8 +190,8 @@ def test_states_are_those_of_version_0_1_0(source, encoder):
     """It wrote the state after 20 windows, and then, with another number of rows, after 4 more."""
     plan = Plan(rows=3, steps=5, seed=1, shuffle_sentences=10)
     assert [*islice(Reader(source, encoder, plan), 20)][-1].state == STATE_OF_0_1_0
-    other = Plan(rows=2, steps=5, seed=1, shuffle_sentences=10)
-    last = [*islice(Reader(source, encoder, other, state=STATE_OF_0_1_0), 4)][-1]
+    shuffling_plan = Plan(rows=2, steps=5, seed=1, shuffle_sentences=10)
+    last = [*islice(Reader(source, encoder, shuffling_plan, state=STATE_OF_0_1_0), 4)][-1]
     assert last.targets.tolist() == [
         [[1, 193, 194, 195, 196], [77, 78, 79, 80, 81]],
         [[2, 2, 2, 2, 2], [26, 25, 24, 23, 22]],
@@ -230,8 +232,8 @@ def test_a_program_ends_with_its_workers(files, tmp_path):
         f"windows = iter(Windows(Source('{files}/*.txt'), Encoder(vocabulary), Plan(rows=2), workers=1))\n"
         "next(windows)\n"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (found.returncode, found.stderr) == (0, "")
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 # ---- the audit log
@@ -242,21 +244,21 @@ def test_the_audit_log_counts_every_sentence_once(source, encoder, tmp_path):
     plan = Plan(rows=6, steps=6, shuffle_sentences=10, epochs=1)
     saved = 4
     logs = [tmp_path / f"audit-{process}.jsonl" for process in range(3)]
-    parts = []
+    states = []
     for process, path in enumerate(logs):
         windows = list(Windows(source, encoder, plan, process=process, processes=3))
         log = AuditLog(path, process)
         for step, window in enumerate(windows[:8]):
             log.write(step, window)
         log.close()
-        parts.append(windows[saved].state)
+        states.append(windows[saved].state)
         with path.open("a") as file:
             file.write('{"step": 8, "proc')
     for path in logs:
         cut_audit(path, saved)
     for process in range(2):
         log = AuditLog(logs[process], process)
-        windows = Windows(source, encoder, plan, process=process, processes=2, state=merge_states(parts))
+        windows = Windows(source, encoder, plan, process=process, processes=2, state=merge_states(states))
         for step, window in enumerate(windows, start=saved + 1):
             log.write(step, window)
         log.close()
@@ -272,10 +274,10 @@ def test_blocks_are_the_same_from_any_place(source):
     order = SentenceOrder(source, 0, 3, 60, 2)
     whole = [(b.start, b.end, b.texts, b.digest) for b in order.blocks(START) if b is not None]
     assert None in list(order.blocks(START))  # a pause, in which a window can be made
-    for number, (place, *_) in enumerate(whole):
-        again = [(b.start, b.end, b.texts, b.digest) for b in order.blocks(place) if b is not None]
+    for number, (position, *_) in enumerate(whole):
+        again = [(b.start, b.end, b.texts, b.digest) for b in order.blocks(position) if b is not None]
         assert again == whole[number:]
-    assert [place.sentence for place, *_ in whole] == [
+    assert [position.sentence for position, *_ in whole] == [
         0,
         *np.cumsum([len(texts) for _, _, texts, _ in whole])[:-1],
     ]

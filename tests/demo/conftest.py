@@ -8,7 +8,7 @@ from tests.helpers.demo_models import save_models
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
-    """A folder with `model` and `tagger` in it."""
+    """A folder with a `model` and a `tagger`."""
     return save_models(tmp_path_factory.mktemp("models"))
 
 

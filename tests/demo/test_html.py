@@ -1,4 +1,4 @@
-"""The parts of the page as HTML."""
+"""The HTML of the page."""
 
 from html.parser import HTMLParser
 

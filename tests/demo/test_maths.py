@@ -1,4 +1,4 @@
-"""What the demo computes equals plain definitions, one number at a time."""
+"""The demo's computations equal naive definitions, one number at a time."""
 
 import math
 from itertools import combinations

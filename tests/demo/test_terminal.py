@@ -1,4 +1,4 @@
-"""What `elmo-hf vectors` prints of words and their vectors."""
+"""The output of `elmo-hf vectors`."""
 
 import pytest
 import torch

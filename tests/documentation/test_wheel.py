@@ -1,4 +1,4 @@
-"""The wheel alone, away from the sources and with no network, is enough for the README's first command."""
+"""The wheel alone, without the sources and the network, does what the README shows."""
 
 import json
 import os
@@ -12,28 +12,43 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.nursery import Nursery
+from tests.helpers.documents import read_blocks, write_published, write_tagged
+from tests.helpers.fork_server import ForkServer
+from tests.helpers.hub_server import Hub
+from tests.helpers.launcher import read_lines, write_corpus
 from tests.helpers.paths import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-RUN = "import elmo_hf.cli; elmo_hf.cli.app(prog_name='elmo-hf')"
-NO_NETWORK = """
+LIBRARIES = (
+    "import accelerate, datasets, evaluate, h5py, torch\nfrom transformers import PreTrainedModel, Trainer"
+)
+ELMO_HF = "import elmo_hf.cli; elmo_hf.cli.app(prog_name='elmo-hf')"
+MODULE = (
+    "import runpy, sys; del sys.argv[0]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
+LOOPBACK_ONLY = """
 import socket
 
-def refuse(*_):
-    raise RuntimeError("somebody wants the network")
+def only_loopback(function, host_of):
+    def call(*arguments, **options):
+        if host_of(arguments) not in ("127.0.0.1", "::1", "localhost"):
+            raise RuntimeError(f"{function.__name__} outside this machine: {arguments}")
+        return function(*arguments, **options)
+    return call
 
-socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+socket.socket.connect = only_loopback(socket.socket.connect, lambda arguments: arguments[1][0])
+socket.create_connection = only_loopback(socket.create_connection, lambda arguments: arguments[0][0])
+socket.getaddrinfo = only_loopback(socket.getaddrinfo, lambda arguments: arguments[0])
 """
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
-    sources = folder / "sources"  # building writes beside the sources
-    leave = shutil.ignore_patterns("*.egg-info", "__pycache__")
+    sources = folder / "sources"  # a build writes into the folder of its sources
+    ignored = shutil.ignore_patterns("*.egg-info", "__pycache__")
     for name in ("src", "training"):
-        shutil.copytree(REPOSITORY / name, sources / name, ignore=leave)
+        shutil.copytree(REPOSITORY / name, sources / name, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, sources)
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", str(folder)]
@@ -45,30 +60,62 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel):
-    """A folder with what the wheel holds, and with no way to the network."""
+    """A folder with the content of the wheel, in which Python connects to this machine only."""
     folder = wheel.parent / "installed"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
-    (folder / "sitecustomize.py").write_text(NO_NETWORK, encoding="utf-8")
+    (folder / "sitecustomize.py").write_text(LOOPBACK_ONLY, encoding="utf-8")
     return folder
 
 
 @pytest.fixture(scope="module")
-def programs(installed):
-    """Starts programs that find nothing but the wheel and what it needs."""
+def hub():
+    """A local Hub on which the user `someone` may write."""
+    with Hub({"secret": {"someone"}}) as server:
+        yield server
+
+
+def requests_of(hub):
+    """Requests to the Hub, without that of huggingface_hub for its list of agents."""
+    return [request for request in hub.requests if request != "GET /api/agent-harnesses"]
+
+
+@pytest.fixture(scope="module")
+def programs(installed, hub):
+    """Starts programs that can import the wheel and its dependencies, and connect to the local Hub only."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment |= {"PYTHONPATH": str(installed), "HF_HOME": str(installed / "empty")}
-    nursery = Nursery("import h5py, torch\nfrom transformers import PreTrainedModel", environment)
-    yield nursery
-    nursery.close()
+    environment |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": "secret", "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    server = ForkServer(LIBRARIES, environment)
+    yield server
+    server.close()
 
 
-def test_the_wheel_has_all_and_is_as_small_as_it_should_be(wheel):
+@pytest.fixture
+def run(programs, tmp_path):
+    """Run a program in `tmp_path`; return what it prints."""
+
+    def run(program, *arguments):
+        completed = programs.run(program, *arguments, cwd=tmp_path)
+        assert completed.code == 0, completed.err
+        return completed.out
+
+    return run
+
+
+@pytest.fixture
+def elmo_hf(run):
+    """Run an `elmo-hf` command line; return what it prints."""
+    return lambda line: run(ELMO_HF, *shlex.split(line))
+
+
+def test_data_files_and_size_of_the_wheel(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         tiny = [entry for entry in archive.infolist() if "/checkpoints/elmo-tiny/" in entry.filename]
-    assert {"config.json", "model.safetensors", "vocab.txt"} <= {Path(one.filename).name for one in tiny}
-    assert sum(one.file_size for one in tiny) <= 16_000_000
+    assert {"config.json", "model.safetensors", "vocab.txt"} <= {Path(entry.filename).name for entry in tiny}
+    assert sum(entry.file_size for entry in tiny) <= 16_000_000
     assert f"(a wheel of {round(wheel.stat().st_size / 1e6)} MB)" in README
     assert "elmo_hf/py.typed" in names
     assert any(name.startswith("elmo_hf/hub/templates/") for name in names)
@@ -83,46 +130,84 @@ def test_the_wheel_has_every_module_and_recipe(wheel):
     assert names == modules | recipes
 
 
-def test_a_recipe_runs_from_the_wheel(programs, installed, tmp_path):
-    """With a metric of `evaluate`, which it copies to the cache, and no network."""
-    (tmp_path / "ner.conll").write_text(10 * "Ada B-PER\nsat O\n\n", encoding="utf-8")
-    files = [flag for split in ("train", "dev", "test") for flag in (f"--{split}", "ner.conll")]
-    run = "import runpy; runpy.run_module('elmo_hf.finetuning', run_name='__main__', alter_sys=True)"
-    flags = ["--smoke", "--epochs", "1", "--output", "run"]
-    result = programs.run(run, "ner", *files, *flags, cwd=tmp_path)
-    assert result.code == 0, result.err
-    seed = tmp_path / "run" / "seed-0"
-    command = json.loads((seed / "results" / "evaluation-ner.json").read_text())["command"]
-    assert command == f"python -m elmo_hf.finetuning ner {' '.join([*files, *flags])}"
-    where = "import elmo_hf.recipes.finetune_ner as recipe; print(recipe.__file__)"
-    assert programs.run(where).out.startswith(str(installed))
+def test_the_code_of_the_wheel_runs(installed, run):
+    imports = "import elmo_hf, elmo_hf.recipes.finetune_ner as ner"
+    paths = run(f"{imports}\nprint(elmo_hf.__file__, elmo_hf.TINY, ner.__file__)")
+    assert all(path.startswith(str(installed)) for path in paths.split())
 
 
 def test_the_first_command_of_the_readme(programs):
     line = re.search(r"&& (elmo-hf vectors .*)", README).group(1)
     shown = re.search(r"^```text\n(.*?)^```", README, re.MULTILINE | re.DOTALL).group(1)
-    result = programs.run(RUN, *shlex.split(line)[1:])
+    result = programs.run(ELMO_HF, *shlex.split(line)[1:])
     assert result.err == ""
     assert shown.strip("\n") in result.out
 
 
-def test_it_is_the_wheels_code_that_ran(installed, programs):
-    result = programs.run("import elmo_hf; print(elmo_hf.__file__, elmo_hf.TINY)")
-    assert all(path.startswith(str(installed)) for path in result.out.split())
-
-
-def test_the_language_model_is_in_it(programs, tmp_path):
-    text = tmp_path / "text.txt"
-    text.write_text("The old man sat by the fire and told them a story .\n", encoding="utf-8")
-    result = programs.run(RUN, "perplexity", str(text), "--json", "--no-progress")
-    assert result.code == 0, result.err
-    assert 1 < json.loads(result.out)["forward"] < 500
-
-
-def test_a_corpus_without_naming_a_model(programs, tmp_path):
-    text = tmp_path / "corpus.txt"
-    text.write_text("The bank lent him money .\n", encoding="utf-8")
-    result = programs.run(RUN, "embed", str(text), "vectors", "--no-progress", cwd=tmp_path)
-    assert result.code == 0, result.err
+def test_embedding_and_perplexity_with_the_model_of_the_wheel(run, elmo_hf, tmp_path):
+    (tmp_path / "corpus.txt").write_text("The bank lent him money .\n", encoding="utf-8")
+    elmo_hf("embed corpus.txt vectors --no-progress")
     read = "import elmo_hf; print([vectors.shape for _, vectors in elmo_hf.read_vectors('vectors')])"
-    assert programs.run(read, cwd=tmp_path).out == "[(6, 256)]\n"
+    assert run(read) == "[(6, 256)]\n"
+    text = "The old man sat by the fire and told them a story .\n"
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    perplexity = json.loads(elmo_hf("perplexity text.txt --json --no-progress"))
+    assert 1 < perplexity["forward"] < 500
+
+
+def test_converting_fine_tuning_and_uploading(hub, programs, run, elmo_hf, tmp_path):
+    """Fine-tuning uses a metric of `evaluate`, which is copied to the cache without a request to the Hub."""
+    requests = requests_of(hub)
+    source = write_published(tmp_path / "published-elmo")
+    elmo_hf("convert published-elmo my-elmo")
+    elmo_hf("convert my-elmo back --to bilm")
+    assert (tmp_path / "back" / "options.json").read_bytes() == (source / "options.json").read_bytes()
+    assert '"word": "bank"' in elmo_hf("vectors 'The bank' --model my-elmo --json")
+
+    write_tagged(tmp_path)
+    files = "--train train.conll --dev dev.conll --test test.conll"
+    flags = f"ner --elmo my-elmo {files} --output runs/ner --smoke --epochs 1"
+    run(MODULE, "elmo_hf.finetuning", *flags.split())
+    folder = tmp_path / "runs" / "ner" / "seed-0"
+    results = json.loads((folder / "results" / "evaluation-ner.json").read_text(encoding="utf-8"))
+    assert results["command"] == f"python -m elmo_hf.finetuning {flags}"
+    assert requests_of(hub) == requests
+
+    [facts] = [block.text for block in read_blocks(REPOSITORY / "README.md") if block.language == "yaml"]
+    (folder / "facts.yaml").write_text(facts, encoding="utf-8")
+    elmo_hf("card runs/ner/seed-0")
+    elmo_hf("push runs/ner/seed-0 someone/my-tagger")
+    uploaded = hub.files("someone/my-tagger")
+    card = uploaded["README.md"].decode()
+    assert "Named entities in correspondence of the 1840s" in card
+    assert '"someone/my-tagger"' in card  # in the code that loads it
+    assert {"facts.yaml", "model.safetensors", "modeling_elmo_tagging.py"} <= set(uploaded)
+    entities = programs.run_without_the_package(
+        """
+        import json
+        from transformers import pipeline
+        tagger = pipeline("token-classification", model="someone/my-tagger", trust_remote_code=True)
+        print(json.dumps([entity["word"] for entity in tagger("Ada sat .", ignore_labels=[])]))
+        """
+    )
+    assert entities == ["Ada", "sat", "."]
+
+
+def test_pretraining(hub, run, elmo_hf, tmp_path):
+    """`python -m` starts a run, and `accelerate launch -m` continues it."""
+    requests = requests_of(hub)
+    write_corpus(tmp_path)
+    elmo_hf("vocab 'text-*.txt' vocab.txt")
+    shape = "--lstm-dim 16 --projection-dim 8 --char-embedding-dim 4 --char-filters [[1,4],[2,8]] --rows 4"
+    flags = (
+        f"--data text-*.txt --vocab vocab.txt --output run --resume auto {shape} --samples 8 --log-every 1"
+    )
+    run(MODULE, "elmo_hf.pretraining", *flags.split(), "--max-steps", "2")
+    launch = "launch --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
+    arguments = [*launch.split(), "-m", "elmo_hf.pretraining", *flags.split(), "--max-steps", "4"]
+    run("from accelerate.commands.accelerate_cli import main; main()", *arguments)
+    log = read_lines(tmp_path / "run" / "log.jsonl")
+    assert [entry["step"] for entry in log if entry["kind"] == "step"] == [1, 2, 3, 4]
+    perplexity = json.loads(elmo_hf("perplexity text-1.txt --model run/final --json --no-progress"))
+    assert 1 < perplexity["mean"] < 1000
+    assert requests_of(hub) == requests

@@ -1,4 +1,4 @@
-"""A corpus in, vectors out: all options against direct calls of the model."""
+"""The vectors of `embed` with all its options, compared with direct calls of the model."""
 
 import inspect
 from itertools import product
@@ -16,8 +16,8 @@ from tests.helpers.embed_corpora import (
     FORMATS,
     SMALL,
     contents,
-    directly,
     expected,
+    layers_of,
     sentences,
     small_model,
     write_corpus,
@@ -41,34 +41,34 @@ def corpus(tmp_path):
 def test_vectors_are_those_of_a_direct_call(model, corpus, tmp_path, layers):
     lines = corpus.read_text(encoding="utf-8").split("\n")[:-1]
     words = [ElmoTokenizer().tokenize(line) for line in lines]
-    called = [directly(model, sentence) for sentence in words]
+    called = [layers_of(model, sentence) for sentence in words]
     for pool, format in product((None, "mean", "max"), FORMATS):
         output = tmp_path / f"{pool}-{format}"
-        found = elmo_hf.embed(corpus, output, model, layers=layers, pool=pool, format=format, **SMALL)
-        assert [sentence.words for sentence in found] == words
-        for sentence, every in zip(found, called, strict=True):
-            wanted = expected(every, layers, pool)
-            assert sentence.vectors.shape == wanted.shape
+        embedded = elmo_hf.embed(corpus, output, model, layers=layers, pool=pool, format=format, **SMALL)
+        assert [sentence.words for sentence in embedded] == words
+        for sentence, states in zip(embedded, called, strict=True):
+            vectors = expected(states, layers, pool)
+            assert sentence.vectors.shape == vectors.shape
             assert sentence.vectors.dtype == np.float32
-            np.testing.assert_allclose(sentence.vectors, wanted, atol=2e-6)
+            np.testing.assert_allclose(sentence.vectors, vectors, atol=2e-6)
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_half_precision_is_rounding(model, corpus, tmp_path, format):
     full = elmo_hf.embed(corpus, tmp_path / "full", model, **SMALL)
     half = elmo_hf.embed(corpus, tmp_path / "half", model, format=format, dtype="float16", **SMALL)
-    for one, other in zip(full, half, strict=True):
-        assert other.vectors.dtype == np.float16
-        assert np.array_equal(one.vectors.astype(np.float16), other.vectors)
+    for sentence, rounded in zip(full, half, strict=True):
+        assert rounded.vectors.dtype == np.float16
+        assert np.array_equal(sentence.vectors.astype(np.float16), rounded.vectors)
 
 
 @pytest.mark.parametrize("cache_words", [0, 1, 7, 10_000])
 @pytest.mark.parametrize(("batch_words", "shard_words"), [(1, 10_000), (50, 1), (4096, 300)])
 def test_cache_and_budgets_change_no_vector(model, corpus, tmp_path, cache_words, batch_words, shard_words):
     options = {"cache_words": cache_words, "batch_words": batch_words, "shard_words": shard_words}
-    found = elmo_hf.embed(corpus, tmp_path / "out", model, **(SMALL | options))
-    for sentence in found:
-        np.testing.assert_allclose(sentence.vectors, directly(model, sentence.words)[-1], atol=2e-6)
+    sentences = elmo_hf.embed(corpus, tmp_path / "out", model, **(SMALL | options))
+    for sentence in sentences:
+        np.testing.assert_allclose(sentence.vectors, layers_of(model, sentence.words)[-1], atol=2e-6)
 
 
 def test_a_word_table_needs_no_letters(tmp_path, corpus):
@@ -78,12 +78,12 @@ def test_a_word_table_needs_no_letters(tmp_path, corpus):
     torch.manual_seed(1)
     config = ElmoConfig(lstm_dim=16, projection_dim=8, token_encoder="words", vocab_size=6)
     model = ElmoModel(config).eval()
-    found = elmo_hf.embed(corpus, tmp_path / "out", model, tokenizer=tokenizer, **SMALL)
-    for words, vectors in found:
+    sentences = elmo_hf.embed(corpus, tmp_path / "out", model, tokenizer=tokenizer, **SMALL)
+    for words, vectors in sentences:
         if words:
             encoding = tokenizer([words], is_split_into_words=True, return_tensors="pt")
-            wanted = model(**encoding).last_hidden_state[0].detach().numpy()
-            np.testing.assert_allclose(vectors, wanted, atol=2e-6)
+            direct = model(**encoding).last_hidden_state[0].detach().numpy()
+            np.testing.assert_allclose(vectors, direct, atol=2e-6)
     with pytest.raises(ValueError, match="needs its tokenizer"):
         elmo_hf.embed(corpus, tmp_path / "other", model, **SMALL)
     assert not (tmp_path / "other").exists()
@@ -93,11 +93,11 @@ def test_the_model_is_left_as_it_was(corpus, tmp_path):
     """Dropout is off while it reads, and a language model's ELMo is what reads."""
     torch.manual_seed(0)
     language_model = ElmoForPreTraining(ElmoConfig(lstm_dim=8, projection_dim=4, vocab_size=5, dropout=0.5))
-    found = elmo_hf.embed(corpus, tmp_path / "out", language_model.train(), layers="all", **SMALL)
+    sentences = elmo_hf.embed(corpus, tmp_path / "out", language_model.train(), layers="all", **SMALL)
     assert language_model.training
     assert language_model.elmo.training
-    for words, vectors in found[:5]:
-        np.testing.assert_allclose(vectors, directly(language_model.eval().elmo, words), atol=2e-6)
+    for words, vectors in sentences[:5]:
+        np.testing.assert_allclose(vectors, layers_of(language_model.eval().elmo, words), atol=2e-6)
 
 
 # ---- what goes in
@@ -134,12 +134,12 @@ def write_lines(path, lines):
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
-def test_half_a_letter_is_passed_over(model, tmp_path):
+def test_lone_surrogates_are_dropped(model, tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"tokens": ["a\\ud800b", "\\udfff"]}\n', encoding="utf-8")
     for format in FORMATS:
-        found = elmo_hf.embed(path, tmp_path / format, model, format=format, **SMALL)
-        assert found[0].words == ["ab", ""]
+        sentences = elmo_hf.embed(path, tmp_path / format, model, format=format, **SMALL)
+        assert sentences[0].words == ["ab", ""]
 
 
 def test_a_sentence_of_100_000_words(tmp_path):
@@ -148,12 +148,12 @@ def test_a_sentence_of_100_000_words(tmp_path):
     config = ElmoConfig(lstm_dim=8, projection_dim=4, num_hidden_layers=1, char_filters=[[1, 4]])
     model = ElmoModel(config).eval()
     words = [f"w{number % 1000}" for number in range(100_000)]
-    found = elmo_hf.embed([["a"], words, ["b", "c"]], tmp_path / "out", model, progress=False)
-    assert [len(sentence.words) for sentence in found] == [1, 100_000, 2]
-    vectors = found[1].vectors
+    embedded = elmo_hf.embed([["a"], words, ["b", "c"]], tmp_path / "out", model, progress=False)
+    assert [len(sentence.words) for sentence in embedded] == [1, 100_000, 2]
+    vectors = embedded[1].vectors
     assert np.isfinite(vectors).all()
     assert np.abs(vectors).min(axis=1).max() > 0
-    head, tail = directly(model, words[:50])[-1], directly(model, words[-50:])[-1]
+    head, tail = layers_of(model, words[:50])[-1], layers_of(model, words[-50:])[-1]
     np.testing.assert_allclose(vectors[:50, :4], head[:, :4], atol=2e-6)
     np.testing.assert_allclose(vectors[-50:, 4:], tail[:, 4:], atol=2e-6)
 

@@ -1,4 +1,4 @@
-"""What `embed` refuses: one sentence, before anything is written."""
+"""Mistakes that `embed` refuses in one sentence before it writes anything."""
 
 import ast
 import gzip
@@ -106,9 +106,9 @@ def test_another_plan_is_refused(model, corpus, tmp_path, options):
 
 def test_another_model_or_input_is_refused(model, corpus, tmp_path):
     elmo_hf.embed(corpus, tmp_path / "out", model, **SMALL)
-    other = ElmoModel(model.config)
+    other_model = ElmoModel(model.config)
     with pytest.raises(ValueError, match="was begun with another model"):
-        elmo_hf.embed(corpus, tmp_path / "out", other, **SMALL)
+        elmo_hf.embed(corpus, tmp_path / "out", other_model, **SMALL)
     with corpus.open("a", encoding="utf-8") as file:
         file.write("One more .\n")
     with pytest.raises(ValueError, match="was begun with another input"):
@@ -137,7 +137,7 @@ def test_a_stream_that_changed_is_refused(model, tmp_path):
         ("nobody/nothing", "there is no file nobody/nothing"),
     ],
 )
-def test_mistakes_in_what_is_passed(model, tmp_path, source, message):
+def test_wrong_arguments(model, tmp_path, source, message):
     with pytest.raises(ValueError, match=message):
         elmo_hf.embed(source, tmp_path / "out", model, **SMALL)
     assert list(tmp_path.iterdir()) == []
@@ -150,7 +150,7 @@ def test_layers_of_different_sizes_cannot_be_together(corpus, tmp_path):
     assert elmo_hf.embed(corpus, tmp_path / "out", model, layers=0, **SMALL)[0].vectors.shape[1] == 24
 
 
-def test_what_cannot_be_read_back(tmp_path, corpus):
+def test_folders_that_cannot_be_read_back(tmp_path, corpus):
     with pytest.raises(ValueError, match="it has none"):
         read_vectors(tmp_path)
     with pytest.raises(ValueError, match="is no HDF5 file"):
@@ -160,7 +160,7 @@ def test_what_cannot_be_read_back(tmp_path, corpus):
         read_vectors(tmp_path)
 
 
-def test_the_command_says_one_sentence(folder, corpus, tmp_path):
+def test_errors_of_the_command(folder, corpus, tmp_path):
     arguments = ["embed", str(corpus), str(tmp_path / "out"), "--model", str(folder)]
     result = CliRunner().invoke(app, [*arguments, "--layers", "9"])
     assert result.exit_code == 1
@@ -171,7 +171,7 @@ def test_the_command_says_one_sentence(folder, corpus, tmp_path):
     assert read_vectors(tmp_path / "out")[0].vectors.shape == (2, 16)
 
 
-def test_what_is_not_always_installed_or_slow_is_imported_when_it_is_needed():
+def test_slow_and_optional_libraries_are_imported_on_use():
     for name in ("corpus/source", "embedding/job", "embedding/embedder", "embedding/vectors"):
         tree = ast.parse((SOURCE / f"{name}.py").read_text(encoding="utf-8"))
         top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]

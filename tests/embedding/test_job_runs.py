@@ -1,4 +1,4 @@
-"""Jobs that are killed and go on, in one process or several, in memory that does not grow."""
+"""Jobs that are killed and resumed, in one process or several, and their constant memory."""
 
 import json
 import multiprocessing
@@ -44,12 +44,12 @@ def folder(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server():
-    """Children that have the package loaded already, so that a run takes no seconds to start."""
+    """Starts processes in which the package and its libraries are loaded."""
     old = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["elmo_hf.embedding.job", "datasets", "h5py", "pyarrow.parquet"])
-    run(context, int, ())  # starts the server, which takes the environment of now
+    run(context, int, ())  # starts the server, which inherits the present environment
     yield context
     if old is None:
         del os.environ["OMP_NUM_THREADS"]
@@ -58,13 +58,13 @@ def server():
 
 
 def run(context, function, arguments, kill_after=None, **options):
-    """Seconds that a call took in a child of its own, which is killed after so many."""
+    """Call a function in a process, killed after `kill_after` seconds; return the seconds that it took."""
     child = context.Process(target=function, args=arguments, kwargs=options)
     start = time.perf_counter()
     child.start()
     child.join(kill_after)
     if kill_after is not None:
-        child.kill()  # SIGKILL: nothing can be tidied up
+        child.kill()  # SIGKILL leaves no time to clean up
         child.join()
     assert child.exitcode in ((0,) if kill_after is None else (0, -9))
     return time.perf_counter() - start
@@ -118,7 +118,7 @@ def dying(real, lives):
 
 @pytest.mark.parametrize("name", ["replace", "unlink"])
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_death_at_each_change_of_a_name(model, corpus, tmp_path, monkeypatch, format, name):
+def test_a_crash_at_every_rename_or_unlink(model, corpus, tmp_path, monkeypatch, format, name):
     """Files appear by `replace` and go by `unlink`; the job dies before each in turn."""
     options = SMALL | {"format": format, "shard_words": 150}
     elmo_hf.embed(corpus, tmp_path / "whole", model, **options)
@@ -133,7 +133,7 @@ def test_a_death_at_each_change_of_a_name(model, corpus, tmp_path, monkeypatch, 
             except Died:
                 names = [path.name for path in output.iterdir()]
         if name == "replace":  # what has its name is whole, and nothing has it before
-            assert sum(not found.endswith(".partial") for found in names) == deaths
+            assert sum(not file.endswith(".partial") for file in names) == deaths
         deaths += 1
         assert len(elmo_hf.embed(corpus, output, model, **options)) == 60
         assert contents(output) == whole
@@ -179,17 +179,17 @@ def launch(processes, *arguments):
 
 
 def test_two_processes_write_the_bytes_of_one(server, folder, corpus, tmp_path):
-    one = SMALL | {"format": "hdf5", "layers": "average"}
-    run(server, elmo_hf.embed, (corpus, tmp_path / "one", folder), **one)
-    options = "--format hdf5 --layers average --shard-words 40 --batch-words 24 --device cpu"
-    said = launch(2, corpus, tmp_path / "two", "--model", folder, *options.split())
-    assert "process 0 of 2" in said.stderr
-    assert "process 1 of 2" in said.stderr
-    made = [int(number) for number in re.findall(r"made (\d+) of \d+ shards", said.stderr)]
-    assert len(made) == 2
-    assert sum(made) == len(json.loads((tmp_path / "two" / "index.json").read_text())["shards"])
-    assert max(made) - min(made) <= 1
-    assert said.stdout.count("the vectors of 60 sentences") == 1
+    options = SMALL | {"format": "hdf5", "layers": "average"}
+    run(server, elmo_hf.embed, (corpus, tmp_path / "one", folder), **options)
+    flags = "--format hdf5 --layers average --shard-words 40 --batch-words 24 --device cpu"
+    process = launch(2, corpus, tmp_path / "two", "--model", folder, *flags.split())
+    assert "process 0 of 2" in process.stderr
+    assert "process 1 of 2" in process.stderr
+    shards = [int(number) for number in re.findall(r"made (\d+) of \d+ shards", process.stderr)]
+    assert len(shards) == 2
+    assert sum(shards) == len(json.loads((tmp_path / "two" / "index.json").read_text())["shards"])
+    assert max(shards) - min(shards) <= 1
+    assert process.stdout.count("the vectors of 60 sentences") == 1
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 

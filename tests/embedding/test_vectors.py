@@ -1,4 +1,4 @@
-"""The files that `embed` writes, for readers of each kind."""
+"""The files that `embed` writes, read by other programs and by `read_vectors`."""
 
 import json
 
@@ -14,8 +14,8 @@ from elmo_hf import read_vectors
 from tests.helpers.embed_corpora import (
     FORMATS,
     SMALL,
-    directly,
     expected,
+    layers_of,
     save_model,
     small_model,
     write_corpus,
@@ -52,8 +52,8 @@ def test_readers_of_allennlp_files_read_ours(model, tmp_path, layers, shape):
         assert file["0"].shape == shape
         assert file["0"].dtype == np.float32
         assert file["1"].shape == (*shape[:-2], 2, 16)
-        wanted = expected(directly(model, ["Ice", "is", "cold", "."]), layers, None)
-        np.testing.assert_allclose(file["0"][()], wanted, atol=2e-6)
+        vectors = expected(layers_of(model, ["Ice", "is", "cold", "."]), layers, None)
+        np.testing.assert_allclose(file["0"][()], vectors, atol=2e-6)
         first = file["0"][()]
     # The file by itself is read as AllenNLP's own; of equal sentences it knows the last one's words.
     alone = read_vectors(tmp_path / "out" / "vectors.hdf5")
@@ -68,10 +68,10 @@ def test_tables_for_other_programs(model, tmp_path):
     assert table.column_names == ["sentence", "word", "layer_0", "layer_2"]
     assert table["sentence"].to_pylist() == [0, 0, 2]
     assert table["word"].to_pylist() == ["Ice", "is", "cold"]
-    wanted = directly(model, ["Ice", "is"])
-    np.testing.assert_allclose(table["layer_2"].to_pylist()[1], wanted[2, 1], atol=2e-6)
+    states = layers_of(model, ["Ice", "is"])
+    np.testing.assert_allclose(table["layer_2"].to_pylist()[1], states[2, 1], atol=2e-6)
     loaded = Dataset.from_parquet(str(tmp_path / "rows" / "*.parquet"), cache_dir=str(tmp_path / "cache"))
-    np.testing.assert_allclose(loaded[0]["layer_0"], wanted[0, 0], atol=2e-6)
+    np.testing.assert_allclose(loaded[0]["layer_0"], states[0, 0], atol=2e-6)
     elmo_hf.embed(lines, tmp_path / "pooled", model, pool="max", format="parquet", **SMALL)
     table = pyarrow.parquet.read_table(tmp_path / "pooled" / "vectors-00000.parquet")
     assert table["words"].to_pylist() == lines
@@ -80,16 +80,16 @@ def test_tables_for_other_programs(model, tmp_path):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_vectors_are_a_sequence(model, corpus, tmp_path, format):
-    found = elmo_hf.embed(corpus, tmp_path / "out", model, format=format, **SMALL)
-    every = list(found)
-    assert len(every) == len(found) == 60
-    for place in (0, 59, -1, -60, 31):
-        assert found[place].words == every[place].words
-        assert np.array_equal(found[place].vectors, every[place].vectors)
-    assert [sentence.words for sentence in found[50:4:-9]] == [every[n].words for n in range(50, 4, -9)]
-    assert found[3].vectors.flags.writeable
+    sentences = elmo_hf.embed(corpus, tmp_path / "out", model, format=format, **SMALL)
+    listed = list(sentences)
+    assert len(listed) == len(sentences) == 60
+    for index in (0, 59, -1, -60, 31):
+        assert sentences[index].words == listed[index].words
+        assert np.array_equal(sentences[index].vectors, listed[index].vectors)
+    assert [sentence.words for sentence in sentences[50:4:-9]] == [listed[n].words for n in range(50, 4, -9)]
+    assert sentences[3].vectors.flags.writeable
     with pytest.raises(IndexError, match="60 sentences"):
-        found[60]
+        sentences[60]
 
 
 def test_all_files_are_readable_by_whom_the_folder_is(model, corpus, tmp_path):

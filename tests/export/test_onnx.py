@@ -227,15 +227,15 @@ def test_difference():
 # ---- the folder
 
 
-def test_command_of_the_readme_and_code_of_the_readme_that_it_writes(nursery, tmp_path):
+def test_command_of_the_readme_and_code_of_the_readme_that_it_writes(fork_server, tmp_path):
     save(tmp_path / "my-elmo")
-    done = nursery.run(COMMAND, *LINES[0].split(), cwd=tmp_path)
-    assert (done.code, done.err) == (0, "")
+    process = fork_server.run(COMMAND, *LINES[0].split(), cwd=tmp_path)
+    assert (process.code, process.err) == (0, "")
     folder = tmp_path / "my-elmo-onnx"
     stored = json.loads((folder / "export.json").read_text(encoding="utf-8"))
-    assert f"{stored['bytes']:,} bytes" in done.out
+    assert f"{stored['bytes']:,} bytes" in process.out
     assert (folder / "model.onnx").stat().st_size == stored["bytes"]
-    assert f"{stored['differences']['vector']['largest']:.1e}" in done.out
+    assert f"{stored['differences']['vector']['largest']:.1e}" in process.out
     text = (folder / "README.md").read_text(encoding="utf-8")
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
     hide = "import sys; sys.modules['torch'] = sys.modules['elmo_hf'] = None\n"  # neither can be imported
@@ -256,12 +256,12 @@ def test_command_of_the_readme_and_code_of_the_readme_that_it_writes(nursery, tm
 def test_command_of_the_readme_for_int8(tmp_path, monkeypatch):
     save(tmp_path / "my-elmo")
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, LINES[1].split())
-    assert done.exit_code == 0
+    result = CliRunner().invoke(app, LINES[1].split())
+    assert result.exit_code == 0
     stored = json.loads((tmp_path / "my-elmo-int8" / "export.json").read_text(encoding="utf-8"))
     assert stored["int8"] is True
     assert stored["model"] == "my-elmo"
-    assert "largest difference from the model in torch" in done.stdout
+    assert "largest difference from the model in torch" in result.stdout
     again = CliRunner().invoke(app, LINES[1].split())
     assert again.exit_code == 1
     assert again.stderr.startswith("elmo-hf: my-elmo-int8 exists and is not an empty folder")

@@ -1,4 +1,4 @@
-"""What the tests of the recipes share."""
+"""Fixtures of the tests of the recipes."""
 
 import random
 import sys
@@ -11,13 +11,13 @@ from elmo_hf.finetuning.flags import SPLITS
 
 @pytest.fixture(autouse=True)
 def metrics_cache(tmp_path_factory, monkeypatch):
-    """No row of a test is left in the user's cache."""
+    """Keep the rows of metrics out of the user's cache."""
     monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", tmp_path_factory.getbasetemp() / "metrics")
 
 
 @pytest.fixture
 def call(monkeypatch):
-    """Runs a recipe as a command would, in this process."""
+    """Run a recipe in this process with the flags of a command line."""
 
     def run(recipe, *flags):
         name = recipe.__name__.removeprefix("training.")
@@ -39,7 +39,7 @@ def same_file():
 
 @pytest.fixture
 def name_files(tmp_path):
-    """Flags of files with made-up sentences: a capital letter is a name, its word tells the type."""
+    """Flags of files of made-up sentences, in which a capitalised word is a name and determines its type."""
     draw = random.Random(0)
     words = {"PER": (["Ada", "Max", "Eva"], ["Lee", "Poe"]), "LOC": (["North", "South"], ["Bay", "Hill"])}
 

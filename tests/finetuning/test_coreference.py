@@ -1,4 +1,4 @@
-"""The recipe for coreference: what it reads, what it refuses, a whole run, and GAP."""
+"""The recipe for coreference: its input, its errors, a whole run, and GAP."""
 
 import io
 import json
@@ -144,7 +144,7 @@ def test_a_broken_archive_is_named(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_a_window_has_what_lies_in_it():
+def test_a_window_has_the_mentions_inside_it():
     (document,) = parse_conll(conll(), "x")
     first, second = windows(document, 2)
     assert first["sentences"] == SENTENCES[:2]

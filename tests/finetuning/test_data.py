@@ -1,4 +1,4 @@
-"""Examples from files in columns and from datasets: what is read, drawn and sorted."""
+"""Examples from files in columns and from datasets: reading, drawing and sorting."""
 
 import argparse
 import lzma
@@ -59,12 +59,12 @@ def drawn_of(**sizes):
 
 
 def test_a_smaller_draw_is_part_of_a_larger_one_in_the_same_order():
-    few, more, every = (drawn_of(train=size, dev=7) for size in (5, 20, None))
+    few, more, all_rows = (drawn_of(train=size, dev=7) for size in (5, 20, None))
     assert (len(few["train"]), len(more["train"]), len(few["dev"]), len(few["test"])) == (5, 20, 7, 50)
-    assert set(few["train"]) < set(more["train"]) < set(every["train"])
-    for data in (few, more, every):
+    assert set(few["train"]) < set(more["train"]) < set(all_rows["train"])
+    for data in (few, more, all_rows):
         assert data["train"] == sorted(data["train"], key=lambda example: int(example.split()[1]))
-    assert few["train"] != every["train"][:5]  # not the first ones
+    assert few["train"] != all_rows["train"][:5]  # not the first ones
     assert few == drawn_of(train=5, dev=7)
 
 

@@ -94,9 +94,9 @@ def test_long_pairs_are_left_out_of_training_and_cut_elsewhere(tmp_path, call, m
     monkeypatch.setattr(
         ElmoTokenizer,
         "__call__",
-        lambda self, *sides, **more: (
+        lambda self, *sides, **options: (
             longest.append(max(len(words) for side in sides for words in side))
-            or tokenize(self, *sides, **more)
+            or tokenize(self, *sides, **options)
         ),
     )
     call(finetune_nli, "--smoke", *files, "--output", tmp_path / "run", "--train-size", 16, "--max-words", 50)

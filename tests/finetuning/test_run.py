@@ -1,4 +1,4 @@
-"""The run of a recipe: what it learns, writes and refuses, with the recipe for named entities."""
+"""The run of a recipe: its training, its output and its errors, with the recipe for named entities."""
 
 import json
 import sys

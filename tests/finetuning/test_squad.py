@@ -1,4 +1,4 @@
-"""The recipe for SQuAD: what it reads, a run, and a sentence for each mistake."""
+"""The recipe for SQuAD: its input, a run, and its errors."""
 
 import json
 import lzma
@@ -112,7 +112,7 @@ def test_held_out_questions_are_on_other_texts():
     assert not {example["context"] for example in train} & {example["context"] for example in dev}
 
 
-def test_the_ceiling_is_what_whole_words_can_reach(tmp_path):
+def test_the_ceiling_is_the_score_of_whole_words(tmp_path):
     context = "Ada Lovelace’s pre-war house (built 1815) stood in London"
     articles = [
         layout([("1", "Who?", ["Ada Lovelace"]), ("2", "When?", ["war"]), ("3", "What?", [context])], context)
@@ -189,7 +189,7 @@ def squad_files(folder):
                 start = context.index(f"{name} is in ") + len(f"{name} is in ")
                 row["answers"][0]["answer_start"] = start
         paths[split] = write(folder / f"{split}.json", articles)
-    return [part for split, path in paths.items() for part in (f"--{split}", path)]
+    return [word for split, path in paths.items() for word in (f"--{split}", path)]
 
 
 def test_a_run_learns_writes_its_results_and_a_model_that_answers(call, tmp_path):
@@ -272,7 +272,7 @@ def test_a_dataset_has_the_splits_of_the_files(tmp_path):
     ],
 )
 def test_wrong_flags_are_one_sentence(tmp_path, flags, message, monkeypatch):
-    files = [str(part) for part in squad_files(tmp_path)]
+    files = [str(word) for word in squad_files(tmp_path)]
     if flags[:1] == ["TWICE"]:
         files.insert(2, files[1])
     if flags[:1] in (["FILES"], ["TWICE"]):

@@ -1,4 +1,4 @@
-"""Made-up text, a small model, and what it says of one sentence: what the tests of `embed` share."""
+"""Made-up text, a small model and its expected vectors, for the tests of `embed`."""
 
 import random
 
@@ -8,7 +8,7 @@ import torch
 from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer
 
 FORMATS = ("safetensors", "hdf5", "parquet")
-# What makes a run quick here, and has several shards and batches.
+# Options for a quick run with several shards and batches.
 SMALL = {"progress": False, "device": "cpu", "shard_words": 40, "batch_words": 24}
 
 
@@ -24,8 +24,8 @@ def contents(path):
     return {file.name: file.read_bytes() for file in sorted(path.iterdir())}
 
 
-def directly(model, words):
-    """All layers of one sentence (layers, words, dim) by a call of the model on it alone."""
+def layers_of(model, words):
+    """All layers (layers, words, dim) of one sentence, from one call of the model."""
     if not words:
         return np.zeros((3, 0, model.config.hidden_size), dtype=np.float32)
     encoding = ElmoTokenizer()([words], is_split_into_words=True, return_tensors="pt")
@@ -33,15 +33,16 @@ def directly(model, words):
         return torch.stack(model(**encoding, output_hidden_states=True).hidden_states)[:, 0].numpy()
 
 
-def expected(every, layers, pool):
-    """What `embed` must give, of all layers of a sentence."""
-    chosen = {"top": every[-1], "average": every.mean(0), "all": every, "1": every[1], "2,0": every[[2, 0]]}
-    found = chosen[layers]
+def expected(states, layers, pool):
+    """What `embed` must write for a sentence; states: (layers, words, dim)."""
+    choices = {"top": states[-1], "average": states.mean(0), "all": states}
+    choices |= {"1": states[1], "2,0": states[[2, 0]]}
+    vectors = choices[layers]
     if pool is None:
-        return found
-    if not found.shape[-2]:
-        return np.zeros_like(found, shape=(*found.shape[:-2], found.shape[-1]))
-    return found.mean(axis=-2) if pool == "mean" else found.max(axis=-2)
+        return vectors
+    if not vectors.shape[-2]:
+        return np.zeros_like(vectors, shape=(*vectors.shape[:-2], vectors.shape[-1]))
+    return vectors.mean(axis=-2) if pool == "mean" else vectors.max(axis=-2)
 
 
 def write_corpus(path):

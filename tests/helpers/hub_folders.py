@@ -1,4 +1,4 @@
-"""A checkpoint to upload, the message of a refusal, and a local Hub: what the tests of uploading share."""
+"""A checkpoint to upload, the message of a refusal, and a local Hub, for the tests of uploading."""
 
 import json
 

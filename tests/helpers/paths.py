@@ -1,4 +1,4 @@
-"""Where things are: the repository, and the data that it lacks."""
+"""Paths of the repository, and of data that is not part of it."""
 
 import os
 from pathlib import Path

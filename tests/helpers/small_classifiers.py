@@ -1,4 +1,4 @@
-"""Small classifiers, and rows for them: what the tests of the classifiers share."""
+"""Small classifiers and input rows for their tests."""
 
 import torch
 
@@ -27,15 +27,15 @@ def make(classifier, **options):
     return ElmoForSequenceClassification(ElmoConfig(**SMALL | {"classifier": classifier} | options))
 
 
-def make_loud(classifier, **options):
-    """In float64, with weights so large that every part of the classifier shows in its logits."""
+def make_with_large_weights(classifier, **options):
+    """In float64, with weights so large that every module of the classifier changes its logits."""
     model = make(classifier, **options).double().eval()
     for parameter in [*model.task_words.parameters(), *model.classifier.parameters()]:
         torch.nn.init.normal_(parameter, std=0.5)
     return model
 
 
-def make_keen(classifier, **options):
+def make_trainable(classifier, **options):
     """Without dropout, and with a random biLM whose vectors are about as long as a trained one's."""
     model = make(classifier, task_dropout=0.0, elmo_dropout=0.0, **options)
     with torch.no_grad():

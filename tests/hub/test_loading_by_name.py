@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from elmo_hf import ElmoForPreTraining, ElmoModel, ElmoTokenizer
+from tests.helpers.fork_server import ForkServer
 from tests.helpers.hub_folders import CODE, save_with_card
 from tests.helpers.hub_server import Hub, Repository
-from tests.helpers.nursery import Nursery
 
 # huggingface_hub sends a file by an option of its HTTP library that is going away.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -63,16 +63,16 @@ PUSH = "from elmo_hf.cli import app; app()"
 IMPORTS = "from transformers import AutoModel, AutoModelForPreTraining, AutoTokenizer, pipeline"
 
 
-def nursery_of(hub, cache, **environment):
+def start_fork_server(hub, cache, **environment):
     """Processes that have a Hub at HF_ENDPOINT, or, offline, only the cache."""
     known = {"HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "secret"}
     known |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1"}
-    return Nursery(IMPORTS, os.environ | known | environment)
+    return ForkServer(IMPORTS, os.environ | known | environment)
 
 
-def lines_of(nursery, program, *arguments):
+def lines_of(fork_server, program, *arguments):
     """The output of a program, which must succeed."""
-    done = nursery.run(program, *arguments)
+    done = fork_server.run(program, *arguments)
     assert done.code == 0, done.err
     return done.out.splitlines()
 
@@ -84,10 +84,10 @@ def one_hub():
 
 
 @pytest.fixture(scope="module")
-def nurseries(one_hub, tmp_path_factory):
+def fork_servers(one_hub, tmp_path_factory):
     """One with the Hub and one without, on one cache."""
     cache = tmp_path_factory.mktemp("cache")
-    found = [nursery_of(one_hub, cache), nursery_of(one_hub, cache, HF_HUB_OFFLINE="1")]
+    found = [start_fork_server(one_hub, cache), start_fork_server(one_hub, cache, HF_HUB_OFFLINE="1")]
     yield found
     for one in found:
         one.close()
@@ -106,9 +106,9 @@ def check(printed, folder, code):
 
 
 @pytest.mark.parametrize(("package", "code"), [("with", "elmo_hf"), ("without", "transformers_modules")])
-def test_loading_in_another_process(one_hub, nurseries, folder, package, code):
+def test_loading_in_another_process(one_hub, fork_servers, folder, package, code):
     """And then once more offline, from the cache."""
-    (online, offline), name = nurseries, f"someone/elmo-{package}"
+    (online, offline), name = fork_servers, f"someone/elmo-{package}"
     assert lines_of(online, PUSH, "push", folder, name, "--private")[-1].startswith("Uploaded: ")
     assert one_hub.repositories[name].private
     one_hub.cut_downloads = 1  # a download that breaks off goes on
@@ -119,17 +119,17 @@ def test_loading_in_another_process(one_hub, nurseries, folder, package, code):
     assert len(one_hub.requests) == asked
 
 
-def test_push_to_hub_of_the_classes(one_hub, nurseries, folder):
+def test_push_to_hub_of_the_classes(one_hub, fork_servers, folder):
     """The method of Transformers: two commits and a card with missing fields, but the model loads."""
-    online, name = nurseries[0], "someone/elmo-classes"
+    online, name = fork_servers[0], "someone/elmo-classes"
     lines_of(online, PUSH_CLASSES, folder, name)
     assert set(CODE) < set(one_hub.files(name))
     check(lines_of(online, LOAD, name, "without"), folder, "transformers_modules")
 
 
-def test_a_revision_and_later_commits(one_hub, nurseries, folder, tmp_path):
+def test_a_revision_and_later_commits(one_hub, fork_servers, folder, tmp_path):
     """A named revision keeps its weights; without one the newest are loaded, offline as well."""
-    (online, offline), name = nurseries, "someone/elmo-revised"
+    (online, offline), name = fork_servers, "someone/elmo-revised"
     first = Path(shutil.copytree(folder, tmp_path / "first"))
     lines_of(online, PUSH, "push", first, name)
     revision = one_hub.repositories[name].branches["main"]
@@ -143,12 +143,12 @@ def test_a_revision_and_later_commits(one_hub, nurseries, folder, tmp_path):
     check(lines_of(offline, LOAD, name, "with", revision), first, "elmo_hf")
 
 
-def test_missing_repositories_and_files(one_hub, nurseries):
+def test_missing_repositories_and_files(one_hub, fork_servers):
     """A repository that does not exist, and one without a model."""
     one_hub.repositories["someone/empty"] = Repository(private=False)
-    for nursery in nurseries:
+    for fork_server in fork_servers:
         for name in ("someone/nothing", "someone/empty"):
-            done = nursery.run(PUSH, "vectors", "hello", "--model", name)
+            done = fork_server.run(PUSH, "vectors", "hello", "--model", name)
             assert (done.code, done.out) == (1, "")
             assert len(done.err.splitlines()) == 1
             assert done.err.startswith(f"elmo-hf: no ELMo can be loaded from {name}: ")

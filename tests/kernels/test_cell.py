@@ -1,4 +1,4 @@
-"""The elementwise part of a step: Triton kernels equal their definition, which runs where Triton fails."""
+"""The elementwise step: Triton kernels equal their definition, which runs where Triton fails."""
 
 import importlib.util
 import logging
@@ -138,9 +138,9 @@ COMPILE = """
 def run_with_the_real_triton(code):
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stderr
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    return process.stderr
 
 
 @needs_triton
@@ -199,9 +199,9 @@ def test_the_triton_kernels_equal_their_definition(device):
     """On a CPU with Triton's interpreter. It must be chosen before Triton is imported: in a new process."""
     environment = {**os.environ, "TRITON_INTERPRET": "1" if device == "cpu" else "0"}
     code = f"DEVICE = {device!r}\n" + textwrap.dedent(KERNEL_TEST)
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "equal their definition" in done.stdout
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert "equal their definition" in process.stdout
 
 
 def test_a_cpu_uses_the_plain_functions():

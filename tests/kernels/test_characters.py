@@ -14,7 +14,7 @@ from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer, kernels
 from elmo_hf.kernels import characters
 from tests.helpers.small_elmo import small_model
 
-pytestmark = pytest.mark.usefixtures("poisoned", "default_kernels")
+pytestmark = pytest.mark.usefixtures("nan_in_empty_tensors", "default_kernels")
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 

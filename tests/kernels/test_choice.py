@@ -1,4 +1,4 @@
-"""Which code serves whole models, that its numbers are those of the readable code, and `why_not`."""
+"""The choice of kernels for whole models, their numbers compared with the readable code, and `why_not`."""
 
 import os
 import subprocess

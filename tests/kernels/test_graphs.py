@@ -1,6 +1,6 @@
 """A layer's graph equals the readable LSTM on any shape, in any order of calls, and after weights changed.
 
-`Recorder` imitates CUDA on the CPU.
+`FakeCapture` imitates CUDA on the CPU.
 """
 
 import gc
@@ -13,14 +13,14 @@ from torch import nn
 
 from elmo_hf.kernels import graphs
 from elmo_hf.kernels.cell import LstmWeights
-from tests.helpers.graph_recorder import Recorder, assert_same, make_call, make_weights, read
+from tests.helpers.fake_cuda_graphs import FakeCapture, assert_same, make_call, make_weights, read
 
 
 @pytest.fixture(autouse=True)
-def recorder(monkeypatch):
-    recorder = Recorder()
-    monkeypatch.setattr(graphs, "capture", recorder)
-    return recorder
+def capture(monkeypatch):
+    capture = FakeCapture()
+    monkeypatch.setattr(graphs, "capture", capture)
+    return capture
 
 
 # ---- the numbers
@@ -43,7 +43,7 @@ def test_any_shape_equals_the_readable_lstm(sizes, shape, clips, seed):
         assert_same(weights, make_call(weights, batch, time, words, seed + number), clips)
 
 
-def test_unwritten_memory_is_not_read(poisoned):
+def test_unwritten_memory_is_not_read(nan_in_empty_tensors):
     weights = make_weights()
     for seed in range(3):
         assert_same(weights, make_call(weights, seed=seed))
@@ -51,14 +51,14 @@ def test_unwritten_memory_is_not_read(poisoned):
 
 def test_padding_is_not_read():
     weights = make_weights()
-    x, *others = make_call(weights, batch=3, time=5)
-    mask = others[0]
-    clean = read(weights, (x, *others))
+    x, *states = make_call(weights, batch=3, time=5)
+    mask = states[0]
+    clean = read(weights, (x, *states))
     read(
         weights,
         (torch.full_like(x[:, :, :1].expand(-1, -1, 8, -1), float("nan")), *make_call(weights, time=8)[1:]),
     )
-    dirty = read(weights, (x.masked_fill(~mask[..., None], float("nan")), *others))
+    dirty = read(weights, (x.masked_fill(~mask[..., None], float("nan")), *states))
     torch.testing.assert_close(dirty, clean, rtol=0, atol=0)
     assert (dirty[0][~mask] == 0).all()
 
@@ -84,7 +84,7 @@ def test_cells_are_kept_in_float32_when_all_else_is_half():
     torch.testing.assert_close(last.float(), torch.full_like(last, 4.3165).float(), rtol=0, atol=0.02)
 
 
-def test_no_step_waits_for_what_a_tensor_holds():
+def test_no_step_reads_a_tensor_back():
     """Tensors of the device "meta" have shapes and no numbers: to ask for one is an error."""
     weights = make_weights(device="meta")
     call = [tensor.to("meta") for tensor in make_call(make_weights())]
@@ -95,11 +95,11 @@ def test_no_step_waits_for_what_a_tensor_holds():
 
 def test_results_and_inputs_belong_to_the_caller():
     weights = make_weights()
-    call, other = make_call(weights, seed=1), make_call(weights, seed=2)
+    call, other_call = make_call(weights, seed=1), make_call(weights, seed=2)
     before = [tensor.clone() for tensor in call]
     first = read(weights, call)
     expected = tuple(result.clone() for result in first)
-    for result in read(weights, other):
+    for result in read(weights, other_call):
         result.fill_(7.0)
     torch.testing.assert_close(first, expected, rtol=0, atol=0)
     for result in first:
@@ -118,13 +118,13 @@ def test_states_that_are_not_contiguous():
 @pytest.mark.parametrize(
     "modes", [(torch.inference_mode, torch.no_grad), (torch.no_grad, torch.inference_mode)]
 )
-def test_a_graph_serves_inference_mode_and_no_grad(modes, recorder):
+def test_a_graph_serves_inference_mode_and_no_grad(modes, capture):
     weights = make_weights()
     for mode in (*modes, *modes):
         with mode():
             call = make_call(weights)
             assert_same(weights, call)
-    assert recorder.captures == 1
+    assert capture.captures == 1
 
 
 # ---- which graph
@@ -136,28 +136,28 @@ def test_sizes_are_rounded_up():
     assert times == [1, 8, 8, 16, 24, 48, 64, 96, 128, 128]
 
 
-def test_a_graph_is_made_at_the_second_call_of_its_size(recorder):
+def test_a_graph_is_made_at_the_second_call_of_its_size(capture):
     weights = make_weights()
     with torch.no_grad(), pytest.raises(graphs.NoGraph, match="first time"):
         graphs.lstm(*make_call(weights, batch=3, time=5), *weights, None, None)
-    assert (recorder.captures, recorder.replays) == (0, 0)
+    assert (capture.captures, capture.replays) == (0, 0)
     for number, (batch, time) in enumerate([(4, 8), (3, 2), (3, 5)]):  # all are four rows of eight words
         graphs.lstm(*make_call(weights, batch, time), *weights, None, None)
-        assert (recorder.captures, recorder.replays) == (1, number + 1)
+        assert (capture.captures, capture.replays) == (1, number + 1)
     with torch.no_grad(), pytest.raises(graphs.NoGraph, match="first time"):
         graphs.lstm(*make_call(weights, batch=5, time=5), *weights, None, None)
 
 
-def test_other_clips_are_other_graphs(recorder):
+def test_other_clips_are_other_graphs(capture):
     weights = make_weights()
     for captures, clips in enumerate([(None, None), (0.4, None), (0.4, 0.3), (0.1, 0.3)]):
         assert_same(weights, make_call(weights), clips)
-        assert recorder.captures == captures + 1
+        assert capture.captures == captures + 1
     assert_same(weights, make_call(weights), (None, None))
-    assert recorder.captures == 4
+    assert capture.captures == 4
 
 
-def test_another_rounding_of_products_is_another_graph(recorder):
+def test_another_rounding_of_products_is_another_graph(capture):
     weights, before = make_weights(), torch.backends.cuda.matmul.fp32_precision
     read(weights, make_call(weights))
     torch.backends.cuda.matmul.fp32_precision = "tf32"
@@ -165,17 +165,17 @@ def test_another_rounding_of_products_is_another_graph(recorder):
         read(weights, make_call(weights))
     finally:
         torch.backends.cuda.matmul.fp32_precision = before
-    assert recorder.captures == 2
+    assert capture.captures == 2
 
 
-def test_without_a_projection_its_clip_is_ignored(recorder):
+def test_without_a_projection_its_clip_is_ignored(capture):
     weights = make_weights(output=None)
     for clips in ((0.4, None), (0.4, 0.1)):
         assert_same(weights, make_call(weights), clips)
-    assert recorder.captures == 1
+    assert capture.captures == 1
 
 
-def test_the_least_recently_used_graph_is_dropped(recorder, monkeypatch):
+def test_the_least_recently_used_graph_is_dropped(capture, monkeypatch):
     monkeypatch.setattr(graphs, "MAX_GRAPHS", 2)
     weights = make_weights()
     small, middle, large = (make_call(weights, time=time) for time in (1, 8, 16))
@@ -189,13 +189,13 @@ def test_the_least_recently_used_graph_is_dropped(recorder, monkeypatch):
         (large, 5),
     ):
         assert_same(weights, call)
-        assert recorder.captures == captures
+        assert capture.captures == captures
 
 
 # ---- weights that change
 
 
-def test_weights_changed_in_place_are_seen_without_a_new_graph(recorder):
+def test_weights_changed_in_place_are_seen_without_a_new_graph(capture):
     weights = make_weights()
     before = read(weights, make_call(weights))
     with torch.no_grad():
@@ -207,20 +207,20 @@ def test_weights_changed_in_place_are_seen_without_a_new_graph(recorder):
         weight.grad = torch.ones_like(weight)
     optimizer.step()
     assert_same(weights, make_call(weights))
-    assert recorder.captures == 1
+    assert capture.captures == 1
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_weights_at_another_address_get_new_graphs(number, recorder):
+def test_weights_at_another_address_get_new_graphs(number, capture):
     """Any of the four weights, changed through `.data`, as `.to` does it, or replaced by another tensor."""
     weights = make_weights()
     read(weights, make_call(weights))
     weights[number].data = weights[number].detach() * 0.5
     assert_same(weights, make_call(weights))
-    assert recorder.captures == 2
+    assert capture.captures == 2
     weights[number] = nn.Parameter(weights[number].detach() * 0.5)
     assert_same(weights, make_call(weights))
-    assert recorder.captures == 3
+    assert capture.captures == 3
 
 
 def test_other_strides_at_the_same_address_are_another_weight():
@@ -232,10 +232,10 @@ def test_other_strides_at_the_same_address_are_another_weight():
     assert_same(weights, make_call(weights))
 
 
-def test_graphs_are_freed_with_their_weights(recorder):
+def test_graphs_are_freed_with_their_weights(capture):
     weights = make_weights()
     read(weights, make_call(weights))
-    [work] = recorder.works
+    [work] = capture.works
     gc.collect()
     assert work() is not None
     del weights

@@ -1,6 +1,6 @@
 """When a layer's graph is used, also in whole models, and how it is captured.
 
-`Recorder` imitates CUDA on the CPU. The last tests need a GPU.
+`FakeCapture` imitates CUDA on the CPU. The last tests need a GPU.
 """
 
 import contextlib
@@ -13,17 +13,17 @@ import torch
 
 from elmo_hf import kernels
 from elmo_hf.kernels import cell, graphs
-from tests.helpers.graph_recorder import Recorder, assert_same, make_call, make_weights, read
+from tests.helpers.fake_cuda_graphs import FakeCapture, assert_same, make_call, make_weights, read
 from tests.helpers.small_elmo import encoded_texts, small_model
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 @pytest.fixture(autouse=True)
-def recorder(monkeypatch):
-    recorder = Recorder()
-    monkeypatch.setattr(graphs, "capture", recorder)
-    return recorder
+def capture(monkeypatch):
+    capture = FakeCapture()
+    monkeypatch.setattr(graphs, "capture", capture)
+    return capture
 
 
 @pytest.fixture
@@ -57,16 +57,16 @@ def test_calls_without_a_graph(as_on_a_gpu, monkeypatch):
     assert why_no_graph(weights, call) == "the work is not on the GPU's default stream"
 
 
-def test_a_capture_that_fails_is_not_tried_again(recorder):
-    weights, recorder.error = make_weights(), RuntimeError("operation not permitted\nCompile with ...")
+def test_a_capture_that_fails_is_not_tried_again(capture):
+    weights, capture.error = make_weights(), RuntimeError("operation not permitted\nCompile with ...")
     reasons = [why_no_graph(weights, make_call(weights)) for _ in range(3)]
     assert reasons[0] == graphs.FIRST_TIME
     assert set(reasons[1:]) == {"no CUDA graph could be captured: operation not permitted"}
-    assert recorder.captures == 1
+    assert capture.captures == 1
 
 
-def test_other_errors_are_raised(recorder):
-    weights, recorder.error = make_weights(), TypeError("wrong type")
+def test_other_errors_are_raised(capture):
+    weights, capture.error = make_weights(), TypeError("wrong type")
     why_no_graph(weights, make_call(weights))
     with pytest.raises(TypeError, match="wrong type"):
         graphs.lstm(*make_call(weights), *weights, None, None)
@@ -91,7 +91,7 @@ def test_serves(as_on_a_gpu, monkeypatch):
         assert not graphs.serves(x, *weights)
 
 
-def test_threads_take_turns(recorder, monkeypatch):
+def test_threads_take_turns(capture, monkeypatch):
     """A call between the moments when another copies its inputs and its results would change these."""
     weights = make_weights()
     calls = [make_call(weights, seed=seed) for seed in range(4)]
@@ -110,7 +110,7 @@ def test_threads_take_turns(recorder, monkeypatch):
         start.wait()
         for _ in range(30):
             pairs = zip(read(weights, calls[number]), expected[number], strict=True)
-            differs.extend(not torch.equal(actual, wanted) for actual, wanted in pairs)
+            differs.extend(not torch.equal(ours, theirs) for ours, theirs in pairs)
 
     threads = [threading.Thread(target=read_often, args=[number]) for number in range(4)]
     for thread in threads:
@@ -138,7 +138,7 @@ def by_choice():
 
 
 @pytest.mark.parametrize("output_states", [True, False])
-def test_a_whole_model(output_states, as_on_a_gpu, by_choice, recorder):
+def test_a_whole_model(output_states, as_on_a_gpu, by_choice, capture):
     model, encoding = small_model(), encoded_texts()
     expected, _ = by_choice("readable", model, encoding, output_states=output_states)
     reasons = []
@@ -148,15 +148,15 @@ def test_a_whole_model(output_states, as_on_a_gpu, by_choice, recorder):
         reasons.append(reason)
     assert reasons == [graphs.FIRST_TIME, "", ""]
     # One for each layer; the state after the sentence begin is kept and not read again.
-    assert recorder.captures == 2
+    assert capture.captures == 2
 
     model.load_state_dict(small_model(seed=1).state_dict())
     expected, _ = by_choice("readable", model, encoding)
     torch.testing.assert_close(by_choice("auto", model, encoding)[0], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_failed_capture_is_reported_and_the_numbers_are_right(as_on_a_gpu, by_choice, recorder):
-    recorder.error = RuntimeError("out of luck")
+def test_a_failed_capture_is_reported_and_the_numbers_are_right(as_on_a_gpu, by_choice, capture):
+    capture.error = RuntimeError("out of luck")
     model, encoding = small_model(), encoded_texts()
     expected, _ = by_choice("readable", model, encoding)
     for reason in (graphs.FIRST_TIME, *["no CUDA graph could be captured: out of luck"] * 2):
@@ -165,7 +165,7 @@ def test_a_failed_capture_is_reported_and_the_numbers_are_right(as_on_a_gpu, by_
         assert why_not == reason
 
 
-def test_training_and_large_batches_use_no_graph(as_on_a_gpu, recorder):
+def test_training_and_large_batches_use_no_graph(as_on_a_gpu, capture):
     model, encoding = small_model(), encoded_texts()
     kernels.use("auto")
     for _ in range(3):
@@ -175,7 +175,7 @@ def test_training_and_large_batches_use_no_graph(as_on_a_gpu, recorder):
         for _ in range(3):
             model(**many, output_states=True)
             assert kernels.why_not() == ""
-    assert recorder.captures == 0
+    assert capture.captures == 0
 
 
 @pytest.mark.parametrize("choice", ["readable", "auto"])

@@ -1,4 +1,4 @@
-"""What is computed from weights is kept while they stay, and computed again after any change."""
+"""Tensors computed from weights are cached, and computed again after a change of the weights."""
 
 from functools import partial
 
@@ -12,14 +12,14 @@ from tests.helpers.small_elmo import read_texts, small_model
 pytestmark = pytest.mark.usefixtures("default_kernels")
 
 
-def test_changed_weights_are_laid_out_anew():
-    model, other = small_model(), small_model()
+def test_changed_weights_are_prepared_again():
+    model, other_model = small_model(), small_model()
     read_texts(model)
     with torch.no_grad():
-        for parameter, target in zip(model.parameters(), other.parameters(), strict=True):
+        for parameter, target in zip(model.parameters(), other_model.parameters(), strict=True):
             parameter.mul_(0.5)
             target.mul_(0.5)
-    expected = read_texts(other).hidden_states
+    expected = read_texts(other_model).hidden_states
     torch.testing.assert_close(read_texts(model).hidden_states, expected, atol=1e-6, rtol=0)
     model.layers[0].projection.data = torch.zeros_like(model.layers[0].projection)
     assert (read_texts(model).hidden_states[1] == 0).all()
@@ -80,13 +80,16 @@ def test_changes_through_data():
         assert not torch.equal(assert_reads_as_a_fresh_model(model, batch), before)
 
 
-def test_frozen_weights_stay_laid_out_while_others_learn():
-    weight, other = torch.nn.Parameter(torch.ones(2), requires_grad=False), torch.nn.Parameter(torch.ones(2))
+def test_frozen_weights_stay_prepared_while_others_learn():
+    weight, trained = (
+        torch.nn.Parameter(torch.ones(2), requires_grad=False),
+        torch.nn.Parameter(torch.ones(2)),
+    )
     calls = []
-    steps = torch.optim.SGD([other], lr=0.1)
+    steps = torch.optim.SGD([trained], lr=0.1)
     for _ in range(3):
         kept.keep(weight, [weight], None, lambda: calls.append(1))
-        other.grad = torch.ones(2)
+        trained.grad = torch.ones(2)
         steps.step()
     assert calls == [1]
 

@@ -62,7 +62,7 @@ def test_any_shape_equals_the_readable_lstm(shape):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4])
-def test_unwritten_memory_is_not_read(poisoned, batch):
+def test_unwritten_memory_is_not_read(nan_in_empty_tensors, batch):
     assert torch.empty(1).isnan().all()
     arguments = make_arguments(batch, words=0.6)
     with torch.no_grad():
@@ -93,13 +93,13 @@ def test_products(rows, has_packing, monkeypatch):
     if not has_packing:
         monkeypatch.setattr(products, "_pack", lambda weight: None)
     torch.manual_seed(0)
-    weight, bias, x, other = torch.randn(7, 5), torch.randn(5), torch.randn(rows, 7), torch.randn(rows, 5)
+    weight, bias, x, addend = torch.randn(7, 5), torch.randn(5), torch.randn(rows, 7), torch.randn(rows, 5)
     with torch.no_grad():
         torch.testing.assert_close(products.Product(weight, bias)(x), x @ weight + bias)
         torch.testing.assert_close(products.Product(weight)(x), x @ weight)
-        torch.testing.assert_close(products.Product(weight).plus(x, other.clone()), x @ weight + other)
-        with_direction = products.Product(weight).plus(x[None], other[None].clone())
-        torch.testing.assert_close(with_direction, (x @ weight + other)[None])
+        torch.testing.assert_close(products.Product(weight).plus(x, addend.clone()), x @ weight + addend)
+        with_direction = products.Product(weight).plus(x[None], addend[None].clone())
+        torch.testing.assert_close(with_direction, (x @ weight + addend)[None])
         for precision, tolerance in (("bf16", 0.06), ("int8", 0.15)):
             product = products.lay_out(weight, bias, precision)
             rounded = product(x.to(product.dtype)).float()

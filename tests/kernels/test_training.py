@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from elmo_hf.kernels import products, training, training_cpu
 from elmo_hf.model.modeling_elmo import lstm
 
-pytestmark = pytest.mark.usefixtures("poisoned")
+pytestmark = pytest.mark.usefixtures("nan_in_empty_tensors")
 
 NAMES = ["x", "h", "c", "input_weight", "recurrent_weight", "bias", "projection"]
 
@@ -193,7 +193,7 @@ def test_a_value_at_the_limit_of_a_clip_passes_its_gradient(function):
 @LAYERS
 @pytest.mark.parametrize("needed", [[name] for name in NAMES] + [["x", "bias"], ["h", "projection"]])
 @pytest.mark.parametrize("output", [4, None])
-def test_only_what_is_needed_gets_a_gradient(function, needed, output):
+def test_only_required_tensors_get_a_gradient(function, needed, output):
     if needed != ["projection"] or output:
         assert_same(make(output=output, padding="right"), (0.4, 0.2), needed=needed, function=function)
     wants = [name in needed for name in NAMES]

@@ -71,10 +71,10 @@ def partitions(draw):
 def linked(cluster, others):
     """How many links a spanning tree of the cluster can take over, joined mention by mention."""
     root, links = {mention: mention for mention in cluster}, 0
-    for one, other in itertools.combinations(sorted(cluster), 2):
-        if root[one] != root[other] and any({one, other} <= cluster_ for cluster_ in others):
+    for first, second in itertools.combinations(sorted(cluster), 2):
+        if root[first] != root[second] and any({first, second} <= cluster_ for cluster_ in others):
             links += 1
-            root = {m: root[one] if r == root[other] else r for m, r in root.items()}
+            root = {m: root[first] if r == root[second] else r for m, r in root.items()}
     return links
 
 

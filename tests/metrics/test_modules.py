@@ -12,7 +12,7 @@ from transformers import Trainer
 import elmo_hf
 from elmo_hf import ElmoConfig, ElmoForTokenClassification, ElmoTokenizer, metrics
 from elmo_hf.finetuning.tagging import collate_words
-from tests.helpers.teaching import arguments
+from tests.helpers.trainers import arguments
 
 LABELS = [["B-A0", "I-A0", "B-V"], ["O"], [], ["B-A1", "B-C-A1", "I-X"]]
 GUESSES = [["B-A0", "O", "B-V"], ["I-A0"], [], ["B-A1", "B-C-A1", "B-X"]]
@@ -120,7 +120,7 @@ def test_a_question_that_occurs_twice_is_refused():
 
 
 @pytest.mark.parametrize("name", [*CASES, "perplexity"])
-def test_no_metric_asks_the_network(name, monkeypatch):
+def test_metrics_use_no_network(name, monkeypatch):
     def refuse(*_):
         raise RuntimeError("a metric asks the network")
 
@@ -129,14 +129,14 @@ def test_no_metric_asks_the_network(name, monkeypatch):
     assert isinstance(evaluate.load(metrics.path(name)), evaluate.Metric)
 
 
-def test_metrics_load_where_the_hub_is_switched_off(nursery):
+def test_metrics_load_where_the_hub_is_switched_off(fork_server):
     code = (
         "import os, evaluate, elmo_hf.metrics as metrics\n"
         "assert os.environ['HF_HUB_OFFLINE'] == '1'\n"
         "for name in sorted(module.stem for module in metrics.MODULES.glob('[a-z]*.py')):\n"
         "    print(type(evaluate.load(metrics.path(name))).__name__)"
     )
-    result = nursery.run(code)
+    result = fork_server.run(code)
     assert result.out.split() == [name.capitalize() for name in sorted([*CASES, "perplexity"])], result.err
 
 

@@ -11,7 +11,7 @@ from elmo_hf.metrics.squad import exact_match, f1, normalize_answer, squad_score
 PUNCTUATION = set("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
-def plain_words(text):
+def naive_words(text):
     """The rule, a letter and a word at a time."""
     bare = "".join(letter for letter in text.lower() if letter not in PUNCTUATION)
     pieces, piece = [], ""
@@ -26,7 +26,7 @@ def plain_words(text):
 
 
 def plain_f1(answer, right):
-    words, gold_words = plain_words(answer), plain_words(right)
+    words, gold_words = naive_words(answer), naive_words(right)
     remaining, common = list(gold_words), 0
     for word in words:
         if word in remaining:
@@ -49,8 +49,8 @@ TEXTS = st.one_of(WORDS.map(" ".join), WORDS.map("".join), st.text(max_size=20))
 @given(TEXTS, TEXTS)
 @settings(deadline=None, max_examples=300)
 def test_both_scores_equal_the_plain_rule(answer, right):
-    assert normalize_answer(answer).split() == plain_words(answer)
-    assert exact_match(answer, right) == float(plain_words(answer) == plain_words(right))
+    assert normalize_answer(answer).split() == naive_words(answer)
+    assert exact_match(answer, right) == float(naive_words(answer) == naive_words(right))
     assert f1(answer, right) == pytest.approx(plain_f1(answer, right))
 
 

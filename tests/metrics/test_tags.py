@@ -26,9 +26,9 @@ def conlleval_spans(labels):
     chunks, inside = [], None
     for index in range(len(labels) + 1):
         before = labels[index - 1] if index else "O"
-        here = labels[index] if index < len(labels) else "O"
+        label = labels[index] if index < len(labels) else "O"
         before_tag, before_type = (before[0], before[2:])
-        tag, type_ = (here[0], here[2:])
+        tag, type_ = (label[0], label[2:])
         ends = before_tag in "BI" and tag in "BO"
         ends = ends or (before_tag != "O" and before_type != type_)
         begins = tag == "B" or (before_tag == "O" and tag == "I")

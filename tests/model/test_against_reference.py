@@ -40,8 +40,8 @@ SCALE = 2.0
 def without(variant: dict, *names: str) -> dict:
     variant = copy.deepcopy(variant)
     for name in names:
-        for part in variant.values():
-            part.pop(name, None)
+        for settings in variant.values():
+            settings.pop(name, None)
     return variant
 
 
@@ -162,8 +162,8 @@ def assert_layers_equal(output, mask: torch.Tensor, layers: list, what: str = ""
 
 
 def assert_states_equal(ours, expected, what: str = "") -> None:
-    for name, got, wanted in zip(("h", "c"), ours, expected, strict=True):
-        assert_close(got, wanted, f"{what} state {name}")
+    for name, got, reference in zip(("h", "c"), ours, expected, strict=True):
+        assert_close(got, reference, f"{what} state {name}")
 
 
 # ---- The reference itself.

@@ -13,7 +13,7 @@ from elmo_hf.model import (
     modeling_elmo_tagging,
 )
 from elmo_hf.model.crf_elmo import ElmoCRF
-from tests.helpers import small_classifiers, small_documents, small_questions
+from tests.helpers import small_classifiers, small_coreference, small_question_answering
 from tests.model import test_modeling_elmo_tagging as tagging
 
 OWN_WORDS = {"task_word_dim": 3, "task_char_filters": [[2, 3]], "elmo_at_output": True}
@@ -45,12 +45,14 @@ def make_pairs():
 
 
 def make_documents():
-    batch = small_documents.encode([small_documents.SENTENCES], [small_documents.GOLD])
-    return small_documents.make(**OWN_WORDS), batch
+    batch = small_coreference.encode([small_coreference.SENTENCES], [small_coreference.GOLD])
+    return small_coreference.make(**OWN_WORDS), batch
 
 
 def make_questions():
-    return small_questions.make(**OWN_WORDS), small_questions.pairs(places=small_questions.PLACES)
+    return small_question_answering.make(**OWN_WORDS), small_question_answering.pairs(
+        places=small_question_answering.PLACES
+    )
 
 
 def make_language_model():

@@ -133,10 +133,10 @@ def test_options_beside_a_checkpoint_are_checked_as_well(tmp_path, options, mess
 def test_options_beside_a_checkpoint_are_as_those_in_its_file(tmp_path):
     ElmoConfig(lstm_dim=12, projection_dim=8, vocab_size=100, pad_token_id=100).save_pretrained(tmp_path)
     names = {"0": "O", "1": "B-X", "2": "I-X"}  # as JSON writes them
-    config, rest = ElmoConfig.from_pretrained(
+    config, unused = ElmoConfig.from_pretrained(
         tmp_path, vocab_size=7, task_word_dim=2, id2label=names, return_unused_kwargs=True, spare=1
     )
-    assert rest == {"spare": 1}
+    assert unused == {"spare": 1}
     assert (config.lstm_dim, config.vocab_size, config.pad_token_id, config.num_labels) == (12, 7, 7, 3)
     assert config.id2label == {0: "O", 1: "B-X", 2: "I-X"}
     assert ElmoConfig.from_pretrained(tmp_path, num_labels=5).num_labels == 5

@@ -35,7 +35,10 @@ def every_path(crf, scores):
         if all(may_follow(*pair, crf.labels) for pair in itertools.pairwise(names)):
             total = start[path[0]] + end[path[-1]]
             total += sum(row[label] for row, label in zip(scores, path, strict=True))
-            yield path, total + sum(transitions[one][next_] for one, next_ in itertools.pairwise(path))
+            yield (
+                path,
+                total + sum(transitions[label][next_label] for label, next_label in itertools.pairwise(path)),
+            )
 
 
 def log_sum(values):
@@ -79,16 +82,16 @@ def test_sums_and_best_paths_are_those_over_all_paths(case):
         assert total[row].item() == pytest.approx(log_sum(paths.values()), abs=1e-9)
         best = max(paths, key=paths.get)
         assert tuple(decoded[row][words].tolist()) == best
-        for place, found in enumerate(marginals[row][words]):
-            for label, value in enumerate(found.tolist()):
-                through = [score for path, score in paths.items() if path[place] == label]
+        for position, probabilities in enumerate(marginals[row][words]):
+            for label, value in enumerate(probabilities.tolist()):
+                through = [score for path, score in paths.items() if path[position] == label]
                 expected = math.exp(log_sum(through) - total[row]) if through else 0.0
                 assert math.exp(value) == pytest.approx(expected, abs=1e-9)
 
 
 @settings(max_examples=60, deadline=None)
 @given(cases(), st.randoms(use_true_random=False))
-def test_the_loss_is_minus_the_log_probability_of_what_is_known(case, random):
+def test_the_loss_is_minus_the_log_probability_of_the_known_labels(case, random):
     """A label that is not known is summed over."""
     crf, scores, mask = case
     gold, losses, known = torch.full(mask.shape, -100), [], 0
@@ -140,10 +143,10 @@ def test_probabilities_of_long_sentences_sum_to_one():
     torch.manual_seed(0)
     crf = ElmoCRF(["O", "B-X", "I-X"], learned=True, scheme="BIO")
     scores, mask = 20 * torch.randn(1, 2000, 3), torch.ones(1, 2000, dtype=torch.bool)
-    found = crf(scores, mask)[0].exp()
-    torch.testing.assert_close(found.sum(dim=-1), torch.ones(1, 2000), atol=1e-5, rtol=0)
+    probabilities = crf(scores, mask)[0].exp()
+    torch.testing.assert_close(probabilities.sum(dim=-1), torch.ones(1, 2000), atol=1e-5, rtol=0)
     exact = crf.double()(scores.double(), mask)[0].exp()
-    assert (found - exact).abs().max() < 0.02
+    assert (probabilities - exact).abs().max() < 0.02
 
 
 def test_half_precision_is_summed_in_single():

@@ -26,7 +26,7 @@ from elmo_hf import (
     ElmoModel,
     ElmoTokenizer,
 )
-from tests.helpers.teaching import arguments
+from tests.helpers.trainers import arguments
 
 TEXTS = ["The bank lent him money .", "He sat on the bank , reading .", "Why ?"]
 
@@ -96,19 +96,19 @@ REMOTE = """
 """
 
 
-def test_a_saved_folder_brings_its_code(folder, nursery, tmp_path):
+def test_a_saved_folder_loads_without_the_package(folder, fork_server, tmp_path):
     """Loaded where the package cannot be imported, saved there, and loaded so once more."""
     encoding = encode(folder)
-    found = nursery.run_without_the_package(REMOTE, folder, json.dumps(TEXTS), tmp_path / "second")
-    again = nursery.run_without_the_package(
+    output = fork_server.run_without_the_package(REMOTE, folder, json.dumps(TEXTS), tmp_path / "second")
+    again = fork_server.run_without_the_package(
         REMOTE, tmp_path / "second", json.dumps(TEXTS), tmp_path / "third"
     )
-    assert found == again
-    assert found["type"] == "elmo"
+    assert output == again
+    assert output["type"] == "elmo"
     expected = read(ElmoModel.from_pretrained(folder), encoding)
-    torch.testing.assert_close(torch.tensor(found["vectors"]), expected)
+    torch.testing.assert_close(torch.tensor(output["vectors"]), expected)
     loss = ElmoForPreTraining.from_pretrained(folder).eval()(**encoding).loss.item()
-    assert found["loss"] == pytest.approx(loss)
+    assert output["loss"] == pytest.approx(loss)
 
 
 def test_the_auto_map_names_every_class_that_the_folder_holds(folder, tmp_path):
@@ -166,10 +166,10 @@ def test_half_precision(folder, dtype, tolerance):
     expected = read(ElmoModel.from_pretrained(folder), encoding)
     model = ElmoModel.from_pretrained(folder, dtype=dtype)
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
-    found = read(model, encoding)
-    assert found.dtype == dtype
+    vectors = read(model, encoding)
+    assert vectors.dtype == dtype
     scale = expected.abs().max()
-    assert ((found.float() - expected).abs().max() / scale).item() < tolerance
+    assert ((vectors.float() - expected).abs().max() / scale).item() < tolerance
     loss = ElmoForPreTraining.from_pretrained(folder, dtype=dtype).eval()(**encoding).loss
     assert loss.dtype == torch.float32
 
@@ -232,6 +232,6 @@ def test_the_feature_extraction_pipeline(folder, batch_size):
     extractor = pipeline("feature-extraction", model=str(folder), batch_size=batch_size)
     features = extractor(TEXTS, return_tensors=True)
     model = ElmoModel.from_pretrained(folder)
-    for text, found in zip(TEXTS, features, strict=True):
+    for text, vectors in zip(TEXTS, features, strict=True):
         expected = read(model, encode(folder, [text]))
-        torch.testing.assert_close(found.reshape(-1, 32)[: expected.shape[1]], expected[0])
+        torch.testing.assert_close(vectors.reshape(-1, 32)[: expected.shape[1]], expected[0])

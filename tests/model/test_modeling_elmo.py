@@ -1,4 +1,4 @@
-"""What an ELMo must do whatever its numbers: no future, no padding, no neighbours, no memory of its own."""
+"""Invariants of every ELMo: no influence of future words, padding, other sentences or earlier calls."""
 
 import pytest
 import torch
@@ -54,10 +54,10 @@ def test_padding_is_zero_and_its_content_does_not_matter():
     assert all((layer[padding] == 0).all() for layer in output.hidden_states)
     embeds = model.token_encoder(encoding["char_ids"])
     embeds = embeds.masked_fill(padding[:, :, None], float("nan"))
-    poisoned = model(
+    nan_in_empty_tensors = model(
         inputs_embeds=embeds, attention_mask=encoding["attention_mask"], output_hidden_states=True
     )
-    torch.testing.assert_close(poisoned.hidden_states, output.hidden_states, atol=1e-6, rtol=0)
+    torch.testing.assert_close(nan_in_empty_tensors.hidden_states, output.hidden_states, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -82,8 +82,8 @@ def test_no_state_is_kept_between_calls():
     first, second = read(model, SENTENCES)[1], read(model, SENTENCES)[1]
     assert torch.equal(first.last_hidden_state, second.last_hidden_state)
     zeros = (torch.zeros(2, 2, 4, 8), torch.zeros(2, 2, 4, 12))
-    given = read(model, SENTENCES, states=zeros)[1].last_hidden_state  # reads the begin in every row
-    torch.testing.assert_close(given, first.last_hidden_state, atol=1e-6, rtol=0)
+    from_zeros = read(model, SENTENCES, states=zeros)[1].last_hidden_state  # reads the begin in every row
+    torch.testing.assert_close(from_zeros, first.last_hidden_state, atol=1e-6, rtol=0)
     assert first.states is None
 
 
@@ -135,8 +135,8 @@ def test_inputs_embeds_stand_for_characters_or_words(char_embeds):
     source = model.get_input_embeddings() if char_embeds else encoder
     embeds = source(encoding["char_ids"])
     assert embeds.dim() == (4 if char_embeds else 3)
-    found = model(inputs_embeds=embeds, attention_mask=encoding["attention_mask"]).last_hidden_state
-    torch.testing.assert_close(found, expected)
+    vectors = model(inputs_embeds=embeds, attention_mask=encoding["attention_mask"]).last_hidden_state
+    torch.testing.assert_close(vectors, expected)
 
 
 def test_boundaries_are_dropped_unless_kept():

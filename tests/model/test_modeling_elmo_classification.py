@@ -6,7 +6,15 @@ import torch
 
 from elmo_hf import ElmoLayerCache, ElmoTokenizer
 from elmo_hf.model.modeling_elmo_classification import attend, max_over, mean_over
-from tests.helpers.small_classifiers import CLASSIFIERS, FIRST, LABELS, SECOND, encode, make, make_loud
+from tests.helpers.small_classifiers import (
+    CLASSIFIERS,
+    FIRST,
+    LABELS,
+    SECOND,
+    encode,
+    make,
+    make_with_large_weights,
+)
 
 # ---- the numbers, once more, one sentence and one word at a time, in float64
 
@@ -30,13 +38,13 @@ def rnn_by_hand(weights, name, x):
                 weights[f"{name}.{direction}_layers.{layer}.{kind}"] for kind in kinds
             )
             h = c = np.zeros(back.shape[1])
-            found = []
+            states = []
             for word in x if direction == "forward" else x[::-1]:
                 i, f, g, o = np.split(into @ word + back @ h + bias + more_bias, 4)
                 c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
                 h = sigmoid(o) * np.tanh(c)
-                found.append(h)
-            halves.append(found if direction == "forward" else found[::-1])
+                states.append(h)
+            halves.append(states if direction == "forward" else states[::-1])
         x = np.array([np.concatenate(pair) for pair in zip(*halves, strict=True)])
         layer += 1
     return x
@@ -55,9 +63,9 @@ def average_by_attention(query, words):
 def read_by_itself(model, words):
     """What the classifier reads of one sentence without padding, and ELMo for its output (or nothing)."""
     with torch.no_grad():
-        found = model.read(**ElmoTokenizer()([words], is_split_into_words=True, return_tensors="pt"))
-    x = found.x[0].numpy()
-    return x, np.zeros((len(x), 0)) if found.at_output is None else found.at_output[0].numpy()
+        read = model.read(**ElmoTokenizer()([words], is_split_into_words=True, return_tensors="pt"))
+    x = read.x[0].numpy()
+    return x, np.zeros((len(x), 0)) if read.at_output is None else read.at_output[0].numpy()
 
 
 def bcn_by_hand(model, words):
@@ -115,21 +123,21 @@ WHERE = [
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("more", [{}, {"maxout_pieces": 0, "task_num_layers": 1}, {"maxout_pieces": 3}])
 def test_the_bcn_by_hand(where, more):
-    model = make_loud("bcn", **where, **more)
-    found = model(**encode("bcn")).logits
+    model = make_with_large_weights("bcn", **where, **more)
+    logits = model(**encode("bcn")).logits
     expected = np.array([bcn_by_hand(model, words) for words in FIRST])
     assert np.abs(expected[0] - expected[1]).max() > 0.1
-    torch.testing.assert_close(found, torch.tensor(expected))
+    torch.testing.assert_close(logits, torch.tensor(expected))
 
 
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("more", [{}, {"task_num_layers": 1}])
 def test_the_esim_by_hand(where, more):
-    model = make_loud("esim", **where, **more)
-    found = model(**encode("esim")).logits
+    model = make_with_large_weights("esim", **where, **more)
+    logits = model(**encode("esim")).logits
     expected = np.array([esim_by_hand(model, *pair) for pair in zip(FIRST, SECOND, strict=True)])
     assert np.abs(expected[0] - expected[1]).max() > 0.1
-    torch.testing.assert_close(found, torch.tensor(expected))
+    torch.testing.assert_close(logits, torch.tensor(expected))
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
@@ -147,13 +155,13 @@ def test_the_loss_is_the_mean_of_minus_the_log_probability(classifier):
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_padding_and_order_change_nothing(classifier):
-    model = make_loud(classifier, elmo_at_output=True)
+    model = make_with_large_weights(classifier, elmo_at_output=True)
     batch = encode(classifier)
     expected = model(**batch, labels=LABELS)
     for side in ("left", "right"):
         padded = encode(classifier, padding_side=side, pad_to_multiple_of=17)
-        found = model(**padded, labels=LABELS)
-        torch.testing.assert_close(found.logits, expected.logits)
+        output = model(**padded, labels=LABELS)
+        torch.testing.assert_close(output.logits, expected.logits)
         noisy = padded["char_ids"].masked_fill(~padded["attention_mask"].bool()[:, :, None], 7)
         torch.testing.assert_close(model(**padded | {"char_ids": noisy}).logits, expected.logits)
     for row in range(3):
@@ -176,17 +184,17 @@ def test_rows_without_words(classifier):
     assert gradients
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
     model.eval()
-    one = model(**tokenizer([""], second[:1] if second else None, return_tensors="pt")).logits
-    torch.testing.assert_close(model(**batch).logits[0], one[0])
-    assert torch.isfinite(one).all()
+    logits = model(**tokenizer([""], second[:1] if second else None, return_tensors="pt")).logits
+    torch.testing.assert_close(model(**batch).logits[0], logits[0])
+    assert torch.isfinite(logits).all()
 
 
 def test_a_batch_of_no_rows():
     none = ElmoTokenizer()([], padding=True, return_tensors="pt")
     for classifier in CLASSIFIERS:
-        found = make(classifier, mix_l2=0.0).eval()(**none, labels=torch.zeros(0, dtype=torch.long))
-        assert found.logits.shape == (0, 4)
-        assert found.loss.item() == 0
+        output = make(classifier, mix_l2=0.0).eval()(**none, labels=torch.zeros(0, dtype=torch.long))
+        assert output.logits.shape == (0, 4)
+        assert output.loss.item() == 0
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
@@ -219,39 +227,39 @@ def test_padding_has_no_part_in_attention_and_pooling():
     words, queries = torch.randn(2, 3, 4), torch.randn(2, 5, 4)
     mask = torch.tensor([[True, False, True], [False, False, False]])
     noisy = torch.where(mask[:, :, None], words, 100.0)
-    for found, expected in (
+    for actual, expected in (
         (attend(queries, noisy, mask), attend(queries[:1], words[:1, ::2], mask[:1, ::2])),
         (mean_over(noisy, mask), words[:1, ::2].mean(dim=1)),
         (max_over(noisy, mask), words[:1, ::2].amax(dim=1)),
     ):
-        torch.testing.assert_close(found[:1], expected)
-        assert (found[1] == 0).all()
+        torch.testing.assert_close(actual[:1], expected)
+        assert (actual[1] == 0).all()
     assert max_over(words[:, :0], mask[:, :0]).tolist() == [[0.0] * 4] * 2
 
 
 # ---- pairs
 
 
-def test_the_order_of_a_pair_matters_and_its_types_say_what_its_words_say():
-    model = make_loud("esim")
+def test_the_order_of_a_pair_matters_and_token_types_mark_it():
+    model = make_with_large_weights("esim")
     batch = encode("esim", return_token_type_ids=True)
     assert "token_type_ids" in batch
-    found = model(**batch).logits
+    logits = model(**batch).logits
     del batch["token_type_ids"]
-    assert torch.equal(model(**batch).logits, found)
+    assert torch.equal(model(**batch).logits, logits)
     left = encode("esim", return_token_type_ids=True, padding_side="left", pad_to_multiple_of=16)
-    torch.testing.assert_close(model(**left).logits, found)
+    torch.testing.assert_close(model(**left).logits, logits)
     turned = ElmoTokenizer()(SECOND, FIRST, is_split_into_words=True, padding=True, return_tensors="pt")
-    assert not torch.allclose(model(**turned).logits, found, atol=1e-3)
+    assert not torch.allclose(model(**turned).logits, logits, atol=1e-3)
 
 
 def test_a_sentence_with_separators_needs_token_types():
-    model, tokenizer = make_loud("esim"), ElmoTokenizer()
+    model, tokenizer = make_with_large_weights("esim"), ElmoTokenizer()
     first, second = ["a", "</S>", "<S>", "b"], ["c"]
     options = {"is_split_into_words": True, "return_tensors": "pt"}
     batch = tokenizer([first], [second], return_token_type_ids=True, **options)
-    found = model(**batch).logits[0]
-    torch.testing.assert_close(found, torch.tensor(esim_by_hand(model, first, second)))
+    logits = model(**batch).logits[0]
+    torch.testing.assert_close(logits, torch.tensor(esim_by_hand(model, first, second)))
     del batch["token_type_ids"]
     with pytest.raises(ValueError, match=r"row 0 has `</S> <S>` in 2 places; pass token_type_ids"):
         model(**batch)
@@ -288,8 +296,8 @@ def test_vectors_in_place_of_ids(classifier):
     batch = encode(classifier, return_token_type_ids=classifier == "esim")
     expected = model(**batch).logits
     letters = model.get_input_embeddings()(batch.pop("char_ids"))
-    found = model(inputs_embeds=letters, **batch).logits
-    torch.testing.assert_close(found, expected)
+    logits = model(inputs_embeds=letters, **batch).logits
+    torch.testing.assert_close(logits, expected)
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
@@ -301,9 +309,9 @@ def test_a_biLM_with_a_word_table(classifier, tmp_path):
     model = make(classifier, token_encoder="words", vocab_size=tokenizer.vocab_size).eval()
     batch = encode(classifier, tokenizer=tokenizer)
     del batch["char_ids"]
-    found = model(**batch).logits
+    logits = model(**batch).logits
     alone = encode(classifier, [1], tokenizer=tokenizer)
-    torch.testing.assert_close(model(**alone).logits[0], found[1])
+    torch.testing.assert_close(model(**alone).logits[0], logits[1])
 
 
 def test_a_premise_is_encoded_once():

@@ -11,8 +11,8 @@ from transformers import (
 )
 
 from elmo_hf import ElmoForSequenceClassification, ElmoLayerCache, ElmoTokenizer
-from tests.helpers.small_classifiers import CLASSIFIERS, FIRST, LABELS, SECOND, encode, make, make_keen
-from tests.helpers.teaching import learns_in_half_precision, teach
+from tests.helpers.small_classifiers import CLASSIFIERS, FIRST, LABELS, SECOND, encode, make, make_trainable
+from tests.helpers.trainers import learns_in_half_precision, train_until_learned
 
 # ---- learning
 
@@ -38,11 +38,13 @@ def test_fifty_examples_are_memorised(classifier, options):
     if classifier == "esim":
         first[1::2] = first[::2]  # only the second sentence tells the two apart
     options = options | {"task_hidden_size": 16, "task_num_layers": 1}
-    model = make_keen(classifier, lstm_dim=32, projection_dim=16, **options)
+    model = make_trainable(classifier, lstm_dim=32, projection_dim=16, **options)
     batch = ElmoTokenizer()(first, second if classifier == "esim" else None, is_split_into_words=True,
                             padding=True, return_tensors="pt")  # fmt: skip
     model.elmo_cache = ElmoLayerCache()
-    optimizer = torch.optim.Adam((one for one in model.parameters() if one.requires_grad), lr=0.01)
+    optimizer = torch.optim.Adam(
+        (parameter for parameter in model.parameters() if parameter.requires_grad), lr=0.01
+    )
     for _ in range(300):
         output = model(**batch, labels=labels)
         if torch.equal(output.logits.argmax(dim=-1), labels):
@@ -107,7 +109,7 @@ REMOTE = """
 """
 
 
-def test_a_saved_folder_brings_its_code(nursery, tmp_path):
+def test_a_saved_folder_loads_without_the_package(fork_server, tmp_path):
     """Loaded where the package cannot be imported, and what is saved there once more."""
     expected = {}
     for classifier in CLASSIFIERS:
@@ -116,11 +118,11 @@ def test_a_saved_folder_brings_its_code(nursery, tmp_path):
         ElmoTokenizer().save_pretrained(tmp_path / "first" / classifier)
         expected[classifier] = model(**encode(classifier)).logits
     texts = [json.dumps(FIRST), json.dumps(SECOND)]
-    found = nursery.run_without_the_package(REMOTE, tmp_path / "first", tmp_path / "second", *texts)
-    again = nursery.run_without_the_package(REMOTE, tmp_path / "second", tmp_path / "third", *texts)
-    assert again == found
+    logits = fork_server.run_without_the_package(REMOTE, tmp_path / "first", tmp_path / "second", *texts)
+    again = fork_server.run_without_the_package(REMOTE, tmp_path / "second", tmp_path / "third", *texts)
+    assert again == logits
     for classifier in CLASSIFIERS:
-        torch.testing.assert_close(torch.tensor(found[classifier]), expected[classifier])
+        torch.testing.assert_close(torch.tensor(logits[classifier]), expected[classifier])
         config = json.loads((tmp_path / "second" / classifier / "config.json").read_text())
         assert config["auto_map"]["AutoModelForSequenceClassification"] == (
             "modeling_elmo_classification.ElmoForSequenceClassification"
@@ -132,13 +134,13 @@ def test_a_saved_folder_brings_its_code(nursery, tmp_path):
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_the_trainer_trains(classifier, tmp_path):
-    model, tokenizer = make_keen(classifier, task_hidden_size=10, task_num_layers=1), ElmoTokenizer()
+    model, tokenizer = make_trainable(classifier, task_hidden_size=10, task_num_layers=1), ElmoTokenizer()
     examples = []
     for first, second, label in zip(FIRST, SECOND, LABELS.tolist(), strict=True):
         pair = (first, second) if classifier == "esim" else (first,)
         examples.append(dict(tokenizer(*pair, is_split_into_words=True), label=label))
     collate = DataCollatorWithPadding(tokenizer)
-    trainer = teach(model, examples, collate, tmp_path, steps=40, learning_rate=0.02)
+    trainer = train_until_learned(model, examples, collate, tmp_path, steps=40, learning_rate=0.02)
     predicted = trainer.predict(examples)
     assert predicted.predictions.argmax(axis=-1).tolist() == LABELS.tolist()
 
@@ -162,10 +164,12 @@ def test_the_pipeline_classifies_texts_and_pairs(classifier, batch_size, tmp_pat
         texts = [
             {"text": text, "text_pair": " ".join(words)} for text, words in zip(texts, SECOND, strict=True)
         ]
-    for row, found in enumerate(classify(texts)):
+    for row, predictions in enumerate(classify(texts)):
         scores = model(**encode(classifier, [row])).logits[0].softmax(dim=-1).tolist()
         expected = dict(zip(names, scores, strict=True))
-        assert {one["label"]: one["score"] for one in found} == pytest.approx(expected, abs=1e-5)
+        assert {prediction["label"]: prediction["score"] for prediction in predictions} == pytest.approx(
+            expected, abs=1e-5
+        )
     if classifier == "esim":
         assert classify(texts[0])[0]["label"] in names
         with pytest.raises(ValueError, match="row 0 is no pair"):

@@ -6,8 +6,8 @@ import torch
 from elmo_hf import ElmoLayerCache, ElmoTokenizer
 from elmo_hf.model import modeling_elmo_coreference
 from elmo_hf.model.modeling_elmo_coreference import best_spans, candidates, clusters_of, span_table
-from tests.helpers.slow_coreference import SlowCoreference, bucket, crosses
-from tests.helpers.small_documents import (
+from tests.helpers.naive_coreference import NaiveCoreference, bucket, crosses
+from tests.helpers.small_coreference import (
     AT,
     GOLD,
     NONE,
@@ -17,7 +17,7 @@ from tests.helpers.small_documents import (
     encode,
     label,
     make,
-    make_choosy,
+    make_with_antecedents,
     without_labels,
 )
 
@@ -29,8 +29,8 @@ from tests.helpers.small_documents import (
 def test_spans_loss_and_clusters_are_those_of_a_slow_implementation(where, max_antecedents, monkeypatch):
     monkeypatch.setattr(modeling_elmo_coreference, "MAX_BATCH_PAIRS", 7)
     monkeypatch.setattr(modeling_elmo_coreference, "MAX_BATCH_WORDS", 12)
-    model = make_choosy(max_span_width=5, max_antecedents=max_antecedents, mix_l2=0.0, **AT[where])
-    slow = SlowCoreference(model)
+    model = make_with_antecedents(max_span_width=5, max_antecedents=max_antecedents, mix_l2=0.0, **AT[where])
+    slow = NaiveCoreference(model)
     batch = encode([SENTENCES], [GOLD])
     with torch.no_grad():
         output = model(**batch)
@@ -39,8 +39,8 @@ def test_spans_loss_and_clusters_are_those_of_a_slow_implementation(where, max_a
     assert output.spans[0].tolist() == [list(span[:3]) for span in spans]
     torch.testing.assert_close(output.loss, expected)
     for number, scores in enumerate(choices):
-        found = [output.logits[0, number, number - j] for j in scores]
-        torch.testing.assert_close(torch.tensor(found), torch.tensor([*scores.values()]))
+        logits = [output.logits[0, number, number - j] for j in scores]
+        torch.testing.assert_close(torch.tensor(logits), torch.tensor([*scores.values()]))
         assert (output.logits[0, number] > NONE).sum() == len(scores) + 1
     assert (output.logits[0, :, 0] == 0).all()
     clusters = slow.clusters(SENTENCES)
@@ -53,14 +53,14 @@ def test_the_gradient_is_that_of_the_slow_implementation(monkeypatch):
     """Also where pairs are taken some at a time and made anew."""
     monkeypatch.setattr(modeling_elmo_coreference, "MAX_BATCH_PAIRS", 5)
     model = make(elmo_at_output=True, mix_l2=0.0)
-    learnt = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    learnt = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     model(**encode([SENTENCES], [GOLD])).loss.backward()
-    found = {name: one.grad.clone() for name, one in learnt.items()}
+    gradients = {name: parameter.grad.clone() for name, parameter in learnt.items()}
     model.zero_grad()
-    SlowCoreference(model).loss(SENTENCES, [set(cluster) for cluster in GOLD]).backward()
-    for name, one in learnt.items():
+    NaiveCoreference(model).loss(SENTENCES, [set(cluster) for cluster in GOLD]).backward()
+    for name, parameter in learnt.items():
         # It takes its scores of mentions apart, so a bias that cancels out is near zero in both.
-        torch.testing.assert_close(found[name], one.grad, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_dropout_is_the_same_when_pairs_are_computed_again():
@@ -90,26 +90,26 @@ def test_pruning_keeps_the_best_spans_that_cross_no_better_span(count):
         lengths = torch.tensor([4, 0, 9, 1])
         places, is_span = span_table(lengths, 4)
         scores = torch.randint(30, is_span.shape, generator=generator).float() / 7  # with ties
-        found = best_spans(scores, is_span, count)
+        pruned = best_spans(scores, is_span, count)
         starts = [0, 4, 4, 13]
-        every = [
+        all_spans = [
             (number, first, last)
             for number, length in enumerate(lengths.tolist())
             for first in range(starts[number], starts[number] + length)
             for last in range(first, min(first + 4, starts[number] + length))
         ]
-        assert is_span.sum() == len(every)
-        assert all(places[first, last - first] == last for _, first, last in every)
+        assert is_span.sum() == len(all_spans)
+        assert all(places[first, last - first] == last for _, first, last in all_spans)
         kept = []
-        for span in sorted(every, key=lambda span: -scores[span[1], span[2] - span[1]]):
+        for span in sorted(all_spans, key=lambda span: -scores[span[1], span[2] - span[1]]):
             if len(kept) < count and not any(crosses(span, other) for other in kept):
                 kept.append(span)
-        assert found == sorted(span[1:] for span in kept)
+        assert pruned == sorted(span[1:] for span in kept)
 
 
 def test_antecedents_are_the_nearest_and_distances_have_buckets():
-    found = candidates(torch.tensor([0, 1, 2, 3, 0, 1]), 2)
-    assert found.tolist() == [
+    numbers = candidates(torch.tensor([0, 1, 2, 3, 0, 1]), 2)
+    assert numbers.tolist() == [
         [False, False],
         [True, False],
         [True, True],
@@ -140,10 +140,10 @@ def test_padding_and_other_rows_change_nothing(where):
     expected, decoded = model(**batch), model.decode(**without_labels(batch))
     padded = encode(documents, golds, padding_side="left", pad_to_multiple_of=16)
     padded["labels"] = torch.nn.functional.pad(padded["labels"], (0, 0, 1, 2), value=-100)
-    found = model(**padded)
-    torch.testing.assert_close(found.loss, expected.loss)
-    torch.testing.assert_close(found.logits, expected.logits)
-    assert torch.equal(found.spans, expected.spans)
+    of_padded = model(**padded)
+    torch.testing.assert_close(of_padded.loss, expected.loss)
+    torch.testing.assert_close(of_padded.logits, expected.logits)
+    assert torch.equal(of_padded.spans, expected.spans)
     assert torch.equal(model.decode(**without_labels(padded)), decoded)
     losses = []
     for number, (document, gold) in enumerate(zip(documents, golds, strict=True)):
@@ -169,21 +169,21 @@ def test_the_order_of_documents_changes_nothing():
         encode([SENTENCES, SHORT], [GOLD, SHORT_GOLD]),
         encode([SHORT, SENTENCES], [SHORT_GOLD, GOLD]),
     )
-    found, expected = model(**turned), model(**batch)
-    torch.testing.assert_close(found.loss, expected.loss)
-    torch.testing.assert_close(found.logits, expected.logits.flip(0))
-    assert torch.equal(found.spans, expected.spans.flip(0))
+    output, expected = model(**turned), model(**batch)
+    torch.testing.assert_close(output.loss, expected.loss)
+    torch.testing.assert_close(output.logits, expected.logits.flip(0))
+    assert torch.equal(output.spans, expected.spans.flip(0))
 
 
 def test_the_layers_of_all_sentences_come_back_if_asked_for():
     model = make()
     batch = encode([SENTENCES], [GOLD], pad_to_multiple_of=12)
-    found, expected = model(**batch, output_hidden_states=True), model(**batch)
-    torch.testing.assert_close(found.logits, expected.logits)
+    output, expected = model(**batch, output_hidden_states=True), model(**batch)
+    torch.testing.assert_close(output.logits, expected.logits)
     layers = model.elmo(**{name: batch[name] for name in ("char_ids", "attention_mask")},
                         output_hidden_states=True).hidden_states  # fmt: skip
-    assert found.hidden_states[0].shape == (3, 12, 16)
-    torch.testing.assert_close(found.hidden_states, layers)
+    assert output.hidden_states[0].shape == (3, 12, 16)
+    torch.testing.assert_close(output.hidden_states, layers)
     assert expected.hidden_states is None
 
 
@@ -220,7 +220,7 @@ def test_a_long_document_fits_into_little_memory():
         for length in torch.randint(5, 40, (90,)).tolist()
     ]
     assert sum(map(len, document)) > 2400
-    model = make_choosy(task_hidden_size=20)
+    model = make_with_antecedents(task_hidden_size=20)
     pairs = []
     model.pair_scorer.network.register_forward_hook(lambda _, args, out: pairs.append(len(out)))
     assert model.predict(document, ElmoTokenizer())
@@ -290,7 +290,7 @@ def test_a_wrong_document_is_refused(document, message):
 
 
 def test_sentences_may_be_tuples_and_dropout_takes_no_part():
-    model = make_choosy(task_dropout=0.5, elmo_dropout=0.5)
+    model = make_with_antecedents(task_dropout=0.5, elmo_dropout=0.5)
     expected = model.predict(SENTENCES, ElmoTokenizer())
     assert expected
     model.train()

@@ -8,8 +8,17 @@ from transformers import AutoModel, AutoTokenizer
 
 from elmo_hf import ElmoForCoreferenceResolution, ElmoLayerCache, ElmoModel, ElmoTokenizer
 from elmo_hf.metrics.coreference import coreference_scores
-from tests.helpers.small_documents import AT, GOLD, SENTENCES, SHORT, SHORT_GOLD, encode, make, make_choosy
-from tests.helpers.teaching import learns_in_half_precision, teach
+from tests.helpers.small_coreference import (
+    AT,
+    GOLD,
+    SENTENCES,
+    SHORT,
+    SHORT_GOLD,
+    encode,
+    make,
+    make_with_antecedents,
+)
+from tests.helpers.trainers import learns_in_half_precision, train_until_learned
 
 # ---- it learns
 
@@ -26,9 +35,9 @@ def story(number):
     while len(sentences) < 17:
         words, sentence = [], len(sentences)
 
-        def mention(who, *parts, words=words, sentence=sentence):
-            clusters.setdefault(who, []).append((sentence, len(words), len(words) + len(parts) - 1))
-            words.extend(parts)
+        def mention(who, *mention_words, words=words, sentence=sentence):
+            clusters.setdefault(who, []).append((sentence, len(words), len(words) + len(mention_words) - 1))
+            words.extend(mention_words)
 
         sex, name = pick(("f", "Ada"), ("f", "Mary"), ("m", "Tom"), ("m", "John"))
         if sex in last and pick(True, False):
@@ -56,7 +65,9 @@ def test_stories_are_memorised():
     model = make(lstm_dim=32, projection_dim=16, **options).train()
     model.elmo_cache = ElmoLayerCache()
     batches = [encode([sentences], [gold]) for sentences, gold in stories]
-    optimizer = torch.optim.Adam((one for one in model.parameters() if one.requires_grad), lr=0.01)
+    optimizer = torch.optim.Adam(
+        (parameter for parameter in model.parameters() if parameter.requires_grad), lr=0.01
+    )
     gold = [clusters for _, clusters in stories]
     for _ in range(120):  # half of them are enough on some machines
         losses = []
@@ -69,8 +80,8 @@ def test_stories_are_memorised():
         if max(losses) < 0.005:
             break
     model.eval()
-    found = [model.predict(sentences, ElmoTokenizer()) for sentences, _ in stories]
-    assert coreference_scores(found, gold)["conll_f1"] == 1
+    predicted = [model.predict(sentences, ElmoTokenizer()) for sentences, _ in stories]
+    assert coreference_scores(predicted, gold)["conll_f1"] == 1
 
 
 def test_the_trainer_trains_it(tmp_path):
@@ -79,10 +90,12 @@ def test_the_trainer_trains_it(tmp_path):
     documents = [(SENTENCES, GOLD), (SHORT, SHORT_GOLD), story(0)]
 
     def collate(pairs):
-        return encode([one for one, _ in pairs], [gold for _, gold in pairs])
+        return encode([document for document, _ in pairs], [gold for _, gold in pairs])
 
     batches = {"per_device_eval_batch_size": 2, "remove_unused_columns": False}
-    teach(model, documents, collate, tmp_path, steps=30, learning_rate=0.01, share=0.7, **batches)
+    train_until_learned(
+        model, documents, collate, tmp_path, steps=30, learning_rate=0.01, share=0.7, **batches
+    )
 
 
 def test_half_precision():
@@ -93,7 +106,11 @@ def test_half_precision():
 def test_every_parameter_has_a_gradient(where):
     model = make(freeze_elmo=False, **AT[where]).train()
     model(**encode([SENTENCES], [GOLD])).loss.backward()
-    assert not [name for name, one in model.named_parameters() if one.requires_grad and one.grad is None]
+    assert not [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.grad is None
+    ]
 
 
 # ---- saved, and loaded elsewhere
@@ -142,16 +159,16 @@ REMOTE = """
 """
 
 
-def test_a_saved_folder_brings_its_code(nursery, tmp_path):
+def test_a_saved_folder_loads_without_the_package(fork_server, tmp_path):
     """With tokenizer, where the package cannot be imported; saved there, and loaded again."""
-    model = make_choosy()
+    model = make_with_antecedents()
     model.save_pretrained(tmp_path / "first")
     ElmoTokenizer().save_pretrained(tmp_path / "first")
     sentences = json.dumps(SENTENCES)
-    found = nursery.run_without_the_package(REMOTE, tmp_path / "first", sentences, tmp_path / "second")
+    output = fork_server.run_without_the_package(REMOTE, tmp_path / "first", sentences, tmp_path / "second")
     logits = model(**encode([SENTENCES], [GOLD])).logits[0, :, :2]
-    torch.testing.assert_close(torch.tensor(found["logits"]), logits)
-    clusters = [[tuple(mention) for mention in cluster] for cluster in found["clusters"]]
+    torch.testing.assert_close(torch.tensor(output["logits"]), logits)
+    clusters = [[tuple(mention) for mention in cluster] for cluster in output["clusters"]]
     assert clusters == model.predict(SENTENCES, ElmoTokenizer())
     again = AutoModel.from_pretrained(tmp_path / "second")
     assert again.predict(SENTENCES, AutoTokenizer.from_pretrained(tmp_path / "second")) == clusters

@@ -6,7 +6,7 @@ import torch
 
 from elmo_hf import ElmoLayerCache, ElmoTokenizer
 from elmo_hf.model.modeling_elmo_question_answering import best_spans
-from tests.helpers.small_questions import BOTH, CONTEXTS, OPTIONS, PLACES, QUESTIONS, make, pairs
+from tests.helpers.small_question_answering import BOTH, CONTEXTS, OPTIONS, PLACES, QUESTIONS, make, pairs
 
 # ---- the network in plain numpy, a row at a time
 
@@ -72,7 +72,7 @@ def mixed(mix, layers):
     return mix.gamma.item() * sum(w * layer for w, layer in zip(weights, layers, strict=True))
 
 
-def plain_scores(model, question, context):
+def naive_scores(model, question, context):
     """Scores of start and end at each word of the context; both texts are read by the biLM on their own."""
     read = []
     for text in (question, context):
@@ -102,10 +102,10 @@ def test_the_network_equals_plain_loops(layers):
     lowest = torch.finfo(torch.float32).min
     for row, (question, context) in enumerate(zip(QUESTIONS, CONTEXTS, strict=True)):
         first, number = len(question.split()) + 2, len(context.split())
-        expected = plain_scores(model, question, context)
+        expected = naive_scores(model, question, context)
         for logits, scores in zip((output.start_logits, output.end_logits), expected, strict=True):
-            found = logits[row, first : first + number]
-            torch.testing.assert_close(found, torch.tensor(scores).float(), atol=1e-5, rtol=1e-5)
+            row_logits = logits[row, first : first + number]
+            torch.testing.assert_close(row_logits, torch.tensor(scores).float(), atol=1e-5, rtol=1e-5)
             assert (logits[row, :first] == lowest).all()
             assert (logits[row, first + number :] == lowest).all()
 
@@ -138,7 +138,7 @@ def plain_best_spans(start, end, length, max_length, number):
         for first in range(length)
         for last in range(first, min(length, first + max_length))
     ]
-    return [(first, first + more, -negative) for negative, more, first in sorted(spans)[:number]]
+    return [(first, first + distance, -negative) for negative, distance, first in sorted(spans)[:number]]
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -152,14 +152,14 @@ def test_the_best_spans_are_those_of_all_spans(seed):
     spans, scores = best_spans(start, end, mask, max_length, number)
     for row, length in enumerate(lengths.tolist()):
         expected = plain_best_spans(start[row].tolist(), end[row].tolist(), length, max_length, number)
-        found = [
+        best = [
             (*span, score)
             for span, score in zip(spans[row].tolist(), scores[row].tolist(), strict=True)
             if span[0] >= 0
         ]
-        assert found == expected
-        rest = spans[row, len(expected) :]
-        assert (rest == -100).all()
+        assert best == expected
+        padding = spans[row, len(expected) :]
+        assert (padding == -100).all()
         assert scores[row, len(expected) :].isneginf().all()
 
 
@@ -205,11 +205,11 @@ def test_padding_and_other_rows_change_nothing(options):
 def test_the_order_of_a_batch_changes_nothing():
     model = make(**BOTH).eval()
     batch, order = pairs(places=PLACES), torch.tensor([2, 0, 1])
-    found = model(**{name: value[order] for name, value in batch.items()})
+    output = model(**{name: value[order] for name, value in batch.items()})
     expected = model(**batch)
-    torch.testing.assert_close(found.loss, expected.loss)
-    torch.testing.assert_close(found.start_logits, expected.start_logits[order])
-    torch.testing.assert_close(found.end_logits, expected.end_logits[order])
+    torch.testing.assert_close(output.loss, expected.loss)
+    torch.testing.assert_close(output.start_logits, expected.start_logits[order])
+    torch.testing.assert_close(output.end_logits, expected.end_logits[order])
 
 
 def test_question_and_context_are_read_apart():
@@ -233,7 +233,7 @@ def test_a_cache_reads_a_context_once_for_all_its_questions():
     expected = model.answer(QUESTIONS, CONTEXTS[0], tokenizer)
     model.elmo_cache = ElmoLayerCache()
     assert model.answer(QUESTIONS, CONTEXTS[0], tokenizer) == [
-        one | {"score": pytest.approx(one["score"], rel=1e-4)} for one in expected
+        answer | {"score": pytest.approx(answer["score"], rel=1e-4)} for answer in expected
     ]
     assert (model.elmo_cache.encoded, model.elmo_cache.reused) == (4, 2)
 

@@ -8,8 +8,17 @@ from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding
 
 from elmo_hf import ElmoConfig, ElmoForQuestionAnswering, ElmoLayerCache, ElmoModel, ElmoTokenizer
 from elmo_hf.metrics.squad import squad_scores
-from tests.helpers.small_questions import BOTH, CONTEXTS, OPTIONS, PLACES, QUESTIONS, SMALL, make, pairs
-from tests.helpers.teaching import learns_in_half_precision, teach
+from tests.helpers.small_question_answering import (
+    BOTH,
+    CONTEXTS,
+    OPTIONS,
+    PLACES,
+    QUESTIONS,
+    SMALL,
+    make,
+    pairs,
+)
+from tests.helpers.trainers import learns_in_half_precision, train_until_learned
 
 # ---- learning
 
@@ -35,11 +44,11 @@ def random_examples(number):
 
 
 def answer_places(questions, contexts, answers):
-    starts = [f" {context} ".index(f" {one} ") for context, one in zip(contexts, answers, strict=True)]
+    starts = [f" {context} ".index(f" {answer} ") for context, answer in zip(contexts, answers, strict=True)]
     before = [len(context[:start].split()) for context, start in zip(contexts, starts, strict=True)]
     first = [len(question.split()) + 2 + n for question, n in zip(questions, before, strict=True)]
     return torch.tensor(
-        [[start, start + len(one.split()) - 1] for start, one in zip(first, answers, strict=True)]
+        [[start, start + len(answer.split()) - 1] for start, answer in zip(first, answers, strict=True)]
     )
 
 
@@ -58,9 +67,9 @@ def test_fifty_examples_are_memorised():
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         if step % 10 == 9 and loss < 0.2:
-            found = model.answer(list(questions), list(contexts), ElmoTokenizer())
-            given = {str(number): one["answer"] for number, one in enumerate(found)}
-            if squad_scores(given, references) == {"exact_match": 100.0, "f1": 100.0}:
+            predictions = model.answer(list(questions), list(contexts), ElmoTokenizer())
+            texts = {str(number): one["answer"] for number, one in enumerate(predictions)}
+            if squad_scores(texts, references) == {"exact_match": 100.0, "f1": 100.0}:
                 return
     pytest.fail("still not learnt after 400 steps")
 
@@ -75,7 +84,9 @@ def test_the_trainer_trains_it(tmp_path):
         )
         for question, context, (start, end) in zip(QUESTIONS, CONTEXTS, PLACES.tolist(), strict=True)
     ]
-    teach(model, examples, DataCollatorWithPadding(tokenizer), tmp_path, steps=80, learning_rate=0.01)
+    train_until_learned(
+        model, examples, DataCollatorWithPadding(tokenizer), tmp_path, steps=80, learning_rate=0.01
+    )
 
 
 def test_half_precision():
@@ -91,51 +102,51 @@ ODD = (
 
 
 @pytest.mark.parametrize("splitter", ["penn", "whitespace"])
-def test_an_answer_is_the_texts_own_letters(splitter):
+def test_an_answer_is_a_substring_of_the_text(splitter):
     model, tokenizer = make(**BOTH), ElmoTokenizer(word_splitter=splitter)
     offsets = tokenizer(ODD, return_offsets_mapping=True)["offset_mapping"]
-    every = model.answer("Who paid ?", ODD, tokenizer, top_k=10_000, max_answer_length=5)
+    answers = model.answer("Who paid ?", ODD, tokenizer, top_k=10_000, max_answer_length=5)
     expected = {(offsets[i][0], offsets[j][1]) for i in range(len(offsets))
                 for j in range(i, min(i + 5, len(offsets)))}  # fmt: skip
-    assert {(one["start"], one["end"]) for one in every} == expected
-    assert len(every) == len(expected)
-    assert all(one["answer"] == ODD[one["start"] : one["end"]] for one in every)
-    assert all(one["answer"] == one["answer"].strip() for one in every)
+    assert {(answer["start"], answer["end"]) for answer in answers} == expected
+    assert len(answers) == len(expected)
+    assert all(answer["answer"] == ODD[answer["start"] : answer["end"]] for answer in answers)
+    assert all(answer["answer"] == answer["answer"].strip() for answer in answers)
     assert model.training  # as before
-    scores = [one["score"] for one in every]
+    scores = [answer["score"] for answer in answers]
     assert scores == sorted(scores, reverse=True)
-    assert model.answer("Who paid ?", ODD, tokenizer, max_answer_length=5) == every[0]
+    assert model.answer("Who paid ?", ODD, tokenizer, max_answer_length=5) == answers[0]
 
 
 def test_scores_are_probabilities():
     model, tokenizer = make(**BOTH).eval(), ElmoTokenizer()
-    every = model.answer(QUESTIONS[0], CONTEXTS[0], tokenizer, top_k=100, max_answer_length=100)
+    answers = model.answer(QUESTIONS[0], CONTEXTS[0], tokenizer, top_k=100, max_answer_length=100)
     with torch.no_grad():
         output = model(**pairs(QUESTIONS[:1], CONTEXTS[:1]))
     start, end = output.start_logits[0].softmax(0), output.end_logits[0].softmax(0)
-    assert len(every) == 9 * 10 // 2
-    for one in every:
-        first = 7 + len(CONTEXTS[0][: one["start"]].split())
-        last = first + len(one["answer"].split()) - 1
-        assert one["score"] == pytest.approx(float(start[first] * end[last]), rel=1e-5)
+    assert len(answers) == 9 * 10 // 2
+    for answer in answers:
+        first = 7 + len(CONTEXTS[0][: answer["start"]].split())
+        last = first + len(answer["answer"].split()) - 1
+        assert answer["score"] == pytest.approx(float(start[first] * end[last]), rel=1e-5)
 
 
 def test_many_questions_at_a_time():
     model, tokenizer = make(**BOTH).eval(), ElmoTokenizer()
     alone = [model.answer(*pair, tokenizer) for pair in zip(QUESTIONS, CONTEXTS, strict=True)]
-    near = [one | {"score": pytest.approx(one["score"], rel=1e-4)} for one in alone]
+    near = [answer | {"score": pytest.approx(answer["score"], rel=1e-4)} for answer in alone]
     for batch_size in (1, 2, 32):
         assert model.answer(QUESTIONS, CONTEXTS, tokenizer, batch_size=batch_size) == near
     several = model.answer(QUESTIONS, CONTEXTS, tokenizer, top_k=3)
-    assert [len(one) for one in several] == [3, 1, 3]  # "Nothing" has no more
-    assert [one[0] for one in several] == near
+    assert [len(answer) for answer in several] == [3, 1, 3]  # "Nothing" has no more
+    assert [answer[0] for answer in several] == near
     tokenizer.padding_side = "left"
     assert model.answer(QUESTIONS, CONTEXTS, tokenizer) == near
     assert model.answer([], CONTEXTS[0], tokenizer) == []
     rows = model.decode(**pairs())
     words = [[None] * (len(q.split()) + 2) + c.split() for q, c in zip(QUESTIONS, CONTEXTS, strict=True)]
     decoded = [" ".join(row[i : j + 1]) for row, (i, j) in zip(words, rows.tolist(), strict=True)]
-    assert decoded == [one["answer"] for one in alone]
+    assert decoded == [answer["answer"] for answer in alone]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +168,7 @@ def test_many_questions_at_a_time():
         ),
     ],
 )
-def test_what_has_no_answer_is_refused(question, context, options, message):
+def test_inputs_without_an_answer_are_refused(question, context, options, message):
     model = make()
     with pytest.raises(ValueError, match=message) as error:
         model.answer(question, context, ElmoTokenizer(), **options)
@@ -179,14 +190,14 @@ def test_saving_and_loading_changes_nothing(options, tmp_path):
     for weight in loaded.parameters():  # a product's last bits depend on where in memory its weights lie
         weight.data = weight.data.clone()
     batch = pairs(places=PLACES)
-    found, expected = loaded(**batch), model(**batch)
-    assert torch.equal(found.loss, expected.loss)
-    assert torch.equal(found.start_logits, expected.start_logits)
-    assert torch.equal(found.end_logits, expected.end_logits)
+    output, expected = loaded(**batch), model(**batch)
+    assert torch.equal(output.loss, expected.loss)
+    assert torch.equal(output.start_logits, expected.start_logits)
+    assert torch.equal(output.end_logits, expected.end_logits)
     assert torch.equal(loaded.decode(**pairs()), model.decode(**pairs()))
-    for (name, weight), other in zip(model.named_parameters(), loaded.parameters(), strict=True):
-        assert torch.equal(weight, other), name
-        assert weight.requires_grad == other.requires_grad
+    for (name, weight), loaded_weight in zip(model.named_parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(weight, loaded_weight), name
+        assert weight.requires_grad == loaded_weight.requires_grad
 
 
 def test_a_new_head_on_a_trained_biLM(tmp_path):
@@ -215,7 +226,7 @@ REMOTE = """
 """
 
 
-def test_a_saved_folder_brings_its_code(nursery, tmp_path):
+def test_a_saved_folder_loads_without_the_package(fork_server, tmp_path):
     """Where the package cannot be imported: loaded, asked, saved there, and loaded again."""
     model, tokenizer = make(**BOTH).eval(), ElmoTokenizer()
     model.save_pretrained(tmp_path / "first")
@@ -225,10 +236,10 @@ def test_a_saved_folder_brings_its_code(nursery, tmp_path):
         "modeling_elmo_question_answering.ElmoForQuestionAnswering"
     )
     texts = [json.dumps(QUESTIONS), json.dumps(CONTEXTS)]
-    found = nursery.run_without_the_package(REMOTE, tmp_path / "first", *texts, tmp_path / "second")
+    answers = fork_server.run_without_the_package(REMOTE, tmp_path / "first", *texts, tmp_path / "second")
     expected = model.answer(QUESTIONS, CONTEXTS, tokenizer, top_k=2)
-    assert found == [
-        [one | {"score": pytest.approx(one["score"], rel=1e-4)} for one in row] for row in expected
+    assert answers == [
+        [answer | {"score": pytest.approx(answer["score"], rel=1e-4)} for answer in row] for row in expected
     ]
-    again = nursery.run_without_the_package(REMOTE, tmp_path / "second", *texts, tmp_path / "third")
-    assert again == found
+    again = fork_server.run_without_the_package(REMOTE, tmp_path / "second", *texts, tmp_path / "third")
+    assert again == answers

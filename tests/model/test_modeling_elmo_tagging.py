@@ -14,7 +14,7 @@ from elmo_hf import (
     ElmoLayerCache,
     ElmoTokenizer,
 )
-from tests.helpers.teaching import learns_in_half_precision, teach
+from tests.helpers.trainers import learns_in_half_precision, train_until_learned
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 SENTENCES = [
@@ -50,8 +50,8 @@ def encode(model, sentences=SENTENCES, gold=GOLD, **options):
     labels[batch["attention_mask"].bool()] = torch.tensor([label for row in gold for label in row])
     batch["labels"] = labels
     if isinstance(model, ElmoForSemanticRoleLabeling):
-        place = labels.ne(-100).cumsum(dim=1)
-        batch["predicate_mask"] = (place == place[:, -1:] - 1).long() * labels.ne(-100)
+        position = labels.ne(-100).cumsum(dim=1)
+        batch["predicate_mask"] = (position == position[:, -1:] - 1).long() * labels.ne(-100)
     return batch
 
 
@@ -65,15 +65,15 @@ def test_padding_changes_nothing(model_class, use_crf):
     model = make(model_class, use_crf=use_crf, elmo_at_output=True).eval()
     options = {"padding_side": "left", "pad_to_multiple_of": 9}
     batch, padded = encode(model), encode(model, **options)
-    found, expected = model(**padded), model(**batch)
-    torch.testing.assert_close(found.loss, expected.loss)
+    of_padded, expected = model(**padded), model(**batch)
+    torch.testing.assert_close(of_padded.loss, expected.loss)
     decoded, padded_decoded = model.decode(**without_labels(batch)), model.decode(**without_labels(padded))
     alone = []
     for row, (sentence, gold) in enumerate(zip(SENTENCES, GOLD, strict=True)):
         single = encode(model, [sentence], [gold])
         output, n = model(**single), len(sentence)
         alone.append((output.loss, n))
-        torch.testing.assert_close(found.logits[row, -n:], output.logits[0])
+        torch.testing.assert_close(of_padded.logits[row, -n:], output.logits[0])
         torch.testing.assert_close(expected.logits[row, :n], output.logits[0])
         path = model.decode(**without_labels(single))[0]
         assert torch.equal(decoded[row, :n], path)
@@ -90,10 +90,10 @@ def test_the_order_of_a_batch_changes_nothing(model_class, use_crf):
     model = make(model_class, use_crf=use_crf).eval()
     batch = encode(model)
     order = torch.tensor([2, 0, 1])
-    found = model(**{name: value[order] for name, value in batch.items()})
+    output = model(**{name: value[order] for name, value in batch.items()})
     expected = model(**batch)
-    torch.testing.assert_close(found.logits, expected.logits[order])
-    torch.testing.assert_close(found.loss, expected.loss)
+    torch.testing.assert_close(output.logits, expected.logits[order])
+    torch.testing.assert_close(output.loss, expected.loss)
     turned = {name: value[order] for name, value in without_labels(batch).items()}
     assert torch.equal(model.decode(**turned), model.decode(**without_labels(batch))[order])
 
@@ -134,18 +134,18 @@ def random_examples(model_class, number):
     for _ in range(number):
         words, labels = [], []
         while len(words) < 2 + draw(4):
-            kind, length = draw(3), 1 + draw(2)
+            entity, length = draw(3), 1 + draw(2)
             words += ["".join("abcdefgh"[draw(8)] for _ in range(4)).title() for _ in range(length)]
-            labels += [[0, 0], [1, 2], [3, 4]][kind][:length]
+            labels += [[0, 0], [1, 2], [3, 4]][entity][:length]
         examples.append({"words": words, "labels": labels, "predicate": draw(len(words))})
     if model_class is ElmoForSemanticRoleLabeling:
         # The same sentences with other labels for another predicate: the model has to look at it.
-        for one, other in zip(examples[::2], examples[1::2], strict=True):
-            other["words"] = one["words"]
-            other["labels"] = other["labels"][: len(one["words"])] + [0] * (
-                len(one["words"]) - len(other["labels"])
+        for example, pair in zip(examples[::2], examples[1::2], strict=True):
+            pair["words"] = example["words"]
+            pair["labels"] = pair["labels"][: len(example["words"])] + [0] * (
+                len(example["words"]) - len(pair["labels"])
             )
-            other["predicate"] = (one["predicate"] + 1) % len(one["words"])
+            pair["predicate"] = (example["predicate"] + 1) % len(example["words"])
     return examples
 
 
@@ -157,12 +157,14 @@ def test_fifty_examples_are_memorised(model_class, use_crf):
     options = {"task_hidden_size": 40, "task_num_layers": layers, "task_dropout": 0.0, "elmo_dropout": 0.0}
     options |= {"lstm_dim": 32, "projection_dim": 16, "task_char_filters": [[4, 40]]}
     model = make(model_class, use_crf=use_crf, **options)
-    batch = encode(model, [one["words"] for one in examples], [one["labels"] for one in examples])
+    batch = encode(
+        model, [example["words"] for example in examples], [example["labels"] for example in examples]
+    )
     if "predicate_mask" in batch:
-        places = torch.tensor([one["predicate"] for one in examples])
+        places = torch.tensor([example["predicate"] for example in examples])
         batch["predicate_mask"] = torch.nn.functional.one_hot(places, batch["labels"].shape[1])
     model.elmo_cache = ElmoLayerCache()
-    optimizer = torch.optim.Adam((one for one in model.parameters() if one.requires_grad), lr=0.02)
+    optimizer = torch.optim.Adam((weight for weight in model.parameters() if weight.requires_grad), lr=0.02)
     for step in range(400):
         optimizer.zero_grad()
         model(**batch).loss.backward()
@@ -269,7 +271,7 @@ REMOTE = """
 """
 
 
-def test_a_saved_folder_brings_its_code(nursery, tmp_path):
+def test_a_saved_folder_loads_without_the_package(fork_server, tmp_path):
     """Heads with their tokenizer, where the package cannot be imported, saved there, loaded again."""
     expected, folders = [], []
     for model_class in CLASSES:
@@ -281,10 +283,10 @@ def test_a_saved_folder_brings_its_code(nursery, tmp_path):
         if "predicate_mask" in batch:
             batch["predicate_mask"] = (batch["attention_mask"].cumsum(1) == 2).long()
         expected.append((model(**batch).logits, model.decode(**batch).tolist()))
-    all_found = nursery.run_without_the_package(REMOTE, json.dumps(SENTENCES), *folders)
-    for found, (logits, labels) in zip(all_found, expected, strict=True):
-        torch.testing.assert_close(torch.tensor(found["logits"]), logits)
-        assert found["labels"] == labels
+    outputs = fork_server.run_without_the_package(REMOTE, json.dumps(SENTENCES), *folders)
+    for output, (logits, labels) in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(torch.tensor(output["logits"]), logits)
+        assert output["labels"] == labels
 
 
 def test_the_auto_map_names_every_class_of_the_folder(tmp_path):
@@ -315,8 +317,8 @@ def as_batch(tokenizer):
         batch = pad([{name: row[name] for name in row if name != "predicate_mask"} for row in rows])
         if places[0] is not None:
             batch["predicate_mask"] = torch.zeros_like(batch["input_ids"])
-            for row, place in zip(batch["predicate_mask"], places, strict=True):
-                row[: len(place)] = torch.tensor(place)
+            for row, predicate_mask in zip(batch["predicate_mask"], places, strict=True):
+                row[: len(predicate_mask)] = torch.tensor(predicate_mask)
         return batch
 
     return collate
@@ -330,9 +332,9 @@ def test_the_trainer_trains_the_tagger(model_class, use_crf, tmp_path):
     for words, labels in zip(SENTENCES, GOLD, strict=True):
         row = dict(tokenizer(words, is_split_into_words=True), labels=labels)
         if model_class is ElmoForSemanticRoleLabeling:
-            row["predicate_mask"] = [int(place == 1) for place in range(len(words))]
+            row["predicate_mask"] = [int(position == 1) for position in range(len(words))]
         examples.append(row)
-    teach(model, examples, as_batch(tokenizer), tmp_path, steps=40, learning_rate=0.05)
+    train_until_learned(model, examples, as_batch(tokenizer), tmp_path, steps=40, learning_rate=0.05)
 
 
 @pytest.mark.parametrize("model_class", CLASSES)
@@ -343,14 +345,17 @@ def test_half_precision(model_class):
 
 def groups(words, probabilities):
     """Neighbours of one type, but for a B- that begins another: their type, their words, their mean score."""
-    found = []
+    grouped = []
     for word, row in zip(words, probabilities, strict=True):
         label = LABELS[row.argmax()]
-        if not found or found[-1][0] != label[2:] or label[:2] == "B-":
-            found.append((label[2:], [], []))
-        found[-1][1].append(word)
-        found[-1][2].append(row.max().item())
-    return [(kind or "O", " ".join(some), sum(scores) / len(scores)) for kind, some, scores in found]
+        if not grouped or grouped[-1][0] != label[2:] or label[:2] == "B-":
+            grouped.append((label[2:], [], []))
+        grouped[-1][1].append(word)
+        grouped[-1][2].append(row.max().item())
+    return [
+        (entity or "O", " ".join(group_words), sum(scores) / len(scores))
+        for entity, group_words, scores in grouped
+    ]
 
 
 @pytest.mark.parametrize("strategy", ["none", "simple", "first", "average", "max"])
@@ -363,20 +368,27 @@ def test_the_pipeline_shows_true_probabilities(strategy, batch_size, tmp_path):
     tagger = pipeline("token-classification", model=str(tmp_path), batch_size=batch_size,
                       aggregation_strategy=strategy, ignore_labels=[])  # fmt: skip
     texts = [" ".join(words) for words in SENTENCES]
-    for text, words, found in zip(texts, SENTENCES, tagger(texts), strict=True):
+    for text, words, predictions in zip(texts, SENTENCES, tagger(texts), strict=True):
         probabilities = model(**encode(model, [words], [[0] * len(words)])).logits[0].exp()
         if strategy == "none":
-            assert [one["word"] for one in found] == words
-            assert [one["entity"] for one in found] == [LABELS[row.argmax()] for row in probabilities]
-            scores = [one["score"] for one in found]
+            assert [prediction["word"] for prediction in predictions] == words
+            assert [prediction["entity"] for prediction in predictions] == [
+                LABELS[row.argmax()] for row in probabilities
+            ]
+            scores = [prediction["score"] for prediction in predictions]
             assert scores == pytest.approx(probabilities.amax(dim=-1).tolist(), abs=1e-5)
         else:
             expected = [
-                (kind, some, pytest.approx(score, abs=1e-5))
-                for kind, some, score in groups(words, probabilities)
+                (entity, group_words, pytest.approx(score, abs=1e-5))
+                for entity, group_words, score in groups(words, probabilities)
             ]
-            assert [(one["entity_group"], one["word"], one["score"]) for one in found] == expected
-        assert all(text[one["start"] : one["end"]] == one["word"] for one in found)
+            assert [
+                (prediction["entity_group"], prediction["word"], prediction["score"])
+                for prediction in predictions
+            ] == expected
+        assert all(
+            text[prediction["start"] : prediction["end"]] == prediction["word"] for prediction in predictions
+        )
 
 
 @pytest.mark.parametrize("use_crf", [True, False])
@@ -395,4 +407,4 @@ def test_a_pipeline_reads_an_empty_text_among_others():
     tagger = pipeline("token-classification", model=model, tokenizer=ElmoTokenizer(), batch_size=2)
     texts = ["", "Ada wrote", "   ", "Paris"]
     assert tagger(texts) == [tagger(text) for text in texts]
-    assert [len(found) for found in tagger(texts, ignore_labels=[])] == [0, 2, 0, 1]
+    assert [len(predictions) for predictions in tagger(texts, ignore_labels=[])] == [0, 2, 0, 1]

@@ -10,8 +10,8 @@ import torch
 from transformers import Trainer, pipeline
 
 from elmo_hf import ElmoForSemanticRoleLabeling, ElmoForTokenClassification, ElmoLayerCache, ElmoTokenizer
-from tests.helpers import small_classifiers, small_documents, small_questions
-from tests.helpers.teaching import arguments
+from tests.helpers import small_classifiers, small_coreference, small_question_answering
+from tests.helpers.trainers import arguments
 from tests.model import test_modeling_elmo_tagging as tagging
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -19,24 +19,26 @@ LABELS = ("labels", "start_positions", "end_positions")
 BOTH = {"elmo_at_output": True, "task_char_filters": [[2, 5]], "freeze_elmo": False}
 
 
-def tagger(kind, **options):
-    model = tagging.make(kind, **BOTH, **options)
+def tagger(head, **options):
+    model = tagging.make(head, **BOTH, **options)
     return model, tagging.encode(model)
 
 
-def classifier(kind):
-    model = small_classifiers.make(kind, **BOTH)
-    return model, small_classifiers.encode(kind) | {"labels": small_classifiers.LABELS}
+def classifier(architecture):
+    model = small_classifiers.make(architecture, **BOTH)
+    return model, small_classifiers.encode(architecture) | {"labels": small_classifiers.LABELS}
 
 
 def questions():
-    return small_questions.make(**BOTH), small_questions.pairs(places=small_questions.PLACES)
+    return small_question_answering.make(**BOTH), small_question_answering.pairs(
+        places=small_question_answering.PLACES
+    )
 
 
 def documents():
-    both = ([small_documents.SENTENCES, small_documents.SHORT],)
-    batch = small_documents.encode(*both, [small_documents.GOLD, small_documents.SHORT_GOLD])
-    return small_documents.make(**BOTH), batch
+    both = ([small_coreference.SENTENCES, small_coreference.SHORT],)
+    batch = small_coreference.encode(*both, [small_coreference.GOLD, small_coreference.SHORT_GOLD])
+    return small_coreference.make(**BOTH), batch
 
 
 HEADS = {
@@ -69,20 +71,26 @@ def test_numbers_and_decisions_are_those_of_a_cpu(head, dtype, monkeypatch):
         if isinstance(getattr(module, "p", None), float):
             module.p = 0.0
     bound = {"rtol": 1e-7, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 1e-3, "atol": 1e-5}
-    found = {}
+    results = {}
     for device in ("cpu", "cuda"):
-        one = copy.deepcopy(model).to(device)
-        here = on(device, batch)
-        one.eval()
+        moved = copy.deepcopy(model).to(device)
+        inputs = on(device, batch)
+        moved.eval()
         for _ in range(3):  # graphs are made at the second call, and played from then on
-            decoded = one.decode(**without_labels(here))
-        one.train()
-        loss = one(**here).loss
+            decoded = moved.decode(**without_labels(inputs))
+        moved.train()
+        loss = moved(**inputs).loss
         loss.backward()
-        gradients = {name: weight.grad for name, weight in one.named_parameters() if weight.grad is not None}
+        gradients = {
+            name: weight.grad for name, weight in moved.named_parameters() if weight.grad is not None
+        }
         assert decoded.device.type == loss.device.type == device
-        found[device] = (decoded.cpu(), loss.cpu(), {name: one.cpu() for name, one in gradients.items()})
-    for ours, theirs in zip(found["cuda"], found["cpu"], strict=True):
+        results[device] = (
+            decoded.cpu(),
+            loss.cpu(),
+            {name: gradient.cpu() for name, gradient in gradients.items()},
+        )
+    for ours, theirs in zip(results["cuda"], results["cpu"], strict=True):
         torch.testing.assert_close(ours, theirs, **bound)
 
 
@@ -94,8 +102,10 @@ def test_trainer_teaches_on_the_gpu(head, half, tmp_path):
     model = type(model)(model.config.__class__.from_dict(model.config.to_dict() | {"freeze_elmo": True}))
     model.elmo_cache = ElmoLayerCache()
     batches = {"per_device_train_batch_size": 1, "remove_unused_columns": False}
-    given = arguments(tmp_path, 60, 0.02, use_cpu=False, bf16=half, **batches)
-    trainer = Trainer(model, given, train_dataset=[0], eval_dataset=[0], data_collator=lambda _: dict(batch))
+    training_arguments = arguments(tmp_path, 60, 0.02, use_cpu=False, bf16=half, **batches)
+    trainer = Trainer(
+        model, training_arguments, train_dataset=[0], eval_dataset=[0], data_collator=lambda _: dict(batch)
+    )
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
     assert next(model.parameters()).is_cuda
@@ -105,7 +115,7 @@ def test_trainer_teaches_on_the_gpu(head, half, tmp_path):
 
 def test_a_pipeline_on_the_gpu_is_one_on_a_cpu(tmp_path):
     model = tagging.make(ElmoForTokenClassification).eval()
-    found = []
+    predictions = []
     for device in ("cpu", "cuda"):
         names = pipeline(
             "token-classification",
@@ -114,8 +124,8 @@ def test_a_pipeline_on_the_gpu_is_one_on_a_cpu(tmp_path):
             aggregation_strategy="simple",
             device=device,
         )
-        found.append(names("Ada Lovelace lived in London ."))
-    assert found[0]
-    for one, other in zip(*found, strict=True):
-        assert one.pop("score") == pytest.approx(other.pop("score"), abs=1e-4)
-        assert one == other
+        predictions.append(names("Ada Lovelace lived in London ."))
+    assert predictions[0]
+    for on_gpu, on_cpu in zip(*predictions, strict=True):
+        assert on_gpu.pop("score") == pytest.approx(on_cpu.pop("score"), abs=1e-4)
+        assert on_gpu == on_cpu

@@ -26,8 +26,8 @@ LABEL_SETS = [
 
 def keeps_the_rules(path):
     """BIO and the rules of roles, said once more and word by word."""
-    for place, label in enumerate(path):
-        before = path[:place]
+    for position, label in enumerate(path):
+        before = path[:position]
         if label.startswith("I-") and (not before or before[-1] not in (label, "B-" + label[2:])):
             return False
         if re.match(r"B-(ARG[0-5A]|A[0-5A])$", label) and label in before:
@@ -43,7 +43,9 @@ def score_of(path, crf, scores):
     total = sum(row[label] for row, label in zip(scores.tolist(), path, strict=True))
     if crf.learned:
         total += crf.start[path[0]].item() + crf.end[path[-1]].item()
-        total += sum(crf.transitions[one, other].item() for one, other in itertools.pairwise(path))
+        total += sum(
+            crf.transitions[label, next_label].item() for label, next_label in itertools.pairwise(path)
+        )
     return total
 
 
@@ -72,11 +74,11 @@ def cases(draw):
 @given(cases())
 def test_the_path_is_the_best_of_all_that_keep_the_rules(case):
     crf, scores, mask = case
-    found = crf.decode(scores, mask, ElmoRoles(crf.labels).repair)
-    assert (found[~mask] == -100).all()
+    decoded = crf.decode(scores, mask, ElmoRoles(crf.labels).repair)
+    assert (decoded[~mask] == -100).all()
     for row, words in enumerate(mask):
         if words.any():
-            assert tuple(found[row, words].tolist()) == best_of_all(crf, scores[row, words])
+            assert tuple(decoded[row, words].tolist()) == best_of_all(crf, scores[row, words])
 
 
 @settings(max_examples=40, deadline=None)
@@ -86,22 +88,22 @@ def test_with_too_many_roles_the_path_is_the_best_without_those_that_a_warning_n
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as messages:
         warnings.simplefilter("always")
         patch.setattr(modeling_elmo_tagging, "MAX_TRACKED_ROLES", 1)
-        found = crf.decode(scores, mask, ElmoRoles(crf.labels).repair)
+        decoded = crf.decode(scores, mask, ElmoRoles(crf.labels).repair)
     left_out = {}
-    for one in messages:
-        row, names = re.fullmatch(r"row (\d): .* without (.*)\.", str(one.message)).groups()
+    for warning in messages:
+        row, names = re.fullmatch(r"row (\d): .* without (.*)\.", str(warning.message)).groups()
         left_out[int(row)] = names.split(", ")
     for row, words in enumerate(mask):
-        without = {f"B-{kind}{name}" for name in left_out.get(row, []) for kind in ("", "C-", "R-")}
+        without = {f"B-{prefix}{name}" for name in left_out.get(row, []) for prefix in ("", "C-", "R-")}
 
         def allowed(path, without=without):
             return keeps_the_rules(path) and not without & {*path}
 
         if words.any():
-            assert tuple(found[row, words].tolist()) == best_of_all(crf, scores[row, words], allowed)
+            assert tuple(decoded[row, words].tolist()) == best_of_all(crf, scores[row, words], allowed)
 
 
-def test_too_many_roles_are_warned_of():
+def test_too_many_roles_give_a_warning():
     """Every core role is the likeliest one twice."""
     labels = ["O", *(f"B-ARG{number}" for number in "012345A")]
     crf, scores = ElmoCRF(labels, learned=False, scheme=None), torch.zeros(1, 14, 8)
@@ -109,8 +111,8 @@ def test_too_many_roles_are_warned_of():
         scores[0, word, 1 + word % 7] = 5.0 + word / 100
     mask = torch.ones(1, 14, dtype=torch.bool)
     with pytest.warns(UserWarning, match=r"row 0: too many roles .* the best without ARGA\.$"):
-        found = crf.decode(scores, mask, ElmoRoles(labels).repair)[0].tolist()
-    assert found == [0] * 7 + [1, 2, 3, 4, 5, 6, 0]
+        decoded = crf.decode(scores, mask, ElmoRoles(labels).repair)[0].tolist()
+    assert decoded == [0] * 7 + [1, 2, 3, 4, 5, 6, 0]
 
 
 def test_broken_rules_are_listed_by_role():
@@ -154,7 +156,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("use_crf", [True, False])
-def test_the_role_labeller_keeps_the_rules_if_the_config_says_so(use_crf, tmp_path):
+def test_the_role_labeller_keeps_the_rules_with_role_rules(use_crf, tmp_path):
     torch.manual_seed(0)
     model = ElmoForSemanticRoleLabeling(ElmoConfig(**SMALL | {"use_crf": use_crf})).eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What all task models share: where ELMo enters, what is frozen, the penalty, own words, the layer cache.
+"""Common to all task models: where ELMo enters, what is frozen, the penalty, own words, the layer cache.
 
 Shown on the tagger, which is the simplest of them.
 """
@@ -50,7 +50,7 @@ OWN_WORDS = {"task_word_dim": 7, "task_char_filters": [[2, 3], [3, 4]]}
         ({"elmo_layers": "top", "elmo_at_output": True}, 16, 16),
     ],
 )
-def test_the_config_says_what_is_read_and_what_is_classified(tokenizer, encoding, options, read, beside):
+def test_elmo_at_input_and_output_follows_the_config(tokenizer, encoding, options, read, beside):
     model = make(tokenizer, freeze_elmo=False, **options)
     words = model.read(**encoding)
     assert words.x.shape == (3, 6, read) == (3, 6, model.input_size)
@@ -85,7 +85,7 @@ def test_the_mixes_are_those_of_the_biLMs_layers(tokenizer, encoding):
         torch.testing.assert_close(top.read(**encoding).x, top.elmo(**encoding).last_hidden_state)
 
 
-def test_gamma_and_weights_are_learnt_as_the_config_says(tokenizer):
+def test_the_config_selects_what_the_mix_learns(tokenizer):
     def learnt(**options):
         named = make(tokenizer, **options).input_mix.named_parameters()
         return {name for name, parameter in named if parameter.requires_grad}
@@ -130,16 +130,16 @@ def test_own_words_are_rows_of_a_table_beside_letters(tokenizer, encoding):
     """By hand: each word's row, and the greatest response of each filter over its letters."""
     model = make(tokenizer, elmo_at_input=False, **OWN_WORDS).eval()
     x, own = model.read(**encoding).x, model.task_words
-    for place, word in enumerate(SENTENCES[0]):
-        torch.testing.assert_close(x[0, place, :7], own.word_table.weight[tokenizer.get_vocab()[word]])
-        letters = own.char_embedding(encoding["char_ids"][0, place])  # (50, 16)
+    for position, word in enumerate(SENTENCES[0]):
+        torch.testing.assert_close(x[0, position, :7], own.word_table.weight[tokenizer.get_vocab()[word]])
+        letters = own.char_embedding(encoding["char_ids"][0, position])  # (50, 16)
         expected = []
         for conv in own.convolutions:
             width = conv.kernel_size[0]
             windows = letters.unfold(0, width, 1)  # (places, 16, width)
             responses = torch.einsum("pcw,ncw->pn", windows, conv.weight) + conv.bias
             expected.append(responses.amax(dim=0).clamp(min=0))
-        torch.testing.assert_close(x[0, place, 7:], torch.cat(expected))
+        torch.testing.assert_close(x[0, position, 7:], torch.cat(expected))
 
 
 def test_frozen_word_vectors_are_not_learnt(tokenizer):
@@ -183,9 +183,9 @@ def test_a_pretrained_biLM_is_loaded_and_the_head_is_new(tokenizer, encoding, tm
     ],
 )
 def test_mistakes_are_refused_in_one_sentence(tokenizer, encoding, options, left_out, message):
-    given = {name: value for name, value in encoding.items() if name != left_out}
+    inputs = {name: value for name, value in encoding.items() if name != left_out}
     with pytest.raises(ValueError, match=message) as error:
-        make(tokenizer, **options)(**given)
+        make(tokenizer, **options)(**inputs)
     assert "\n" not in str(error.value)
 
 
@@ -251,20 +251,20 @@ def test_a_copied_model_has_an_empty_cache_of_its_own(tokenizer, encoding, tmp_p
     model = make(tokenizer).eval()
     model.elmo_cache = ElmoLayerCache(tmp_path if on_disk else None)
     expected = model.read(**encoding).x
-    other = copied(model)
-    assert other.elmo_cache.encoded == 0
-    assert torch.equal(other.read(**encoding).x, expected)
-    assert (other.elmo_cache.encoded, model.elmo_cache.encoded) == (3, 3)
+    duplicate = copied(model)
+    assert duplicate.elmo_cache.encoded == 0
+    assert torch.equal(duplicate.read(**encoding).x, expected)
+    assert (duplicate.elmo_cache.encoded, model.elmo_cache.encoded) == (3, 3)
 
 
 def test_the_cache_keeps_all_layers_apart_from_the_top_alone(tokenizer, encoding):
     model = make(tokenizer, elmo_layers="top").eval()
     model.elmo_cache = ElmoLayerCache()
     top = model.read(**encoding)
-    every = model.read(**encoding, output_hidden_states=True)
+    all_layers = model.read(**encoding, output_hidden_states=True)
     assert top.hidden_states is None
-    assert len(every.hidden_states) == 3
-    torch.testing.assert_close(every.x, top.x)
+    assert len(all_layers.hidden_states) == 3
+    torch.testing.assert_close(all_layers.x, top.x)
 
 
 def test_a_cache_in_no_folder_is_refused(tmp_path):
@@ -284,7 +284,9 @@ def test_training_with_the_cache_is_training_without_it(tokenizer, encoding):
     for cache in (None, ElmoLayerCache()):
         model = make(tokenizer, dropout=0.5)
         model.elmo_cache = cache
-        optimizer = torch.optim.Adam((one for one in model.parameters() if one.requires_grad), lr=0.01)
+        optimizer = torch.optim.Adam(
+            (parameter for parameter in model.parameters() if parameter.requires_grad), lr=0.01
+        )
         torch.manual_seed(1)
         for _ in range(5):
             loss = model(**encoding, labels=torch.ones(3, 6, dtype=torch.long)).loss

@@ -22,39 +22,41 @@ def make(kind, **options):
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "interleaved"])
-def test_words_are_read_alike_wherever_padding_stands(kind):
+def test_the_position_of_padding_changes_nothing(kind):
     """A row with padding gives what its words alone give, whatever fills the padding."""
     rnn, x = make(kind), torch.randn(5, 5, 6)
-    found = rnn(x, MASKS)
-    assert found.shape == (5, 5, rnn.output_size)
+    states = rnn(x, MASKS)
+    assert states.shape == (5, 5, rnn.output_size)
     for row, words in enumerate(MASKS):
         alone = rnn(x[row][words][None], torch.ones(1, words.sum(), dtype=torch.bool))[0]
-        torch.testing.assert_close(found[row][words], alone)
-        assert (found[row][~words] == 0).all()
+        torch.testing.assert_close(states[row][words], alone)
+        assert (states[row][~words] == 0).all()
     noisy = x.masked_fill(~MASKS[:, :, None], 1000.0)
-    torch.testing.assert_close(rnn(noisy, MASKS), found)
+    torch.testing.assert_close(rnn(noisy, MASKS), states)
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "interleaved"])
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0), (2, 3)])
 def test_no_rows_no_words_and_padding_alone(kind, shape):
-    found = make(kind)(torch.randn(*shape, 6), torch.zeros(shape, dtype=torch.bool))
-    assert found.shape == (*shape, make(kind).output_size)
-    assert (found == 0).all()
+    states = make(kind)(torch.randn(*shape, 6), torch.zeros(shape, dtype=torch.bool))
+    assert states.shape == (*shape, make(kind).output_size)
+    assert (states == 0).all()
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
-def test_a_stack_is_torchs_own(kind):
+def test_a_stack_equals_torchs(kind):
     rnn, x = make(kind), torch.randn(2, 5, 6)
-    made = {"lstm": nn.LSTM, "gru": nn.GRU}[kind](6, 4, num_layers=2, batch_first=True, bidirectional=True)
+    reference = {"lstm": nn.LSTM, "gru": nn.GRU}[kind](
+        6, 4, num_layers=2, batch_first=True, bidirectional=True
+    )
     weights = {
         f"{name.removesuffix('_l0')}_l{number}{end}": value
         for layers, end in ((rnn.forward_layers, ""), (rnn.backward_layers, "_reverse"))
         for number, layer in enumerate(layers)
         for name, value in layer.state_dict().items()
     }
-    made.load_state_dict(weights)
-    torch.testing.assert_close(rnn(x, torch.ones(2, 5, dtype=torch.bool)), made(x)[0])
+    reference.load_state_dict(weights)
+    torch.testing.assert_close(rnn(x, torch.ones(2, 5, dtype=torch.bool)), reference(x)[0])
 
 
 def highway_by_hand(layer, x):
@@ -100,10 +102,10 @@ def test_highway_layers_are_the_papers_and_read_in_turn_from_both_sides():
 def test_variational_dropout_draws_once_a_row():
     torch.manual_seed(0)
     dropout, x = ElmoVariationalDropout(0.5), torch.ones(8, 5, 50)
-    found = dropout(x)
-    assert (found == found[:, :1]).all()
-    assert set(found.unique().tolist()) == {0.0, 2.0}
-    assert not (found[0] == found[1]).all()
+    dropped = dropout(x)
+    assert (dropped == dropped[:, :1]).all()
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}
+    assert not (dropped[0] == dropped[1]).all()
     assert torch.equal(dropout.eval()(x), x)
 
 

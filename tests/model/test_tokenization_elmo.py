@@ -170,8 +170,8 @@ def test_windows_over_a_long_text_leave_no_word_out(tokenizer, length, size, str
     assert all(len(window) <= size for window in windows)
     assert all(len(window) == size for window in windows[:-1])
     in_order = windows if side == "right" else windows[::-1]
-    for one, two in itertools.pairwise(in_order):
-        assert one[len(one) - stride :] == two[:stride]
+    for window, next_window in itertools.pairwise(in_order):
+        assert window[len(window) - stride :] == next_window[:stride]
     if length > size:
         assert windows[-1] != windows[-2][: len(windows[-1])]  # no window within another
 

@@ -50,7 +50,7 @@ def test_words_are_the_text_without_its_whitespace(text):
     for splitter in ("penn", "whitespace"):
         sentence = split_text(text, splitter)
         assert [text[start:end] for start, end in sentence.offsets] == sentence.words
-        ends = [0, *(place for span in sentence.offsets for place in span), len(text)]
+        ends = [0, *(offset for span in sentence.offsets for offset in span), len(text)]
         assert ends == sorted(ends)
         between = "".join(text[ends[i] : ends[i + 1]] for i in range(0, len(ends), 2))
         assert not between.strip()

@@ -128,9 +128,9 @@ def reference(weights, windows, words, samples):
     states, total, places = zero_states(), [0.0, 0.0], len(windows) * ROWS * STEPS
     for window, drawn in zip(windows, samples, strict=True):
         sums, states = reference_losses(weights, window, states, drawn)
-        means = [one / words[direction] for direction, one in enumerate(sums)]
+        means = [loss / words[direction] for direction, loss in enumerate(sums)]
         (20 * 0.5 * (sums[0] + sums[1]) / places).backward()
-        total = [one + float(mean.detach()) for one, mean in zip(total, means, strict=True)]
+        total = [sum_ + float(mean.detach()) for sum_, mean in zip(total, means, strict=True)]
     return total, {name: weight.grad for name, weight in weights.items()}
 
 

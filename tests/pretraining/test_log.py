@@ -1,4 +1,4 @@
-"""The log of a run, read back: whole, or killed and resumed."""
+"""Reading the log of a run, also of one that was killed and resumed."""
 
 import json
 

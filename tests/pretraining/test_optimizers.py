@@ -153,14 +153,14 @@ def test_other_rows_are_not_even_written(scene, name):
     """NaN in all other rows and their state is neither overwritten nor spread."""
     it = scene(name=name)
     touched = it.steps[0]["ids"]
-    others = np.setdiff1d(np.arange(SIZE), touched)
+    untouched = np.setdiff1d(np.arange(SIZE), touched)
     tables = [it.weight.data, it.bias.data]
     tables += [t for key, t in it.optimizer.state_dict().items() if key.startswith("softmax.")]
     for table in tables:
-        table[others] = float("nan")
+        table[untouched] = float("nan")
     it.step(it.steps[0])
     for table in tables:
-        assert table[others].isnan().all()
+        assert table[untouched].isnan().all()
         assert table[touched].isfinite().all()
         assert len(table) == SIZE
 
@@ -298,12 +298,12 @@ def test_a_state_that_does_not_fit_is_refused_before_anything_is_written(scene):
 # ---- gradients of rows
 
 
-def scattered(part, size):
+def scattered(gradient, size):
     """As a dense gradient (size, dim + 1), the bias last."""
-    result = torch.zeros(size, part.weight.shape[1] + 1)
-    for number, word in enumerate(part.ids.tolist()):
-        result[word, :-1] += part.weight[number]
-        result[word, -1] += part.bias[number]
+    result = torch.zeros(size, gradient.weight.shape[1] + 1)
+    for number, word in enumerate(gradient.ids.tolist()):
+        result[word, :-1] += gradient.weight[number]
+        result[word, -1] += gradient.bias[number]
     return result
 
 
@@ -316,18 +316,18 @@ def some_rows(generator, number, size, dim=3):
 
 def test_micro_batches_are_added_up():
     generator = torch.Generator().manual_seed(2)
-    gathered, parts = optimizers.RowGradients(), [some_rows(generator, n, 30) for n in (5, 12, 1, 20)]
-    for part in parts:
-        gathered.add(part)
+    gathered, batches = optimizers.RowGradients(), [some_rows(generator, n, 30) for n in (5, 12, 1, 20)]
+    for batch in batches:
+        gathered.add(batch)
     total = gathered.take()
-    assert total.ids.tolist() == sorted(set(torch.cat([part.ids for part in parts]).tolist()))
-    torch.testing.assert_close(scattered(total, 30), sum(scattered(part, 30) for part in parts))
-    gathered.add(parts[0])
-    assert all(tensor.equal(other) for tensor, other in zip(gathered.take(), parts[0], strict=True))
+    assert total.ids.tolist() == sorted(set(torch.cat([batch.ids for batch in batches]).tolist()))
+    torch.testing.assert_close(scattered(total, 30), sum(scattered(batch, 30) for batch in batches))
+    gathered.add(batches[0])
+    assert all(tensor.equal(other) for tensor, other in zip(gathered.take(), batches[0], strict=True))
     with pytest.raises(ValueError, match="no gradients of rows to take"):
         gathered.take()
     with pytest.raises(ValueError, match=r"\(m,\), but they are \(5,\), \(12, 3\), \(5,\)"):
-        gathered.add(parts[0]._replace(weight=parts[1].weight))
+        gathered.add(batches[0]._replace(weight=batches[1].weight))
 
 
 def test_one_process_has_nothing_to_gather():
@@ -365,15 +365,17 @@ def test_two_processes_take_the_step_of_one(launcher, tmp_path):
     """Each has its own rows; both end with the weights that one process gets from the mean gradient."""
     run = launcher.start([tmp_path], processes=2, hook=textwrap.dedent(CHILD))
     assert run.wait() == [0, 0], run.err
-    (one, *first), (other, *second) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    (gradient_of_first, *first), (gradient_of_second, *second) = (
+        torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)
+    )
     for mine, theirs in zip(first[1:], second[1:], strict=True):
         assert mine.equal(theirs)
     for mine, theirs in zip(first[0], second[0], strict=True):
         assert mine.equal(theirs)
     mean, table, table_bias, norm = first
-    parts = [optimizers.RowGradient(*one), optimizers.RowGradient(*other)]
-    expected = sum(scattered(part, 20) for part in parts) / 2
-    assert mean[0].tolist() == sorted({*one[0].tolist(), *other[0].tolist()})
+    gradients = [optimizers.RowGradient(*gradient_of_first), optimizers.RowGradient(*gradient_of_second)]
+    expected = sum(scattered(rows, 20) for rows in gradients) / 2
+    assert mean[0].tolist() == sorted({*gradients[0].ids.tolist(), *gradients[1].ids.tolist()})
     torch.testing.assert_close(scattered(optimizers.RowGradient(*mean), 20), expected)
     assert norm == pytest.approx((expected.square().sum() + 2).sqrt().item(), rel=1e-6)
     torch.manual_seed(0)

@@ -114,8 +114,8 @@ def expected(case: Case, states: str, rows: int = 1) -> tuple[float, float]:
         for words in SENTENCES:
             row = ends.index(min(ends))  # the row that ends first
             ends[row] += len(words) + 1
-            more, *after = losses_of(case, direction, words, *held[row])
-            losses += more
+            row_losses, *after = losses_of(case, direction, words, *held[row])
+            losses += row_losses
             if states == "carried":
                 held[row] = after
         means.append(sum(losses) / len(losses))
@@ -211,7 +211,7 @@ def test_dropout_is_off_and_the_mode_is_restored(base, training):
     model.train(training)
     with pytest.raises(ValueError, match="should be text"):
         perplexity(model, ["a", 7], base.tokenizer)
-    assert all(part.training == training for part in model.modules())
+    assert all(module.training == training for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -295,8 +295,8 @@ def test_windows_equal_whole_sentences(case, cut):
     options = {"is_split_into_words": True, "padding": True, "return_tensors": "pt"}
     encoding = case.tokenizer(sentences, **options)
     both = [case.tokenizer([line[::step] for line in lines], **options) for step in (1, -1)]
-    ids = torch.stack([one[name] for one in both])
-    mask = torch.stack([one["attention_mask"] for one in both]).bool()
+    ids = torch.stack([direction[name] for direction in both])
+    mask = torch.stack([direction["attention_mask"] for direction in both]).bool()
     start = tuple(torch.randn_like(state) for state in elmo.zero_states(len(SENTENCES)))
     with torch.no_grad():
         expected_result = elmo(**encoding, states=start, output_states=True, keep_boundaries=True)

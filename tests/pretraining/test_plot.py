@@ -1,4 +1,4 @@
-"""The picture of a run's log: what is drawn, and that it can be read."""
+"""The plot of a run's log: its content and its legibility."""
 
 import json
 import struct

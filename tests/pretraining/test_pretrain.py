@@ -1,4 +1,4 @@
-"""training/pretrain.py as a user runs it: what it learns, logs and refuses."""
+"""training/pretrain.py as a user runs it: its training, its log and its errors."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Publishing a model: half precision is the same up to rounding, shards hold the same model."""
+"""Publishing a model: half precision changes weights by rounding only, and shards hold the same model."""
 
 import json
 
@@ -18,8 +18,8 @@ def trained(tmp_path):
     vocabulary.write_text("\n".join(WORDS) + "\n", encoding="utf-8")
     config = ElmoConfig(lstm_dim=8, projection_dim=4, char_filters=[[1, 4], [2, 4]], vocab_size=len(WORDS))
     model, tokenizer = ElmoForPreTraining(config), ElmoTokenizer(vocabulary)
-    for part in (model, tokenizer):
-        part.save_pretrained(tmp_path / "final")
+    for saved in (model, tokenizer):
+        saved.save_pretrained(tmp_path / "final")
     return model, tokenizer, tmp_path / "final"
 
 
@@ -43,7 +43,7 @@ def test_no_code_goes_along(trained, tmp_path):
         assert "auto_map" not in json.loads((tmp_path / "published" / name).read_text())
 
 
-def test_what_halves_cannot_hold_is_refused(trained, tmp_path):
+def test_weights_outside_the_range_of_half_precision_are_refused(trained, tmp_path):
     model, _, folder = trained
     with torch.no_grad():
         model.lm_head.weight[0, 0] = 1e5

@@ -152,14 +152,16 @@ def test_number_of_processes_changes_no_sentence(launcher, tmp_path):
         assert_every_sentence_once(tmp_path / f"{processes}", (150, 20, 60), epochs=1)
 
 
-def test_two_processes_learn_what_one_does(launcher, tmp_path):
+def test_two_processes_learn_as_one(launcher, tmp_path):
     """Without dropout, by the full softmax: the same sums, in another order."""
     same = {"dropout": 0.0, "samples": 0, "max_steps": 60, "learning_rate": 0.1}
     for processes in (1, 2):
         end(launcher, small_run(tmp_path, f"{processes}", **same, processes=processes), processes)
-    one, two = (steps_of(tmp_path / name) for name in ("1", "2"))
+    steps_of_one, steps_of_two = (steps_of(tmp_path / name) for name in ("1", "2"))
     assert [read_lines(tmp_path / name / "log.jsonl")[0]["processes"] for name in ("1", "2")] == [1, 2]
-    assert len(one) == len(two) == 60
+    assert len(steps_of_one) == len(steps_of_two) == 60
     for name in ("loss", "forward_loss", "backward_loss", "norm"):
-        assert [step[name] for step in two] == pytest.approx([step[name] for step in one], rel=2e-5)
-    assert one[0]["loss"] - one[-1]["loss"] > 0.5
+        assert [step[name] for step in steps_of_two] == pytest.approx(
+            [step[name] for step in steps_of_one], rel=2e-5
+        )
+    assert steps_of_one[0]["loss"] - steps_of_one[-1]["loss"] > 0.5

@@ -91,8 +91,8 @@ def test_frequencies_of_words_are_the_expected_counts():
             log_expected_count(torch.arange(vocab_size), torch.tensor(draws), vocab_size).exp().numpy()
         )
     assert expected.sum() == pytest.approx(drawn.sum(), rel=0.01)
-    for part in (slice(0, 5), slice(5, 30), slice(30, 150), slice(150, 500)):
-        assert expected[part].sum() == pytest.approx(drawn[part].sum(), rel=0.02)
+    for bucket in (slice(0, 5), slice(5, 30), slice(30, 150), slice(150, 500)):
+        assert expected[bucket].sum() == pytest.approx(drawn[bucket].sum(), rel=0.02)
 
 
 def test_expected_counts_of_a_large_vocabulary():
@@ -196,12 +196,14 @@ def test_each_loss_has_its_own_gradient():
     bias, upstream = torch.randn(9, generator=generator), torch.randn(2, 4, generator=generator)
     targets, samples = torch.tensor([[0, 8, 3, 3], [1, 0, 7, 2]]), draw_samples(5, 9, (4,))
     whole = run_sampled_loss(hidden, weight, bias, targets, samples, upstream)
-    summed = [torch.zeros_like(part) for part in whole[1:]]
+    summed = [torch.zeros_like(gradient) for gradient in whole[1:]]
     for position in np.ndindex(2, 4):
         single = torch.zeros(2, 4)
         single[position] = 1.0
-        parts = run_sampled_loss(hidden, weight, bias, targets, samples, single)[1:]
-        summed = [total + upstream[position] * part for total, part in zip(summed, parts, strict=True)]
+        gradients = run_sampled_loss(hidden, weight, bias, targets, samples, single)[1:]
+        summed = [
+            total + upstream[position] * gradient for total, gradient in zip(summed, gradients, strict=True)
+        ]
     assert_same(whole[1:], summed, 1e-5)
 
 
@@ -273,7 +275,7 @@ def test_only_the_words_of_the_step_are_selected():
     assert selected.ids.tolist() == sorted({*targets.flatten().tolist(), *samples.ids.flatten().tolist()})
     assert selected.ids[selected.target_index].equal(targets)
     assert selected.ids[selected.sample_index].equal(samples.ids)
-    assert all(part.device.type == "meta" for part in selected.to("meta"))
+    assert all(tensor.device.type == "meta" for tensor in selected.to("meta"))
 
 
 @pytest.mark.parametrize("target", [-100, 10])

@@ -104,13 +104,15 @@ def test_the_command_is_that_of_the_settings(run):
 def test_a_run_that_has_not_ended(run, tmp_path):
     """Log entries after the newest checkpoint do not count."""
     folder, _ = run
-    part = tmp_path / "part"
-    part.mkdir()
+    unfinished = tmp_path / "part"
+    unfinished.mkdir()
     checkpoint = sorted(folder.glob("checkpoint-*"))[-2]
-    (part / checkpoint.name).symlink_to(checkpoint)
+    (unfinished / checkpoint.name).symlink_to(checkpoint)
     log = [entry for entry in read_lines(folder / "log.jsonl") if entry["kind"] != "end"]
-    (part / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log), encoding="utf-8")
-    summary, whole = summarize(part), summarize(folder)
+    (unfinished / "log.jsonl").write_text(
+        "".join(json.dumps(entry) + "\n" for entry in log), encoding="utf-8"
+    )
+    summary, whole = summarize(unfinished), summarize(folder)
     assert not summary["finished"]
     assert summary["steps"] == int(checkpoint.name.split("-")[1]) < whole["steps"]
     assert 0 < summary["words"] < whole["words"]

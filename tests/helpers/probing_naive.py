@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer
-from tests.helpers import probe_texts
+from tests.helpers import probing_data
 
 SHAPE = {"lstm_dim": 24, "projection_dim": 8, "char_filters": [[1, 8], [2, 8]], "num_highway_layers": 1}
 
@@ -29,10 +29,10 @@ def refused(call, *arguments):
     return message
 
 
-# ---- slow and plain versions
+# ---- naive versions
 
 
-def plain_words(sentence):
+def naive_words(sentence):
     """Words, and for each item with senses its first word, end and senses."""
     words, marks = [], []
     for item in sentence:
@@ -44,7 +44,7 @@ def plain_words(sentence):
     return words, marks
 
 
-class PlainReader:
+class NaiveReader:
     """One sentence at a time, through the tokenizer and the model, no cache and no batch."""
 
     def __init__(self, folder):
@@ -67,12 +67,12 @@ def cosine(a, b):
     return sum(x * y for x, y in zip(a, b, strict=True)) / norm
 
 
-def plain_occurrences(plain, semcor, layer):
+def naive_occurrences(naive_reader, semcor, layer):
     """Senses to the vectors of their occurrences."""
     vectors_by_key = defaultdict(list)
     for sentence in semcor:
-        words, marks = plain_words(sentence)
-        vectors = plain(words)[layer]
+        words, marks = naive_words(sentence)
+        vectors = naive_reader(words)[layer]
         for start, end, (_, _, _, keys) in marks:
             for key in keys:
                 vectors_by_key[key].append(mean(vectors[start:end]))
@@ -80,21 +80,21 @@ def plain_occurrences(plain, semcor, layer):
 
 
 def of_lemma(key, lemma, pos):
-    return key.split("%")[0] == lemma and probe_texts.KINDS[key.split("%")[1][0]] == pos
+    return key.split("%")[0] == lemma and probing_data.KINDS[key.split("%")[1][0]] == pos
 
 
-def plain_first(lemma, pos):
-    return next((key for _, _, key in probe_texts.INVENTORY if of_lemma(key, lemma, pos)), None)
+def naive_first(lemma, pos):
+    return next((key for _, _, key in probing_data.INVENTORY if of_lemma(key, lemma, pos)), None)
 
 
-def plain_scores(tests, choose):
-    """choose(words, start, end, lemma, pos) -> a key; the share that is right, a set and all."""
+def naive_scores(tests, choose):
+    """The percentage of right keys for each set and for all; choose(words, start, end, lemma, pos) -> key."""
     right = {}
     for name, sentences in tests.items():
         right[name] = []
         for sentence in sentences:
-            words, marks = plain_words(sentence)
+            words, marks = naive_words(sentence)
             for start, end, (_, lemma, pos, keys) in marks:
                 right[name].append(choose(words, start, end, lemma, pos) in keys)
-    right["all"] = [each for answers in right.values() for each in answers]
+    right["all"] = [answer for answers in right.values() for answer in answers]
     return {name: 100 * sum(answers) / len(answers) for name, answers in right.items()}

@@ -1,6 +1,6 @@
-"""What the tests of the probes share: the modules, tiny texts, a tiny model, and a naive reader of it.
+"""Fixtures of the probing tests: the modules, tiny texts, a tiny model and a naive reader of it.
 
-A test file takes them by `pytest_plugins = ["tests.helpers.probe_fixtures"]`.
+A test file uses them by `pytest_plugins = ["tests.helpers.probing_fixtures"]`.
 """
 
 from importlib import import_module
@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.helpers import probe_texts
-from tests.helpers.probe_plain import PlainReader, save_model
+from tests.helpers import probing_data
+from tests.helpers.probing_naive import NaiveReader, save_model
 
 MODULES = ("data", "layers", "neighbours", "senses", "tags", "vectors")
 
@@ -24,9 +24,9 @@ def probes():
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory):
+def texts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    return SimpleNamespace(folder=folder, **probe_texts.write_data(folder))
+    return SimpleNamespace(folder=folder, **probing_data.write_data(folder))
 
 
 @pytest.fixture(scope="session")
@@ -40,15 +40,15 @@ def reader(probes, model_folder):
 
 
 @pytest.fixture(scope="session")
-def semcor(probes, made):
-    return probes.data.read_semcor(made.folder / probes.data.SEMCOR)
+def semcor(probes, texts):
+    return probes.data.read_semcor(texts.folder / probes.data.SEMCOR)
 
 
 @pytest.fixture(scope="session")
-def task(probes, made, semcor):
-    return probes.senses.read_task(made.folder, semcor)
+def task(probes, texts, semcor):
+    return probes.senses.read_task(texts.folder, semcor)
 
 
 @pytest.fixture(scope="session")
-def plain(model_folder):
-    return PlainReader(model_folder)
+def naive_reader(model_folder):
+    return NaiveReader(model_folder)

@@ -1,4 +1,4 @@
-"""What a checkpoint's files tell of a model, without loading its weights."""
+"""`describe_model` reads a checkpoint's files without loading its weights."""
 
 import hashlib
 import json
@@ -29,10 +29,10 @@ def test_files_that_are_no_weights(tmp_path, content):
 
 def test_describing_loads_no_weight(tmp_path):
     checkpoint = save_checkpoint(tmp_path / "elmo-test")
-    found = describe_model(checkpoint)
+    description = describe_model(checkpoint)
     model = ElmoForPreTraining.from_pretrained(checkpoint)
-    assert found["parameters"] == model.num_parameters()
-    assert found["hidden_size"] == 16
+    assert description["parameters"] == model.num_parameters()
+    assert description["hidden_size"] == 16
     content = (checkpoint / "model.safetensors").read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    assert found["files"] == {"model.safetensors": {"bytes": len(content), "sha256": sha256}}
+    assert description["files"] == {"model.safetensors": {"bytes": len(content), "sha256": sha256}}

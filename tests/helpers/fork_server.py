@@ -1,11 +1,11 @@
 """Starts Python programs in a fraction of a second: one process imports the large libraries once, and each
-program is a fork of it, with arguments, a folder and an output of its own.
+program runs in a fork of it, with its own arguments, working directory and output.
 
-    nursery = Nursery("from transformers import AutoModel", environment)
-    code, printed, errors = nursery.run(program, *arguments, cwd=folder)
-    nursery.close()
+    fork_server = ForkServer("from transformers import AutoModel", environment)
+    code, out, err = fork_server.run(program, *arguments, cwd=folder)
+    fork_server.close()
 
-What a program imports beside that is as new to it as to any other.
+A program imports every other module as a new process would.
 """
 
 import json
@@ -49,14 +49,15 @@ assert not any(name == "elmo_hf" and module for name, module in sys.modules.item
 """
 
 
-class Done(NamedTuple):
+class Completed(NamedTuple):
     code: int
     out: str
     err: str
 
 
-class Nursery:
+class ForkServer:
     def __init__(self, imports, environment):
+        """imports: statements that the server process runs once; environment: of all programs."""
         self.folder, self.count = tempfile.TemporaryDirectory(), 0
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVE.format(imports=imports)],
@@ -68,6 +69,7 @@ class Nursery:
         )
 
     def run(self, program, *arguments, cwd=None):
+        """Run the source text of a program and wait for its end."""
         self.count += 1
         out, err = (Path(self.folder.name) / f"{self.count}.{name}" for name in ("out", "err"))
         command = {
@@ -80,17 +82,17 @@ class Nursery:
         self.process.stdin.write(json.dumps(command) + "\n")
         self.process.stdin.flush()
         code = int(self.process.stdout.readline())
-        return Done(code, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
+        return Completed(code, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
 
     def run_without_the_package(self, program, *arguments):
-        """What is printed last, which is JSON."""
+        """Run a program for which `elmo_hf` is not installed; return its last printed line, as JSON."""
         program = WITHOUT_THE_PACKAGE.format(program=textwrap.dedent(program))
-        done = self.run(program, *arguments)
-        assert done.code == 0, done.err
-        return json.loads(done.out.splitlines()[-1])
+        completed = self.run(program, *arguments)
+        assert completed.code == 0, completed.err
+        return json.loads(completed.out.splitlines()[-1])
 
     def close(self):
-        self.process.kill()  # all that it started has ended
+        self.process.kill()  # its forks have ended
         self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()

@@ -1,13 +1,13 @@
-"""What a document tells people to type, typed: its fenced blocks, from top to bottom, where a reader stands.
+"""Runs the fenced code blocks of a Markdown document from top to bottom, in the folder of an imagined reader.
 
-    desk = Desk(folder, launcher)                     # the reader's folder, with the files that a reader has
-    desk.read(REPOSITORY / "README.md", cut={"--epochs 3": "--lstm-dim 16"}, skip=["pytest"])
-    desk.names["output"]                              # what the blocks of Python have made
+    runner = DocumentRunner(folder, launcher)
+    runner.run(REPOSITORY / "README.md", extra_flags={"--epochs 3": "--lstm-dim 16"}, skip=["pytest"])
+    runner.names["output"]                            # a variable of the Python blocks
 
-A line is typed as it stands. Only the program is this source's: `elmo-hf` and `python SCRIPT` run in this
-process, `accelerate launch training/pretrain.py` in a fork of one that has imported everything, and
-`pip install` not at all. `cut` are flags for lines that would run for long, by a part of the line; `skip` are
-the lines that somebody else runs. What was skipped is in `desk.skipped`, so that a test can name it.
+Each command line runs as it stands, with this repository's programs: `elmo-hf` and `python SCRIPT` in this
+process, `accelerate launch training/pretrain.py` in a fork of a process that has imported everything.
+`pip install` does not run. `extra_flags` maps a substring of a long-running line to flags that shorten it;
+`skip` lists lines that another test runs. `runner.skipped` holds the lines that did not run.
 """
 
 import os
@@ -17,6 +17,7 @@ import shlex
 import subprocess
 import sys
 import urllib.request
+import warnings
 from typing import NamedTuple
 
 import pytest
@@ -36,29 +37,29 @@ ELMO_HF = [sys.executable, "-c", "from elmo_hf.cli import app; app(prog_name='el
 class Block(NamedTuple):
     language: str
     text: str
-    place: str  # README.md:17, where it begins
+    position: str  # where it begins, as README.md:17
 
 
-def blocks(path):
+def read_blocks(path):
     """All fenced blocks of a Markdown file."""
     text = path.read_text(encoding="utf-8")
-    found = []
-    for one in FENCE.finditer(text):
-        place = f"{path.relative_to(REPOSITORY)}:{text[: one.start()].count(chr(10)) + 1}"
-        found.append(Block((one[2].split() or [""])[0], one[3], place))
-    assert sum(line.startswith("```") for line in text.splitlines()) == 2 * len(found), path
-    return found
+    blocks = []
+    for match in FENCE.finditer(text):
+        position = f"{path.relative_to(REPOSITORY)}:{text[: match.start()].count(chr(10)) + 1}"
+        blocks.append(Block((match[2].split() or [""])[0], match[3], position))
+    assert sum(line.startswith("```") for line in text.splitlines()) == 2 * len(blocks), path
+    return blocks
 
 
-def lines(block):
-    """Its commands: without comments, with what `\\` puts on several lines in one, `a && b` as two."""
+def commands_of(block):
+    """Its command lines, without comments. Lines that end in `\\` are joined; `a && b` is two commands."""
     text = block.text.replace("\\\n", " ")
-    found = [shlex.join(shlex.split(line, comments=True)) for line in text.splitlines()]
-    return [part for line in found for part in line.split(" '&&' ") if part]
+    lines = [shlex.join(shlex.split(line, comments=True)) for line in text.splitlines()]
+    return [command for line in lines for command in line.split(" '&&' ") if command]
 
 
-class Desk:
-    """A reader's folder, and what a reader types there."""
+class DocumentRunner:
+    """Runs blocks in `folder`; with `hub`, a local Hub, for what the document downloads."""
 
     def __init__(self, folder, launcher, hub=None):
         self.folder, self.launcher, self.hub = folder, launcher, hub
@@ -66,39 +67,39 @@ class Desk:
         for name in ("training", "hub_cards"):
             (folder / name).symlink_to(REPOSITORY / name)
 
-    def read(self, path, cut=None, skip=()):
-        for block in blocks(path):
+    def run(self, path, extra_flags=None, skip=()):
+        for block in read_blocks(path):
             if block.language in PYTHON:
-                self.python(block)
+                self.run_python(block)
             elif block.language in COMMANDS:
-                for line in lines(block):
-                    self.type(line, block.place, cut or {}, skip)
+                for line in commands_of(block):
+                    self.run_command(line, block.position, extra_flags or {}, skip)
             elif block.language == "yaml":
-                self.write(block)
+                self.write_file(block)
 
     # ---- Python, and files
 
-    def python(self, block):
-        if "trust_remote_code=True" in block.text:  # for readers who have not this package
-            return self.python_elsewhere(block)
-        exec(compile(block.text, block.place, "exec"), self.names)
+    def run_python(self, block):
+        if "trust_remote_code=True" in block.text:  # for readers without this package
+            return self.run_python_process(block)
+        exec(compile(block.text, block.position, "exec"), self.names)
 
-    def python_elsewhere(self, block):
+    def run_python_process(self, block):
         environment = os.environ | {"HF_HOME": str(self.folder / ".hf")}
         environment |= {"HF_ENDPOINT": self.hub.url, "HF_HUB_DISABLE_XET": "1"} if self.hub else {}
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", block.text], env=environment, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, f"{block.place}\n{done.stderr}"
+        assert process.returncode == 0, f"{block.position}\n{process.stderr}"
 
-    def write(self, block):
-        """A file, which its first line names: `# my-elmo/facts.yaml`."""
+    def write_file(self, block):
+        """Write a block to the file that its first line names: `# my-elmo/facts.yaml`."""
         name = block.text.splitlines()[0].removeprefix("# ").split()[0]
         (self.folder / name).write_text(block.text, encoding="utf-8")
 
     # ---- commands
 
-    def type(self, line, place, cut, skip):
+    def run_command(self, line, position, extra_flags, skip):
         if line in skip or line.startswith("pip install "):
             self.skipped.append(line)
             return
@@ -108,8 +109,9 @@ class Desk:
             name, _, value = words[0].partition("=")
             self.variables[name] = shlex.split(value)
             return
-        words = [part for word in words for part in self.variables.get(word.removeprefix("$"), [word])]
-        words += [flag for part, flags in cut.items() if part in line for flag in shlex.split(flags)]
+        words = [value for word in words for value in self.variables.get(word.removeprefix("$"), [word])]
+        matching = [flags for substring, flags in extra_flags.items() if substring in line]
+        words += [flag for flags in matching for flag in shlex.split(flags)]
         programs = {
             "elmo-hf": self.elmo_hf,
             "python": self.script,
@@ -117,28 +119,28 @@ class Desk:
             "mkdir": self.shell,
             "cp": self.shell,
         }
-        assert words[0] in programs, f"{place}: nobody runs {line!r}"
-        fault = programs[words[0]](words[1:] if words[0] not in ("mkdir", "cp") else words)
-        assert not fault, f"{place}: {line}\n{fault}"
+        assert words[0] in programs, f"{position}: no program for {line!r}"
+        error = programs[words[0]](words[1:] if words[0] not in ("mkdir", "cp") else words)
+        assert not error, f"{position}: {line}\n{error}"
 
     def elmo_hf(self, words):
         if words[0] == "demo":
             return self.demo(words)
-        done = CliRunner().invoke(app, words, catch_exceptions=False)
-        return done.output if done.exit_code else ""
+        result = CliRunner().invoke(app, words, catch_exceptions=False)
+        return result.output if result.exit_code else ""
 
     def demo(self, words):
-        """The page is asked for once."""
+        """Start the demo, request its page once, and stop it."""
         command = [*ELMO_HF, *words, "--no-browser"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            said = process.stdout.readline()
-            address = re.search(r"http://\S+", said)
+            first_line = process.stdout.readline()
+            address = re.search(r"http://\S+", first_line)
             page = urllib.request.urlopen(address[0]).read().decode() if address else ""
             process.terminate()
-            return "" if "A word in its context" in page else said + process.stderr.read()
+            return "" if "A word in its context" in page else first_line + process.stderr.read()
 
     def script(self, words):
-        """A script or `-m module`, as `python` starts it, in this process."""
+        """Run a script or `-m module` in this process, as `python` would."""
         is_module = words[0] == "-m"
         path = (self.folder / words[0]).resolve()
         assert is_module or path.is_relative_to(REPOSITORY)
@@ -146,7 +148,11 @@ class Desk:
             patch.setattr(sys, "argv", words[1:] if is_module else words)
             try:
                 if is_module:
-                    runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+                    with warnings.catch_warnings():  # another test may have imported the module
+                        warnings.filterwarnings(
+                            "ignore", message=".* found in sys.modules", category=RuntimeWarning
+                        )
+                        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
                 else:
                     runpy.run_path(str(path), run_name="__main__")
             except SystemExit as end:
@@ -157,20 +163,19 @@ class Desk:
         return ""
 
     def accelerate(self, words):
-        """accelerate's own parser takes what is its own; then pretrain.py runs with the rest."""
+        """Parse accelerate's options by its own parser, and run pretrain.py with the remaining ones."""
         assert words[0] == "launch"
-        found = launch_command_parser().parse_args(words[1:])
-        assert found.training_script == "training/pretrain.py"
+        options = launch_command_parser().parse_args(words[1:])
+        assert options.training_script == "training/pretrain.py"
         hook = f"import os; os.chdir({str(self.folder)!r})"
-        run = self.launcher.start(found.training_script_args, hook=hook)
+        run = self.launcher.start(options.training_script_args, hook=hook)
         return run.err if any(run.wait()) else ""
 
     def shell(self, words):
-        done = subprocess.run(words, cwd=self.folder, capture_output=True, text=True, check=False)
-        return done.stderr
+        return subprocess.run(words, cwd=self.folder, capture_output=True, text=True, check=False).stderr
 
 
-# ---- what a reader has
+# ---- files that a reader has
 
 
 def write_published(folder):
@@ -187,7 +192,7 @@ def write_published(folder):
 
 
 def write_texts(folder):
-    """Sentences, a line each: of a corpus, of news to learn and to be judged by."""
+    """Text files of one sentence a line: a corpus, training text and held-out text."""
     texts = (REPOSITORY / "training" / "runs" / "smoke.txt").read_text(encoding="utf-8").splitlines(True)
     (folder / "news").mkdir()
     names = ["corpus.txt", "other.txt", "held-out.txt", "news-heldout.txt", "news/one.txt", "news/two.txt"]
@@ -196,7 +201,7 @@ def write_texts(folder):
 
 
 def write_tagged(folder):
-    """Words and their labels, in the columns of CoNLL."""
+    """Words and their labels in CoNLL columns: train, dev and test."""
     for name in ("train", "dev", "test"):
         sentence = "Ada B-PER\nLovelace I-PER\nsat O\nin O\nParis B-LOC\n. O\n\n"
         (folder / f"{name}.conll").write_text(10 * sentence, encoding="utf-8")

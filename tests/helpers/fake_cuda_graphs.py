@@ -1,7 +1,7 @@
-"""CUDA graphs imitated on the CPU, for the tests of `elmo_hf.kernels.graphs`.
+"""A CPU stand-in for CUDA graphs, for the tests of `elmo_hf.kernels.graphs`.
 
-`Recorder` follows CUDA's rules: a replay works on the tensors of its capture, and its results lie in the same
-memory each time.
+`FakeCapture` follows CUDA's rules: a replay reads the tensors of its capture and writes its results to the
+same memory each time.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from elmo_hf.kernels import graphs
 from elmo_hf.model.modeling_elmo import lstm
 
 
-class Recorder:
+class FakeCapture:
     """A `graphs.Capture` for the CPU."""
 
     def __init__(self):

@@ -1,4 +1,4 @@
-"""A small model of coreference, and documents for it: what its tests share."""
+"""A small coreference model and documents for its tests."""
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -41,8 +41,8 @@ def make(**options):
     return model.eval()
 
 
-def make_choosy(**options):
-    """Whose pairs score above zero now and then."""
+def make_with_antecedents(**options):
+    """A model for which about a fifth of the pairs score above zero."""
     model = make(mix_layer_norm=True, **options)
     with torch.no_grad():
         scores = model(**encode([SENTENCES], [GOLD])).logits[:, :, 1:]

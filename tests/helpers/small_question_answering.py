@@ -1,4 +1,4 @@
-"""A small model that answers questions, and questions for it: what its tests share."""
+"""A small question answering model and questions for its tests."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""A small corpus, and what is read of it in windows: what the tests of streams share."""
+"""A small corpus and functions to inspect its windows, for the tests of `elmo_hf.corpus.windows`."""
 
 from itertools import chain
 
@@ -10,9 +10,9 @@ SENTENCES = 83
 
 
 def line(number):
-    """A sentence whose words are found nowhere else, of 1 to 31 words, and every ninth line empty."""
+    """A sentence of 1 to 31 words that no other line has; every ninth line is empty."""
     length = 0 if number % 9 == 4 else 1 + (number * number) % 31
-    return " ".join(f"w{number}_{place}" for place in range(length))
+    return " ".join(f"w{number}_{position}" for position in range(length))
 
 
 LINES = [line(number) for number in range(SENTENCES)]
@@ -21,7 +21,7 @@ VOCABULARY = Vocabulary(["<S>", "</S>", "<UNK>", *chain.from_iterable(map(str.sp
 
 
 def spelled(row):
-    """A row of character ids as the word that it spells, byte by byte."""
+    """Decode a row of character ids to its word."""
     if row[1] == 257:
         return "<S>"
     if row[1] == 258:
@@ -31,7 +31,7 @@ def spelled(row):
 
 
 def words_of(window, direction, row):
-    """What a row reads in a window."""
+    """The words of one row of a window."""
     return [
         spelled(letters)
         for letters, real in zip(window.char_ids[direction, row], window.mask[direction, row], strict=True)
@@ -40,7 +40,7 @@ def words_of(window, direction, row):
 
 
 def until_the_end(windows):
-    """Of a reader, which gives windows without words in the end."""
+    """The windows before the first one without words, which marks the end of the corpus."""
     return [*iter_until_empty(windows)]
 
 
@@ -51,17 +51,17 @@ def iter_until_empty(windows):
         yield window
 
 
-def same(one, other):
+def same(first, second):
     return (
-        np.array_equal(one.char_ids, other.char_ids)
-        and np.array_equal(one.targets, other.targets)
-        and np.array_equal(one.mask, other.mask)
-        and sorted(one.sentence_starts) == sorted(other.sentence_starts)
+        np.array_equal(first.char_ids, second.char_ids)
+        and np.array_equal(first.targets, second.targets)
+        and np.array_equal(first.mask, second.mask)
+        and sorted(first.sentence_starts) == sorted(second.sentence_starts)
     )
 
 
 def write_files(folder):
-    """The corpus in three files of unlike size."""
-    for name, part in (("a", LINES[:11]), ("b", LINES[11:60]), ("c", LINES[60:])):
-        (folder / f"{name}.txt").write_text("\n".join(part) + "\n", encoding="utf-8")
+    """Write the corpus as three files of different sizes."""
+    for name, lines in (("a", LINES[:11]), ("b", LINES[11:60]), ("c", LINES[60:])):
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
