@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elmo_hf.errors import one_sentence
+from elmo_hf.errors import ElmoError, one_sentence
 
 if TYPE_CHECKING:
     from elmo_hf.pretraining.perplexity import Perplexity
@@ -93,7 +93,7 @@ def convert(
         logging.getLogger("elmo_hf").setLevel(logging.INFO)  # tells which file was taken for what
         if to is Format.bilm:
             if len(sources) != 1:
-                raise ValueError(f"--to bilm converts one folder, but got {len(sources)} sources.")
+                raise ElmoError(f"--to bilm converts one folder, but got {len(sources)} sources.")
             convert_to_bilm(sources[0], target)
         else:
             convert_from_bilm(sources, target)

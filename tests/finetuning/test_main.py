@@ -81,12 +81,3 @@ def test_a_run_records_its_command(start, name_files, tmp_path):
     path = tmp_path / "run" / "seed-0" / "results" / "evaluation-ner.json"
     expected = " ".join(["python -m elmo_hf.finetuning ner", *map(str, flags)])
     assert json.loads(path.read_text())["command"] == expected
-
-
-def test_the_recipes_of_a_wheel_win(tmp_path):
-    command = runpy.run_module("elmo_hf.finetuning.__main__", run_name="not main")
-    command["PACKAGE"] = tmp_path
-    (tmp_path / "recipes").mkdir()
-    (tmp_path / "recipes" / "finetune_x.py").write_text('"""A task."""', encoding="utf-8")
-    assert command["recipes"]() == {"x": tmp_path / "recipes" / "finetune_x.py"}
-    assert "  x      A task.\n" in command["usage"]()

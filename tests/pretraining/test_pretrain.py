@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from elmo_hf import ElmoTokenizer
 from elmo_hf.cli import app
 from elmo_hf.loading import load_language_model
-from elmo_hf.pretraining import __main__ as package
 from elmo_hf.pretraining.settings import Settings, read_settings
 from tests.helpers.launcher import SMOKE, memory_of_run, read_lines, small_run, steps_of, write_corpus
 from tests.helpers.paths import REPOSITORY, TRAINING
@@ -424,22 +423,6 @@ def test_the_package_runs_the_recipe(launcher, tmp_path):
     )
     script, module = (tmp_path / name / "final" / "model.safetensors" for name in ("script", "module"))
     assert script.read_bytes() == module.read_bytes()
-
-
-def test_the_installed_recipe_is_run_first(tmp_path, monkeypatch, capsys):
-    (tmp_path / "recipes_of_the_wheel").mkdir()
-    (tmp_path / "recipes_of_the_wheel" / "pretrain.py").write_text(
-        "import sys\nprint(__name__, sys.argv[1:])"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["__main__.py", "--help"])
-    monkeypatch.setattr(package, "INSTALLED", "recipes_of_the_wheel")
-    package.main()
-    assert capsys.readouterr().out == "__main__ ['--help']\n"
-    monkeypatch.setattr(package, "INSTALLED", "no_such_package")
-    monkeypatch.setattr(package, "SOURCE", tmp_path / "pretrain.py")
-    with pytest.raises(SystemExit, match=r"the recipe pretrain\.py is not installed"):
-        package.main()
 
 
 def test_accelerate_launch(tmp_path):

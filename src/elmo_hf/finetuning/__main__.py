@@ -9,24 +9,20 @@ The recipes are the files `training/finetune_<task>.py` of the repository. The w
 """
 
 import ast
-import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
 
 from elmo_hf.errors import ElmoError
 from elmo_hf.finetuning.flags import MODULE
 from elmo_hf.finetuning.run import run
+from elmo_hf.scripts import find_scripts, load_script
 
-PACKAGE = Path(__file__).parents[1]
 PREFIX = "finetune_"
 
 
 def recipes() -> dict[str, Path]:
-    """Return the recipes by task: those of the wheel, or of the repository if the package runs from there."""
-    folder = PACKAGE / "recipes"
-    folder = folder if folder.is_dir() else PACKAGE.parents[1] / "training"
-    return {path.stem.removeprefix(PREFIX): path for path in sorted(folder.glob(f"{PREFIX}*.py"))}
+    """Return the recipes by task."""
+    return {path.stem.removeprefix(PREFIX): path for path in find_scripts(f"{PREFIX}*.py")}
 
 
 def usage() -> str:
@@ -46,16 +42,7 @@ def main() -> None:
     if task not in recipes():
         raise ElmoError(f"there is no task {task!r}; the tasks are {', '.join(recipes())}.")
     sys.argv = [f"{MODULE} {task}", *flags]  # the program's name in usage, messages and results
-    run(load_recipe(recipes()[task]).main)
-
-
-def load_recipe(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"elmo_hf.recipes.{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    recipe = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-    return recipe
+    run(load_script(recipes()[task].name).main)
 
 
 if __name__ == "__main__":
