@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
 import elmo_hf
+from elmo_hf.cli import app
 from tests.helpers.fork_server import ForkServer
 from tests.helpers.paths import REPOSITORY
 
@@ -97,3 +99,14 @@ def test_the_auto_classes_know_elmo_whatever_is_imported_first(imports, programs
     shown = "print(type(model).__name__, type(tokenizer).__name__)"
     completed = programs.run(f"{imports}\n{LOADS}\n{shown}")
     assert (completed.code, completed.out) == (0, "ElmoModel ElmoTokenizer\n"), completed.err
+
+
+def test_options_of_commands_are_documented_by_their_functions():
+    """`elmo-hf embed --help` has the text of `embed`'s docstring for each option."""
+    shown = {"embed": "--cache-words", "perplexity": "--states"}
+    for name, flag in shown.items():
+        result = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "300"})
+        assert result.exit_code == 0
+        [line] = [line for line in result.stdout.splitlines() if flag in line]
+        text = {"embed": "Words whose encodings are kept", "perplexity": "LSTM states at the start"}[name]
+        assert text in line

@@ -13,15 +13,17 @@ elmo-hf push my-elmo/ someone/my-elmo
 elmo-hf demo --model my-elmo/
 """
 
+import ast
 import inspect
 import json
 import logging
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -43,6 +45,51 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def options_of(path: str, name: str, without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """Makes the keyword-only arguments of a function the options of a command: names, defaults, help texts.
+
+    They are read from the function's source, because to import it takes as long as to import torch.
+    """
+    tree = ast.parse((Path(__file__).parent / path).read_text(encoding="utf-8"))
+    [function] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    texts = argument_texts(ast.get_docstring(function) or "")
+    options = [
+        inspect.Parameter(
+            argument.arg,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=ast.literal_eval(default),
+            annotation=option(argument.arg, ast.literal_eval(default), texts[argument.arg]),
+        )
+        for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+        if default is not None and argument.arg not in without
+    ]
+
+    def decorate(command: Command) -> Command:
+        signature = inspect.signature(command)
+        own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def option(name: str, default: Any, text: str) -> Any:
+    """An option of the default's type; one without a default is a text, and false is a mere flag."""
+    flags = [f"--{name.replace('_', '-')}"] if default is False else []
+    help = text[0].upper() + text[1:]
+    return Annotated[str | None if default is None else type(default), typer.Option(*flags, help=help)]
+
+
+def argument_texts(docstring: str) -> dict[str, str]:
+    """The texts of a docstring's section "Args:" by argument."""
+    section = docstring.partition("Args:\n")[2].partition("\n\n")[0]
+    entries = re.findall(r"^    (\w[\w, ]*): (.*?)(?=^    \w|\Z)", section, re.MULTILINE | re.DOTALL)
+    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
 
 
 def options_for(context: typer.Context, function: Callable[..., Any]) -> dict[str, Any]:
@@ -129,6 +176,7 @@ def vectors(
 
 
 @app.command()
+@options_of("embedding/job.py", "embed", without={"tokenizer"})
 def embed(
     context: typer.Context,
     source: Annotated[
@@ -140,20 +188,7 @@ def embed(
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The folder to write, or to continue.")],
     model: Model = None,
-    layers: Annotated[str, typer.Option(help="top, average, all, or numbers: 0,1,2.")] = "top",
-    pool: Annotated[str | None, typer.Option(help="One vector per sentence: mean or max.")] = None,
-    format: Annotated[str, typer.Option(help="safetensors, hdf5 (AllenNLP's) or parquet.")] = "safetensors",
-    dtype: Annotated[str, typer.Option(help="float32 or float16, as written.")] = "float32",
-    text_column: Annotated[str | None, typer.Option(help="The column of text; default: text.")] = None,
-    tokens_column: Annotated[str | None, typer.Option(help="The column of words; default: tokens.")] = None,
-    whitespace: Annotated[bool, typer.Option("--whitespace", help="Split at whitespace only.")] = False,
-    batch_words: Annotated[int, typer.Option(help="Words of a batch, padding included.")] = 4096,
-    cache_words: Annotated[int, typer.Option(help="Word encodings that are cached; 0: none.")] = 50_000,
-    shard_words: Annotated[int, typer.Option(help="Words of an output file.")] = 32_768,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU if there is one.")
-    ] = None,
-    progress: Annotated[bool, typer.Option(help="Show words per second and the time left.")] = True,
+    **options: Any,
 ) -> None:
     """Write the vectors of a corpus. After an interruption, the same command continues where it stopped.
 
@@ -234,6 +269,7 @@ def vocab(
 
 
 @app.command()
+@options_of("pretraining/perplexity.py", "perplexity", without={"progress"})
 def perplexity(
     context: typer.Context,
     source: Annotated[
@@ -244,21 +280,9 @@ def perplexity(
         ),
     ],
     model: Model = None,
-    states: Annotated[
-        str, typer.Option(help="LSTM states at the start of a sentence: zero, warm (stored) or carried.")
-    ] = "zero",
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Split words by the model's rule, not at whitespace.")
-    ] = False,
-    split_sentences: Annotated[
-        bool, typer.Option("--split-sentences", help="Each line is a paragraph, not a sentence.")
-    ] = False,
-    rows: Annotated[int, typer.Option(help="Rows of running text, with carried states.")] = 32,
-    batch_words: Annotated[int, typer.Option(help="Words of a batch, with zero or warm states.")] = 4096,
-    text_column: Annotated[str | None, typer.Option(help="The column of text; default: text.")] = None,
-    tokens_column: Annotated[str | None, typer.Option(help="The column of words; default: tokens.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
     progress: Annotated[bool, typer.Option(help="Show tokens per second and the time left.")] = True,
+    **options: Any,
 ) -> None:
     """Compute the perplexity of a text, forward and backward, by the full softmax."""
     with one_sentence("elmo-hf"):
@@ -274,8 +298,8 @@ def perplexity(
         transformers_logging.set_verbosity_error()  # missing weights are reported by our own error
         language_model, tokenizer = load_language_model(model or TINY)
         language_model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
-        options = options_for(context, compute) | {"model": language_model}
-        result = compute(tokenizer=tokenizer, **options)
+        arguments = options_for(context, compute) | {"model": language_model}
+        result = compute(tokenizer=tokenizer, **arguments)
         if as_json:
             content = result.to_dict() | {"command": command_line("elmo-hf", sys.argv[1:])}
             typer.echo(json.dumps(with_results(content, perplexities({str(source): result.to_dict()}))))
