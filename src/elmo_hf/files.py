@@ -46,7 +46,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
     path = path.resolve()
     above = next(parent for parent in path.parents if parent.exists())
     unfinished, replaced = above / (UNFINISHED + path.name), above / f"{UNFINISHED}{path.name}-old"
-    shutil.rmtree(unfinished, ignore_errors=True)
+    if replaced.exists() and not path.exists():  # killed between the two renames below
+        replaced.rename(path)
+    for left in (unfinished, replaced):
+        shutil.rmtree(left, ignore_errors=True)
     try:
         unfinished.mkdir()
         yield unfinished
