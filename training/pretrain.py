@@ -17,12 +17,12 @@ Ctrl-C save a checkpoint and end with exit code 143.
 
 from transformers.utils import logging
 
-from elmo_hf.errors import one_sentence
+from elmo_hf.errors import one_sentence, program_name
 from elmo_hf.pretraining.learner import Learner
 from elmo_hf.pretraining.perplexity import perplexity
 from elmo_hf.pretraining.processes import Processes, start_processes
 from elmo_hf.pretraining.run import Run, is_due
-from elmo_hf.pretraining.settings import Settings, program_name, read_settings
+from elmo_hf.pretraining.settings import Settings, read_settings
 from elmo_hf.pretraining.start import open_heldout, open_text, start_checkpoint, start_model
 
 

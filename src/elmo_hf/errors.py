@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class ElmoError(ValueError):
@@ -15,6 +16,11 @@ def reason_of(error: BaseException) -> str:
         return error.strerror
     messages = [part.strip() for part in error.args if isinstance(part, str) and part.strip()]
     return messages[-1].splitlines()[0].split(". ")[0].rstrip(".: ") if messages else type(error).__name__
+
+
+def program_name() -> str:
+    """The name of the running script, such as pretrain.py, for its help and its messages."""
+    return Path(sys.argv[0]).name
 
 
 @contextmanager

@@ -26,26 +26,10 @@ from tests.helpers.window_texts import (
     same,
     until_the_end,
     words_of,
-    write_files,
 )
 
 # Python 3.12 warns of every fork of a process with threads, as pyarrow's; the loader's workers are forks.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return write_files(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(scope="module")
-def source(files):
-    return Source(f"{files}/*.txt")
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    return Encoder(VOCABULARY, max_characters=16)
 
 
 def texts_of(windows, direction):

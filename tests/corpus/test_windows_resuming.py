@@ -14,35 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elmo_hf.corpus.order import START, Renumbering, SentenceOrder
-from elmo_hf.corpus.source import Source
-from elmo_hf.corpus.windows import AuditLog, Encoder, Plan, Reader, Windows, cut_audit, merge_states
+from elmo_hf.corpus.windows import AuditLog, Plan, Reader, Windows, cut_audit, merge_states
 from tests.helpers.window_texts import (
     SENTENCES,
     TEXTS,
-    VOCABULARY,
     same,
     until_the_end,
     words_of,
-    write_files,
 )
 
 # Python 3.12 warns of every fork of a process with threads, as pyarrow's; the loader's workers are forks.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return write_files(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(scope="module")
-def source(files):
-    return Source(f"{files}/*.txt")
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    return Encoder(VOCABULARY, max_characters=16)
 
 
 # ---- who reads what

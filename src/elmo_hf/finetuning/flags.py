@@ -8,8 +8,9 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+
+from elmo_hf.errors import program_name
 
 SPLITS = ("train", "dev", "test")
 MODULE = "python -m elmo_hf.finetuning"
@@ -29,14 +30,10 @@ def at_least(least: float) -> Callable[[str], Any]:
     return parse
 
 
-def program() -> str:
-    """Return the name of the recipe that runs: its file, or `python -m elmo_hf.finetuning TASK`."""
-    return Path(sys.argv[0]).name
-
-
 def command() -> str:
     """Return the command line that started the recipe, as one would type it."""
-    start = program() if program().startswith(MODULE) else f"python training/{program()}"
+    name = program_name()  # the recipe's file, or `python -m elmo_hf.finetuning TASK`
+    start = name if name.startswith(MODULE) else f"python training/{name}"
     return shlex.join([*start.split(), *sys.argv[1:]])
 
 
@@ -49,7 +46,7 @@ def make_parser(doc: str, optimizer: str = "adam", **defaults: Any) -> argparse.
         defaults: the recipe's batch_size, learning_rate, epochs, patience and clip.
     """
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog=program(), description=doc, formatter_class=formatter)
+    parser = argparse.ArgumentParser(prog=program_name(), description=doc, formatter_class=formatter)
     _add_data(parser)
     parser.add_argument("--elmo", help="a pretrained biLM, a folder or a name on the Hub")
     parser.add_argument("--output", required=True, help="the folder of the run")

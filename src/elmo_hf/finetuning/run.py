@@ -35,10 +35,10 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging as transformers_logging
 
-from elmo_hf.errors import ElmoError, one_sentence
+from elmo_hf.errors import ElmoError, one_sentence, program_name
 from elmo_hf.files import write_json
 from elmo_hf.finetuning.data import Example, drawn, longest_first, number_of_words
-from elmo_hf.finetuning.flags import command, program
+from elmo_hf.finetuning.flags import command
 from elmo_hf.finetuning.word_vectors import load_word_vectors, read_word_vectors
 from elmo_hf.hub.results import Result, with_results
 from elmo_hf.loading import load_config, load_model, load_tokenizer, special_ids
@@ -431,5 +431,5 @@ def run(main: Callable[[], Any]) -> None:
     """Run a recipe; a mistake in its input ends it with one sentence."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    with one_sentence(program()):
+    with one_sentence(program_name()):
         main()

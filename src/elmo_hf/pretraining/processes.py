@@ -13,8 +13,8 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 
-from elmo_hf.errors import ElmoError
-from elmo_hf.pretraining.settings import Settings, program_name
+from elmo_hf.errors import ElmoError, program_name
+from elmo_hf.pretraining.settings import Settings
 
 STOPPED = 143  # exit code of a program that SIGTERM has ended
 TIMEOUT = timedelta(hours=12)  # of the other processes while the main one evaluates or saves

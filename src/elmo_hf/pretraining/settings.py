@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from elmo_hf.errors import ElmoError
+from elmo_hf.errors import ElmoError, program_name
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.pretraining.optimizers import SCHEDULES, OptimizerSettings
 
@@ -149,11 +148,6 @@ FIXED_ON_RESUME = [
 
 
 # ---- command line and YAML
-
-
-def program_name() -> str:
-    """The name of the running script, such as pretrain.py."""
-    return Path(sys.argv[0]).name
 
 
 def read_settings(arguments: list[str] | None = None) -> Settings:
