@@ -20,33 +20,62 @@
 | `training_cpu.py` | the LSTM with gradients on a CPU, where steps are long |
 
 These use `cell.py` (the elementwise part of a step), `steps.py` (no arithmetic for padding), `products.py`
-(matrix products) and `kept.py` (results that last as long as the weights). Every replacement has the
-signature of what it replaces and is tested against it, forward and backward. This package imports nothing
-else of `elmo_hf`.
+(matrix products), `plain.py` (whether modules are as they were written) and `kept.py` (results that last as
+long as the weights). Every replacement has the signature of what it replaces and is tested against it,
+forward and backward. This package imports nothing else of `elmo_hf`.
+
+A replacement is used only where it cannot differ: `plain.py` looks at every module that it skips, in every
+call, and `kept.py` at every byte of the weights that it keeps something of.
 
 `choose_lstm`, `encode` and `constant` are called by `modeling_elmo.py`, also by the copies of it that model
 folders carry, which may be older than this package: their signatures must stay.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.utils._device import DeviceContext
 
 from elmo_hf.kernels import characters, graphs, reading, training
-from elmo_hf.kernels.kept import Value, keep, state_of
+from elmo_hf.kernels.kept import (
+    Value,
+    checks_once,
+    frozen,
+    is_frozen,
+    is_plain_in_call,
+    keep,
+    settings_of,
+    state_of,
+)
+from elmo_hf.kernels.plain import NotPlain, is_original, why_not_plain, why_not_root
 
-__all__ = ["choose_lstm", "chosen", "constant", "encode", "state_of", "use", "why_not"]
+__all__ = [
+    "checks_once",
+    "choose_lstm",
+    "chosen",
+    "constant",
+    "encode",
+    "fingerprint",
+    "frozen",
+    "keep_constant",
+    "state_of",
+    "use",
+    "why_not",
+]
 
 CHOICES = ("auto", "readable", "bf16", "int8")
 
 NOT_CPU, GRADIENTS = "the tensors are not on the CPU", "gradients are needed"
+NOT_OWN = "the weights are computed, and not parameters of the module"
 
 _choice = "auto"
-_reason = "no model was called yet"
+# Why the last call did not use the fastest code, for each thing that is replaced.
+_reasons = {"characters": "no model was called yet", "lstm": ""}
 
 
 def use(choice: str) -> None:
@@ -75,26 +104,32 @@ def chosen() -> str:
 
 def why_not() -> str:
     """Return why the last call was not served by the fastest code; an empty text if it was."""
-    return _reason
+    return "; ".join(dict.fromkeys(reason for reason in _reasons.values() if reason))
 
 
-def choose_lstm(x: Tensor, *weights: Tensor | None) -> Callable[..., tuple[Tensor, Tensor, Tensor]] | None:
+def choose_lstm(
+    x: Tensor, *weights: Tensor | None, definition: Callable[..., Any] | None = None
+) -> Callable[..., tuple[Tensor, Tensor, Tensor]] | None:
     """Return a replacement for `modeling_elmo.lstm` on these tensors, or None if the definition must run.
 
     Args:
         x: (2, batch, time, input)
         weights: input_weight, recurrent_weight, bias and projection, as `modeling_elmo.lstm` takes them.
+        definition: the function to be replaced, which must not have been patched.
     """
-    global _reason
-    _reason = _why_readable()
-    if _reason:
-        return None
-    obstacle = _why_not_reading(x, *weights)
+    reason = _why_readable(x, *weights)
+    if not reason and definition is not None and not is_original(definition):
+        reason = "the definition of the LSTM is patched"
+    obstacle = reason or _why_not_reading(x, *weights)
+    if not obstacle and any(weight is not None and type(weight) is not nn.Parameter for weight in weights):
+        obstacle = NOT_OWN  # nothing can be kept for them
+    _reasons["lstm"] = "" if obstacle in (GRADIENTS, NOT_CPU, NOT_OWN) else obstacle
     if not obstacle:
         return _read
+    if obstacle == NOT_OWN:
+        return training.lstm
     if obstacle in (GRADIENTS, NOT_CPU):
         return _read_by_graph if graphs.serves(x, *weights) else training.lstm
-    _reason = obstacle
     return None
 
 
@@ -108,11 +143,10 @@ def _read(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def _read_by_graph(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """`graphs.lstm`, or `training.lstm` if there is no graph for this call."""
-    global _reason
     try:
         return graphs.lstm(*arguments)
     except graphs.NoGraph as reason:
-        _reason = str(reason)
+        _reasons["lstm"] = str(reason)
         return training.lstm(*arguments)
 
 
@@ -126,31 +160,80 @@ def encode(encoder: Any, char_ids: Tensor) -> Tensor | None:
     Returns:
         (..., projection_dim)
     """
-    if _why_readable():
+    weights = list(encoder.parameters())
+    reason = _why_readable(char_ids, *weights)
+    if not reason and not is_plain_in_call(encoder):
+        reason = why_not_plain(encoder, "the character encoder")
+    _reasons["characters"] = reason
+    if reason:
         return None
     with torch.no_grad():  # tables serve training as well, so gradients are no obstacle
-        by_tables = not _why_not_reading(*encoder.parameters())
+        by_tables = not _why_not_reading(*weights)
     return characters.encode(encoder, char_ids, by_tables, "bf16" if _choice == "bf16" else "float32")
 
 
 def constant(model: Any, make: Callable[[], Value]) -> Value:
     """Return the result of `make`, which depends on the model's weights alone; kept until they change."""
+    kept = keep_constant(model, make)
+    return make() if kept is None else kept
+
+
+def keep_constant(model: Any, make: Callable[[], Value]) -> Value | None:
+    """As `constant`, but None where the result cannot be kept.
+
+    It is kept only if nothing but the weights and the settings of plain modules can enter, and if looking at
+    all weights does not have to wait for a GPU.
+    """
     weights = [*model.parameters(), *model.buffers()]
     is_learning = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
-    if _why_readable() or is_learning or torch.is_autocast_enabled(weights[0].device.type):
-        return make()
-    return keep(model, weights, (_choice, model.config.use_warm_state), make)
+    if is_learning or _why_readable(*weights) or torch.is_autocast_enabled(weights[0].device.type):
+        return None
+    if any(weight.device.type != "cpu" for weight in weights) and not is_frozen(weights):
+        return None
+    try:
+        version = (_choice, settings_of(model))
+    except NotPlain:
+        return None
+    return keep(model, weights, version, make)
 
 
-def _why_readable() -> str:
+def fingerprint(model: Any) -> Hashable | None:
+    """A value that differs whenever a model may give other vectors for the same words: its weights and
+    settings, and the choice of kernels. None if anything else can enter, such as a hook."""
+    try:
+        version = settings_of(model)
+    except NotPlain:
+        return None
+    if why_not_root(model):
+        return None
+    return _choice, version, tuple(state_of(weight) for weight in [*model.parameters(), *model.buffers()])
+
+
+def _why_readable(*tensors: Tensor | None) -> str:
     """Why no replacement may be used at all."""
     if _choice == "readable":
         return "the readable code was asked for"
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return "the model is being traced or compiled"
-    if torch._C._are_functorch_transforms_active():
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return "a transform of torch.func is active"
+    if torch._C._len_torch_dispatch_stack() or _other_function_mode():
+        return "a mode that intercepts PyTorch's functions is active"
+    for tensor in tensors:
+        if tensor is not None:
+            if type(tensor) is not nn.Parameter and type(tensor) is not Tensor:
+                return f"a tensor is of the class {type(tensor).__name__}"
+            if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+                return "a tensor is sparse, quantized or without data"
     return ""
+
+
+def _other_function_mode() -> bool:
+    """Whether a `TorchFunctionMode` is active other than that of the default device of the model."""
+    if not torch._C._len_torch_function_stack():
+        return False
+    modes = torch.overrides._get_current_function_mode_stack()
+    return any(not isinstance(mode, DeviceContext) or mode.device.type == "meta" for mode in modes)
 
 
 def _why_not_reading(*tensors: Tensor | None) -> str:

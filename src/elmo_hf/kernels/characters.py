@@ -6,7 +6,7 @@ What makes it faster:
 
 - Each different word of a batch is encoded once.
 - Padding is cut to what the widest filter can see.
-- On a CPU, where all modules are plain, a convolution is a sum of table rows. There are only 262 characters,
+- On a CPU a convolution is a sum of table rows. There are only 262 characters,
   so a table holds what a filter makes of each of them at each of its offsets.
 - On a GPU a convolution is one product over all places, because cuDNN prepares anew for each new number and
   length of words, and these hardly ever repeat.
@@ -18,16 +18,16 @@ the gradient reaches the same weights. They differ only where weights are so spe
 characters give equal sums, and there both are valid subgradients.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from elmo_hf.kernels.gradients import READABLE, refuses_second_derivative
 from elmo_hf.kernels.kept import keep
 from elmo_hf.kernels.products import Product
 
@@ -39,22 +39,21 @@ def encode(encoder: Any, char_ids: Tensor, by_tables: bool, precision: str = "fl
     """Encode words as `encoder` itself does.
 
     Args:
-        encoder: an `ElmoCharacterEncoder`.
+        encoder: an `ElmoCharacterEncoder` whose modules are plain (`plain.py`).
         char_ids: (..., characters)
-        by_tables: sum rows of tables where all modules are plain; for a CPU and float32 weights.
+        by_tables: sum rows of tables; for a CPU and float32 weights.
         precision: "float32", or "bf16" for the weights after the tables when no gradients are needed.
 
     Returns:
         (..., projection_dim)
     """
     rows, index = distinct_rows(char_ids.flatten(0, -2))
-    if by_tables and is_plain(encoder):
+    if by_tables:
         rows, index = by_length(rows, index)
         words = encode_by_tables(encoder, rows, precision)
     else:
-        embedded = encoder.char_embedding(cut_padding(rows, encoder.config.char_filters))
-        by_products = rows.is_cuda and is_plain(encoder)
-        words = encode_by_products(encoder, embedded) if by_products else encoder.from_embeddings(embedded)
+        embedded = encoder.char_embedding(cut_padding(rows, encoder.convolutions))
+        words = encode_by_products(encoder, embedded) if rows.is_cuda else encoder.from_embeddings(embedded)
     return words[index].unflatten(0, char_ids.shape[:-1])
 
 
@@ -80,31 +79,16 @@ def by_length(rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     return rows[order], order.argsort()[index]
 
 
-def cut_padding(rows: Tensor, filters: list[list[int]]) -> Tensor:
+def cut_padding(rows: Tensor, convolutions: Iterable[nn.Conv1d]) -> Tensor:
     """(words, characters) -> without most columns of padding: each filter still sees one place of it alone"""
     columns = int(lengths(rows).max()) if len(rows) else 0
-    return rows[:, : columns + max(width for width, _ in filters)]
+    return rows[:, : columns + max(conv.kernel_size[0] for conv in convolutions)]
 
 
 def lengths(rows: Tensor) -> Tensor:
     """(words, characters) -> (words), without the equal characters at the end"""
     is_padding = (rows == rows[:, -1:]).flip(1).cumprod(dim=1)
     return rows.shape[1] - is_padding.sum(dim=1)
-
-
-def is_plain(encoder: Any) -> bool:
-    """Whether the encoder's modules are the original classes without hooks.
-
-    An adapter or a hook would not be called otherwise.
-    """
-    modules: list[tuple[Any, Any]] = [(encoder.char_embedding, nn.Embedding)]
-    modules += [(conv, nn.Conv1d) for conv in encoder.convolutions]
-    modules += [(m, nn.Linear) for highway in encoder.highways for m in (highway.carry, highway.transform)]
-    modules.append((encoder.projection, nn.Linear | nn.Identity))
-    return all(
-        isinstance(module, expected) and not (module._forward_hooks or module._forward_pre_hooks)
-        for module, expected in modules
-    )
 
 
 def activation(encoder: Any) -> Callable[[Tensor], Tensor]:
@@ -133,7 +117,7 @@ def encode_by_products(encoder: Any, embedded: Tensor) -> Tensor:
 
 def encode_by_tables(encoder: Any, rows: Tensor, precision: str) -> Tensor:
     """(words, characters) -> (words, projection_dim)"""
-    blocks = [cut_padding(block, encoder.config.char_filters) for block in rows.split(BLOCK_WORDS)]
+    blocks = [cut_padding(block, encoder.convolutions) for block in rows.split(BLOCK_WORDS)]
     if torch.is_grad_enabled() and any(weight.requires_grad for weight in encoder.parameters()):
         filters = make_tables(encoder)
         words = torch.cat([SumAndMaximum.apply(blocks, table) + bias for table, bias in filters], dim=-1)
@@ -186,7 +170,7 @@ class SumAndMaximum(Function):
         return torch.cat(maxima).squeeze(1)
 
     @staticmethod
-    @once_differentiable
+    @refuses_second_derivative(READABLE)
     def backward(ctx: Any, d_words: Tensor) -> tuple[None, Tensor]:
         d_table = d_words.new_zeros(ctx.shape).unflatten(0, (-1, NUM_CHARACTER_IDS))
         d_blocks = d_words.split([len(rows) for rows in ctx.blocks])

@@ -1,29 +1,53 @@
 """Values that are computed from weights, kept until the weights change.
 
-Laying weights out for fast products takes longer than reading a sentence with them. `keep` does it once.
+Laying weights out for fast products takes longer than reading a sentence with them. `keep` does it once, and
+computes again when any byte of the weights differs: by an optimizer, by `load_state_dict`, through
+`weight.data` or a numpy view, by another process. So a kept value is never that of other weights. To compare
+all bytes in every call costs a few per cent of it (`benchmarks/parts.py`); two things keep it low:
+
+    @checks_once          a method of a model: within a call of it, each weight is looked at once
+    with frozen(model):   who promises that the weights stay as they are
 """
 
-from collections.abc import Callable, Hashable, Iterable
+import functools
+import threading
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from torch import Tensor
-from torch.autograd.graph import increment_version
-from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+import torch
+from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
+from xxhash import xxh3_128_digest
+
+from elmo_hf.kernels.plain import NotPlain, settings
 
 Value = TypeVar("Value")
-SAMPLED_NUMBERS = 8  # of each weight
 
 _kept: Any = WeakIdKeyDictionary()
 
 
-def _count_change(optimizer: Optimizer, *_: object) -> None:
-    """Increment the version of the weights that an optimizer changed; PyTorch's fused optimizers do not."""
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    increment_version([weight for weight in weights if weight.grad is not None and not weight.is_inference()])
+class _Frozen:
+    """A weight that is promised to stay as it is, with the checksum that was made of it since."""
+
+    holders = 0  # `frozen` contexts
+    traced: Any = None
+    digest = b""
 
 
-register_optimizer_step_post_hook(_count_change)
+_frozen: Any = WeakIdKeyDictionary()  # weight -> _Frozen
+
+
+class _Call(threading.local):
+    """The outermost call of a `checks_once` method that runs in this thread."""
+
+    digests: dict[int, tuple[Tensor, Hashable]] | None = None  # by the weight's id
+    model: Any = None  # whose modules were looked at
+    settings: tuple[Any, ...] | None = None  # of the model; None if it is not plain
+    reason: str = ""  # why it is not plain
+
+
+_call = _Call()
 
 
 def keep(
@@ -44,16 +68,112 @@ def keep(
     return entry[1]
 
 
-def state_of(weight: Tensor) -> tuple[Any, ...]:
-    """Return a value that differs after the weight has changed.
+def state_of(weight: Tensor) -> Hashable:
+    """A value that differs after the weight has changed: its type, its shape and a checksum of its bytes."""
+    digests = _call.digests
+    if digests is None:
+        return _state_of(weight)
+    if id(weight) not in digests:
+        digests[id(weight)] = (weight, _state_of(weight))  # holds the weight, so that its id stays its own
+    return digests[id(weight)][1]
 
-    It holds the weight's address, PyTorch's count of changes, and a few of the numbers. PyTorch does not
-    count changes through `weight.data`, with which averages of weights are often written; the numbers show
-    those. They are left out where reading them would mean waiting for a GPU. Tensors of inference mode have
-    no count.
-    """
+
+def _state_of(weight: Tensor) -> Hashable:
+    frozen = _frozen.get(weight)
+    if frozen is None:
+        return weight.dtype, weight.shape, _digest(weight.detach())
     version = 0 if weight.is_inference() else weight._version
-    if weight.device.type != "cpu" or not weight.is_contiguous():
-        return weight.data_ptr(), version
-    numbers = weight.detach().view(-1)[:: max(1, weight.numel() // SAMPLED_NUMBERS)]
-    return weight.data_ptr(), version, *numbers.tolist()
+    traced = (weight.data_ptr(), version, weight.dtype, weight.shape)  # changes that PyTorch counts
+    if frozen.traced != traced:
+        frozen.traced, frozen.digest = traced, _digest(weight.detach())
+    return weight.dtype, weight.shape, frozen.digest
+
+
+def _digest(weight: Tensor) -> bytes:
+    if weight.device.type == "cpu":
+        return xxh3_128_digest(weight.contiguous().view(-1).view(torch.uint8).numpy().data)
+    # Elsewhere the sums of rows and columns, since a copy of all would take too long.
+    numbers = weight.contiguous().view(-1).view(torch.uint8)
+    width = int(numbers.numel() ** 0.5) or 1
+    square = nn.functional.pad(numbers, (0, -numbers.numel() % width)).view(-1, width)
+    sums = torch.cat([square.sum(dim=dim, dtype=torch.int64) for dim in (0, 1)])
+    return xxh3_128_digest(sums.cpu().numpy().data)
+
+
+# ---- one call
+
+
+def checks_once(method: Callable[..., Value]) -> Callable[..., Value]:
+    """Make a method of a model (or of a model that has one as `elmo`) look at each weight once in a call.
+
+    This is safe only where no code of others runs within the call, so not in a model that is not plain.
+    """
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Value:
+        if torch.compiler.is_compiling() or _call.digests is not None:
+            return method(self, *args, **kwargs)
+        with _one_call(getattr(self, "elmo", self)):
+            return method(self, *args, **kwargs)
+
+    return call
+
+
+@contextmanager
+def _one_call(model: nn.Module) -> Iterator[None]:
+    try:
+        _call.model, _call.settings, _call.reason = model, settings(model, "the model"), ""
+        _call.digests = {}
+    except NotPlain as reason:
+        _call.settings, _call.reason = None, str(reason)
+    try:
+        yield
+    finally:
+        _call.digests = _call.model = _call.settings = None
+
+
+def settings_of(model: nn.Module) -> tuple[Any, ...]:
+    """The settings of a model, as `plain.settings`; looked at once within a call.
+
+    Raises:
+        NotPlain: if the model is not plain.
+    """
+    if _call.settings is not None and _call.model is model:
+        return _call.settings
+    return settings(model, "the model")
+
+
+def is_plain_in_call(module: nn.Module) -> bool:
+    """Whether a part of a model is known to be plain, because the whole model is and runs its call."""
+    return _call.settings is not None and getattr(_call.model, "token_encoder", None) is module
+
+
+# ---- frozen
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Promise that nothing changes a model's weights in here behind PyTorch's back::
+
+        with kernels.frozen(model):
+            for batch in batches:
+                model(**batch)
+
+    The bytes of the weights are then compared once instead of in each call, and a GPU keeps what it computes
+    from them. Changes that PyTorch counts (`load_state_dict`, `copy_`, an optimizer that is not fused) are
+    noticed still; changes through `weight.data`, a numpy view or another process are not.
+    """
+    weights = [*model.parameters(), *model.buffers()]
+    for weight in weights:
+        _frozen.setdefault(weight, _Frozen()).holders += 1
+    try:
+        yield
+    finally:
+        for weight in weights:
+            _frozen[weight].holders -= 1
+            if not _frozen[weight].holders:
+                del _frozen[weight]
+
+
+def is_frozen(weights: Iterable[Tensor]) -> bool:
+    return all(weight in _frozen for weight in weights)

@@ -5,8 +5,8 @@
 
 What makes it faster than what autograd records:
 
-- A whole layer is one autograd function with its gradient written out (`once_differentiable`: it has no
-  second derivative).
+- A whole layer is one autograd function with its gradient written out (it has no second derivative
+  and says so).
 - The loop over the steps holds only what one step needs of the step before. The product with the input is
   made before the loop, for all steps at once; each weight's gradient after it, as one product over all words.
 - Only the gates and the values before the clips are kept for the backward pass.
@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from elmo_hf.kernels.cell import (
     Clips,
@@ -35,6 +34,7 @@ from elmo_hf.kernels.cell import (
     clip,
     clip_into,
 )
+from elmo_hf.kernels.gradients import READABLE, refuses_second_derivative
 from elmo_hf.kernels.steps import Steps, plan
 from elmo_hf.kernels.training_cpu import CpuLayer
 
@@ -149,7 +149,7 @@ class PairLayer(Function):
         return steps.unpack(clip(raw_h, clips[1])), steps.unsort(h), steps.unsort(c)
 
     @staticmethod
-    @once_differentiable
+    @refuses_second_derivative(READABLE)
     def backward(ctx: Any, d_outputs: Tensor, d_h: Tensor, d_c: Tensor) -> tuple[Tensor | None, ...]:
         steps, tensors = ctx.steps, ctx.saved_tensors
         kept, weights = Kept(*tensors[:6]), LstmWeights(*tensors[6:])

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from elmo_hf.kernels.cell import Clips, LstmWeights, clip, clip_into, through_sigmoid, through_tanh
+from elmo_hf.kernels.gradients import READABLE, refuses_second_derivative
 from elmo_hf.kernels.products import add_product, product
 from elmo_hf.kernels.steps import Steps
 
@@ -62,7 +62,7 @@ class CpuLayer(Function):
         return outputs, last_h, last_c
 
     @staticmethod
-    @once_differentiable
+    @refuses_second_derivative(READABLE)
     def backward(ctx: Any, *d_results: Tensor) -> tuple[Tensor | None, ...]:
         saved, size, results = ctx.saved_tensors, len(Kept._fields), []
         needed = ctx.needs_input_grad

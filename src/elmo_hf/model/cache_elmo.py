@@ -15,10 +15,10 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .modeling_elmo import ElmoModel
 
-try:  # notices a change of the weights without reading them all
-    from elmo_hf import kernels
+try:
+    from elmo_hf.kernels import fingerprint
 except ImportError:  # a copy of this file that was saved with the weights
-    kernels = None  # type: ignore[assignment]
+    fingerprint = None  # type: ignore[assignment]
 
 
 class ElmoLayerCache:
@@ -29,13 +29,19 @@ class ElmoLayerCache:
 
     `model` is any of the task models. The layers are those that the biLM computed when the sentence first
     came, bit by bit. (Without a cache, the last bits may depend on the other sentences of the batch.) The
-    cache starts over when the biLM's weights change. The attributes `encoded` and `reused` count sentences.
+    cache starts over when the biLM's weights or settings change, and stores nothing as long as anything else
+    can enter, such as a hook or an adapter. The attributes `encoded` and `reused` count sentences.
 
     Args:
         folder: where to store the layers; None for memory.
+
+    Raises:
+        ValueError: if there is no such folder, or the package is not installed, which notices changes.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
+        if fingerprint is None:
+            raise ValueError("ElmoLayerCache needs the package elmo_hf: pip install elmo-hf.")
         self._folder = folder
         self._file: Any = None
         if folder is not None and not Path(folder).is_dir():
@@ -44,8 +50,7 @@ class ElmoLayerCache:
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
             weakref.finalize(self, self._file.close)
         self._entries: dict[bytes, Any] = {}  # a tensor, or its place in the file
-        self._states: list[tuple[Any, ...]] = []
-        self._weights = b""
+        self._state: Any = None  # of the biLM that computed the entries
         self.encoded = self.reused = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -63,10 +68,15 @@ class ElmoLayerCache:
 
         The ids have been checked; mask (batch, words) is True for a word.
         """
-        self._start_over_if_changed(elmo)
         ids = char_ids if elmo.config.token_encoder == "characters" else input_ids
         assert ids is not None  # checked by the caller
-        keys = self._keys(ids, mask, f"{all_layers} {elmo.config.use_warm_state} ")
+        state = fingerprint(elmo)
+        if state is None:
+            self.encoded += len(ids)
+            return self._read(elmo, ids, mask, all_layers)
+        if state != self._state:
+            self._start_over(state)
+        keys = self._keys(ids, mask, f"{all_layers} ")
         new_rows = {key: row for row, key in enumerate(keys) if key not in self._entries}
         if new_rows:
             rows = list(new_rows.values())
@@ -75,18 +85,11 @@ class ElmoLayerCache:
         self.reused += len(keys) - len(new_rows)
         return self._collect(elmo, keys, mask, all_layers)
 
-    def _start_over_if_changed(self, elmo: "ElmoModel") -> None:
-        tensors = [*elmo.parameters(), *elmo.buffers()]
-        states = [kernels.state_of(tensor) for tensor in tensors] if kernels else []
-        if states and states == self._states:
-            return
-        self._states = states
-        weights = _fingerprint(tensors)  # loading the same weights again changes their state, but no number
-        if weights != self._weights:
-            self._weights = weights
-            self._entries.clear()
-            if self._file is not None:
-                self._file.truncate(0)
+    def _start_over(self, state: Any) -> None:
+        self._state = state
+        self._entries.clear()
+        if self._file is not None:
+            self._file.truncate(0)
 
     def _keys(self, ids: Tensor, mask: Tensor, settings: str) -> list[bytes]:
         """A key for each sentence, made of its words; it does not depend on padding."""
@@ -95,14 +98,17 @@ class ElmoLayerCache:
         return [hashlib.blake2b(content, digest_size=16).digest() for content in contents]
 
     @torch.no_grad()
-    def _encode(
-        self, elmo: "ElmoModel", keys: list[bytes], ids: Tensor, mask: Tensor, all_layers: bool
-    ) -> None:
+    def _read(self, elmo: "ElmoModel", ids: Tensor, mask: Tensor, all_layers: bool) -> tuple[Tensor, ...]:
         words = elmo.word_vectors(ids, ids)
         output = elmo(
             inputs_embeds=words, attention_mask=mask, output_hidden_states=all_layers, return_dict=True
         )
-        layers = output.hidden_states if all_layers else (output.last_hidden_state,)
+        return output.hidden_states if all_layers else (output.last_hidden_state,)
+
+    def _encode(
+        self, elmo: "ElmoModel", keys: list[bytes], ids: Tensor, mask: Tensor, all_layers: bool
+    ) -> None:
+        layers = self._read(elmo, ids, mask, all_layers)
         rows = torch.cat(layers, dim=-1).to(elmo.dtype).cpu()
         for key, row, is_word in zip(keys, rows, mask.cpu(), strict=True):
             self._entries[key] = self._store(row[is_word])
@@ -134,11 +140,3 @@ class ElmoLayerCache:
         if length == 0:
             return torch.empty(0, size, dtype=dtype)
         return torch.frombuffer(bytearray(self._file.read(length)), dtype=dtype).view(-1, size)
-
-
-def _fingerprint(tensors: list[Tensor]) -> bytes:
-    digest = hashlib.blake2b()
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.digest()

@@ -25,8 +25,9 @@ from .words_elmo import NUM_CHARACTER_IDS, SENTENCE_BEGIN, SENTENCE_END, WORD_BE
 
 try:  # faster code for the LSTM and the characters, where the whole package is installed
     from elmo_hf import kernels
+    from elmo_hf.kernels import checks_once
 except ImportError:  # a copy of this file that was saved with the weights
-    kernels = None  # type: ignore[assignment]
+    kernels, checks_once = None, lambda method: method  # type: ignore[assignment]
 
 # (h, c) of every layer: (layers, 2 directions, rows, output_dim) and (layers, 2, rows, lstm_dim).
 States = tuple[Tensor, Tensor]
@@ -183,7 +184,7 @@ class ElmoLayer(GradientCheckpointingLayer):
         """x (2, batch, time, input_size) -> (2, batch, time, output_dim), and the last h and c"""
         x = self.dropout(x)
         weights = (self.input_weight, self.recurrent_weight, self.bias, self.projection)
-        fast = kernels.choose_lstm(x, *weights) if kernels else None
+        fast = kernels.choose_lstm(x, *weights, definition=lstm) if kernels else None
         clips = self.config.cell_clip, self.config.proj_clip
         outputs, h, c = (fast or lstm)(x, mask, h, c, *weights, *clips)
         return outputs + x if self.adds_input else outputs, h, c
@@ -303,6 +304,7 @@ class ElmoModel(ElmoPreTrainedModel):
         setattr(self.token_encoder, name, value)
 
     @can_return_tuple
+    @checks_once
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -341,9 +343,11 @@ class ElmoModel(ElmoPreTrainedModel):
         # The backward direction reads the flipped row, from the end of the sentence to its beginning.
         x, mask = torch.stack([words, words.flip(1)]), torch.stack([mask, mask.flip(1)])
         num_boundaries = 0 if keep_boundaries else 1  # to be removed at either side
-        if states is None and not (output_states or keep_boundaries or self.training):
+        after_first = None
+        if states is None and not (output_states or keep_boundaries or self.training) and kernels:
+            after_first = kernels.keep_constant(self, self._after_first)
+        if after_first is not None:
             # The state after the first boundary is always the same, and that after the last is not needed.
-            after_first = kernels.constant(self, self._after_first) if kernels else self._after_first()
             h, c = (state.expand(-1, -1, len(words), -1).to(x) for state in after_first)
             num_boundaries = 0
         else:

@@ -29,7 +29,7 @@ from .cache_elmo import ElmoLayerCache
 from .checks_elmo import check_char_ids, check_input_ids, check_shape, word_mask
 from .configuration_elmo import ElmoConfig
 from .layers_elmo import ElmoHighwayLSTM, ElmoScalarMix, words_first
-from .modeling_elmo import AUTO_MAP, ElmoModel, ElmoPreTrainedModel
+from .modeling_elmo import AUTO_MAP, ElmoModel, ElmoPreTrainedModel, checks_once
 from .words_elmo import NUM_CHARACTER_IDS, SENTENCE_BEGIN, SENTENCE_END
 
 
@@ -194,6 +194,7 @@ class ElmoTaskModel(ElmoPreTrainedModel):
         x = torch.cat(inputs, dim=-1)
         return ElmoTaskInput(x, mask, at_output, layers if output_hidden_states else None)
 
+    @checks_once
     def _layers(
         self,
         input_ids: Tensor | None,

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from elmo_hf.errors import ElmoError
+from elmo_hf.kernels.gradients import refuses_second_derivative
 
 # Logits that exist at a time: what a processor's cache holds, or 256 MB in float32. Products with fewer
 # columns than the minimum would be slow, and save little memory beside hidden states of some 500 values.
@@ -230,7 +230,7 @@ class LogSumExp(Function):
         return total
 
     @staticmethod
-    @once_differentiable
+    @refuses_second_derivative("use the softmax over all words, as in ElmoForPreTraining")
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         hidden, rows, bias, hits, total = ctx.saved_tensors
         d_hidden, d_rows, d_bias = torch.zeros_like(hidden), torch.empty_like(rows), torch.empty_like(bias)

@@ -1,0 +1,179 @@
+"""Whether modules do exactly what their classes' code says, so that faster code may take their place.
+
+A replacement skips the calls of the modules that it replaces. Whatever else such a call would do (a hook, an
+adapter, a subclass, a parametrization, a patched `forward`) would be lost without a word. So modules are
+looked at in every call, and only what is known is replaced:
+
+- torch's own classes and those of `modeling_elmo.py`: the file of this package, a copy of it that was saved
+  with a model, or the file of a released version (`RELEASED`). A copy that was edited is not known.
+- their methods as they were written, patched neither in the class nor in the module.
+- no hooks, neither of the module nor of all modules.
+- the settings that the replacements assume, such as a convolution without padding.
+"""
+
+import sys
+from collections.abc import Iterator
+from functools import cache
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+from torch.nn.modules import module as torch_modules
+
+MODEL_FILE = Path(__file__).parents[1] / "model" / "modeling_elmo.py"
+# SHA-256 of `modeling_elmo.py` in released versions, whose classes and definitions are the same.
+RELEASED = {"0.1.0": "3e394ad64d9f7ce73842a0e00e1021486862062c7df33046b10139fe69028459"}
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS = tuple(getattr(torch_modules, "_global" + name) for name in _HOOKS)
+_CALL = nn.Module.__call__
+# What other libraries replace in the outermost module, and what no replacement skips.
+_OUTER_METHODS = frozenset({"forward", "to", "cuda", "npu", "xpu", "mlu", "musa", "sdaa"})
+_SIMPLE = frozenset({bool, int, float, str, tuple, type(None)})
+
+
+class NotPlain(Exception):
+    """A module may do something else than its class's code says; the message says which and why."""
+
+
+def why_not_plain(root: nn.Module, name: str) -> str:
+    """Why a module in `root`, which messages call `name`, is not plain; empty if all are."""
+    try:
+        settings(root, name)
+    except NotPlain as reason:
+        return str(reason)
+    return ""
+
+
+def settings(root: nn.Module, name: str) -> tuple[Any, ...]:
+    """Every setting of the modules in `root`: their results depend on these and on their weights alone.
+
+    The root's own `forward` runs and is not skipped, so hooks of the root do not matter.
+
+    Raises:
+        NotPlain: if a module is not known, or is changed.
+    """
+    if any(_GLOBAL_HOOKS):
+        raise NotPlain("a hook is registered for all modules")
+    if nn.Module.__call__ is not _CALL:
+        raise NotPlain("torch.nn.Module is patched")
+    values: list[Any] = []
+    configs: dict[int, Any] = {}
+    for path, module in _walk(root, ""):
+        reason = _why_not(module, type(root).__module__, module is root)
+        if reason:
+            raise NotPlain(f"{name}{path} ({type(module).__name__}) {reason}")
+        attributes = module.__dict__
+        values += [value for value in attributes.values() if type(value) in _SIMPLE]
+        if "config" in attributes:
+            configs[id(attributes["config"])] = attributes["config"]
+    return (*values, *(repr(vars(config)) for config in configs.values()))
+
+
+def why_not_root(model: nn.Module) -> str:
+    """Why calling the model may do something else than its own `forward`, as `why_not_plain` for the rest."""
+    return _why_not(model, type(model).__module__, False)
+
+
+def is_original(function: Any) -> bool:
+    """Whether a function of `modeling_elmo.py` is the one that was written there."""
+    return isinstance(function, FunctionType) and _is_known(function.__module__, function)
+
+
+def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    yield path, module
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from _walk(child, f"{path}.{name}")
+
+
+def _why_not(module: Any, home: str, is_root: bool) -> str:
+    cls, attributes = type(module), module.__dict__
+    methods = _methods_of(cls, home)
+    if methods is None:
+        return "is of a class that the kernels do not know, or that is patched"
+    if not methods.isdisjoint(attributes):
+        replaced = {name for name in methods.intersection(attributes) if attributes[name] is not None}
+        if replaced and not (is_root and replaced <= _OUTER_METHODS):
+            return f"has another {min(replaced)} than its class"
+    if not is_root:
+        for name in _HOOKS:
+            if attributes[name]:
+                return "has a hook"
+    for name, value in _ASSUMED.get(cls, ()):
+        if attributes[name] != value:
+            return f"has {name}={attributes[name]!r}"
+    if (cls is nn.Linear or cls is nn.Conv1d) and attributes["_parameters"]["bias"] is None:
+        return "has no bias"
+    if cls is nn.Dropout and attributes["training"] and attributes["p"]:
+        return "drops numbers at random"
+    return ""
+
+
+# ---- classes
+
+
+def _method_names(cls: type) -> frozenset[str]:
+    return frozenset(name for name in dir(cls) if callable(getattr(cls, name, None)))
+
+
+# The settings that the replacements assume of torch's own classes.
+_CONVOLUTION = {"stride": (1,), "padding": (0,), "dilation": (1,), "groups": 1, "padding_mode": "zeros"}
+_EMBEDDING = {"max_norm": None, "scale_grad_by_freq": False, "sparse": False}
+_ASSUMED: dict[type, list[tuple[str, Any]]] = {
+    nn.Conv1d: list(_CONVOLUTION.items()),
+    nn.Embedding: list(_EMBEDDING.items()),
+}
+# Their `forward` before anybody could patch it, and the names of all methods.
+_TORCH: dict[type, tuple[Any, frozenset[str]]] = {
+    cls: (cls.forward, _method_names(cls))
+    for cls in (nn.Linear, nn.Conv1d, nn.Embedding, nn.Identity, nn.Dropout, nn.ModuleList)
+}
+# Each class of `modeling_elmo.py`: its own functions when they were found to be those of the file, with their
+# names, and the names of all methods.
+_known: Any = WeakKeyDictionary()
+
+
+def _methods_of(cls: type, home: str) -> frozenset[str] | None:
+    """The names of a class's methods; None if it is not known or is patched."""
+    if cls in _TORCH:
+        forward, methods = _TORCH[cls]
+        return methods if cls.forward is forward else None  # type: ignore[attr-defined]
+    if cls.__module__ != home:
+        return None
+    content, known = vars(cls), _known.get(cls)
+    if known is not None and known[1] == [content.get(name) for name in known[0]]:
+        return known[2]
+    functions = {name: value for name, value in content.items() if isinstance(value, FunctionType)}
+    if not all(_is_known(home, function) for function in functions.values()):
+        return None
+    _known[cls] = (list(functions), list(functions.values()), _method_names(cls))
+    return _known[cls][2]
+
+
+def _is_known(module: str, function: Any) -> bool:
+    """Whether a function of a module was written in its file, and the file is known."""
+    while hasattr(function, "__wrapped__"):
+        if not function.__code__.co_filename.startswith(_DECORATORS):
+            return False
+        function = function.__wrapped__
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file is not None and function.__code__.co_filename == file and _is_known_file(file)
+
+
+# Where the decorators of `modeling_elmo.py` come from.
+_DECORATORS = tuple(
+    str(Path(spec.origin).parent)
+    for spec in map(find_spec, ("torch", "transformers", __package__))
+    if spec is not None and spec.origin is not None
+)
+
+
+@cache
+def _is_known_file(file: str) -> bool:
+    content = Path(file).read_bytes()
+    return content == MODEL_FILE.read_bytes() or sha256(content).hexdigest() in RELEASED.values()
