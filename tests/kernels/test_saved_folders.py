@@ -1,14 +1,32 @@
 """Folders saved by version 0.1.0 carry code that calls the kernels of whatever version is installed."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from elmo_hf import ElmoConfig, ElmoTokenizer, kernels
-from elmo_hf.kernels import characters, reading, training
+from elmo_hf.files import sha256
+from elmo_hf.kernels import characters, plain, reading, training
 from tests.helpers import saved_by_0_1_0
 from tests.helpers.small_elmo import TEXTS
 
 pytestmark = pytest.mark.usefixtures("default_kernels")
+
+
+@pytest.fixture
+def is_released(monkeypatch):
+    """The stand-in for the code of 0.1.0 is known as such."""
+    path = Path(saved_by_0_1_0.__file__)
+    monkeypatch.setattr(plain, "RELEASED", {"0.1.0": sha256(path)})
+    forget_files_and_classes()
+    yield
+    forget_files_and_classes()
+
+
+def forget_files_and_classes():
+    plain._is_known_file.cache_clear()
+    plain._known.clear()
 
 
 @pytest.fixture
@@ -41,6 +59,7 @@ OPTIONS = pytest.mark.parametrize("options", [{}, {"projection_dim": 12}, {"char
 
 
 @OPTIONS
+@pytest.mark.usefixtures("is_released")
 def test_reading(options, char_ids, calls, monkeypatch):
     model = make_model(**options)
     with torch.no_grad():
@@ -57,6 +76,7 @@ def test_reading(options, char_ids, calls, monkeypatch):
 
 
 @OPTIONS
+@pytest.mark.usefixtures("is_released")
 def test_gradients(options, char_ids, calls, monkeypatch):
     model = make_model(**options)
     model(char_ids).square().sum().backward()
@@ -67,3 +87,12 @@ def test_gradients(options, char_ids, calls, monkeypatch):
     model(char_ids).square().sum().backward()
     expected = {name: parameter.grad for name, parameter in model.named_parameters()}
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_an_edited_copy_is_not_replaced(char_ids, calls):
+    """Whoever changes the definition in a copy of the code gets what the copy says."""
+    model = make_model()
+    with torch.no_grad():
+        model(char_ids)
+    assert "characters" not in calls
+    assert "CharacterEncoder) is of a class that the kernels do not know" in kernels.why_not()

@@ -51,6 +51,7 @@ from elmo_hf.kernels.kept import (
     keep,
     settings_of,
     state_of,
+    with_boundaries,
 )
 from elmo_hf.kernels.plain import NotPlain, is_original, why_not_plain, why_not_root
 
@@ -169,7 +170,10 @@ def encode(encoder: Any, char_ids: Tensor) -> Tensor | None:
         return None
     with torch.no_grad():  # tables serve training as well, so gradients are no obstacle
         by_tables = not _why_not_reading(*weights)
-    return characters.encode(encoder, char_ids, by_tables, "bf16" if _choice == "bf16" else "float32")
+    precision = "bf16" if _choice == "bf16" else "float32"
+    return with_boundaries(
+        encoder, char_ids, partial(characters.encode, encoder, by_tables=by_tables, precision=precision)
+    )
 
 
 def constant(model: Any, make: Callable[[], Value]) -> Value:
@@ -194,6 +198,9 @@ def keep_constant(model: Any, make: Callable[[], Value]) -> Value | None:
         version = (_choice, settings_of(model))
     except NotPlain:
         return None
+    if is_plain_in_call(model.token_encoder) and not is_frozen(weights):
+        # The first words stand for the encoder's weights, which are many and are read with the words anyway.
+        weights = [*model.layers.parameters(), *model.buffers(), model.token_encoder.boundaries()]
     return keep(model, weights, version, make)
 
 

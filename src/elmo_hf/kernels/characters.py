@@ -19,7 +19,6 @@ characters give equal sums, and there both are valid subgradients.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,8 +27,8 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from elmo_hf.kernels.gradients import READABLE, refuses_second_derivative
-from elmo_hf.kernels.kept import keep
-from elmo_hf.kernels.products import Product
+from elmo_hf.kernels.kept import is_frozen, keep
+from elmo_hf.kernels.products import Product, product
 
 NUM_CHARACTER_IDS = 262  # as in `model/words_elmo.py`; this package imports nothing of the others
 BLOCK_WORDS = 128  # words that are looked up at once: few enough for the cache, and of about one length
@@ -123,14 +122,27 @@ def encode_by_tables(encoder: Any, rows: Tensor, precision: str) -> Tensor:
         words = torch.cat([SumAndMaximum.apply(blocks, table) + bias for table, bias in filters], dim=-1)
         return after_filters(encoder, words)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    prepared = keep(encoder, encoder.parameters(), dtype, lambda: prepare(encoder, dtype))
-    words = torch.cat([look_up(blocks, table) + bias for table, bias in prepared.filters], dim=-1)
+    weights = [encoder.char_embedding.weight, *(conv.weight for conv in encoder.convolutions)]
+    tables = keep(encoder, weights, None, lambda: [table.detach() for table, _ in make_tables(encoder)])
+    maxima = [look_up(blocks, t) + c.bias for t, c in zip(tables, encoder.convolutions, strict=True)]
+    words = torch.cat(maxima, dim=-1)
     words = activation(encoder)(words)
-    for carry, transform in prepared.highways:
+    for highway in encoder.highways:
         x = words.to(dtype)
-        gate = carry(x).float().sigmoid_()
-        words = torch.lerp(words, transform(x).float().relu_(), gate)
-    return prepared.projection(words.to(dtype)).float() if prepared.projection is not None else words
+        gate = linear(highway.carry, x).float().sigmoid_()
+        words = torch.lerp(words, linear(highway.transform, x).float().relu_(), gate)
+    is_projected = isinstance(encoder.projection, nn.Linear)
+    return linear(encoder.projection, words.to(dtype)).float() if is_projected else words
+
+
+def linear(module: nn.Linear, x: Tensor) -> Tensor:
+    """The module's product. Weights are laid out anew only if they are frozen or of another type: otherwise
+    that gains less than it costs to compare them in each call."""
+    weights = [module.weight, module.bias]
+    if x.dtype == module.weight.dtype and not is_frozen(weights):
+        return product(x, module.weight.t(), module.bias)
+    prepared = keep(module, weights, x.dtype, lambda: Product(module.weight.t(), module.bias, x.dtype))
+    return prepared(x)
 
 
 def make_tables(encoder: Any) -> list[tuple[Tensor, Tensor]]:
@@ -178,25 +190,3 @@ class SumAndMaximum(Function):
             for offset, d_offset in enumerate(d_table):
                 d_offset.scatter_add_(0, rows.gather(1, places.long() + offset), d_block)
         return None, d_table.flatten(0, 1)
-
-
-@dataclass
-class PreparedEncoder:
-    """The encoder's weights, laid out for reading."""
-
-    filters: list[tuple[Tensor, Tensor]]  # tables and biases
-    highways: list[tuple[Product, Product]]  # carry and transform
-    projection: Product | None
-
-
-def prepare(encoder: Any, dtype: torch.dtype) -> PreparedEncoder:
-    projection = encoder.projection if isinstance(encoder.projection, nn.Linear) else None
-    return PreparedEncoder(
-        [(table.detach(), bias.detach()) for table, bias in make_tables(encoder)],
-        [(_product(high.carry, dtype), _product(high.transform, dtype)) for high in encoder.highways],
-        _product(projection, dtype) if projection is not None else None,
-    )
-
-
-def _product(linear: nn.Linear, dtype: torch.dtype) -> Product:
-    return Product(linear.weight.t(), linear.bias, dtype)

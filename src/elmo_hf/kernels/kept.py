@@ -44,7 +44,8 @@ class _Call(threading.local):
     digests: dict[int, tuple[Tensor, Hashable]] | None = None  # by the weight's id
     model: Any = None  # whose modules were looked at
     settings: tuple[Any, ...] | None = None  # of the model; None if it is not plain
-    reason: str = ""  # why it is not plain
+    # The characters of its sentence begin and end and their vectors, once words of the call were encoded.
+    boundaries: tuple[Tensor, Tensor] | None = None
 
 
 _call = _Call()
@@ -122,14 +123,14 @@ def checks_once(method: Callable[..., Value]) -> Callable[..., Value]:
 @contextmanager
 def _one_call(model: nn.Module) -> Iterator[None]:
     try:
-        _call.model, _call.settings, _call.reason = model, settings(model, "the model"), ""
-        _call.digests = {}
-    except NotPlain as reason:
-        _call.settings, _call.reason = None, str(reason)
+        _call.settings = settings(model, "the model")
+        _call.model, _call.digests = model, {}
+    except NotPlain:
+        pass
     try:
         yield
     finally:
-        _call.digests = _call.model = _call.settings = None
+        _call.digests = _call.model = _call.settings = _call.boundaries = None
 
 
 def settings_of(model: nn.Module) -> tuple[Any, ...]:
@@ -146,6 +147,24 @@ def settings_of(model: nn.Module) -> tuple[Any, ...]:
 def is_plain_in_call(module: nn.Module) -> bool:
     """Whether a part of a model is known to be plain, because the whole model is and runs its call."""
     return _call.settings is not None and getattr(_call.model, "token_encoder", None) is module
+
+
+def with_boundaries(encoder: Any, char_ids: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+    """`encode(char_ids)`; the first time in a call, sentence begin and end are encoded with the words.
+
+    A call needs both, and two more rows cost nothing, where a pass over the encoder's weights would.
+    """
+    is_needed = is_plain_in_call(encoder) and not is_frozen(encoder.parameters())
+    if not is_needed or not hasattr(encoder, "boundary_ids"):
+        return encode(char_ids)
+    if _call.boundaries is None:
+        ids = encoder.boundary_ids()
+        vectors = encode(torch.cat([ids, char_ids.flatten(0, -2)]))
+        _call.boundaries = (ids, vectors[:2])
+        return vectors[2:].unflatten(0, char_ids.shape[:-1])
+    ids, vectors = _call.boundaries
+    is_asked_for = char_ids.shape == ids.shape and torch.equal(char_ids, ids)
+    return vectors if is_asked_for else encode(char_ids)
 
 
 # ---- frozen

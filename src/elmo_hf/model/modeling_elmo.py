@@ -92,11 +92,15 @@ class ElmoCharacterEncoder(nn.Module):
 
     def boundaries(self) -> Tensor:
         """The vectors of sentence begin and sentence end, (2, projection_dim)."""
+        return self(self.boundary_ids())
+
+    def boundary_ids(self) -> Tensor:
+        """The characters of sentence begin and sentence end, (2, characters)."""
         device = self.char_embedding.weight.device
         rows = torch.full((2, self.config.max_characters_per_token), WORD_PAD, device=device)
         rows[0, :3] = rows.new_tensor([WORD_BEGIN, SENTENCE_BEGIN, WORD_END])
         rows[1, :3] = rows.new_tensor([WORD_BEGIN, SENTENCE_END, WORD_END])
-        return self(rows)
+        return rows
 
 
 class ElmoWordEncoder(nn.Module):
