@@ -115,12 +115,12 @@ HOLD = """
 import multiprocessing, os, sys, time
 from pathlib import Path
 from elmo_hf.files import locked_folder
+def work():
+    print(os.getpid(), flush=True)
+    time.sleep(600)
 with locked_folder(Path(sys.argv[1])):
-    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
-    worker.start()
-    print(worker.pid, flush=True)
-    sys.stdin.read()
-    worker.kill()
+    multiprocessing.get_context("fork").Process(target=work).start()
+    time.sleep(600)
 """
 
 
@@ -128,7 +128,7 @@ with locked_folder(Path(sys.argv[1])):
 def holder(tmp_path):
     """Another program that holds the lock of `tmp_path / "run"` and has forked a worker."""
     command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         process.worker = int(process.stdout.readline())
         yield process
         process.kill()
@@ -160,13 +160,11 @@ def test_a_killed_holder_has_no_lock_although_its_worker_lives(tmp_path, holder)
 
 
 def test_a_fork_that_ends_leaves_the_lock_to_its_parent(tmp_path):
-    with locked_folder(tmp_path / "run"):
+    lock = locked_folder(tmp_path / "run")
+    with lock:
         if (child := os.fork()) == 0:
-            try:
-                with locked_folder(tmp_path / "run"):
-                    os._exit(1)
-            except ElmoError:
-                os._exit(0)
+            lock.__exit__(None, None, None)
+            os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert is_refused(tmp_path / "run", "in use")
 
