@@ -224,7 +224,7 @@ def test_a_lock_file_of_another_kind_is_refused(tmp_path, kind):
         "hard link": lambda path: os.link(other, path),
     }
     make[kind](run / LOCK)
-    assert is_refused(run, r"run/\.elmo_hf\.lock is not a plain file")
+    assert is_refused(run, r"run/\.elmo_hf\.lock is not a plain file; remove it")
     assert other.read_text() == "precious"
     assert names(run) == [LOCK]
 

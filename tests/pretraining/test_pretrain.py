@@ -31,7 +31,8 @@ def end(launcher, arguments, processes=1, hook=""):
 
 
 def files(folder):
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    """When each file was written; folders change when the lock file comes and goes."""
+    return {path: path.is_file() and path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def error_of(launcher, tmp_path, count=1, hook="", **changes):

@@ -27,14 +27,15 @@ from elmo_hf.errors import ElmoError, one_sentence
 from elmo_hf.files import write_json
 from elmo_hf.hub.results import without_folders
 from elmo_hf.loading import describe_model
-from elmo_hf.pretraining.checkpoints import PROGRESS, checkpoints
+from elmo_hf.pretraining.checkpoints import checkpoints
 from elmo_hf.pretraining.log import Entry, read_log
+from elmo_hf.pretraining.progress import read_progress
 from elmo_hf.pretraining.settings import Settings, default_of, option_strings
 
 PROGRAM = "elmo_hf.pretraining.summary"
 PATHS = ("data", "vocab", "output", "start", "heldout", "resume")
 # Settings that do not belong to the recipe: the folder, and how the run was watched.
-NOT_IN_RECIPE = ("output", "resume", "trackers", "log_every", "keep", "audit", "processes")
+NOT_IN_RECIPE = ("output", "resume", "trackers", "log_every", "keep", "audit", "processes", "check_text")
 
 
 def main() -> None:
@@ -63,11 +64,11 @@ def summarize(run: Path, machine: str | None = None) -> Entry:
     start = next((entry for entry in log if entry["kind"] == "start"), None)
     if not saved or start is None:
         raise ElmoError(f"{run} has no {'checkpoint yet; let it run on' if start else 'start in its log'}.")
-    progress = json.loads((saved[-1] / PROGRESS).read_text(encoding="utf-8"))
-    settings, words = progress["settings"], progress["words"]
-    log = [entry for entry in log if entry.get("step", 0) <= progress["step"]]
+    progress = read_progress(saved[-1])
+    settings, words = progress.settings, progress.words
+    log = [entry for entry in log if entry.get("step", 0) <= progress.step]
     hours, text_words = hours_worked(log, words), words_of_text(settings)
-    if text_words and not progress["epoch"] - 0.5 <= words / text_words <= progress["epoch"] + 1.5:
+    if text_words and not progress.epoch - 0.5 <= words / text_words <= progress.epoch + 1.5:
         text_words = None  # the vocabulary was counted on another text
     return {
         "command": command(settings, start["processes"]),
@@ -80,10 +81,10 @@ def summarize(run: Path, machine: str | None = None) -> Entry:
         "device": start["device"],
         "machine": machine if machine is not None else this_machine(start["device"]),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "steps": progress["step"],
+        "steps": progress.step,
         "words": words,
         "text_words": text_words,
-        "epochs": round(words / text_words, 3) if text_words else progress["epoch"],
+        "epochs": round(words / text_words, 3) if text_words else progress.epoch,
         "hours": round(hours, 6),
         "words_per_second": round(words / hours / 3600, 1),
         "resumed": sum(entry["kind"] == "resume" for entry in log),
