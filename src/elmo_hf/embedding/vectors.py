@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 
 from elmo_hf.errors import ElmoError, reason_of
-from elmo_hf.files import open_plain, read_json, whole_file
+from elmo_hf.files import LONGEST_LINE, open_plain, read_json, read_lines, whole_file
 
 FORMATS = ("safetensors", "hdf5", "parquet")
 MAX_INDEX = 2**28  # bytes of index.json; a shard's entry has some 150
@@ -335,7 +335,7 @@ class Hdf5Vectors(Vectors):
         with _damage_in(self._words):
             with os.fdopen(open_plain(self._words), "rb") as file:
                 file.seek(self._line_starts[number])
-                words = json.loads(file.readline())
+                words = json.loads(file.readline(LONGEST_LINE))
             if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
                 raise ValueError(f"line {number + 1} is no list of words")
             return words
@@ -343,8 +343,7 @@ class Hdf5Vectors(Vectors):
     @cached_property
     def _line_starts(self) -> np.ndarray:
         assert self._words is not None
-        with os.fdopen(open_plain(self._words), "rb") as file:
-            lengths = np.fromiter(map(len, file), dtype=np.int64)
+        lengths = np.fromiter(map(len, read_lines(self._words)), dtype=np.int64)
         if len(lengths) != len(self):
             raise ValueError(f"it has {len(lengths)} lines, not {len(self)}")
         return lengths.cumsum() - lengths
