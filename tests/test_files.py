@@ -274,6 +274,7 @@ def test_the_reason_of_an_error_is_short(error, reason):
             "there is not enough memory (Unable to allocate 3 GiB);",
             1,
         ),
+        (OSError(12, "Cannot allocate memory"), "there is not enough memory (Cannot allocate memory);", 1),
         (RuntimeError("CUDA out of memory. Tried"), "there is not enough memory (CUDA out of memory);", 1),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9"), "there is not enough memory (", 1),
     ],

@@ -1,5 +1,6 @@
 """A mistake in the input, said in one sentence; command lines print it in place of a traceback."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -44,7 +45,10 @@ def sentence_of(error: BaseException) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Python and numpy raise MemoryError, and torch a RuntimeError that only its text tells from others."""
+    """Python and numpy raise MemoryError, the system an OSError, and torch a RuntimeError that only its text
+    tells from others."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     texts = ("out of memory", "allocate memory", "bad_alloc", "_ALLOC_FAILED")
     is_of_torch = isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
     return isinstance(error, MemoryError) or is_of_torch

@@ -310,8 +310,8 @@ def append_line(path: Path, line: str) -> None:
         with path.open("ab", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             try:
-                if file.write(content) < len(content):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                while content:  # a disk that is nearly full takes a part, and then says so
+                    content = content[file.write(content) :]
             except OSError:
                 file.truncate(size)
                 raise

@@ -154,7 +154,7 @@ def test_settings_of_a_resumed_run(launcher, tmp_path):
     text.write_text("The text was changed .\n" * 150, encoding="utf-8")
     run = launcher.start(small_run(tmp_path, max_steps=9))
     assert run.wait() == [1]
-    assert "has changed since the training stopped" in only_sentence(run)
+    assert "text-0.txt has changed since the run was begun (it has 3,450 bytes" in only_sentence(run)
 
 
 # ---- failures during a run

@@ -110,14 +110,20 @@ def find_checkpoint(run: Path, resume: str, warn: Callable[[str], None]) -> Path
 
 def latest_checkpoint(run: Path, warn: Callable[[str], None]) -> Path | None:
     """Return the newest intact checkpoint, with a warning for each damaged one after it."""
-    folders = checkpoints(run)
-    for path in reversed(folders):
+    damages: dict[Path, str] = {}
+    for path in reversed(checkpoints(run)):
         damage = find_damage(path)
         if damage is None:
+            for other, its_damage in damages.items():
+                warn(f"{other} is damaged ({its_damage}); going back to the checkpoint before it.")
             return path
-        warn(f"{path} is damaged ({damage}); going back to the checkpoint before it.")
-    if folders:
-        raise ElmoError(f"every checkpoint in {run} is damaged; move them away to start from the beginning.")
+        damages[path] = damage
+    if damages:
+        newest, damage = next(iter(damages.items()))
+        raise ElmoError(
+            f"every checkpoint in {run} is damaged ({newest.name}: {damage}); move them away to start from "
+            "the beginning."
+        )
     return None
 
 
@@ -132,7 +138,7 @@ def find_damage(folder: Path) -> str | None:
         return f"{missing[0]} is missing from its {MANIFEST}"
     for name, (size, checksum) in files.items():
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
             return f"{name!r:.60} of its {MANIFEST} is outside the folder"
         if not path.is_file():
             return f"{name} is missing"

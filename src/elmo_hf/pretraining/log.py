@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
@@ -52,6 +52,7 @@ class RunLog:
         self.is_main = accelerator.is_main_process
         self.path, self.has_trackers, self.total_words = run / LOG, bool(trackers), total_words
         self.bar: Any = None
+        self.output_error: OSError | None = None
         self.interval = Interval()
 
     def open(self, step: int, words: int, settings: dict[str, Any]) -> None:
@@ -85,7 +86,7 @@ class RunLog:
     def count_step(self, losses: dict[str, float], words: int, waited: float) -> None:
         """Add a step to the interval. waited: seconds spent waiting for text, since the run's start."""
         self.interval.add(losses, words, waited)
-        with suppress(BrokenPipeError):  # the reader of the bar has gone; the run goes on
+        with self._output():
             self.bar.update(words)
 
     def write_step(self, **values: Any) -> None:
@@ -100,13 +101,25 @@ class RunLog:
     def print(self, sentence: str) -> None:
         """Print a line above the progress bar."""
         if self.is_main:
-            with suppress(BrokenPipeError):
+            with self._output():
                 self.bar.write(sentence)
 
     def close(self) -> None:
         if self.bar is not None:
-            with suppress(BrokenPipeError):
+            with self._output():
                 self.bar.close()
+
+    @contextmanager
+    def _output(self) -> Iterator[None]:
+        """A run goes on when its output cannot be written, as in `| head`, and reports it at its end."""
+        try:
+            yield
+        except OSError as error:
+            self.output_error = self.output_error or error
+
+    def raise_output_error(self) -> None:
+        if self.output_error is not None:
+            raise self.output_error
 
 
 class Interval:
@@ -142,6 +155,8 @@ def cut_log(path: Path, step: int) -> None:
         for line, entry in _parse_lines(path)
         if step and entry.get("step", 0) <= step and entry["kind"] != "end" and line.endswith(b"\n")
     ]
+    if step and not kept:
+        raise ElmoError(f"{path} has no entry of the first {step:,} steps, so it is damaged; move it away.")
     with whole_file(path) as partial:
         partial.write_bytes(b"".join(kept))
 
@@ -192,7 +207,7 @@ def _parse_entry(line: bytes, place: str) -> Entry:
     entry = _parse_object(line)
     if entry is None:
         text = line.removesuffix(b"\n")[:60].decode("utf-8", "replace")
-        raise ElmoError(f"{place} is damaged: {text!r:.60}; mend or remove this line, or move the log away.")
+        raise ElmoError(f"{place} is damaged: {short(text)}; mend or remove this line, or move the log away.")
     kind = entry.get("kind")
     if not isinstance(kind, str):
         raise ElmoError(f"{place} has no kind, so this is not the log of a pretraining run.")

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
+from tqdm import tqdm
 
 from elmo_hf.errors import ElmoError, is_out_of_memory, sentence_of, warn
 from elmo_hf.files import locked_folder
@@ -31,6 +32,7 @@ def start_processes(settings: Settings) -> Iterator["Processes"]:
     Raises:
         ElmoError: the settings do not fit the number of processes, or a tracker is not installed.
     """
+    tqdm.monitor_interval = 0  # no thread to look after bars, which warns where there is no memory for it
     accelerator = make_accelerator(settings)
     processes = Processes(accelerator)
     try:

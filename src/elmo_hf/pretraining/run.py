@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -27,7 +28,7 @@ from elmo_hf.corpus.windows import (
     cut_audit,
     merge_states,
 )
-from elmo_hf.errors import ElmoError
+from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import whole_folder, write_manifest
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.pretraining.checkpoints import (
@@ -108,6 +109,11 @@ class Run:
             old = read_progress(checkpoint).text
             if old is not None:
                 compare(old, record)
+            else:
+                self.processes.warn(
+                    f"{checkpoint} is of a version that kept no record of the text; a change of the text "
+                    "since then may go unnoticed."
+                )
         return record
 
     def _open_windows(self) -> Windows:
@@ -200,6 +206,7 @@ class Run:
             self.log.write("end", step=self.step, words=self.words)
         self.processes.raise_errors()
         self.log.print(f"Done after {self.step:,} steps and {self.words:,} words: {self.folder / 'final'}")
+        self.log.raise_output_error()
 
     # ---- batches
 
@@ -316,9 +323,15 @@ class Run:
         return f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
 
     def _write_final(self) -> None:
-        with whole_folder(self.folder / "final") as folder:
-            self._write_model(folder)
-            write_manifest(folder)
+        final = self.folder / "final"
+        try:
+            with whole_folder(final) as folder:
+                self._write_model(folder)
+                write_manifest(folder)
+        except (OSError, SafetensorError) as error:
+            raise ElmoError(
+                f"{final} could not be written ({reason_of(error)}); {self._last_saved()}."
+            ) from error
 
     def _write_model(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
@@ -342,8 +355,9 @@ class Run:
         self.learner.states = h.contiguous(), c.contiguous()
 
     def _load_optimizer(self, path: Path) -> None:
+        state = read_tensors(path)
         try:
-            self.learner.optimizer.load_state_dict(read_tensors(path))
+            self.learner.optimizer.load_state_dict(state)
         except ElmoError as error:
             raise ElmoError(f"{path} does not fit the run: {error}") from None
         if self.learner.optimizer.steps != self.step:

@@ -85,8 +85,8 @@ def _difference(before: dict[str, Any], now: dict[str, Any], old: TextRecord) ->
     if now.get("sha256") and now["sha256"] in [entry.get("sha256") for entry in old]:
         return f"{now['name']:.200} is read at another place in the order of the files"
     if before["bytes"] != now["bytes"]:
-        sizes = f"{before['bytes']:,} bytes in place of {now['bytes']:,}"
-        return f"{now['name']:.200} has changed since the run was begun (it had {sizes})"
+        sizes = f"{now['bytes']:,} bytes and had {before['bytes']:,}"
+        return f"{now['name']:.200} has changed since the run was begun (it has {sizes})"
     return f"{now['name']:.200} has changed since the run was begun"
 
 
