@@ -51,6 +51,18 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1}
 
 
+def test_a_write_that_fails_names_the_file_and_not_its_unfinished_name(tmp_path):
+    for error in (
+        OSError(28, "No space left on device"),
+        OSError(28, "No space", str(tmp_path / "a.partial")),
+    ):
+        with pytest.raises(OSError, match=r"/a'$") as caught, whole_file(tmp_path / "a"):
+            raise error
+        assert caught.value.filename == str(tmp_path / "a")
+    with pytest.raises(OSError, match=r"/other'$"), whole_file(tmp_path / "a"):
+        raise OSError(5, "Input/output error", str(tmp_path / "other"))
+
+
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     with whole_folder(tmp_path / "deep" / "final") as folder:
         fill(folder, "old")
