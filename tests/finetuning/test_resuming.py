@@ -8,6 +8,7 @@ import pytest
 from elmo_hf.errors import ElmoError
 from elmo_hf.files import locked_folder
 from elmo_hf.finetuning import run as finetuning
+from elmo_hf.finetuning.resuming import written_to
 from elmo_hf.finetuning.run import DecodingTrainer
 from training import finetune_pos
 
@@ -207,3 +208,15 @@ def test_a_full_disk_keeps_the_finished_seeds(output, start, monkeypatch, error)
     with pytest.raises(ElmoError, match=r"run: (No space left|a file could not).*; mend that, and the same"):
         start(output, seeds=(0, 1, 2))
     assert list(results_in(output)["runs"]) == ["0", "1"]
+
+
+def test_errors_of_writing_name_what_is_written(tmp_path):
+    copying = OSError(28, "No space left on device", "source.py", None, "target.py")
+    with (
+        pytest.raises(ElmoError, match=r"^target\.py: No space left on device; mend that"),
+        written_to(tmp_path),
+    ):
+        raise copying
+    for error in (BrokenPipeError(), RuntimeError("a fault of ours")):
+        with pytest.raises(type(error)), written_to(tmp_path):
+            raise error

@@ -117,10 +117,13 @@ def written_to(folder: Path) -> Iterator[None]:
     """One sentence for a full disk, which each library reports in its own way."""
     try:
         yield
+    except BrokenPipeError:  # of the output, not of the folder
+        raise
     except (OSError, SafetensorError, RuntimeError) as error:
         is_torch_save = "inline_container" in str(error) or "PytorchStreamWriter" in str(error)
         if isinstance(error, RuntimeError) and not is_torch_save:
             raise
-        place = getattr(error, "filename", None) or folder
+        names = (getattr(error, "filename2", None), getattr(error, "filename", None))  # 2: the copy's
+        place = names[0] or names[1] or folder
         reason = "a file could not be written" if is_torch_save else reason_of(error)
         raise ElmoError(f"{place}: {reason}; mend that, and the same command goes on.") from error
