@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,9 +13,13 @@ from elmo_hf import files
 from elmo_hf.errors import ElmoError, one_sentence, reason_of
 from elmo_hf.files import (
     LOCK,
+    append_line,
     checksum,
+    clear_unfinished,
     locked_folder,
     new_folder,
+    read_json,
+    read_lines,
     whole_file,
     whole_folder,
     write_json,
@@ -97,6 +102,112 @@ def test_a_kill_between_the_renames_loses_nothing(tmp_path):
         break_off(whole_folder(tmp_path / "final"), fill)
     assert names(tmp_path) == ["final"]
     assert text_of(tmp_path / "final") == "old"
+
+
+def make(path, kind, other):
+    if kind == "file":
+        path.write_text("x")
+    elif kind == "folder":
+        path.mkdir()
+        (path / "a").write_text("x")
+    else:
+        path.symlink_to({"link": other, "loop": path, "dangling": "/nowhere/a"}[kind])
+
+
+@pytest.mark.parametrize("swaps", [True, False])
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "loop", "dangling"])
+def test_strays_of_any_kind_are_no_obstacle(tmp_path, monkeypatch, kind, swaps):
+    """Also as the name that is written itself, and where the system cannot swap two names."""
+    if not swaps:
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    other = tmp_path / "other"
+    make(other, "folder", None)
+    for name in ("final", ".unfinished-final", ".unfinished-final-old", "log.partial"):
+        make(tmp_path / name, kind, other)
+    with whole_folder(tmp_path / "final") as folder:
+        fill(folder)
+    with whole_file(tmp_path / "log") as partial:
+        partial.write_text("new")
+    assert names(tmp_path) == ["final", "log", "other"]
+    assert not (tmp_path / "final").is_symlink()
+    assert text_of(tmp_path / "final") == "new"
+    assert names(other) == ["a"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux swaps two names")
+def test_a_folder_is_replaced_in_one_step(tmp_path, monkeypatch):
+    """At no time is there neither the old one nor the new one."""
+    for text in ("old", "new"):
+        with monkeypatch.context() as patch, whole_folder(tmp_path / "final") as folder:
+            fill(folder, text)
+            if text == "new":
+                patch.setattr(files.Path, "rename", None)
+    assert text_of(tmp_path / "final") == "new"
+    assert names(tmp_path) == ["final"]
+
+
+def test_strays_are_cleared_or_get_their_name_back(tmp_path):
+    for name in (".unfinished-a-old", ".unfinished-b-old", ".unfinished-c", "b"):
+        make(tmp_path / name, "folder", None)
+    for path in sorted(tmp_path.glob(".unfinished-*")):
+        clear_unfinished(path)
+    assert names(tmp_path) == ["a", "b"]
+
+
+# ---- reading and appending
+
+
+def test_a_line_is_appended_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "log.jsonl"
+    append_line(path, "first")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9, limits[1]))
+    try:
+        with pytest.raises(ElmoError, match=r"log\.jsonl cannot be written \(File too large\); make room"):
+            append_line(path, "second")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    append_line(path, "third")
+    assert path.read_text() == "first\nthird\n"
+    assert list(read_lines(path)) == [b"first\n", b"third\n"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("fifo", "is not a plain file; remove it"),
+        ("folder", "is not a plain file; remove it"),
+        ("loop", "is not a plain file; remove it"),
+        ("device", "is not a plain file; remove it"),
+        ("dangling", "cannot be read (No such file or directory)"),
+        (b"[" * 100_000, "is no JSON; it is damaged"),
+        (b"\xff", "is no JSON; it is damaged"),
+        (b"9" * 5000, "is no JSON; it is damaged"),
+        (b"1" * 3000, "has more than 2,000 bytes"),
+    ],
+)
+def test_a_file_that_is_not_json_is_one_sentence(tmp_path, kind, message):
+    path = tmp_path / "a.json"
+    if isinstance(kind, bytes):
+        path.write_bytes(kind)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        make(path, kind, None)
+    with pytest.raises(ElmoError) as error:
+        read_json(path, 2000 if message.startswith("has") else 2**20)
+    assert str(error.value) == f"{path} {message}."
+
+
+def test_an_endless_line_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LONGEST_LINE", 50)
+    (tmp_path / "log").write_text("short\n" + "a" * 100)
+    lines = read_lines(tmp_path / "log")
+    assert next(lines) == b"short\n"
+    with pytest.raises(ElmoError, match="log, line 2 has more than 50 bytes"):
+        next(lines)
 
 
 def test_a_new_folder_must_be_new(tmp_path):
