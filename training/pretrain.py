@@ -15,6 +15,8 @@ read two differently shuffled copies of the text. The defaults of all settings a
 Ctrl-C save a checkpoint and end with exit code 143.
 """
 
+from pathlib import Path
+
 from transformers.utils import logging
 
 from elmo_hf.errors import one_sentence, program_name
@@ -31,7 +33,7 @@ def main() -> None:
     logging.set_verbosity_error()
     with one_sentence(program_name()):
         settings = read_settings()
-        with start_processes(settings) as processes:
+        with start_processes(settings) as processes, processes.locked(Path(settings.output)):
             with processes.collect_errors():
                 run = prepare(settings, processes)
             processes.raise_errors()

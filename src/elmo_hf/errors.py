@@ -1,9 +1,12 @@
 """A mistake in the input, said in one sentence; command lines print it in place of a traceback."""
 
+import errno
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 
 class ElmoError(ValueError):
@@ -23,15 +26,71 @@ def program_name() -> str:
     return Path(sys.argv[0]).name
 
 
+def warn(sentence: str) -> None:
+    print(f"{program_name()}: {sentence}", file=sys.stderr)
+
+
+def sentence_of(error: BaseException) -> str:
+    """An error on one line with a full stop; a system's error with its file's name in place of its number."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C."
+    if isinstance(error, BrokenPipeError):
+        return "the program that reads the output has ended."
+    if is_out_of_memory(error):
+        return f"there is not enough memory ({reason_of(error)}); use less at a time, or a smaller model."
+    text = " ".join(str(error).splitlines())
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return text if text.endswith(".") else text + "."
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Python and numpy raise MemoryError, the system an OSError, and torch a RuntimeError that only its text
+    tells from others."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    texts = ("out of memory", "allocate memory", "bad_alloc", "_ALLOC_FAILED")
+    is_of_torch = isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    return isinstance(error, MemoryError) or is_of_torch
+
+
 @contextmanager
 def one_sentence(program: str) -> Iterator[None]:
-    """What a command line runs: a mistake in the input ends it with a sentence and exit code 1.
+    """What a command line runs: a mistake in the input ends it with a sentence and exit code 1, and so do a
+    lack of memory and an output that cannot be written. Ctrl-C ends it with 130.
 
     `ValueError` is caught as well as `ElmoError`, because the files that travel to the Hub (`model/`) cannot
     import this one.
     """
+    streams = [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
     try:
         yield
-    except (ValueError, OSError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        sys.exit(1)
+        for stream in streams:
+            _flush(stream)  # otherwise Python notices a closed pipe or a full disk only after the program
+    except (KeyboardInterrupt, ValueError, OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+            raise
+        with suppress(OSError):
+            print(f"{program}: {sentence_of(error)}", file=sys.stderr)
+        sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+    finally:
+        for stream in streams:
+            _discard_unwritable(stream)
+
+
+def _flush(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except OSError as error:
+        error.filename = stream.name
+        raise
+
+
+def _discard_unwritable(stream: TextIO) -> None:
+    """Python tries to write what a closed pipe or a full disk has not taken once more at its exit."""
+    try:
+        stream.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

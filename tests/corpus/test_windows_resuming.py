@@ -232,7 +232,6 @@ def test_the_audit_log_counts_every_sentence_once(source, encoder, tmp_path):
         log = AuditLog(path, process)
         for step, window in enumerate(windows[:8]):
             log.write(step, window)
-        log.close()
         states.append(windows[saved].state)
         with path.open("a") as file:
             file.write('{"step": 8, "proc')
@@ -243,7 +242,6 @@ def test_the_audit_log_counts_every_sentence_once(source, encoder, tmp_path):
         windows = Windows(source, encoder, plan, process=process, processes=2, state=merge_states(states))
         for step, window in enumerate(windows, start=saved + 1):
             log.write(step, window)
-        log.close()
     entries = [json.loads(text) for path in logs for text in path.read_text().splitlines()]
     for direction in ("forward", "backward"):
         seen = Counter(tuple(sentence[1:]) for entry in entries for sentence in entry[direction])

@@ -46,7 +46,8 @@ class Run:
     @property
     def err(self):
         """The lines of stderr without those of the progress bar."""
-        lines = (self.folder / "err").read_text(encoding="utf-8").replace("\r", "\n").split("\n")
+        text = (self.folder / "err").read_text(encoding="utf-8").replace("\r", "\n")
+        lines = text.replace("pretrain.py: ", "\npretrain.py: ").split("\n")  # may follow the bar of another
         return "\n".join(line for line in lines if line.strip() and "words/s" not in line)
 
 

@@ -13,7 +13,8 @@ from elmo_hf.pretraining.checkpoints import (
 
 def fill(folder, text="weights"):
     (folder / "training").mkdir()
-    (folder / "training" / "rows").write_text(text, encoding="utf-8")
+    for name in ("rows.safetensors", "optimizer.safetensors", "progress.json"):
+        (folder / "training" / name).write_text(text, encoding="utf-8")
 
 
 def names(run):
@@ -56,13 +57,13 @@ def test_a_folder_is_replaced_whole(tmp_path):
     with whole_folder(tmp_path / "final") as folder:
         fill(folder, "better")
     assert names(tmp_path) == ["final"]
-    assert (tmp_path / "final" / "training" / "rows").read_text(encoding="utf-8") == "better"
+    assert (tmp_path / "final" / "training" / "rows.safetensors").read_text(encoding="utf-8") == "better"
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.unlink(), "training/rows is missing"),
+        (lambda path: path.unlink(), "training/rows.safetensors is missing"),
         (lambda path: path.write_text("weight", encoding="utf-8"), "has 6 bytes in place of 7"),
         (lambda path: path.write_text("Weights", encoding="utf-8"), "is not what was written"),
         (
@@ -75,11 +76,11 @@ def test_a_folder_is_replaced_whole(tmp_path):
 def test_a_damaged_checkpoint_is_skipped(tmp_path, damage, message):
     for step in (5, 6):
         save_checkpoint(tmp_path, step, fill, keep=2)
-    damage(tmp_path / "checkpoint-0000006" / "training" / "rows")
+    damage(tmp_path / "checkpoint-0000006" / "training" / "rows.safetensors")
     checkpoint, (warning,) = find(tmp_path)
     assert checkpoint == tmp_path / "checkpoint-0000005"
     assert message in warning
-    damage(tmp_path / "checkpoint-0000005" / "training" / "rows")
+    damage(tmp_path / "checkpoint-0000005" / "training" / "rows.safetensors")
     with pytest.raises(ValueError, match=r"every checkpoint in .* is damaged"):
         find(tmp_path)
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 import pytest
 
+from elmo_hf.errors import ElmoError
 from elmo_hf.hub.card import render_card
 from elmo_hf.pretraining.settings import read_settings
 from elmo_hf.pretraining.summary import hours_worked, main, summarize
@@ -155,3 +156,26 @@ def test_folders_without_a_run(tmp_path, lines, message, monkeypatch, capsys):
     assert end.value.code == 1
     assert re.match(f"elmo_hf.pretraining.summary: .*{message}", capsys.readouterr().err)
     assert not (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"settings": []}, "settings is \\[\\]"),
+        ({"processes": "2"}, "processes is '2'"),
+        ({"device": None}, "device is None"),
+        ({"words_per_second": 0}, "has steps without words"),
+    ],
+)
+def test_a_damaged_log_is_one_sentence(run, tmp_path, change, message):
+    folder, _ = run
+    (tmp_path / "final").symlink_to(folder / "final")
+    newest = max(folder.glob("checkpoint-*"))
+    (tmp_path / newest.name).symlink_to(newest)
+    log = [
+        entry | {name: change[name] for name in change.keys() & entry}
+        for entry in read_lines(folder / "log.jsonl")
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log), encoding="utf-8")
+    with pytest.raises(ElmoError, match=message):
+        summarize(tmp_path)

@@ -262,12 +262,26 @@ class Rows:
         self._resume(state["used"][first:last])
 
     def _resume(self, used: list[int]) -> None:
-        """Go back into the sentences in which rows stopped."""
+        """Go back into the sentences in which rows stopped.
+
+        Raises:
+            ElmoError: the text is another, or the state is damaged.
+        """
         stopped = [row for row, words in enumerate(used) if words]
         for row in stopped:
             self.started[row] -= 1
+        if self.digest is not None and not self._read_block():
+            raise ElmoError(
+                f"{self.source.name} ends before the place where the training stopped; go on with the same "
+                "text and no fewer epochs, or begin anew."
+            )
         for row in stopped:
-            self._start_sentence(row)
+            sentence = self._start_sentence(row)
+            if sentence is None or used[row] >= len(sentence):
+                raise ElmoError(
+                    f"{self.source.name} does not have the sentence in which row {self.first + row} stopped; "
+                    "go on with the same text and no fewer epochs, or begin anew."
+                )
             self.used[row] = used[row]
 
     def read(self, steps: int) -> RowWords:

@@ -23,6 +23,7 @@ The contract of reading:
 
 import atexit
 import json
+import os
 import signal
 import time
 import weakref
@@ -30,6 +31,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +41,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from elmo_hf.corpus.order import START, Rows, SentenceOrder
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.vocabulary import SPECIALS, Vocabulary
-from elmo_hf.errors import ElmoError
+from elmo_hf.errors import ElmoError, sentence_of
+from elmo_hf.files import append_line, read_lines
 from elmo_hf.model.words_elmo import character_ids
 
 State = dict[str, Any]
@@ -246,10 +249,10 @@ def _order_states(state: State | None, plan: Plan, settings: dict[str, Any], cou
     if state is None:
         return [{"place": START, "digest": None, "deals": [], **no_rows} for _ in range(count)]
     for name, value in settings.items():
-        if state["settings"][name] != value:
+        old = state["settings"].get(name)
+        if old != value:
             raise ElmoError(
-                f"the training was begun with {name} {state['settings'][name]!r}, now it is {value!r}; "
-                "go on with the same."
+                f"the training was begun with {name} {short(old)}, now it is {value!r}; go on with the same."
             )
     rows, readings = state["rows"], state["readings"]
     if state["first"] or len(readings[0]["begun"]) != rows:
@@ -398,8 +401,8 @@ class _Shares(IterableDataset):
         first, last = share(self.first, self.last, number, count)
         try:
             yield from Reader(self.source, self.encoder, self.plan, first, last, self.state)
-        except ValueError as error:
-            yield _Failure(str(error))
+        except (ValueError, OSError, MemoryError) as error:
+            yield _Failure(sentence_of(error))
 
 
 def _end_later(worker: int) -> None:
@@ -452,26 +455,28 @@ class AuditLog:
     """
 
     def __init__(self, path: str | Path, process: int = 0) -> None:
-        self.process = process
-        self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        self.path, self.process = Path(path), process
 
     def write(self, step: int, window: Window) -> None:
         entry: dict[str, Any] = {"step": step, "process": self.process}
         for direction, name in enumerate(("forward", "backward")):
             entry[name] = [start[1:] for start in window.sentence_starts if start.direction == direction]
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
+        append_line(self.path, json.dumps(entry))
 
 
 def cut_audit(path: str | Path, step: int) -> None:
     """Drop the entries after the step from which the training goes on, and a last line that is cut off."""
     end = 0
-    with Path(path).open("rb+") as file:
-        for line in file:
-            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
-                break
-            end += len(line)
-        file.truncate(end)
+    for number, line in enumerate(read_lines(Path(path)), start=1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            is_later = json.loads(line.decode("utf-8"))["step"] > step
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise ElmoError(
+                f"{path}, line {number} is damaged; mend or remove this line, or move the file away."
+            ) from None
+        if is_later:
+            break
+        end += len(line)
+    os.truncate(path, end)

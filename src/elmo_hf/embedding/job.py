@@ -19,7 +19,9 @@ import inspect
 import json
 import logging
 import os
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -36,6 +38,7 @@ from elmo_hf.embedding.vectors import (
     Shard,
     Vectors,
     read_header,
+    read_index,
     read_shard,
     read_vectors,
     shard_path,
@@ -43,7 +46,7 @@ from elmo_hf.embedding.vectors import (
     write_shard,
 )
 from elmo_hf.errors import ElmoError
-from elmo_hf.files import PARTIAL, write_json
+from elmo_hf.files import LOCK, PARTIAL, locked_folder, read_json, write_json
 from elmo_hf.loading import evaluating, load, load_model
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
@@ -117,17 +120,20 @@ def embed(
     torch.nn.Module.to(elmo, processes.device)
     embedder = Embedder(elmo, tokenizer, chosen, options)
     job = Job(Path(output), plan, options, corpus, embedder, processes)
-    job.claim_folder()
-    if not (job.folder / "index.json").exists():
-        logger.info("process %d of %d on %s", processes.number, processes.count, processes.device)
-        with torch.inference_mode(), evaluating(elmo), job.progress_bar(words, progress) as bar:
-            count = job.make_shards(bar)
-        processes.wait()
+    with nullcontext() if processes.number else locked_folder(job.folder):
+        job.claim_folder()
+        if (job.folder / "index.json").exists():
+            job.check_stream()
+        else:
+            logger.info("process %d of %d on %s", processes.number, processes.count, processes.device)
+            with torch.inference_mode(), evaluating(elmo), job.progress_bar(words, progress) as bar:
+                count = job.make_shards(bar)
+            processes.wait()
+            if processes.number == 0:
+                job.finish(count)
         if processes.number == 0:
-            job.finish(count)
-    if processes.number == 0:
-        job.remove_shards_of_hdf5()
-    processes.wait()
+            job.remove_shards_of_hdf5()
+        processes.wait()
     return read_vectors(output)
 
 
@@ -238,7 +244,14 @@ def _processes(device: str | None, model: Any) -> Processes:
     own = requested
     if own is None or own == torch.device(state.device.type):  # "cuda" is this process's own GPU
         own = state.device
-    return Processes(state.process_index, state.num_processes, own, state.wait_for_everyone)
+
+    def wait() -> None:
+        try:
+            state.wait_for_everyone()
+        except RuntimeError:  # the connection is closed
+            raise ElmoError("another process of this job has ended; its message says why.") from None
+
+    return Processes(state.process_index, state.num_processes, own, wait)
 
 
 def check_folder(folder: Path) -> None:
@@ -246,8 +259,8 @@ def check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ElmoError(f"the output {folder} is a file; name a folder.")
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    if "plan.json" not in names and set(names) - {"plan.json" + PARTIAL}:
-        raise ElmoError(f"the output folder {folder} holds something else ({names[0]}); name another one.")
+    if "plan.json" not in names and (others := set(names) - {"plan.json" + PARTIAL, LOCK}):
+        raise ElmoError(f"the output folder {folder} holds something else ({min(others)}); name another one.")
 
 
 @dataclass
@@ -273,14 +286,18 @@ class Job:
         check_folder(self.folder)
         path = self.folder / "plan.json"
         if path.exists():
-            self._check_plan(json.loads(path.read_text(encoding="utf-8")))
+            self._check_plan(read_json(path))
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(path, self.plan)
         if not self.processes.number:
             self.processes.wait()
 
-    def _check_plan(self, before: dict[str, Any]) -> None:
+    def _check_plan(self, before: Any) -> None:
+        if not isinstance(before, dict):
+            raise ElmoError(
+                f"{self.folder / 'plan.json'} is damaged; remove the folder, or name another one."
+            )
         for name, value in self.plan.items():
             if before.get(name) != value:
                 raise ElmoError(
@@ -295,7 +312,7 @@ class Job:
     def make_shards(self, bar: Any) -> int:
         """Make this process's share of the shards; returns the number of all shards."""
         count = made = 0
-        for shard in shard_inputs(self.corpus, self.options.shard_words):
+        for shard in self._shards():
             count += 1
             is_ours = shard.number % self.processes.count == self.processes.number
             if is_ours and not self._is_made(shard):
@@ -310,6 +327,24 @@ class Job:
         if self.path(count).exists():
             raise ElmoError(f"{self.path(count)} is beyond the input's end, which was longer before.")
         return count
+
+    def _shards(self) -> Iterator[ShardInput]:
+        """The shards of the corpus; ElmoError at the end if `survey` has read another text in its files."""
+        digest = hashlib.sha256()
+        for shard in shard_inputs(self.corpus, self.options.shard_words):
+            for record in shard.records:
+                digest.update(_bytes(record))
+            yield shard
+        if self.corpus.stream is None and digest.hexdigest() != self.plan["input"]["sha256"]:
+            raise ElmoError(f"{self.corpus.name} has changed while it was read; name another folder.")
+
+    def check_stream(self) -> None:
+        """Refuse another stream than that of the finished job. The plan knows only its type."""
+        if self.corpus.stream is None or self.processes.number:
+            return
+        digests = [shard.digest for shard in shard_inputs(self.corpus, self.options.shard_words)]
+        if digests != [shard["digest"] for shard in read_index(self.folder)["shards"]]:
+            raise ElmoError(f"{self.folder} has the vectors of other sentences; name another folder.")
 
     def _is_made(self, shard: ShardInput) -> bool:
         path = self.path(shard.number)
@@ -353,5 +388,5 @@ class Job:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = reprlib.repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

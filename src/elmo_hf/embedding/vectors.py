@@ -17,8 +17,10 @@ hdf5: `vectors.hdf5` as AllenNLP's `elmo` command wrote it: arrays named "0", "1
 """
 
 import json
+import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -27,10 +29,11 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from elmo_hf.errors import ElmoError
-from elmo_hf.files import whole_file
+from elmo_hf.errors import ElmoError, reason_of
+from elmo_hf.files import LONGEST_LINE, open_plain, read_json, read_lines, whole_file
 
 FORMATS = ("safetensors", "hdf5", "parquet")
+MAX_INDEX = 2**28  # bytes of index.json; a shard's entry has some 150
 
 
 class Embedded(NamedTuple):
@@ -48,6 +51,12 @@ class Header:
     sentences: int
     words: int
     digest: str
+
+    def __post_init__(self) -> None:
+        numbers = (self.first, self.sentences, self.words)
+        are_counts = all(type(number) is int and 0 <= number < 2**62 for number in numbers)
+        if not are_counts or not isinstance(self.digest, str):
+            raise ElmoError("a shard's header has wrong values.")
 
 
 @dataclass
@@ -87,18 +96,42 @@ def write_shard(path: Path, shard: Shard, columns: Sequence[str], pooled: bool) 
 
 
 def read_shard(path: Path, columns: Sequence[str], pooled: bool) -> Shard:
-    return _read_parquet(path, columns, pooled) if path.suffix == ".parquet" else _read_safetensors(path)
+    """A whole shard; ElmoError if it is missing or damaged."""
+    with _damage_in(path):
+        os.close(open_plain(path))
+        is_parquet = path.suffix == ".parquet"
+        shard = _read_parquet(path, columns, pooled) if is_parquet else _read_safetensors(path)
+        sizes = (len(shard.words), sum(map(len, shard.words)), shard.vectors.shape[-2])
+        header = shard.header
+        if sizes != (header.sentences, header.words, header.sentences if pooled else header.words):
+            raise ValueError("its sizes contradict each other")
+        return shard
 
 
 def read_header(path: Path) -> Header | None:
     """A shard's header, or None if there is no shard or it is damaged."""
-    if not path.exists():
+    if not path.is_file():
         return None
     try:
-        text = _parquet_header(path) if path.suffix == ".parquet" else _safetensors_header(path)
-        return Header(**json.loads(text))
-    except (ValueError, TypeError, KeyError, OSError):
+        with _damage_in(path):
+            text = _parquet_header(path) if path.suffix == ".parquet" else _safetensors_header(path)
+            return Header(**json.loads(text))
+    except ElmoError:
         return None
+
+
+@contextmanager
+def _damage_in(path: Path) -> Iterator[None]:
+    """One sentence for whatever the readers of a damaged file raise."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ElmoError(
+            f"{path} is missing or damaged ({reason_of(error)}); remove it and index.json, and run the "
+            "command that wrote it again."
+        ) from error
 
 
 def _write_safetensors(path: Path, shard: Shard) -> None:
@@ -117,13 +150,10 @@ def _write_safetensors(path: Path, shard: Shard) -> None:
 
 
 def _safetensors_header(path: Path) -> str:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, "numpy") as file:
-            return file.metadata()["elmo_hf"]
-    except SafetensorError as error:
-        raise ElmoError(f"{path} is no safetensors file: {error}.") from None
+    with safe_open(path, "numpy") as file:
+        return file.metadata()["elmo_hf"]
 
 
 def _read_safetensors(path: Path) -> Shard:
@@ -198,21 +228,21 @@ def write_hdf5(folder: Path, shards: Iterable[Shard], pooled: bool) -> None:
     """
     import h5py
 
+    from elmo_hf.convert.hdf5_output import Hdf5Output
+
     sentence_to_index: dict[str, str] = {}
     with (
         whole_file(folder / "words.jsonl") as words_path,
-        whole_file(folder / "vectors.hdf5") as partial,
         words_path.open("w", encoding="utf-8") as words_file,
-        h5py.File(partial, "w") as file,
+        whole_file(folder / "vectors.hdf5") as partial,
+        Hdf5Output(partial) as file,
     ):
         sentences = (sentence for shard in shards for sentence in shard.sentences(pooled))
         for number, (words, vectors) in enumerate(sentences):
-            file.create_dataset(str(number), data=vectors, track_times=False)
+            file.add(str(number), data=vectors)
             sentence_to_index[" ".join(words or ())] = str(number)
             words_file.write(json.dumps(words, ensure_ascii=False) + "\n")
-        text = file.create_dataset(
-            "sentence_to_index", (1,), dtype=h5py.special_dtype(vlen=str), track_times=False
-        )
+        text = file.add("sentence_to_index", (1,), dtype=h5py.special_dtype(vlen=str))
         text[0] = json.dumps(sentence_to_index)
 
 
@@ -260,6 +290,8 @@ class ShardVectors(Vectors):
             self._loaded = None  # frees the last shard before the next is read
             path = shard_path(self.folder, shard_number, self.about["format"])
             shard = read_shard(path, self.columns, self.pooled)
+            if asdict(shard.header) != self.about["shards"][shard_number]:
+                raise ElmoError(f"{path} is not the shard that {self.folder / 'index.json'} names.")
             self._loaded = (shard_number, shard, shard.starts(self.pooled))
         _, shard, starts = self._loaded
         return shard.sentence(number - self._firsts[shard_number], starts, self.pooled)
@@ -271,33 +303,79 @@ class Hdf5Vectors(Vectors):
     def __init__(self, path: Path, index: dict[str, Any]) -> None:
         import h5py
 
-        self._file = h5py.File(path, "r")
-        self._words = path.parent / "words.jsonl" if index else None
-        super().__init__(index, len(self._file) - ("sentence_to_index" in self._file))
+        self._path, self._words = path, path.parent / "words.jsonl" if index else None
+        with _damage_in(path):
+            os.close(open_plain(path))
+            self._file = h5py.File(path, "r")
+            sentences = len(self._file) - ("sentence_to_index" in self._file)
+            if index and sentences != index["sentences"]:
+                raise ValueError(f"it has {sentences} sentences, not {index['sentences']}")
+        super().__init__(index, sentences)
 
     def _sentence(self, number: int) -> Embedded:
-        return Embedded(self._words_of(number), self._file[str(number)][()])
+        with _damage_in(self._path):
+            vectors = self._array(str(number))[()]
+        return Embedded(self._words_of(number), vectors)
+
+    def _array(self, name: str) -> Any:
+        """An array that lies in the file as it is: not elsewhere, and no few bytes that become gigabytes."""
+        import h5py
+
+        is_inside = isinstance(self._file.get(name, getlink=True), h5py.HardLink)
+        array = self._file[name] if is_inside else None
+        if not isinstance(array, h5py.Dataset) or array.chunks or array.is_virtual or array.external:
+            raise ValueError(f"{name!r} is no plain array")
+        if array.nbytes > self._path.stat().st_size:
+            raise ValueError(f"{name!r} is larger than the file")
+        return array
 
     def _words_of(self, number: int) -> list[str] | None:
         if self._words is None:
             return self._known_words.get(number)
-        with self._words.open("rb") as file:
-            file.seek(self._line_starts[number])
-            return json.loads(file.readline())
+        with _damage_in(self._words):
+            with os.fdopen(open_plain(self._words), "rb") as file:
+                file.seek(self._line_starts[number])
+                words = json.loads(file.readline(LONGEST_LINE))
+            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+                raise ValueError(f"line {number + 1} is no list of words")
+            return words
 
     @cached_property
     def _line_starts(self) -> np.ndarray:
         assert self._words is not None
-        with self._words.open("rb") as file:
-            lengths = np.fromiter(map(len, file), dtype=np.int64, count=len(self))
+        lengths = np.fromiter(map(len, read_lines(self._words)), dtype=np.int64)
+        if len(lengths) != len(self):
+            raise ValueError(f"it has {len(lengths)} lines, not {len(self)}")
         return lengths.cumsum() - lengths
 
     @cached_property
     def _known_words(self) -> dict[int, list[str]]:
         if "sentence_to_index" not in self._file:
             return {}
-        indices = json.loads(self._file["sentence_to_index"][0])
-        return {int(index): sentence.split() for sentence, index in indices.items()}
+        with _damage_in(self._path):
+            indices = json.loads(self._array("sentence_to_index")[0])
+            return {int(index): sentence.split() for sentence, index in indices.items()}
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The content of `index.json`, checked, so that whoever opens the files can rely on it."""
+    path = folder / "index.json"
+    index = read_json(path, MAX_INDEX)
+    try:
+        headers = [Header(**shard) for shard in index["shards"]]
+        firsts = list(accumulate((header.sentences for header in headers), initial=0))
+        is_whole = (
+            [header.first for header in headers] == firsts[:-1]
+            and (type(index["sentences"]), index["sentences"]) == (int, firsts[-1])
+            and index["format"] in FORMATS
+            and all(isinstance(name, str) for name in index["columns"])
+            and index["pool"] in (None, "mean", "max")
+        )
+    except (TypeError, KeyError, ValueError):
+        is_whole = False
+    if not is_whole:
+        raise ElmoError(f"{path} is damaged; remove it and run the command that wrote it again.")
+    return index
 
 
 def read_vectors(path: str | Path) -> Vectors:
@@ -317,17 +395,18 @@ def read_vectors(path: str | Path) -> Vectors:
     Raises:
         ElmoError: the path holds no vectors, or those of an unfinished job.
     """
+    from elmo_hf.convert.hdf5 import is_hdf5
+
     path = Path(path)
     if path.is_file():
-        try:
-            return Hdf5Vectors(path, {})
-        except OSError:
-            raise ElmoError(f"{path} is no HDF5 file; name the folder that `embed` wrote.") from None
+        if not is_hdf5(path):
+            raise ElmoError(f"{path} is no HDF5 file; name the folder that `embed` wrote.")
+        return Hdf5Vectors(path, {})
     if not (path / "index.json").exists():
         is_begun = (path / "plan.json").exists()
         state = "was not finished; run the same command again" if is_begun else "has none"
         raise ElmoError(f"no vectors can be read from {path}: it {state}.")
-    index = json.loads((path / "index.json").read_text(encoding="utf-8"))
+    index = read_index(path)
     return (
         Hdf5Vectors(path / "vectors.hdf5", index) if index["format"] == "hdf5" else ShardVectors(path, index)
     )

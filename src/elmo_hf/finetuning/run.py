@@ -8,7 +8,6 @@ evaluated on the test set. `results.json` in the folder of the run has every set
 import argparse
 import json
 import platform
-import shutil
 import statistics
 import sys
 import time
@@ -36,9 +35,10 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging as transformers_logging
 
 from elmo_hf.errors import ElmoError, one_sentence, program_name
-from elmo_hf.files import write_json
+from elmo_hf.files import locked_folder, remove, whole_file, whole_folder, write_json
 from elmo_hf.finetuning.data import Example, drawn, longest_first, number_of_words
 from elmo_hf.finetuning.flags import command
+from elmo_hf.finetuning.resuming import RESULTS, inputs_of, read_before, written_to
 from elmo_hf.finetuning.word_vectors import load_word_vectors, read_word_vectors
 from elmo_hf.hub.results import Result, with_results
 from elmo_hf.loading import load_config, load_model, load_tokenizer, special_ids
@@ -110,7 +110,8 @@ class Start:
         flags, tokenizer, config = self.flags, self.tokenizer, self.fields
         if self.words is not None:
             path = Path(flags.output) / "vocab.txt"
-            path.write_text("".join(word + "\n" for word in self.words), encoding="utf-8")
+            with whole_file(path) as partial:
+                partial.write_text("".join(word + "\n" for word in self.words), encoding="utf-8")
             tokenizer = ElmoTokenizer(path, self.elmo.max_characters_per_token, tokenizer.word_splitter)
             config = config | {"vocab_size": tokenizer.vocab_size, **special_ids(tokenizer)}
         if flags.elmo:
@@ -277,6 +278,8 @@ def finetune(
         data: the train, dev and test examples.
         fields: fields of ElmoConfig besides those of the task.
 
+    The same command goes on with the seeds that are not finished, also with further seeds.
+
     Returns:
         The content of results.json, which is written after each seed.
     """
@@ -286,22 +289,24 @@ def finetune(
         raise ElmoError(f"--seeds names a seed twice: {' '.join(map(str, flags.seeds))}.")
     data = longest_first(drawn(data, flags))
     start = prepare(task, flags, data, **fields)
+    settings = {"task": task.name, "flags": vars(flags), "inputs": inputs_of(flags, data)}
+    settings["examples"] = {split: len(examples) for split, examples in data.items()}
     details = task.details(start.config)
-    output.mkdir(parents=True, exist_ok=True)
-    runs: dict[str, Any] = {}
-    for seed in flags.seeds:
-        runs[str(seed)], config = run_seed(task, start, data, seed)
-        sizes = {split: len(examples) for split, examples in data.items()}
-        results = {"task": task.name, "flags": vars(flags), "examples": sizes, "config": config, "runs": runs}
-        results |= {"mean": mean_scores(runs), "versions": versions(), **details}
-        write_json(output / "results.json", results)
-        print(json.dumps({"seed": seed} | runs[str(seed)]), flush=True)
+    with locked_folder(output):
+        results = read_before(output, settings)
+        runs = results.get("runs", {})
+        for seed in flags.seeds:
+            if str(seed) not in runs:
+                with written_to(output):
+                    runs[str(seed)], config = run_seed(task, start, data, seed)
+                results = settings | {"config": config, "runs": runs, "mean": mean_scores(runs)}
+                results |= {"versions": versions(), **details}
+                write_json(output / RESULTS, results)
+            print(json.dumps({"seed": seed} | runs[str(seed)]), flush=True)
     return results
 
 
 def check_output(output: Path) -> None:
-    if (output / "results.json").exists():
-        raise ElmoError(f"{output} holds the results of a run; name another --output.")
     nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise ElmoError(f"{nearest} is a file, and no folder for a run; name another --output.")
@@ -313,17 +318,19 @@ def run_seed(
     """Return the scores of a seed, and the config of its model."""
     set_seed(seed)
     flags = start.flags
+    folder, checkpoints = Path(flags.output) / f"seed-{seed}", checkpoints_of(flags, seed)
+    remove(checkpoints)  # of a run that was killed
     model, tokenizer = start.make()
     trainer = make_trainer(task, flags, data, seed, model, tokenizer)
     wall_start, cpu_start = time.perf_counter(), time.process_time()
     trainer.train()
     scores: dict[str, Any] = {split: rounded(trainer.evaluate(data[split])) for split in ("dev", "test")}
     seconds, cpu_seconds = time.perf_counter() - wall_start, time.process_time() - cpu_start
-    folder = Path(flags.output) / f"seed-{seed}"
-    model.save_pretrained(folder)  # not by the Trainer, which would add a pickle, training_args.bin
-    tokenizer.save_pretrained(folder)
-    write_evaluation(folder / "results" / f"evaluation-{task.name}.json", scores, seed)
-    shutil.rmtree(str(trainer.args.output_dir))  # the best checkpoint, which has just been saved
+    with whole_folder(folder) as unfinished:
+        model.save_pretrained(unfinished)  # not by the Trainer, which would add a pickle, training_args.bin
+        tokenizer.save_pretrained(unfinished)
+        write_evaluation(unfinished / "results" / f"evaluation-{task.name}.json", scores, seed)
+    remove(checkpoints)  # the best epoch, which has just been saved
     scores |= {"epochs": round(trainer.state.epoch or 0), "best_epoch": best_epoch(trainer)}
     times = {"seconds": round(seconds, 1), "processor_seconds": round(cpu_seconds, 1)}
     return scores | times, model.config.to_diff_dict()
@@ -374,9 +381,13 @@ def best_epoch(trainer: Trainer) -> int:
     return round((trainer.state.best_global_step or 0) / steps_an_epoch)
 
 
+def checkpoints_of(flags: argparse.Namespace, seed: int) -> Path:
+    return Path(flags.output) / f"checkpoints-{seed}"
+
+
 def arguments(flags: argparse.Namespace, seed: int, best: str) -> TrainingArguments:
     return TrainingArguments(
-        output_dir=str(Path(flags.output) / f"checkpoints-{seed}"),
+        output_dir=str(checkpoints_of(flags, seed)),
         num_train_epochs=min(flags.epochs, SMOKE_EPOCHS) if flags.smoke else flags.epochs,
         per_device_train_batch_size=flags.batch_size,
         per_device_eval_batch_size=EVALUATION_BATCHES * flags.batch_size,

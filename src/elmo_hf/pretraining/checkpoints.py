@@ -10,21 +10,30 @@
 A checkpoint gets its name when it is complete, so a kill or a full disk leaves the one before it intact.
 """
 
-import json
-import shutil
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
-from elmo_hf.errors import ElmoError, reason_of
-from elmo_hf.files import MANIFEST, UNFINISHED, sha256, whole_folder, write_manifest
+from elmo_hf.errors import ElmoError, reason_of, warn
+from elmo_hf.files import (
+    MANIFEST,
+    UNFINISHED,
+    clear_unfinished,
+    open_plain,
+    read_json,
+    remove,
+    sha256,
+    whole_folder,
+    write_manifest,
+)
 from elmo_hf.pretraining.log import LOG
+from elmo_hf.pretraining.progress import PREFIX, PROGRESS, TRAINING, step_of
 
-PREFIX = "checkpoint-"
-TRAINING = "training"
 OPTIMIZER, ROWS = f"{TRAINING}/optimizer.safetensors", f"{TRAINING}/rows.safetensors"
-PROGRESS = f"{TRAINING}/progress.json"
 
 
 def save_checkpoint(run: Path, step: int, fill: Callable[[Path], None], keep: int) -> Path:
@@ -50,21 +59,27 @@ def save_checkpoint(run: Path, step: int, fill: Callable[[Path], None], keep: in
         ) from error
     # Checkpoints of later steps are damaged, or the run would have resumed there; they do not count.
     earlier = [path for path in checkpoints(run) if step_of(path) <= step]
-    for old in [*earlier[:-keep], *run.glob(f"{UNFINISHED}*")]:
-        shutil.rmtree(old)
+    for old in earlier[:-keep]:
+        try:
+            remove(old)
+        except OSError as error:  # no reason to end a run
+            warn(f"{old} cannot be removed ({reason_of(error)}); remove it by hand.")
     return folder
+
+
+def clear_strays(run: Path) -> None:
+    """Remove what a kill has left half written. Nobody else may be working in the folder."""
+    for path in run.glob(f"{UNFINISHED}*"):
+        try:
+            clear_unfinished(path)
+        except OSError as error:
+            raise ElmoError(f"{path} cannot be removed ({reason_of(error)}); remove it by hand.") from error
 
 
 def checkpoints(run: Path) -> list[Path]:
     """Return the folders of all checkpoints, by step."""
     folders = [path for path in run.glob(f"{PREFIX}*") if path.is_dir() and step_of(path) >= 0]
     return sorted(folders, key=step_of)
-
-
-def step_of(path: Path) -> int:
-    """The step in a checkpoint's name, or -1 for another name."""
-    text = path.name.removeprefix(PREFIX)
-    return int(text) if text.isdecimal() else -1
 
 
 def find_checkpoint(run: Path, resume: str, warn: Callable[[str], None]) -> Path | None:
@@ -95,26 +110,36 @@ def find_checkpoint(run: Path, resume: str, warn: Callable[[str], None]) -> Path
 
 def latest_checkpoint(run: Path, warn: Callable[[str], None]) -> Path | None:
     """Return the newest intact checkpoint, with a warning for each damaged one after it."""
-    folders = checkpoints(run)
-    for path in reversed(folders):
+    damages: dict[Path, str] = {}
+    for path in reversed(checkpoints(run)):
         damage = find_damage(path)
         if damage is None:
+            for other, its_damage in damages.items():
+                warn(f"{other} is damaged ({its_damage}); going back to the checkpoint before it.")
             return path
-        warn(f"{path} is damaged ({damage}); going back to the checkpoint before it.")
-    if folders:
-        raise ElmoError(f"every checkpoint in {run} is damaged; move them away to start from the beginning.")
+        damages[path] = damage
+    if damages:
+        newest, damage = next(iter(damages.items()))
+        raise ElmoError(
+            f"every checkpoint in {run} is damaged ({newest.name}: {damage}); move them away to start from "
+            "the beginning."
+        )
     return None
 
 
 def find_damage(folder: Path) -> str | None:
     """Compare a checkpoint with its manifest; return the first difference, or None if it is intact."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = {str(name): (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        manifest = read_json(folder / MANIFEST)
+        files = {name: (int(entry["bytes"]), entry["sha256"]) for name, entry in manifest["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return f"it has no readable {MANIFEST}"
+    if missing := sorted({OPTIMIZER, ROWS, PROGRESS} - files.keys()):
+        return f"{missing[0]} is missing from its {MANIFEST}"
     for name, (size, checksum) in files.items():
         path = folder / name
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+            return f"{name!r:.60} of its {MANIFEST} is outside the folder"
         if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != size:
@@ -122,3 +147,14 @@ def find_damage(folder: Path) -> str | None:
         if sha256(path) != checksum:
             return f"{name} is not what was written"
     return None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, which holds nothing that could run."""
+    try:
+        os.close(open_plain(path))
+        return load_file(path)
+    except ElmoError:
+        raise
+    except Exception as error:  # of the library, for a damaged file
+        raise ElmoError(f"{path} cannot be read ({reason_of(error)}); it is damaged.") from error

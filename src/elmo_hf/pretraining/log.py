@@ -7,17 +7,20 @@ it has been resumed; `read_log` leaves both out.
 
 import json
 import math
+import os
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 from accelerate import Accelerator
 from tqdm import tqdm
 
 from elmo_hf.errors import ElmoError
-from elmo_hf.files import whole_file
+from elmo_hf.files import append_line, read_lines, whole_file
 
 LOG = "log.jsonl"
 # The numbers that an entry of each kind must have. Other kinds and keys may be there, and are not checked.
@@ -49,11 +52,12 @@ class RunLog:
         self.is_main = accelerator.is_main_process
         self.path, self.has_trackers, self.total_words = run / LOG, bool(trackers), total_words
         self.bar: Any = None
+        self.output_error: OSError | None = None
         self.interval = Interval()
 
     def open(self, step: int, words: int, settings: dict[str, Any]) -> None:
         """Start to log after `step` steps and `words` words; entries of later steps are removed."""
-        if self.is_main and self.path.exists():
+        if self.is_main and os.path.lexists(self.path):
             cut_log(self.path, step)
         if self.has_trackers:
             plain = {name: value for name, value in settings.items() if isinstance(value, int | float | str)}
@@ -73,8 +77,7 @@ class RunLog:
         """Append an entry, and pass the numbers of steps and evaluations to the trackers."""
         if not self.is_main:
             return
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, **values}, ensure_ascii=False, allow_nan=False) + "\n")
+        append_line(self.path, json.dumps({"kind": kind, **values}, ensure_ascii=False, allow_nan=False))
         if self.has_trackers and kind in ("step", "evaluation"):
             text = f"{values['text']}/" if "text" in values else ""
             numbers = {f"{kind}/{text}{name}": value for name, value in values.items() if is_number(value)}
@@ -83,7 +86,7 @@ class RunLog:
     def count_step(self, losses: dict[str, float], words: int, waited: float) -> None:
         """Add a step to the interval. waited: seconds spent waiting for text, since the run's start."""
         self.interval.add(losses, words, waited)
-        with suppress(BrokenPipeError):  # the reader of the bar has gone; the run goes on
+        with self._output():
             self.bar.update(words)
 
     def write_step(self, **values: Any) -> None:
@@ -98,13 +101,25 @@ class RunLog:
     def print(self, sentence: str) -> None:
         """Print a line above the progress bar."""
         if self.is_main:
-            with suppress(BrokenPipeError):
+            with self._output():
                 self.bar.write(sentence)
 
     def close(self) -> None:
         if self.bar is not None:
-            with suppress(BrokenPipeError):
+            with self._output():
                 self.bar.close()
+
+    @contextmanager
+    def _output(self) -> Iterator[None]:
+        """A run goes on when its output cannot be written, as in `| head`, and reports it at its end."""
+        try:
+            yield
+        except OSError as error:
+            self.output_error = self.output_error or error
+
+    def raise_output_error(self) -> None:
+        if self.output_error is not None:
+            raise self.output_error
 
 
 class Interval:
@@ -129,18 +144,21 @@ class Interval:
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a finite number that fits into a float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def cut_log(path: Path, step: int) -> None:
     """Remove the entries of later steps, the end entry and an unfinished last line; all entries at step 0."""
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
-        entry = json.loads(line)
-        if step and entry.get("step", 0) <= step and entry["kind"] != "end":
-            kept.append(line + "\n")
+    kept = [
+        line
+        for line, entry in _parse_lines(path)
+        if step and entry.get("step", 0) <= step and entry["kind"] != "end" and line.endswith(b"\n")
+    ]
+    if step and not kept:
+        raise ElmoError(f"{path} has no entry of the first {step:,} steps, so it is damaged; move it away.")
     with whole_file(path) as partial:
-        partial.write_text("".join(kept), encoding="utf-8")
+        partial.write_bytes(b"".join(kept))
 
 
 # ---- reading
@@ -164,19 +182,23 @@ def read_log(run: str | Path) -> list[Entry]:
     path = log_path(run)
     if not path.is_file():
         raise ElmoError(f"there is no log {path}; name the folder of a pretraining run.")
-    lines = path.read_bytes().split(b"\n")
-    if _parse_object(lines[-1]) is None:  # empty, or cut off by a kill
-        lines.pop()
-    entries = [_parse_entry(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+    entries = [entry for _, entry in _parse_lines(path)]
     if not entries:
         raise ElmoError(f"{path} is empty; the run has written nothing yet.")
     return _without_repeated_steps(entries)
 
 
+def _parse_lines(path: Path) -> Iterator[tuple[bytes, Entry]]:
+    """The lines with their entries, without a last one that a kill has cut off."""
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.endswith(b"\n") or _parse_object(line) is not None:
+            yield line, _parse_entry(line, f"{path}, line {number}")
+
+
 def _parse_object(line: bytes) -> Entry | None:
     try:
         entry = json.loads(line.decode("utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None
 
@@ -184,14 +206,17 @@ def _parse_object(line: bytes) -> Entry | None:
 def _parse_entry(line: bytes, place: str) -> Entry:
     entry = _parse_object(line)
     if entry is None:
-        raise ElmoError(f"{place} is damaged: {line.decode('utf-8', 'replace')!r:.60}.")
+        text = line.removesuffix(b"\n")[:60].decode("utf-8", "replace")
+        raise ElmoError(f"{place} is damaged: {short(text)}; mend or remove this line, or move the log away.")
     kind = entry.get("kind")
     if not isinstance(kind, str):
         raise ElmoError(f"{place} has no kind, so this is not the log of a pretraining run.")
-    for name in NUMBERS.get(kind, ()):
+    if not isinstance(entry.get("text", ""), str):
+        raise ElmoError(f"{place}: text of this {kind:.40} must be a name, but is {short(entry['text'])}.")
+    for name in [*NUMBERS.get(kind, ()), *({"step"} & entry.keys())]:
         if not is_number(entry.get(name)):
             raise ElmoError(
-                f"{place}: {name} of this {kind} must be a number, but is {entry.get(name)!r:.40}."
+                f"{place}: {name} of this {kind:.40} must be a number, but is {short(entry.get(name))}."
             )
     return entry
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elmo_hf.errors import ElmoError
+from elmo_hf.files import whole_file
 from elmo_hf.pretraining.log import Entry
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def draw(log: Iterable[Entry], output: str | Path, name: str = "") -> None:
         raise ElmoError(f"the picture is a PNG, so {output} should end in .png.")
     if not output.parent.is_dir():
         raise ElmoError(f"there is no folder {output.parent} to write {output.name} into.")
-    make_figure(log, name).savefig(output)
+    figure = make_figure(log, name)
+    with whole_file(output) as partial:
+        figure.savefig(partial, format="png")
 
 
 def make_figure(log: list[Entry], name: str = "") -> "Figure":

@@ -6,18 +6,22 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
+from tqdm import tqdm
 
-from elmo_hf.errors import ElmoError, program_name
+from elmo_hf.errors import ElmoError, is_out_of_memory, sentence_of, warn
+from elmo_hf.files import locked_folder
 from elmo_hf.pretraining.settings import Settings
 
 STOPPED = 143  # exit code of a program that SIGTERM has ended
 TIMEOUT = timedelta(hours=12)  # of the other processes while the main one evaluates or saves
+REPORTED = "elmo_hf/reported"  # key of the store: an error of one process has been printed
 PARENT = os.getppid()
 
 
@@ -28,15 +32,19 @@ def start_processes(settings: Settings) -> Iterator["Processes"]:
     Raises:
         ElmoError: the settings do not fit the number of processes, or a tracker is not installed.
     """
+    tqdm.monitor_interval = 0  # no thread to look after bars, which warns where there is no memory for it
     accelerator = make_accelerator(settings)
+    processes = Processes(accelerator)
     try:
         check_processes(settings, accelerator.num_processes)
         check_trackers(settings, len(accelerator.log_with))
-        yield Processes(accelerator)
-    except ValueError:
+        yield processes
+    except ElmoError:  # of all processes
         if accelerator.is_main_process:
             raise
         sys.exit(1)
+    except Exception as error:  # of this process alone, or because another has ended
+        processes.raise_alone(error)
     finally:
         accelerator.end_training()
 
@@ -79,20 +87,57 @@ class Processes:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator, self.error = accelerator, ""
+        self.count = accelerator.num_processes
 
     @contextlib.contextmanager
     def collect_errors(self) -> Iterator[None]:
         """Keep an error of this block for `raise_errors`."""
         try:
             yield
-        except (OSError, ValueError, SafetensorError) as error:
-            self.error = self.error or str(error)
+        except (OSError, ValueError, SafetensorError, MemoryError, RuntimeError) as error:
+            sentence = say(error)
+            if sentence is None:
+                raise
+            self.error = self.error or sentence
 
     def raise_errors(self) -> None:
         """Raise the first error of any process, in every process. All processes must call it together."""
         for error in gather_object([self.error]):
             if error:
                 raise ElmoError(error)
+
+    def raise_alone(self, error: Exception) -> NoReturn:
+        """End this process by an error that the others do not know of. One process reports it.
+
+        The others lose their connection to this one, which is no news if the reason has been reported.
+        """
+        sentence, is_lost = say(error), self.count > 1 and is_lost_connection(error)
+        is_first = self._is_first_report(wants=self.accelerator.is_main_process or not is_lost)
+        if is_lost:
+            sentence = "another process of the run has ended; --resume auto continues the run."
+        elif sentence is None:
+            raise error
+        if not is_first:
+            sys.exit(1)
+        raise ElmoError(sentence) from error
+
+    def _is_first_report(self, wants: bool) -> bool:
+        """Whether no other process has reported an error, by the store in which the processes meet."""
+        if self.count == 1 or not wants:
+            return wants
+        own = str(self.accelerator.process_index)
+        try:
+            store = torch.distributed.distributed_c10d._get_default_store()
+            return bool(store.compare_set(REPORTED, "", own).decode() == own)
+        except RuntimeError:  # the store has ended with the main process, which has reported
+            return False
+
+    @contextlib.contextmanager
+    def locked(self, folder: Path) -> Iterator[None]:
+        """Hold the lock of the run's folder, in the main process for all."""
+        with contextlib.ExitStack() as stack:
+            self.on_main_process(lambda: stack.enter_context(locked_folder(folder)))
+            yield
 
     def on_main_process(self, action: Callable[[], Any]) -> None:
         """Run `action` in the main process while the others wait; its error is raised in all of them."""
@@ -104,7 +149,27 @@ class Processes:
     def warn(self, sentence: str) -> None:
         """Print a warning, once."""
         if self.accelerator.is_main_process:
-            print(f"{program_name()}: {sentence}", file=sys.stderr)
+            warn(sentence)
+
+
+def say(error: Exception) -> str | None:
+    """An error of the input, the disk or the memory as a sentence; None for a fault of the program."""
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        return (
+            "a process that reads the text has been killed, or had no memory left; --resume auto continues."
+        )
+    if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+        return None
+    is_known = isinstance(error, OSError | ValueError | SafetensorError | MemoryError | RuntimeError)
+    return sentence_of(error) if is_known else None
+
+
+def is_lost_connection(error: Exception) -> bool:
+    """Whether another process has left a collective operation (gloo, NCCL, or the store of both)."""
+    signs = ("gloo", "NCCL", "closed by peer", "reset by peer")
+    is_of_torch = isinstance(error, RuntimeError) and not is_out_of_memory(error)
+    is_named = isinstance(error, torch.distributed.DistError) or any(sign in str(error) for sign in signs)
+    return is_of_torch and is_named
 
 
 # ---- stopping

@@ -3,7 +3,6 @@
 `training/pretrain.py` makes a `Run` of settings, text, model and learner, and loops over its batches.
 """
 
-import json
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
@@ -13,7 +12,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 from accelerate.utils import gather_object
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from elmo_hf.corpus.source import Source
@@ -28,14 +28,23 @@ from elmo_hf.corpus.windows import (
     cut_audit,
     merge_states,
 )
-from elmo_hf.errors import ElmoError
+from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import whole_folder, write_manifest
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
-from elmo_hf.pretraining.checkpoints import OPTIMIZER, PROGRESS, ROWS, TRAINING, checkpoints, save_checkpoint
+from elmo_hf.pretraining.checkpoints import (
+    OPTIMIZER,
+    ROWS,
+    checkpoints,
+    clear_strays,
+    read_tensors,
+    save_checkpoint,
+)
 from elmo_hf.pretraining.learner import Learner, is_finite
 from elmo_hf.pretraining.log import RunLog
 from elmo_hf.pretraining.processes import STOPPED, Processes, StopSignal
+from elmo_hf.pretraining.progress import TRAINING, Progress, read_progress
 from elmo_hf.pretraining.settings import Settings
+from elmo_hf.pretraining.text_record import TextRecord, compare, record_text
 
 
 class Batch(NamedTuple):
@@ -82,6 +91,7 @@ class Run:
         self.position: Any = None  # of this process in the text, after the last update
         self.row_epochs = torch.zeros(self.rows, 2, dtype=torch.int64)  # by direction
         self.sentences: dict[tuple[int, int], list[SentenceStart]] = {}  # by direction and row: the last two
+        self.text = self._record_text(checkpoint)
         if checkpoint is not None:
             self._load(checkpoint)
         self.windows = self._open_windows()
@@ -89,6 +99,22 @@ class Run:
         self.log = RunLog(self.accelerator, self.folder, settings.trackers, self._total_words())
         self.audit: AuditLog | None = None
         self.stop = StopSignal()
+
+    def _record_text(self, checkpoint: Path | None) -> TextRecord | None:
+        """The text's record, in the main process, which compares it with that of the checkpoint."""
+        if not self.accelerator.is_main_process:
+            return None
+        record = record_text(self.settings.data, self.source, self.settings.check_text)
+        if checkpoint is not None:
+            old = read_progress(checkpoint).text
+            if old is not None:
+                compare(old, record)
+            else:
+                self.processes.warn(
+                    f"{checkpoint} is of a version that kept no record of the text; a change of the text "
+                    "since then may go unnoticed."
+                )
+        return record
 
     def _open_windows(self) -> Windows:
         settings, config = self.settings, self.model.config
@@ -134,12 +160,13 @@ class Run:
     def started(self) -> Iterator[None]:
         """Open the log and handle SIGTERM and Ctrl-C; close the log and the text's readers at the end."""
         with self.stop.installed(), closing(self.groups), closing(self.log):
-            self.processes.on_main_process(lambda: self.folder.mkdir(parents=True, exist_ok=True))
+            self.processes.on_main_process(lambda: clear_strays(self.folder))
+            if self.settings.audit:
+                self.processes.on_main_process(self._cut_audit_logs)
             with self.processes.collect_errors():
                 self._open_log()
             self.processes.raise_errors()
             if self.settings.audit:
-                self.processes.on_main_process(self._cut_audit_logs)
                 path = self.folder / f"audit-{self.accelerator.process_index}.jsonl"
                 self.audit = AuditLog(path, self.accelerator.process_index)
             yield
@@ -179,6 +206,7 @@ class Run:
             self.log.write("end", step=self.step, words=self.words)
         self.processes.raise_errors()
         self.log.print(f"Done after {self.step:,} steps and {self.words:,} words: {self.folder / 'final'}")
+        self.log.raise_output_error()
 
     # ---- batches
 
@@ -246,10 +274,9 @@ class Run:
         numbers = sorted({(sentence.shard, sentence.line) for sentence in gather_object(sentences)})
         lines = ", ".join(f"line {line + 1} of {self.source.place(shard)}" for shard, line in numbers[:5])
         lines = f" (it was reading {lines}{' and others' if numbers[5:] else ''})" if numbers else ""
-        saved = checkpoints(self.folder)
-        last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
         raise ElmoError(
-            f"step {self.step + 1}: the loss or its gradient is not a finite number{lines}; {last}. Resume "
+            f"step {self.step + 1}: the loss or its gradient is not a finite number{lines}; "
+            f"{self._last_saved()}. Resume "
             "from there with a lower --learning-rate, or check these lines."
         )
 
@@ -271,24 +298,40 @@ class Run:
         self.saved_at = self.step
 
     def _write(self, folder: Path, rows: dict[str, Tensor], position: Any) -> None:
+        self._check_weights()
         self._write_model(folder)
         (folder / TRAINING).mkdir()
         save_file(self.learner.optimizer.state_dict(), folder / OPTIMIZER)
         save_file(rows, folder / ROWS)
-        progress = {
-            "step": self.step,
-            "words": self.words,
-            "epoch": self.epoch,
-            "judged_at": self.evaluated_at,
-            "settings": asdict(self.settings),
-            "place": position,
-        }
-        (folder / PROGRESS).write_text(json.dumps(progress) + "\n", encoding="utf-8")
+        settings = asdict(self.settings)
+        progress = Progress(
+            self.step, self.words, self.epoch, self.evaluated_at, settings, position, self.text
+        )
+        progress.write(folder)
+
+    def _check_weights(self) -> None:
+        """Words that no step has drawn do not show in the loss."""
+        tensors = dict(self.model.named_parameters()) | self.learner.optimizer.state_dict()
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise ElmoError(
+                    f"step {self.step}: {name} has values that are not finite numbers; {self._last_saved()}."
+                )
+
+    def _last_saved(self) -> str:
+        saved = checkpoints(self.folder)
+        return f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
 
     def _write_final(self) -> None:
-        with whole_folder(self.folder / "final") as folder:
-            self._write_model(folder)
-            write_manifest(folder)
+        final = self.folder / "final"
+        try:
+            with whole_folder(final) as folder:
+                self._write_model(folder)
+                write_manifest(folder)
+        except (OSError, SafetensorError) as error:
+            raise ElmoError(
+                f"{final} could not be written ({reason_of(error)}); {self._last_saved()}."
+            ) from error
 
     def _write_model(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
@@ -296,19 +339,40 @@ class Run:
 
     def _load(self, checkpoint: Path) -> None:
         """Restore what `_write` wrote, except the model, which the run was made with."""
-        progress = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))
-        self.step, self.words, self.epoch = progress["step"], progress["words"], progress["epoch"]
-        self.evaluated_at, self.position = progress["judged_at"], progress["place"]
+        progress = read_progress(checkpoint)
+        self.step, self.words, self.epoch = progress.step, progress.words, progress.epoch
+        self.evaluated_at, self.position = progress.evaluated_at, progress.position
         self.saved_at = self.step
-        self.learner.optimizer.load_state_dict(load_file(checkpoint / OPTIMIZER))
-        rows = load_file(checkpoint / ROWS)
-        if len(rows["epochs"]) != self.settings.rows:
+        self._load_optimizer(checkpoint / OPTIMIZER)
+        rows = read_tensors(checkpoint / ROWS)
+        self._check_rows(checkpoint / ROWS, rows, progress.settings["rows"])
+        if progress.settings["rows"] != self.settings.rows:
             self.row_epochs += self.epoch
             return  # another number of rows: their states start from zeros, with the sentences not yet read
         own = slice(self.first_row, self.first_row + self.rows)
         self.row_epochs = rows["epochs"][own]
         h, c = (rows[name][own].movedim(0, 2).to(self.accelerator.device) for name in ("h", "c"))
         self.learner.states = h.contiguous(), c.contiguous()
+
+    def _load_optimizer(self, path: Path) -> None:
+        state = read_tensors(path)
+        try:
+            self.learner.optimizer.load_state_dict(state)
+        except ElmoError as error:
+            raise ElmoError(f"{path} does not fit the run: {error}") from None
+        if self.learner.optimizer.steps != self.step:
+            raise ElmoError(f"{path} is not that of step {self.step:,}, but of another.")
+
+    def _check_rows(self, path: Path, rows: dict[str, Tensor], count: int) -> None:
+        """Refuse row states of another shape, or of passes over the text that do not fit the counter."""
+        h, c = (state.movedim(2, 0) for state in self.learner.states)
+        shapes = {"epochs": (count, 2), "h": (count, *h.shape[1:]), "c": (count, *c.shape[1:])}
+        if {name: tuple(tensor.shape) for name, tensor in rows.items()} != shapes:
+            raise ElmoError(f"{path} does not have the states of {count} rows of this model.")
+        if rows["epochs"].dtype != torch.int64 or rows["epochs"].min() < self.epoch:
+            raise ElmoError(
+                f"{path} is not that of the checkpoint: rows are in an earlier pass over the text."
+            )
 
 
 def grouped(windows: Windows, size: int) -> Generator[list[Window], None, None]:

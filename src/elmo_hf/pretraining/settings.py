@@ -9,10 +9,10 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import yaml
@@ -21,6 +21,7 @@ from elmo_hf.errors import ElmoError, program_name
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.pretraining.optimizers import SCHEDULES, OptimizerSettings
 
+LARGEST = 2**63  # of a number
 # The ranges of settings, as messages name them.
 RANGES: dict[str, Callable[[float], bool]] = {
     "at least 1": lambda value: value >= 1,
@@ -52,6 +53,11 @@ class Settings:
     split_sentences: bool = setting(False, "split each line, a paragraph, into sentences")
     shuffle_sentences: int = setting(100_000, "sentences in the shuffle buffer; 0: no shuffling", "0 or more")
     shared_reading: bool = setting(False, "both directions read the same sentences at the same time")
+    check_text: str = setting(
+        "all",
+        "on resuming, compare the text files by size and checksum (all), or by size alone (sizes)",
+        choices=["all", "sizes"],
+    )
     workers: int = setting(1, "text-reading processes for each training process; 0: none", "0 or more")
     vocab: str | None = setting(None, "file of `elmo-hf vocab`; by default the vocabulary of the start model")
     # ---- the run
@@ -215,7 +221,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         raise ElmoError(f"there is no settings file {path}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ElmoError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
         raise ElmoError(f"{path} must hold `name: value` lines.")
@@ -261,10 +267,10 @@ def check(settings: Settings) -> None:
 def check_value(field: Field[Any], value: Any) -> None:
     allowed = field.metadata["choices"]
     if allowed and value not in allowed:
-        raise ElmoError(f"{field.name} must be {' or '.join(allowed)}, but is {value!r}.")
+        raise ElmoError(f"{field.name} must be {' or '.join(allowed)}, but is {short(value)}.")
     for name in field.metadata["ranges"]:
-        if value is not None and not (RANGES[name](value) and math.isfinite(value)):
-            raise ElmoError(f"{field.name} must be {name}, but is {value}.")
+        if value is not None and not (RANGES[name](value) and abs(value) < LARGEST):
+            raise ElmoError(f"{field.name} must be {name}, but is {short(value)}.")
 
 
 def check_model(settings: Settings) -> None:
@@ -294,4 +300,4 @@ def check_type(field: Field[Any], value: Any) -> None:
     is_wrong = isinstance(value, bool) and field.type is not bool
     is_wrong |= expected is list and not all(isinstance(item, str) for item in value)
     if is_wrong or not isinstance(value, expected):
-        raise ElmoError(f"{field.name} must be {name}, but is {value!r}.")
+        raise ElmoError(f"{field.name} must be {name}, but is {short(value)}.")

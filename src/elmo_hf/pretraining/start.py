@@ -1,9 +1,9 @@
 """What a run starts from: a checkpoint of its own, a text, and a fresh or a trained model."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from reprlib import repr as short
 
 import torch
 from torch import nn
@@ -15,7 +15,8 @@ from elmo_hf.loading import load_language_model, special_ids
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
-from elmo_hf.pretraining.checkpoints import PROGRESS, find_checkpoint
+from elmo_hf.pretraining.checkpoints import find_checkpoint
+from elmo_hf.pretraining.progress import read_progress
 from elmo_hf.pretraining.settings import FIXED_ON_RESUME, Settings
 
 # ---- checkpoint
@@ -32,8 +33,7 @@ def start_checkpoint(settings: Settings, warn: Callable[[str], None]) -> Path | 
     """
     checkpoint = find_checkpoint(Path(settings.output), settings.resume, warn)
     if checkpoint is not None:
-        old = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))["settings"]
-        check_resumed(old, asdict(settings))
+        check_resumed(read_progress(checkpoint).settings, asdict(settings))
     return checkpoint
 
 
@@ -41,8 +41,8 @@ def check_resumed(old: dict[str, object], new: dict[str, object]) -> None:
     for name in FIXED_ON_RESUME:
         if old.get(name) != new[name]:
             raise ElmoError(
-                f"the run was begun with {name} {old.get(name)!r}, and now it is {new[name]!r}; use "
-                "the same, or start another run from its checkpoint by --start."
+                f"the run was begun with {name} {short(old.get(name))}, and now it is {short(new[name])}; "
+                "use the same, or start another run from its checkpoint by --start."
             )
 
 

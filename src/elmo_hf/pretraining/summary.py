@@ -17,6 +17,7 @@ import platform
 import shlex
 from dataclasses import fields
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import torch
@@ -27,14 +28,15 @@ from elmo_hf.errors import ElmoError, one_sentence
 from elmo_hf.files import write_json
 from elmo_hf.hub.results import without_folders
 from elmo_hf.loading import describe_model
-from elmo_hf.pretraining.checkpoints import PROGRESS, checkpoints
-from elmo_hf.pretraining.log import Entry, read_log
+from elmo_hf.pretraining.checkpoints import checkpoints
+from elmo_hf.pretraining.log import Entry, log_path, read_log
+from elmo_hf.pretraining.progress import PROGRESS, read_progress
 from elmo_hf.pretraining.settings import Settings, default_of, option_strings
 
 PROGRAM = "elmo_hf.pretraining.summary"
 PATHS = ("data", "vocab", "output", "start", "heldout", "resume")
 # Settings that do not belong to the recipe: the folder, and how the run was watched.
-NOT_IN_RECIPE = ("output", "resume", "trackers", "log_every", "keep", "audit", "processes")
+NOT_IN_RECIPE = ("output", "resume", "trackers", "log_every", "keep", "audit", "processes", "check_text")
 
 
 def main() -> None:
@@ -63,11 +65,13 @@ def summarize(run: Path, machine: str | None = None) -> Entry:
     start = next((entry for entry in log if entry["kind"] == "start"), None)
     if not saved or start is None:
         raise ElmoError(f"{run} has no {'checkpoint yet; let it run on' if start else 'start in its log'}.")
-    progress = json.loads((saved[-1] / PROGRESS).read_text(encoding="utf-8"))
-    settings, words = progress["settings"], progress["words"]
-    log = [entry for entry in log if entry.get("step", 0) <= progress["step"]]
+    progress = read_progress(saved[-1])
+    settings, words = progress.settings, progress.words
+    check_entries(log_path(run), start, {"settings": dict, "processes": int, "device": str})
+    check_entries(saved[-1] / PROGRESS, settings, {"seed": int, "vocab": str | None})
+    log = [entry for entry in log if entry.get("step", 0) <= progress.step]
     hours, text_words = hours_worked(log, words), words_of_text(settings)
-    if text_words and not progress["epoch"] - 0.5 <= words / text_words <= progress["epoch"] + 1.5:
+    if text_words and not progress.epoch - 0.5 <= words / text_words <= progress.epoch + 1.5:
         text_words = None  # the vocabulary was counted on another text
     return {
         "command": command(settings, start["processes"]),
@@ -80,10 +84,10 @@ def summarize(run: Path, machine: str | None = None) -> Entry:
         "device": start["device"],
         "machine": machine if machine is not None else this_machine(start["device"]),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "steps": progress["step"],
+        "steps": progress.step,
         "words": words,
         "text_words": text_words,
-        "epochs": round(words / text_words, 3) if text_words else progress["epoch"],
+        "epochs": round(words / text_words, 3) if text_words else progress.epoch,
         "hours": round(hours, 6),
         "words_per_second": round(words / hours / 3600, 1),
         "resumed": sum(entry["kind"] == "resume" for entry in log),
@@ -91,6 +95,12 @@ def summarize(run: Path, machine: str | None = None) -> Entry:
         "heldout": heldout(log),
         "model": describe_model(run / "final" if (run / "final").is_dir() else saved[-1]),
     }
+
+
+def check_entries(path: Path, entries: Entry, types: dict[str, Any]) -> None:
+    for name, expected in types.items():
+        if name not in entries or not isinstance(entries[name], expected):
+            raise ElmoError(f"{path} is damaged: {name} is {short(entries.get(name))}.")
 
 
 def hours_worked(log: list[Entry], words: int) -> float:
@@ -101,6 +111,8 @@ def hours_worked(log: list[Entry], words: int) -> float:
     ends = [*(entry["words"] for entry in steps), words]
     speeds = [*(entry["words_per_second"] for entry in steps), steps[-1]["words_per_second"]]
     starts = [0, *ends[:-1]]
+    if min(speeds) <= 0 or not words:
+        raise ElmoError("the run's log has steps without words, so its time is not known.")
     seconds = sum((end - start) / speed for start, end, speed in zip(starts, ends, speeds, strict=True))
     return seconds / 3600
 
@@ -111,7 +123,7 @@ def heldout(log: list[Entry]) -> dict[str, Entry]:
     for entry in log:
         if entry["kind"] == "evaluation":
             values = {name: value for name, value in entry.items() if name not in ("kind", "text")}
-            by_text.setdefault(entry["text"], []).append(values)
+            by_text.setdefault(entry.get("text", ""), []).append(values)
     return {
         text: {
             "first": entries[0],
