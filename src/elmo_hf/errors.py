@@ -1,5 +1,6 @@
 """A mistake in the input, said in one sentence; command lines print it in place of a traceback."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,3 +36,14 @@ def one_sentence(program: str) -> Iterator[None]:
     except (ValueError, OSError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+# Controls, bidirectional overrides, invisible tags, halves of surrogate pairs; not tabs and line breaks.
+HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def visible(text: str) -> str:
+    """Somebody's text without characters that steer a terminal or hide what a page shows."""
+    return HIDDEN.sub("\ufffd", text)
