@@ -31,7 +31,7 @@ from transformers.dynamic_module_utils import get_relative_imports
 
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.hub.card import check_card, render_card
-from elmo_hf.hub.results import read_text
+from elmo_hf.hub.reading import read_text
 from elmo_hf.loading import FAULTS, tensor_shapes
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
