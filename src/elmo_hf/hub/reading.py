@@ -18,8 +18,8 @@ import yaml
 from elmo_hf.errors import ElmoError
 
 # Of a file, of one text in it, of a number, of lists and objects in each other, of values in all.
-MAX_BYTES, MAX_TEXT, MAX_DIGITS, MAX_DEPTH, MAX_VALUES = 1_000_000, 20_000, 18, 16, 100_000
-MAX_YAML = 200_000  # bytes, of which the library reads few in a second
+MAX_BYTES, MAX_TEXT, MAX_DIGITS, MAX_DEPTH, MAX_VALUES = 1_000_000, 20_000, 40, 16, 100_000
+MAX_YAML = 100_000  # bytes, of which the library reads few in a second
 
 
 # ---- files
@@ -46,7 +46,7 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
     except OSError as error:
         raise ElmoError(f"{path} cannot be read ({error.strerror}).") from None
     if len(content) > limit:
-        raise ElmoError(f"{path} has more than {limit:,} bytes, too many for a model card.")
+        raise ElmoError(f"{path} has more than {limit:,} bytes, too many for this file.")
     return content
 
 
@@ -62,8 +62,8 @@ def read_text(path: Path, limit: int = MAX_BYTES) -> str:
         raise ElmoError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}).") from None
 
 
-def read_json(path: Path) -> Any:
-    text = read_text(path)
+def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
+    text = read_text(path, limit)
     try:
         content = json.loads(text, parse_int=_integer, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
