@@ -174,7 +174,8 @@ def prepare(
     paths |= {"facts.yaml": Path(facts)} if facts is not None else {}
     shown = Path(results) if results is not None else folder / "results"
     paths |= {f"results/{path.name}": path for path in files_of_results(shown, RESULTS)}
-    states = {path: state_of(path) for path in paths.values()}  # before anything is read
+    readme = [folder / "README.md"] if os.path.lexists(folder / "README.md") else []
+    states = {path: state_of(path) for path in [*paths.values(), *readme]}  # before anything is read
     weights = weights_of(folder)
     states |= {path: state_of(path) for path in weights}
     code = code_of(folder, weights)
