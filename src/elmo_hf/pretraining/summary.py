@@ -25,6 +25,7 @@ import transformers
 from elmo_hf.corpus.vocabulary import Vocabulary
 from elmo_hf.errors import ElmoError, one_sentence
 from elmo_hf.files import write_json
+from elmo_hf.hub.reading import a_number, a_text, an_object, anything, check
 from elmo_hf.hub.results import without_folders
 from elmo_hf.loading import describe_model
 from elmo_hf.pretraining.checkpoints import PROGRESS, checkpoints
@@ -32,6 +33,7 @@ from elmo_hf.pretraining.log import Entry, read_log
 from elmo_hf.pretraining.settings import Settings, default_of, option_strings
 
 PROGRAM = "elmo_hf.pretraining.summary"
+START = {"settings": an_object, "processes": a_number, "device": a_text, "": anything}
 PATHS = ("data", "vocab", "output", "start", "heldout", "resume")
 # Settings that do not belong to the recipe: the folder, and how the run was watched.
 NOT_IN_RECIPE = ("output", "resume", "trackers", "log_every", "keep", "audit", "processes")
@@ -60,7 +62,9 @@ def summarize(run: Path, machine: str | None = None) -> Entry:
         ElmoError: the run has no start in its log, no step or no checkpoint yet.
     """
     log, saved = read_log(run), checkpoints(run)
-    start = next((entry for entry in log if entry["kind"] == "start"), None)
+    start = next(
+        (check(f"the start in {run}'s log", entry, START) for entry in log if entry["kind"] == "start"), None
+    )
     if not saved or start is None:
         raise ElmoError(f"{run} has no {'checkpoint yet; let it run on' if start else 'start in its log'}.")
     progress = json.loads((saved[-1] / PROGRESS).read_text(encoding="utf-8"))
@@ -101,6 +105,8 @@ def hours_worked(log: list[Entry], words: int) -> float:
     ends = [*(entry["words"] for entry in steps), words]
     speeds = [*(entry["words_per_second"] for entry in steps), steps[-1]["words_per_second"]]
     starts = [0, *ends[:-1]]
+    if min(speeds) <= 0 or max(ends) <= 0:
+        raise ElmoError("the run's log has a step without words or speed, so its time is not known.")
     seconds = sum((end - start) / speed for start, end, speed in zip(starts, ends, speeds, strict=True))
     return seconds / 3600
 
@@ -111,7 +117,7 @@ def heldout(log: list[Entry]) -> dict[str, Entry]:
     for entry in log:
         if entry["kind"] == "evaluation":
             values = {name: value for name, value in entry.items() if name not in ("kind", "text")}
-            by_text.setdefault(entry["text"], []).append(values)
+            by_text.setdefault(entry.get("text", "held-out text"), []).append(values)
     return {
         text: {
             "first": entries[0],
