@@ -159,7 +159,10 @@ def describe_model(folder: str | Path) -> dict[str, Any]:
     """A checkpoint's config, sizes and checksums, from its files; no weight is loaded."""
     folder = Path(folder)
     config = load_config(folder)
-    weights = sorted(folder.glob("*.safetensors"))
+    single = (
+        folder / "model.safetensors"
+    )  # which is loaded in place of shards; an optimizer's are not the model's
+    weights = [single] if single.exists() else sorted(folder.glob("model-*.safetensors"))
     if not weights:
         raise ElmoError(f"{folder} has no weights (*.safetensors).")
     shapes = {name: shape for path in weights for name, shape in tensor_shapes(path).items()}

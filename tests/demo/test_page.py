@@ -6,9 +6,6 @@ It needs gradio, playwright (which drives the browser; its own browsers are not 
 
 import importlib.util
 import shutil
-import socket
-import subprocess
-import sys
 from itertools import combinations
 
 import pytest
@@ -18,7 +15,7 @@ from elmo_hf import ElmoModel, ElmoTokenizer
 from elmo_hf.demo import load
 from elmo_hf.demo.examples import EXAMPLES
 from elmo_hf.demo.reading import MAX_WORDS
-from tests.helpers.demo_models import cosine, save_models
+from tests.helpers.demo_models import cosine
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MISSING = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
@@ -26,78 +23,12 @@ MISSING += [] if CHROMIUM else ["chromium"]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"a browser test needs {' and '.join(MISSING)}")
 TIMEOUT = 300_000  # milliseconds; long enough for a slow machine, and a wrong selector ends the test
 
-# The command, in a process that logs each address it asks for that is not this machine's.
-RUNNER = """
-import sys
-from pathlib import Path
-log, hosts = Path(sys.argv.pop(1)), ("127.0.0.1", "localhost", "::1", "0.0.0.0", "", None)
-def listen(event, arguments):
-    if event == "socket.getaddrinfo":
-        host = arguments[0]
-    elif event == "socket.connect" and isinstance(arguments[1], tuple):
-        host = arguments[1][0]
-    else:
-        return
-    if host not in hosts:
-        with log.open("a") as file:
-            file.write(f"{host}\\n")
-sys.addaudithook(listen)
-from elmo_hf.cli import app
-app(prog_name="elmo-hf")
-"""
-
 SENTENCES = [
     "The children play in the garden .",
     "She wrote a play about a play in Rome .",
     "Play it again , said Ann .",
     "He likes to play chess with < b > Tom & Jerry < / b > .",
 ]
-
-
-def unused_port():
-    """A port that no other process of the tests picks at the same time, as `free_port` might."""
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return trial.getsockname()[1]
-
-
-class Site:
-    def __init__(self, folder):
-        self.folder, self.log = save_models(folder), folder / "requests.txt"
-        port = unused_port()
-        self.address = f"http://127.0.0.1:{port}/"
-        models = ["--model", str(folder / "model"), "--tagger", str(folder / "tagger")]
-        with (folder / "stderr.txt").open("w") as errors:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-c",
-                    RUNNER,
-                    self.log,
-                    "demo",
-                    *models,
-                    "--port",
-                    str(port),
-                    "--no-browser",
-                ],
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        assert self.process.stdout is not None
-        self.printed = self.process.stdout.readline()
-
-    def stop(self):
-        self.process.terminate()
-        self.process.communicate()
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    site = Site(tmp_path_factory.mktemp("site"))
-    yield site
-    site.stop()
-    assert not site.log.exists(), site.log.read_text()  # no request to another machine
 
 
 @pytest.fixture(scope="module")

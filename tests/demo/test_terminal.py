@@ -45,3 +45,10 @@ def test_the_cosine_of_each_layer_and_the_bar_of_the_top():
     *_, line_1, line_2 = comparisons([["bank"], ["bank"]], [first, second])
     assert line_1 == "  1  [bank]"
     assert line_2 == f"  2  [bank]  0: 1.00  1: 0.60  {'█' * 12}"
+
+
+def test_a_sentence_does_not_steer_the_terminal(model):
+    words, layers = read(["bank\x1b[2J \u202ebank bank"], model, ElmoTokenizer())
+    printed = "\n".join([*numbers(words, layers), *comparisons(words, layers)])
+    assert not set(printed) & set("\x1b\u202e")
+    assert "\ufffd" in printed

@@ -8,10 +8,13 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from elmo_hf.hub.card import render_card, write_card
-from elmo_hf.hub.results import MAX_BYTES, Result, with_results
+from elmo_hf import ElmoConfig
+from elmo_hf.errors import ElmoError
+from elmo_hf.hub.card import check_card, labels, python_arguments, render_card, write_card
+from elmo_hf.hub.reading import MAX_BYTES
+from elmo_hf.hub.results import Result, with_results
 from elmo_hf.loading import describe_model
-from tests.helpers.card_folders import FACTS, RESULTS, RUN, save_checkpoint, write
+from tests.helpers.card_folders import FACTS, RESULTS, RUN, perplexity, save_checkpoint, write
 
 GOOD = yaml.safe_dump(FACTS, sort_keys=False)
 SCRIPT = "<script>alert(1)</script>"
@@ -57,7 +60,24 @@ def outside_of_code(text):
         GOOD + "---\na: 1\n",
         GOOD + "5: x\n",
         GOOD + "? [a]\n: x\n",
-        GOOD.replace("A test", "2026-99-99"),
+        GOOD + "title: Twice\n",
+        GOOD + "<<: {tags: [a]}\n",
+        GOOD.replace("A test", "!!str A test"),
+        GOOD.replace("A test", "!!binary aGk="),
+        GOOD.replace("A test", "&a A test"),
+        GOOD.replace("A test", "on"),
+        GOOD.replace("A test", "017"),
+        GOOD.replace("A test", ".inf"),
+        GOOD.replace("A test", "1" + "0" * 30_000),
+        GOOD.replace("A test", "0b" + "1" * 30_000),
+        GOOD.replace("A test", "1:" + "59:" * 25_000 + "1"),
+        GOOD.replace("A test", "x" * 50_000),
+        GOOD + "tags: " + "[" * 50 + "a" + "]" * 50 + "\n",
+        GOOD + "example: __import__('os').system('touch CANARY')\n",
+        GOOD + "example: \"'a', *open('CANARY', 'w')\"\n",
+        GOOD + "example: " + "(" * 1_000 + "\n",
+        GOOD + "example: \"'a')); print(('b'\"\n",
+        GOOD.encode("utf-16").decode("latin-1"),
         GOOD.replace("A test", "0x" + "f" * 10_000),
         GOOD.replace("A test", "1:" + "59:" * 5_000 + "1"),
         GOOD + "usage: [" + "x, " * MAX_BYTES + "]\n",
@@ -79,7 +99,7 @@ def test_facts_that_are_refused(card, text, monkeypatch):
 def test_facts_in_a_pipe(card):
     (card / "facts.yaml").unlink()
     os.mkfifo(card / "facts.yaml")
-    assert "there is no" in refusal(card)
+    assert "facts.yaml is not a file" in refusal(card)
 
 
 def test_facts_stay_where_they_stand(card):
@@ -129,12 +149,16 @@ def test_addresses_are_those_of_the_web(card):
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("run", {"machine": 5}, "'machine' must be a text or an object, but is 5"),
+        ("run", {"machine": 5}, "'machine' must hold names with values, but is 5"),
         ("run", {"machine": {}}, "'machine' lacks 'cpu'"),
         ("run", {"hours": "x"}, "'hours' must be a number, but is 'x'"),
-        ("run", {"settings": []}, "'settings' must be an object, but is []"),
-        ("run", {"settings": {"rows": {"a": 1}}}, "the setting 'rows' cannot be {'a': 1}"),
-        ("run", {"heldout": [1]}, "'heldout' must be an object, but is [1]"),
+        ("run", {"settings": []}, "'settings' must hold names with values, but is []"),
+        (
+            "run",
+            {"settings": {"rows": {"a": 1}}},
+            "'rows' must be a number, a text or a list of these, but is {'a': 1}",
+        ),
+        ("run", {"heldout": [1]}, "'heldout' must hold names with values, but is [1]"),
         ("run", {"heldout": {"a": {}}}, "'a' lacks 'best'"),
         ("run", {"heldout": {"a": {"best": {"mean": 3}}}}, "'best' lacks 'forward'"),
         ("run", {"model": {}}, "'model' lacks 'config'"),
@@ -165,3 +189,97 @@ def test_results_stay_where_they_stand(card):
     assert "| a\\|b | &lt;script>alert(1)&lt;/script> |" in text
     assert "\n# x" not in text
     assert "\\[a\\](b) # &lt;script>" in text
+
+
+# ---- other places that are read
+
+
+@pytest.mark.parametrize(
+    "name", ["facts.yaml", "results/run.json", "results/zz.json", "README.md", "results"]
+)
+def test_links_lead_nowhere(card, name):
+    path, outside = card / name, card.parent / "outside"
+    if path.exists():
+        path.rename(outside)
+    path.symlink_to(outside)
+    with pytest.raises(ElmoError, match=r"is a link, whose target may be .*\.$"):
+        write_card(card)
+    assert path.is_symlink()
+
+
+@pytest.mark.parametrize("name", ["facts.yaml", "results/run.json", "README.md"])
+def test_a_file_without_end_is_not_read(card, name):
+    """A sparse one takes no room on the disk."""
+    with (card / name).open("ab") as file:
+        file.truncate(2**40)
+    with pytest.raises(ElmoError, match=rf"{name} has more than 1,000,000 bytes"):
+        write_card(card)
+
+
+BOMB = "a: &a [x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [*{old}, *{old}, *{old}]\n" for old, new in zip("abcd", "bcde", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        BOMB,
+        "model-index: &a [*a]\n",
+        "tags: !!python/name:os.system\n",
+        "a: 1:" + "59:" * 20_000 + "1\n",
+        "a: " + "[" * 5_000 + "\n",
+        "a: [" + "x, " * 40_000 + "]\n",
+        "license: mit\nlicense: other\n",
+        "- mit\n",
+        "model-index: 5\n",
+        "license: [\n",
+    ],
+)
+def test_metadata_of_others(metadata):
+    with pytest.raises(ElmoError, match=r"^the card of x .*\.$"):
+        check_card(f"---\nlicense: mit\n{metadata}---\n# A\n".replace("mit\n- ", "- "), "x")
+
+
+def test_metadata_with_dates_and_numbers():
+    text = "---\nlicense: mit\ndate: 2024-01-01\nmodel_size: 93.6\nfine: yes\n---\n# A\n"
+    assert check_card(text, "x").data.license == "mit"
+
+
+def test_many_labels_are_cut(checkpoint):
+    config = ElmoConfig(num_labels=300)
+    assert labels(config)[-1] == "and 100 more"
+    assert len(labels(config)) == 201
+
+
+def test_names_of_data_stay_in_the_metadata(card):
+    row = perplexity(7.0) | {"text": "a\n---\nlicense: evil\n\u202e", "states": "zero\n---"}
+    write(card, results={"perplexity": with_results({"command": "x"}, Result("perplexity", [row]))})
+    text = render_card(card)
+    data = ModelCard(text).data
+    assert (data.license, text.count("\n---\n")) == ("apache-2.0", 1)
+    assert {result.dataset_name for result in data.eval_results} == {"a --- license: evil \ufffd"}
+
+
+def test_examples_of_a_task_are_texts_and_numbers():
+    assert python_arguments("'a', top_k=3") == "'a', top_k=3"
+    assert (
+        python_arguments('question="Where?",\n context="Here: (\'"')
+        == "question='Where?', context=\"Here: ('\""
+    )
+    for text in (
+        "f('a')",
+        "'a' + 'b'",
+        "*'ab'",
+        "**{}",
+        "x",
+        "[1]",
+        "f'{1}'",
+        "'a'); x('b'",
+        "(",
+        "'a",
+        "\x00",
+        "lambda: 1",
+    ):
+        with pytest.raises(ElmoError, match="must be texts or numbers"):
+            python_arguments(text)

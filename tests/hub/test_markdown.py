@@ -48,6 +48,11 @@ def test_a_table_cannot_be_broken_by_its_words():
         ("a `b` <b> [c](d)", "a \\`b\\` &lt;b> \\[c\\](d)"),
         ("a\\|b", "a\\\\\\|b"),
         ("a\x00b\ud83d", "a\ufffdb\ufffd"),
+        ("a\u202eb\u2066c\x1b[2J\U000e0041", "a\ufffdb\ufffdc\ufffd\\[2J\ufffd"),
+        (
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        ),
     ],
 )
 def test_plain_text(text, expected):
@@ -61,6 +66,13 @@ def test_plain_text(text, expected):
         ("``a ` <b>`` <b>", "``a ` <b>`` &lt;b>"),
         ("an open ` and <b>", "an open \\` and &lt;b>"),
         ("an escaped \\` and <b> ` <b>", "an escaped \\` and &lt;b> \\` &lt;b>"),
+        ("[x](javascript:alert(1))", "[x\\](javascript:alert(1))"),
+        ("[x]( JavaScript:alert(1))", "[x\\]( JavaScript:alert(1))"),
+        ("![x](data:image/svg+xml,a)", "![x\\](data:image/svg+xml,a)"),
+        ("[x](<javascript:alert(1)>)", "[x\\](&lt;javascript:alert(1)>)"),
+        ("[x](java&#115;cript:a)", "[x\\](java&#115;cript:a)"),
+        ("<javascript:alert(1)> [x]: javascript:a", "&lt;javascript:alert(1)> [x\\]: javascript:a"),
+        ("[x](results/a.png) [y](#z) `[a](b:c)`", "[x](results/a.png) [y](#z) `[a](b:c)`"),
         (
             "<https://example.org/a> [x](https://example.org)",
             "<https://example.org/a> [x](https://example.org)",
@@ -82,6 +94,9 @@ def test_one_line_of_markdown(text, expected):
         ("an open `\n<b> ` <b>", "an open \\`\n&lt;b> \\` &lt;b>"),
         ("a\n---\nb\n```\n---\n```", "a\n\\---\nb\n```\n---\n```"),
         ("~~~\n<b>\n~~~~\n<b>", "~~~\n<b>\n~~~~\n&lt;b>"),
+        ("a\n ~~~\n<b>\n   ~~~~ x", "a\n \\~~~\n&lt;b>\n   \\~~~~ x"),  # nothing would end this code
+        ("a\n--- \nb\n ----", "a\n\\---\nb\n \\----"),
+        ("a\r\nb\rc", "a\nb\ufffdc"),
     ],
 )
 def test_lines_of_markdown(text, expected):
@@ -92,11 +107,20 @@ def test_code():
     assert fenced("shell", "a\n```\n<b>") == "````shell\na\n```\n<b>\n````"
     assert fenced("shell", "") == ""
     assert code("a\nb") == "`a b`"
+    assert code(" \n") == "`–`"  # two backticks would begin other code
     assert code("a`b``c") == "``` a`b``c ```"
 
 
 def test_links():
     assert link("https://example.org/a_(b)") == "https://example.org/a_%28b%29"
-    for url in ("javascript:alert(1)", "https://a b", "https://a>b", "", "ftp://a"):
+    for url in (
+        "javascript:alert(1)",
+        "https://a b",
+        "https://a>b",
+        "",
+        "ftp://a",
+        "https://a\u202eb",
+        "https://a\x00",
+    ):
         with pytest.raises(ValueError, match="must be an address"):
             link(url)

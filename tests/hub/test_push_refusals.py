@@ -82,7 +82,7 @@ def remove(name):
         (spoil_head_weights, "does not load: its weights do not fit its config, as lm_head."),
         (spoil_numbers, "has weights that are no numbers, as elmo.layers.0."),
         (remove("config.json"), "holds no model: it has no config.json"),
-        (remove("model.safetensors"), "does not load: "),
+        (remove("model.safetensors"), "has no model.safetensors; save the model with save_pretrained."),
         (remove("vocab.txt"), "has a model of 9 words, and a tokenizer of 3"),
         (remove("tokenizer_config.json"), "tokenizer_config.json has no AutoTokenizer"),
         (remove("words_elmo.py"), "lacks words_elmo.py, which its model needs"),

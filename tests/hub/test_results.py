@@ -7,12 +7,13 @@ import re
 
 import pytest
 
+from elmo_hf.errors import ElmoError
 from elmo_hf.files import write_json
 from elmo_hf.hub.card import files_of, rows_of, section
 from elmo_hf.hub.earlier import command_of, probe_findings, results_of
 from elmo_hf.hub.markdown import table
+from elmo_hf.hub.reading import MAX_BYTES
 from elmo_hf.hub.results import (
-    MAX_BYTES,
     Result,
     command_line,
     perplexities,
@@ -108,7 +109,7 @@ def test_the_name_of_a_file_is_that_of_its_text_or_data():
 
 def test_numbers_that_no_table_shows():
     for value in (float("nan"), float("inf"), 10**400):
-        with pytest.raises(ValueError, match="'a' is no cell of a table"):
+        with pytest.raises(ValueError, match="'a' must be a number, a text or a list"):
             Result("table", [{"a": value}]).check()
     for value in (-1.0, 0, True, "1"):
         with pytest.raises(ValueError, match="'mean' must be a positive number"):
@@ -118,17 +119,22 @@ def test_numbers_that_no_table_shows():
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        *[("9" * 400, "has more than 18 digits"), ("9" * 5000, "has more than 18 digits")],
-        *[
-            ("1e400", "1e400 is no number"),
-            ("NaN", "NaN is no number"),
-            ("-Infinity", "-Infinity is no number"),
-        ],
+        ("9" * 400, "has more than 40 digits"),
+        ("9" * 5000, "has more than 40 digits"),
+        ("1e400", "inf, which is no number"),
+        ("NaN", "nan, which is no number"),
+        ("-Infinity", "-inf, which is no number"),
+        ("1e301", r"1e\+301, which is no number"),
+        ('{"a": 1, "a": 2}', "a name is there twice"),
+        (f'"{"x" * 30_000}"', "a text of more than 20,000 letters"),
+        (f'{{"{"x" * 30_000}": 1}}', "a text of more than 20,000 letters"),
+        ("[" * 30 + "]" * 30, "more than 16 levels"),
+        ("1, " * 200_000 + "1", "more than 100,000 values"),
     ],
 )
-def test_numbers_that_no_file_may_have(tmp_path, number, message):
+def test_values_that_no_file_may_have(tmp_path, number, message):
     (tmp_path / "a.json").write_text(f'{{"rows": [{number}]}}', encoding="utf-8")
-    with pytest.raises(ValueError, match=rf"a\.json is not JSON \(.*{message}"):
+    with pytest.raises(ElmoError, match=rf"a\.json (is not JSON \(|has ).*{message}"):
         read_results(tmp_path)
 
 

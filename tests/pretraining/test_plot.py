@@ -13,6 +13,7 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from elmo_hf.cli import app
+from elmo_hf.errors import ElmoError
 from elmo_hf.pretraining.log import read_log
 from elmo_hf.pretraining.plot import BLACK, BLUE, GREEN, GREY, ORANGE, draw, make_figure, running_mean
 from tests.helpers.run_logs import evaluation, start, step, whole_run, write
@@ -190,3 +191,38 @@ def test_each_held_out_text_has_its_own_lines(tmp_path):
         "books, mean 100.00",
         "wiki, mean 100.00",
     ]
+
+
+def test_texts_of_a_log_are_no_formulas_and_steer_nothing(tmp_path):
+    """Of names that matplotlib would read as mathematics; a seventh text is not drawn."""
+    texts = ["$\\frac{", "a\u202eb", *"cdefgh"]
+    log = [*whole_run(name="$\\x{", softmax="$_{"), *[evaluation(7) | {"text": text} for text in texts]]
+    draw(log, tmp_path / "a.png")
+    panel = make_figure(log).axes[1]
+    labels = [label.get_text() for label in panel.get_legend().get_texts()]
+    assert labels[1:3] == ["$\\frac{, mean 50.00", "a\ufffdb, mean 50.00"]
+    assert len(labels) == 6
+
+
+@pytest.mark.parametrize(
+    "entry", [step(1, loss=1e299), step(1, speed=-1e299), evaluation(1, mean=0.0), evaluation(1, mean=-1e300)]
+)
+def test_numbers_that_no_axis_shows(tmp_path, entry):
+    with pytest.raises(ElmoError, match=r"at step 1, which cannot be drawn\.$"):
+        draw([*whole_run(), entry], tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    draw(whole_run(), tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+
+    def fail(_, path, **__):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    with pytest.raises(OSError, match="No space left"):
+        draw(whole_run(), tmp_path / "a.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == before

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
-from elmo_hf.pretraining.publish import publish
+from elmo_hf.pretraining.publish import check_range, publish
 
 WORDS = ["<S>", "</S>", "<UNK>", "the", "cat"]
 
@@ -41,6 +41,13 @@ def test_no_code_goes_along(trained, tmp_path):
     assert names == {"config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"}
     for name in ("config.json", "tokenizer_config.json"):
         assert "auto_map" not in json.loads((tmp_path / "published" / name).read_text())
+
+
+def test_a_weight_that_is_no_number_is_refused(trained, tmp_path):
+    model = ElmoForPreTraining.from_pretrained(trained[2])
+    list(model.parameters())[-1].data[0] = float("nan")
+    with pytest.raises(ValueError, match="has a weight of nan"):
+        check_range("a", model)
 
 
 def test_weights_outside_the_range_of_half_precision_are_refused(trained, tmp_path):

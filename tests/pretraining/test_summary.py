@@ -44,6 +44,9 @@ def test_hours_are_words_divided_by_speeds():
     assert hours_worked(log, 300) == pytest.approx((10 + 2) / 3600)
     with pytest.raises(ValueError, match="has no step"):
         hours_worked([{"kind": "resume", "step": 15}], 300)
+    for speed, words in ((0.0, 10), (-1.0, 10), (5.0, 0)):
+        with pytest.raises(ValueError, match="a step without words or speed"):
+            hours_worked([step(1, words, speed)], 0)
 
 
 def test_a_run_with_a_restart(run):
@@ -135,12 +138,18 @@ def test_the_summary_fills_a_card(run, tmp_path, monkeypatch, capsys):
     assert sorted(path.name for path in output.parent.iterdir() if path.name.startswith(".")) == []
 
 
+START = {"kind": "start", "settings": {}, "processes": 1, "device": "cpu"}
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
         (None, "there is no log"),
         ([step(1, 10, 5.0) | {"loss": 1.0}], "has no start in its log"),
-        ([{"kind": "start", "settings": {}}], "has no checkpoint yet"),
+        ([START], "has no checkpoint yet"),
+        ([START | {"processes": "2"}], "'processes' must be a number, but is '2'"),
+        ([START | {"settings": [1]}], "'settings' must be an object, but is"),
+        ([{"kind": "start"}], "lacks 'settings', 'processes', 'device'"),
     ],
 )
 def test_folders_without_a_run(tmp_path, lines, message, monkeypatch, capsys):

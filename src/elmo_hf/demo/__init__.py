@@ -2,17 +2,23 @@
 
     serve(load("my-elmo", "my-tagger"))     # until Ctrl-C; hub_cards/space/app.py does the same on the Hub
 
-The page needs gradio (`pip install "elmo-hf[demo]"`). It sends no request to another machine.
+The page needs gradio (`pip install "elmo-hf[demo]"`). It sends no request to another machine, and answers
+only its own (guard.py): it must be opened at an IP address, at `localhost` or at this machine's name. On a
+Space, which is public, any name leads to it. gradio's tunnel (`share`) is not used.
 """
 
 import socket
+import webbrowser
 from collections.abc import Callable
+from contextlib import suppress
+from threading import Thread
 
 from elmo_hf.demo.reading import Reader, load
 from elmo_hf.errors import ElmoError
 
 __all__ = ["Reader", "free_port", "load", "serve"]
 FIRST_PORT, LAST_PORT = 7860, 7959  # gradio's
+MAX_CONNECTIONS = 200
 
 
 def serve(
@@ -26,7 +32,7 @@ def serve(
 
     Args:
         reader: The models, as `load` returns them.
-        host: The address to listen at.
+        host: The address to listen at; "0.0.0.0" serves other machines, too.
         port: The port; by default the first free one from 7860 on.
         browser: Whether to open the page in a browser.
         tell: Called with a line that says where the page is.
@@ -38,15 +44,22 @@ def serve(
         import gradio  # noqa: F401
     except ImportError:
         raise ElmoError("the demo needs the package gradio; `pip install 'elmo-hf[demo]'`.") from None
-    from elmo_hf.demo.page import LAUNCH_OPTIONS, build
+    import uvicorn
+
+    from elmo_hf.demo.page import app, build
 
     port = free_port(host, port)
-    page = build(reader)
-    page.launch(
-        server_name=host, server_port=port, inbrowser=browser, prevent_thread_lock=True, **LAUNCH_OPTIONS
+    config = uvicorn.Config(
+        app(build(reader), host), ws="none", log_level="error", limit_concurrency=MAX_CONNECTIONS
     )
-    tell(f"The demo is at http://{host}:{port}/ until you press Ctrl-C.")
-    page.block_thread()
+    with socket.create_server((host, port)) as listening:  # a visit from now on waits for the server
+        server = Thread(target=uvicorn.Server(config).run, args=([listening],), daemon=True)
+        server.start()  # not in this thread, where a notebook has an event loop of its own
+        tell(f"The demo is at http://{host}:{port}/ until you press Ctrl-C.")
+        if browser:
+            webbrowser.open(f"http://{host}:{port}/")
+        with suppress(KeyboardInterrupt):
+            server.join()
 
 
 def free_port(host: str = "127.0.0.1", port: int | None = None) -> int:

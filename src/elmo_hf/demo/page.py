@@ -1,20 +1,22 @@
 """The demo's page: a gradio app that shows what `elmo_hf.demo.reading` reads.
 
-page = build(reader)
-page.launch(**LAUNCH_OPTIONS)
+uvicorn.run(app(build(reader), "127.0.0.1"), ws="none")
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
+from fastapi import FastAPI
 
 from elmo_hf.demo import html
 from elmo_hf.demo.examples import EXAMPLES
+from elmo_hf.demo.guard import Guard
 from elmo_hf.demo.maths import cluster, mix, nearest, normalize, project
 from elmo_hf.demo.reading import Reader, Text
 
 MAX_NEAREST, MAX_ON_MAP, MAX_GROUPS = 10, 40, 5
+MAX_WAITING = 64  # events in the queue
 SAME_WORD, ALL_WORDS, MIX = "the same word", "all words", "mix"
 FONTS = ("system-ui", "sans-serif")  # of the machine; gradio's own themes load theirs from Google
 INTRODUCTION = """# A word in its context
@@ -25,16 +27,18 @@ ON_CLICK = """element.addEventListener('click', event => {
   const word = event.target.closest('button[data-word]');
   if (word) trigger('click', {word: Number(word.dataset.word)});
 });"""
-# For `Blocks.launch`: the page's style, and nothing that is sent to or loaded from another machine.
-LAUNCH_OPTIONS: dict[str, Any] = {
+# For gradio's app: the page's style, and nothing that is sent to, loaded from or kept for somebody else.
+OPTIONS: dict[str, Any] = {
     "theme": gr.themes.Base(font=FONTS, font_mono=("ui-monospace", "monospace")),
     "css": html.STYLE,
     "footer_links": ["settings"],
     "ssr_mode": False,
-    "share": False,
-    "quiet": True,
+    "run_history": False,
+    "enable_monitoring": False,
+    "mcp_server": False,
 }
-PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+# Values are checked by our functions: what gradio refuses, it refuses with a traceback in the terminal.
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
 QUICK: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}  # events that finish at once
 
 
@@ -44,6 +48,14 @@ def build(reader: Reader) -> gr.Blocks:
         page.lay_out()
         page.connect(blocks)
     return blocks
+
+
+def app(page: gr.Blocks, host: str) -> Guard:
+    """The page as an ASGI app for a server that listens at `host`."""
+    page.queue(max_size=MAX_WAITING)
+    without_documentation = FastAPI(openapi_url=None)
+    mounted = gr.mount_gradio_app(without_documentation, page, "/", server_name=host, **OPTIONS)
+    return Guard(mounted, host, {number: len(event.inputs) for number, event in page.fns.items()})
 
 
 class _Page:
@@ -134,6 +146,7 @@ class _Page:
 
     def read(self, typed: str, word: str | None) -> list[Any]:
         """Read a new text. The picked word stays if the text has it; else the most frequent long one."""
+        _require(isinstance(typed, str))
         text = self.reader.read(typed)
         keys = text.keys()
         long = [key for key in keys if len(key) > 3 and len(text.occurrences(key)) > 1]
@@ -148,9 +161,8 @@ class _Page:
     def pick_occurrence(self, read_text: str, event: gr.EventData) -> list[Any]:
         """A word of the text was clicked."""
         text = self.reader.read(read_text)
-        number = event.word
-        if not isinstance(number, int) or not 0 <= number < len(text.words):
-            raise gr.Error("there is no such word in the text; read it again.")
+        number: Any = (event._data or {}).get("word")
+        _require(isinstance(number, int) and 0 <= number < len(text.words))
         key = text.words[number].key
         return [gr.update(value=key), _occurrences(text, key, number)]
 
@@ -161,21 +173,24 @@ class _Page:
         picked: int | None,
         layer: str,
         among: str,
-        num_groups: int,
+        num_groups: float,
         *weights: float,
     ) -> list[str]:
         """The words, the table, the map, and the weights of the mix."""
         text = self.reader.read(read_text)
+        _require(layer in [value for _, value in self._layer_choices()], among in (SAME_WORD, ALL_WORDS))
+        _require(_is_within(num_groups, 1, MAX_GROUPS), *(_is_within(weight, 0, 1) for weight in weights))
         if key is None or picked is None:
             return [html.message_html("There is no word in the text yet."), "", "", ""]
+        occurrences = text.occurrences(key)
+        _require(picked in occurrences)
         words = html.words_html(text, key, picked)
         if layer == MIX and not any(weights):
             message = html.message_html("All weights are 0; raise one of them.")
             return [words, message, message, ""]
         vectors = self._vectors(text, layer, weights)
-        occurrences = text.occurrences(key)
         on_map = _around(occurrences, picked, MAX_ON_MAP)
-        groups = cluster(vectors[on_map], num_groups)
+        groups = cluster(vectors[on_map], int(num_groups))
         group_of = dict(zip(on_map, groups, strict=True))
         return [
             words,
@@ -193,6 +208,18 @@ class _Page:
     def _shares(self, weights: Sequence[float]) -> str:
         shares = zip(self.reader.mixable, normalize(weights), strict=True)
         return " + ".join(f"{share:.2f} × layer\u00a0{number}" for number, share in shares)
+
+
+def _require(*conditions: bool) -> None:
+    """Refuse values that the page's components cannot have."""
+    if not all(conditions):
+        raise gr.Error(
+            "the page and its text do not fit together; read the text again.", print_exception=False
+        )
+
+
+def _is_within(value: Any, minimum: float, maximum: float) -> bool:
+    return isinstance(value, int | float) and minimum <= value <= maximum
 
 
 def _example(word: str) -> Callable[[], tuple[str, Any]]:

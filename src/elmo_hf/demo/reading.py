@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from elmo_hf.corpus.sentences import batches, split_sentences
-from elmo_hf.errors import ElmoError
+from elmo_hf.errors import ElmoError, visible
 from elmo_hf.loading import load as load_checked
 from elmo_hf.loading import load_config
 from elmo_hf.metrics.tags import spans
@@ -154,7 +154,7 @@ def split(text: str, tokenizer: ElmoTokenizer) -> tuple[list[list[str]], str]:
     if len(text) > MAX_CHARACTERS:
         text, note = text[:MAX_CHARACTERS], f"The text is cut after {MAX_CHARACTERS:,} letters."
     sentences, remaining = [], MAX_WORDS
-    for sentence in (sentence for line in text.splitlines() for sentence in split_sentences(line)):
+    for sentence in (sentence for line in text.splitlines() for sentence in split_sentences(visible(line))):
         words = tokenizer.tokenize(sentence)
         if len(words) > remaining:
             words, note = words[:remaining], f"The text is cut after {MAX_WORDS:,} words."

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from elmo_hf.errors import ElmoError
+from elmo_hf.errors import ElmoError, visible
 from elmo_hf.model.modeling_elmo import ElmoModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
@@ -21,7 +21,7 @@ BAR_WIDTH = 20  # characters for a cosine of 1
 
 
 def read(sentences: Sequence[str], model: ElmoModel, tokenizer: ElmoTokenizer) -> tuple[Words, list[Tensor]]:
-    """The words of each sentence, and its layers (layers, words, dim)."""
+    """The words of each sentence, as a terminal may show them, and its layers (layers, words, dim)."""
     words = [tokenizer.tokenize(sentence) for sentence in sentences]
     for number, sentence in enumerate(words, start=1):
         if not sentence:
@@ -30,7 +30,8 @@ def read(sentences: Sequence[str], model: ElmoModel, tokenizer: ElmoTokenizer) -
     with torch.inference_mode():
         hidden_states = model(**encoding, output_hidden_states=True).hidden_states
     stacked = torch.stack(hidden_states, dim=1)
-    return words, [layers[:, : len(sentence)] for layers, sentence in zip(stacked, words, strict=True)]
+    shown = [[visible(word) for word in sentence] for sentence in words]
+    return shown, [layers[:, : len(sentence)] for layers, sentence in zip(stacked, words, strict=True)]
 
 
 def numbers(words: Words, layers: list[Tensor]) -> Iterator[str]:

@@ -8,33 +8,27 @@ All numbers are those of the checkpoint's config and of the results (results.py 
 with missing fields is refused: the error names them and says how to give them.
 """
 
+import ast
 import json
+import os
 import re
 import shlex
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import whole_file
 from elmo_hf.hub import markdown as md
 from elmo_hf.hub.earlier import command_of, results_of
-from elmo_hf.hub.results import (
-    COLUMNS,
-    MODEL,
-    THIS_MODEL,
-    Result,
-    brief,
-    check_fields,
-    is_text,
-    read_results,
-    read_text,
-    run_values,
-    source_values,
-)
+from elmo_hf.hub.reading import a_text, brief, check, parse_yaml, read_text
+from elmo_hf.hub.results import COLUMNS, MODEL, THIS_MODEL, Result, read_results, run_values, source_values
 from elmo_hf.loading import FAULTS, describe_model
 from elmo_hf.model.configuration_elmo import ElmoConfig
 
@@ -73,6 +67,7 @@ COMPLETE = {
         "results/source.json": "which `elmo-hf card FOLDER --source FILE ...` writes",
     },
 }
+MAX_LABELS = 200  # that a card lists
 SAME_MODEL = ["lstm_dim", "projection_dim", "num_hidden_layers", "char_filters", "num_highway_layers"]
 
 
@@ -105,7 +100,7 @@ def write_card(
     content = render_card(folder, facts, results, repo)
     if not output.parent.is_dir():
         raise ElmoError(f"there is no folder {output.parent} to write {output.name} into.")
-    if output.exists() and MARK not in read_text(output):
+    if os.path.lexists(output) and MARK not in read_text(output):
         raise ElmoError(f"{output} was not written by this command; move it away, or name another --output.")
     with whole_file(output) as partial:
         partial.write_text(content, encoding="utf-8")
@@ -173,8 +168,10 @@ def check_card(content: str, name: str) -> ModelCard:
     placeholder = PLACEHOLDER.search(content)
     if placeholder:
         raise ElmoError(f"the card of {name} has a placeholder, {placeholder[0]!r}; replace it.")
-    if not content.startswith("---\n"):
+    metadata = REGEX_YAML_BLOCK.search(content)
+    if not content.startswith("---\n") or metadata is None:
         raise ElmoError(f"the card of {name} lacks the block of metadata between two lines of ---.")
+    parse_yaml(f"the card of {name}", metadata[2])  # before the library does, without limits
     try:
         card = ModelCard(content)
     except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
@@ -187,88 +184,73 @@ def check_card(content: str, name: str) -> ModelCard:
 
 # ---- facts
 
-# The form of each fact: a function that makes plain text or Markdown of it, a list of a form, or named forms.
-DATA = {"name": md.escape, "licence": md.escape, "description": md.inline, "url": md.link}
-SOURCE = {"title": md.escape, "url": md.link, "authors": [md.escape], "licence": md.escape}
+
+def fact(form: Callable[[str], str]) -> Callable[[Any], str]:
+    """The form of a text: plain text or Markdown that `form` makes of it."""
+
+    def read(value: Any) -> str:
+        placeholder = PLACEHOLDER.search(a_text(value))
+        if placeholder:
+            raise ElmoError(f"must have no placeholder such as {placeholder[0]!r}")
+        return form(value)
+
+    return read
+
+
+def kind(value: Any) -> str:
+    if value not in tuple(COMPLETE):
+        raise ElmoError(f"must be {', '.join(COMPLETE)}")
+    return str(value)
+
+
+def python_arguments(text: str) -> str:
+    """Texts and numbers as Python passes them to a function, and nothing that it would run."""
+    with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+        call: Any = ast.parse(f"call({md.line(text)})", mode="eval").body
+        values = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg)]
+        if len(values) == len(call.args) + len(call.keywords) and all(
+            type(value) is ast.Constant for value in values
+        ):
+            return ast.unparse(call)[len("call(") : -1]
+    raise ElmoError("must be texts or numbers as in a call of a Python function")
+
+
+LINE, PLAIN, INLINE, BLOCKS, CODE = map(fact, (md.line, md.escape, md.inline, md.blocks, md.verbatim))
 FACTS: dict[str, Any] = {
-    **dict.fromkeys(["kind", "name", "repo"], md.line),
-    "title": md.escape,
-    "summary": md.blocks,
-    **dict.fromkeys(["licence", "licence_name", "licence_link", "base_model", "example"], md.line),
-    **dict.fromkeys(["licence_note", "training_note", "usage", "reproduce"], md.blocks),
-    "citation": md.verbatim,
-    "languages": [md.line],
-    "tags": [md.line],
-    "datasets": [md.line],
-    "limits": [md.inline],
-    "authors": [md.escape],
-    "data": [DATA],
-    "source": SOURCE,
-    "commands": {"": md.verbatim},  # by the name of a result
+    "kind": kind,
+    "name": LINE,
+    "repo?": LINE,
+    "title": PLAIN,
+    "summary": BLOCKS,
+    "languages": [LINE],
+    "licence": LINE,
+    "licence_name?": LINE,
+    "licence_link?": LINE,
+    "licence_note": BLOCKS,
+    "data": [{"name": PLAIN, "licence": PLAIN, "description": INLINE, "url?": fact(md.link)}],
+    "limits": [INLINE],
+    "authors": [PLAIN],
+    "base_model?": LINE,
+    "source?": {"title": PLAIN, "url": fact(md.link), "authors": [PLAIN], "licence": PLAIN},
+    "example?": fact(python_arguments),
+    "training_note?": BLOCKS,
+    "usage?": BLOCKS,
+    "reproduce?": BLOCKS,
+    "citation?": CODE,
+    "tags?": [LINE],
+    "datasets?": [LINE],
+    "commands?": {"": CODE},  # by the name of a result
 }
-NEEDED = ["kind", "name", "title", "summary", "languages", "licence"]
-NEEDED += ["licence_note", "data", "limits", "authors"]
 
 
 def read_facts(path: Path) -> dict[str, Any]:
     """The facts of a file, each in its form of `FACTS`."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise ElmoError(
             f"there is no {path}; a card needs a title, languages, data, a licence, limits, authors."
         )
-    text = read_text(path)
-    try:
-        facts = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise ElmoError(f"{path} is no YAML: {md.line(str(error))[:300]}.") from None
-    if not isinstance(facts, dict):
-        raise ElmoError(f"{path} must hold `name: value` lines.")
-    for name in facts:
-        if name not in FACTS:
-            raise ElmoError(f"{path}: {brief(name)} is no fact of a card; there are {', '.join(FACTS)}.")
-    missing = [repr(name) for name in NEEDED if name not in facts]
-    if missing:
-        raise ElmoError(f"the card lacks {', '.join(missing)}; say it in {path}.")
-    found = {name: read_fact(f"{path}: {name}", value, FACTS[name]) for name, value in facts.items()}
-    if found["kind"] not in COMPLETE:
-        raise ElmoError(f"{path}: kind must be {', '.join(COMPLETE)}, but is {brief(found['kind'])}.")
-    return found
-
-
-def read_fact(place: str, value: Any, form: Any) -> Any:
-    """A value in its form; refused where it is empty, of another type or a placeholder."""
-    if isinstance(form, list):
-        if not isinstance(value, list) or not value:
-            raise ElmoError(f"{place} must be a list, but is {brief(value)}.")
-        return [read_fact(f"{place}, entry {count}", entry, form[0]) for count, entry in enumerate(value, 1)]
-    if isinstance(form, dict):
-        return read_entry(place, value, form)
-    if not is_text(value):
-        raise ElmoError(f"{place} must be a text, but is {brief(value)}.")
-    placeholder = PLACEHOLDER.search(value)
-    if placeholder:
-        raise ElmoError(f"{place} has a placeholder, {placeholder[0]!r}; replace it.")
-    try:
-        return form(value)
-    except ElmoError as error:
-        raise ElmoError(f"{place} {error}, but is {brief(value)}.") from None
-
-
-def read_entry(place: str, value: Any, forms: dict[str, Any]) -> dict[str, Any]:
-    """Named values: those of `forms`, of which only the url of DATA may be missing; or any names, for ""."""
-    needed = [name for name in forms if name and not (name == "url" and forms is DATA)]
-    if not isinstance(value, dict):
-        raise ElmoError(f"{place} must have {', '.join(needed) or '`name: value` lines'}.")
-    for name in needed:
-        if name not in value:
-            raise ElmoError(f"{place} lacks '{name}'.")
-    for name in value:
-        if name not in forms and "" not in forms:
-            raise ElmoError(f"{place} has {brief(name)}, but a card shows only {', '.join(forms)}.")
-    return {
-        name: read_fact(f"{place}, {brief(name)}", entry, forms[name] if name in forms else forms[""])
-        for name, entry in value.items()
-    }
+    facts: dict[str, Any] = check(str(path), parse_yaml(str(path), read_text(path)), FACTS)
+    return facts
 
 
 # ---- the model
@@ -278,7 +260,7 @@ def find_model(folder: Path, run: Any) -> dict[str, Any]:
     """The description of a checkpoint; in a folder with only a card, that of the run that made it."""
     made: dict[str, Any] | None = run.get("model") if isinstance(run, dict) else None
     if made is not None:
-        check_fields("results/run.json: 'model'", made, MODEL)
+        check("results/run.json: 'model'", made, MODEL)
     if not (folder / "config.json").is_file():
         if made is None:
             raise ElmoError(f"{folder} has no config.json, and no results/run.json tells what the model is.")
@@ -319,11 +301,18 @@ def model_values(model: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]
         "auto_class": auto_class,
         "pipeline": pipeline,
         "example": facts.get("example", example),
-        "labels": [md.code(str(label)) for _, label in sorted(config.id2label.items())] if is_task else [],
+        "labels": labels(config) if is_task else [],
         "hidden_size": config.hidden_size,
         "has_softmax": bool(model["softmax_parameters"]),
         "model_table": model_table(config, model["parameters"], model["softmax_parameters"]),
     }
+
+
+def labels(config: ElmoConfig) -> list[str]:
+    names = [md.code(str(name)) for _, name in sorted((config.id2label or {}).items())]
+    return (
+        names if len(names) <= MAX_LABELS else [*names[:MAX_LABELS], f"and {len(names) - MAX_LABELS:,} more"]
+    )
 
 
 def model_table(config: ElmoConfig, parameters: int, softmax_parameters: int) -> str:
@@ -431,9 +420,11 @@ def perplexity_scores(row: dict[str, Any]) -> list[EvalResult]:
             task_type="language-modeling",
             task_name="Language modelling, forward and backward",
             dataset_type=slug(row["text"]),
-            dataset_name=row["text"],
+            dataset_name=md.line(row["text"]),
             metric_type="perplexity",
-            metric_name=f"perplexity, {direction}, {row.get('states') or 'unknown'} states, full softmax",
+            metric_name=md.line(
+                f"perplexity, {direction}, {row.get('states') or 'unknown'} states, full softmax"
+            ),
             metric_value=round(row[direction], 3),
         )
         for direction in ("mean", "forward", "backward")
@@ -444,10 +435,10 @@ def task_score(row: dict[str, Any], task_type: str) -> EvalResult:
     return EvalResult(
         task_type=task_type,
         dataset_type=slug(row["dataset"]),
-        dataset_name=row["dataset"],
-        dataset_split=row.get("split"),
+        dataset_name=md.line(row["dataset"]),
+        dataset_split=md.line(row["split"]) if row.get("split") else None,
         metric_type=slug(row["metric"]),
-        metric_name=row["metric"],
+        metric_name=md.line(row["metric"]),
         metric_value=row["value"],
     )
 

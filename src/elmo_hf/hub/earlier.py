@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from elmo_hf.errors import ElmoError
-from elmo_hf.hub.markdown import is_number, number
-from elmo_hf.hub.results import COLUMNS, Result, Row, is_text, perplexities, results_in
+from elmo_hf.hub.markdown import number
+from elmo_hf.hub.reading import is_number, is_text
+from elmo_hf.hub.results import COLUMNS, Result, Row, perplexities, results_in
 
 # Numbers among a task's scores that say how it was measured.
 NOT_SCORES = re.compile(r"runtime|per_second|^epoch$|^seed$|samples")

@@ -11,10 +11,10 @@ import math
 import re
 from typing import Any
 
-from elmo_hf.errors import ElmoError
+from elmo_hf.errors import ElmoError, visible
+from elmo_hf.hub.reading import is_number
 
 MISSING = "–"
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 HEADINGS = {"words_per_second": "words/s", "words_per_sec": "words/s", "dataset": "data"}
 
 
@@ -23,12 +23,12 @@ HEADINGS = {"words_per_second": "words/s", "words_per_sec": "words/s", "dataset"
 
 def line(text: str) -> str:
     """Plain text without line breaks, for metadata and code."""
-    return UNPRINTABLE.sub("\ufffd", " ".join(text.split()))
+    return visible(" ".join(text.split()))
 
 
 def verbatim(text: str) -> str:
     """Text of several lines, for blocks of code."""
-    return UNPRINTABLE.sub("\ufffd", text.strip())
+    return visible(text.strip().replace("\r\n", "\n"))
 
 
 def escape(text: str) -> str:
@@ -39,6 +39,7 @@ def escape(text: str) -> str:
 INLINE = re.compile(
     r"\\.|<https?://[^\s<>]+>"  # an escaped character; an address
     r"|(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)|(?P<unclosed>`+)|<"  # code; backticks without a partner; HTML
+    r"|\](?=\(\s*(?!https?://|mailto:|#|[\w./-]+\))|\s*:)"  # other links; their definitions
 )
 
 
@@ -48,7 +49,7 @@ def inline(text: str) -> str:
     def replace(match: re.Match[str]) -> str:
         if match["unclosed"]:
             return match["unclosed"].replace("`", "\\`")
-        return "&lt;" if match[0] == "<" else match[0]
+        return {"<": "&lt;", "]": "\\]"}.get(match[0], match[0])
 
     return INLINE.sub(replace, line(text))
 
@@ -64,7 +65,8 @@ def blocks(text: str) -> str:
             fence = opening[1] or opening[2]
         else:
             row = row[: len(row) - len(row.lstrip())] + inline(row)
-            row = re.sub(r"^( {0,3})(---+)$", r"\1\\\2", row)  # which would end a block of metadata
+            # What would end a block of metadata, or begin code that none of the following lines ends.
+            row = re.sub(r"^(\s*)(---+\s*$|~~~)", r"\1\\\2", row)
         lines.append(row)
     return "\n".join([*lines, fence]).rstrip("\n")
 
@@ -78,21 +80,18 @@ def fenced(language: str, text: str) -> str:
 def code(text: str) -> str:
     """Code within a line."""
     fence = "`" * max([1, *(len(run) + 1 for run in re.findall("`+", text))])
-    return f"{fence} {line(text)} {fence}" if "`" in text else f"`{line(text)}`"
+    text = line(text) or MISSING
+    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
 
 
 def link(url: str) -> str:
     """The target of a link."""
-    if not re.fullmatch(r"https?://[^\s<>\"`\\]+", url.strip()):
+    if not re.fullmatch(r"https?://[^\s<>\"`\\]+", url.strip()) or not url.strip().isprintable():
         raise ElmoError("must be an address that begins with https:// or http://")
     return url.strip().replace("(", "%28").replace(")", "%29")
 
 
 # ---- numbers and tables
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e300
 
 
 def number(value: float) -> str:

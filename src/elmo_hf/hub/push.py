@@ -9,7 +9,8 @@ else's commit in between, leaves the repository as it was. HF_ENDPOINT names
 another Hub, HF_TOKEN has the token.
 """
 
-import json
+import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,30 +32,63 @@ from transformers.dynamic_module_utils import get_relative_imports
 
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.hub.card import check_card, render_card
-from elmo_hf.hub.results import read_text
-from elmo_hf.loading import FAULTS, tensor_shapes
+from elmo_hf.hub.reading import (
+    a_text,
+    anything,
+    brief,
+    check,
+    is_text,
+    plain_file,
+    read_bytes,
+    read_json,
+    read_text,
+)
+from elmo_hf.hub.results import files_of_results
+from elmo_hf.loading import FAULTS, load_config, tensor_shapes
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
 # What is uploaded besides weights, code, card and results.
 FILES = ["config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"]
 FILES += ["options.json", "facts.yaml"]
-WEIGHTS = (".safetensors", ".safetensors.index.json")
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+OF_WEIGHTS = (".safetensors", ".safetensors.index.json")
 RESULTS = (".json", ".md", ".png")
+MAX_READ = 50_000_000  # bytes of a file that is not weights
+MAX_LISTED = 50  # names of files that are not uploaded
 MESSAGE = "Upload ELMo with elmo_hf"
+State = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What goes to the Hub, by path, as a file or as bytes; and the files of the folder that do not."""
+    """What goes to the Hub.
+
+    Args:
+        files: by path in the repository, the bytes that were checked, or the path of weights.
+        states: of all files that were read, by which a change since then is noticed.
+        stays: files of the folder that are not uploaded.
+    """
 
     files: dict[str, Path | bytes]
+    states: dict[Path, State]
     stays: list[str]
 
     def sizes(self) -> dict[str, int]:
         return {
-            name: len(content) if isinstance(content, bytes) else content.stat().st_size
+            name: len(content) if isinstance(content, bytes) else content.lstat().st_size
             for name, content in self.files.items()
         }
+
+    def check_unchanged(self) -> None:
+        for path, state in self.states.items():
+            if state_of(path) != state:
+                raise ElmoError(f"{path} was changed in the meantime, and nothing was uploaded; try again.")
+
+
+def state_of(path: Path) -> State:
+    """What a plain file, which is no link, changes when it is written or replaced."""
+    status = plain_file(path)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def push(
@@ -127,33 +161,48 @@ def push(
 def prepare(
     folder: str | Path, repo: str, facts: str | Path | None = None, results: str | Path | None = None
 ) -> Upload:
-    """The files to upload, after all checks that need no Hub."""
+    """The files to upload, after all checks that need no Hub.
+
+    Only plain files of the folder are uploaded, and of the folder of results: a link is refused, also one by
+    which the cache of huggingface_hub makes its snapshots. A hard link looks like any file.
+    """
     folder = Path(folder)
     check_name(repo)
-    if not (folder / "config.json").is_file():
+    if not os.path.lexists(folder / "config.json"):
         raise ElmoError(f"{folder} holds no model: it has no config.json.")
-    check_loads(folder)
-    files: dict[str, Path | bytes] = {name: folder / name for name in FILES if (folder / name).is_file()}
-    weights = [path for path in sorted(folder.iterdir()) if path.name.endswith(WEIGHTS)]
-    files |= {path.name: path for path in [*weights, *code_of(folder)]}
-    if facts is not None:
-        files["facts.yaml"] = Path(facts)
+    paths = {name: folder / name for name in FILES if os.path.lexists(folder / name)}
+    paths |= {"facts.yaml": Path(facts)} if facts is not None else {}
     shown = Path(results) if results is not None else folder / "results"
-    files |= {
-        f"results/{path.name}": path
-        for path in sorted(shown.glob("*"))
-        if path.suffix in RESULTS and path.is_file()
-    }
+    paths |= {f"results/{path.name}": path for path in files_of_results(shown, RESULTS)}
+    readme = [folder / "README.md"] if os.path.lexists(folder / "README.md") else []
+    states = {path: state_of(path) for path in [*paths.values(), *readme]}  # before anything is read
+    weights = weights_of(folder)
+    states |= {path: state_of(path) for path in weights}
+    code = code_of(folder, weights)
+    states |= {path: state_of(path) for path in code}
+    check_loads(folder)
+    small = paths | {path.name: path for path in [*weights, *code] if path.suffix != ".safetensors"}
+    files: dict[str, Path | bytes] = {name: read_bytes(path, MAX_READ) for name, path in small.items()}
+    files |= {path.name: path for path in weights if path.suffix == ".safetensors"}
     files["README.md"] = card_of(folder, repo, facts, results).encode("utf-8")
-    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    return Upload(files, [name for name in names if name not in files and "__pycache__" not in name])
+    upload = Upload(files, states, others(folder, files))
+    upload.check_unchanged()
+    return upload
+
+
+def others(folder: Path, files: dict[str, Path | bytes]) -> list[str]:
+    """The entries of the folder, and of its results, that are not among the files."""
+    entries = [*folder.iterdir(), *(folder / "results").glob("*")]
+    names = {path.relative_to(folder).as_posix() + ("/" if path.is_dir() else "") for path in entries}
+    left = sorted(ascii(name)[1:-1] for name in names - set(files) - {"results/", "__pycache__/"})
+    return left if len(left) <= MAX_LISTED else [*left[:MAX_LISTED], f"and {len(left) - MAX_LISTED:,} more"]
 
 
 def check_name(repo: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise ElmoError(f"{repo} is no name on the Hub: {reason_of(error)}.") from None
+        raise ElmoError(f"{brief(repo)} is no name on the Hub: {reason_of(error)}.") from None
     if repo.count("/") != 1:
         raise ElmoError(f"name the repository as ORG/NAME, not {repo}.")
 
@@ -161,7 +210,7 @@ def check_name(repo: str) -> None:
 def card_of(folder: Path, repo: str, facts: str | Path | None, results: str | Path | None) -> str:
     """The card of the facts; without facts, the folder's README.md."""
     path = folder / "README.md"
-    readme = read_text(path) if path.exists() else None
+    readme = read_text(path) if os.path.lexists(path) else None
     if facts is None and not (folder / "facts.yaml").is_file():
         if readme is None:
             raise ElmoError(f"{folder} has no card: write facts.yaml for `elmo-hf card`, or a README.md.")
@@ -175,8 +224,11 @@ def card_of(folder: Path, repo: str, facts: str | Path | None, results: str | Pa
 
 def check_loads(folder: Path) -> None:
     """The model and its tokenizer load as `from_pretrained` will load them."""
+    load_config(folder)
     try:
-        model, report = auto_class(folder).from_pretrained(folder, output_loading_info=True)
+        model, report = auto_class(folder).from_pretrained(
+            folder, output_loading_info=True, use_safetensors=True
+        )
         tokenizer = ElmoTokenizer.from_pretrained(folder)
     except FAULTS as error:
         raise ElmoError(f"{folder} does not load: {reason_of(error)}.") from None
@@ -193,47 +245,80 @@ def check_loads(folder: Path) -> None:
         raise ElmoError(f"{folder} has a model of {config.vocab_size} words, and a tokenizer of {words}.")
 
 
-def auto_map(path: Path) -> dict[str, list[str]]:
-    """The classes that a config or a tokenizer's config names: {"AutoModel": ["file.Class"]}."""
-    classes = json.loads(path.read_text(encoding="utf-8")).get("auto_map") if path.is_file() else None
-    return {
-        name: [reference for reference in (value if isinstance(value, list) else [value]) if reference]
-        for name, value in (classes or {}).items()
-    }
+def weights_of(folder: Path) -> list[Path]:
+    """The files of the weights that are loaded: one, or an index and the shards that it names."""
+    if os.path.lexists(folder / WEIGHTS):
+        return [folder / WEIGHTS]
+    index = folder / INDEX
+    if not os.path.lexists(index):
+        raise ElmoError(f"{folder} has no {WEIGHTS}; save the model with save_pretrained.")
+    names = check(str(index), read_json(index, MAX_READ), {"weight_map": {"": a_shard}, "": anything})
+    return [index, *(folder / name for name in sorted(set(names["weight_map"].values())))]
+
+
+def a_shard(value: Any) -> str:
+    if not is_text(value) or not re.fullmatch(r"\w[\w.-]*\.safetensors", value, re.ASCII):
+        raise ElmoError("must be the name of a .safetensors file in the folder")
+    return str(value)
+
+
+def references(value: Any) -> list[str]:
+    """Of one or several classes: FILE.CLASS, and never another repository or folder."""
+    entries = [entry for entry in (value if isinstance(value, list) else [value]) if entry is not None]
+    for entry in entries:
+        if not is_text(entry) or not re.fullmatch(r"[a-z_]\w*\.[a-z_]\w*", entry, re.ASCII | re.IGNORECASE):
+            raise ElmoError("must name a class as FILE.CLASS, of a file in the folder")
+    return entries
+
+
+CLASSES = {"auto_map?": {"": references}, "architectures?": [a_text], "": anything}
+
+
+def read_classes(path: Path) -> dict[str, Any]:
+    """A config or a tokenizer's config, of which `auto_map` has {"AutoModel": ["file.Class"]}."""
+    content = read_json(path, MAX_READ) if os.path.lexists(path) else {}
+    return {"auto_map": {}, "architectures": ["its model"]} | check(str(path), content, CLASSES)
 
 
 def auto_class(folder: Path) -> Any:
     """The Auto class that loads the folder's model with its head."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    architecture = (config.get("architectures") or ["its model"])[0]
-    for name, references in auto_map(folder / "config.json").items():
-        names = [reference.split(".")[-1] for reference in references]
-        if architecture in names and hasattr(transformers, name):
+    config = read_classes(folder / "config.json")
+    architecture = config["architectures"][0]
+    for name, classes in config["auto_map"].items():
+        names = [reference.split(".")[1] for reference in classes]
+        if architecture in names and name.startswith("AutoModel") and hasattr(transformers, name):
             return getattr(transformers, name)
     raise ElmoError(
-        f"config.json names no Auto class for {architecture} in its auto_map; use save_pretrained."
+        f"config.json names no Auto class for {architecture:.80} in its auto_map; use save_pretrained."
     )
 
 
-def code_of(folder: Path) -> list[Path]:
+def code_of(folder: Path, weights: list[Path]) -> list[Path]:
     """The Python files that the config and the tokenizer name, and those that they import."""
     needed = [("config.json", "AutoConfig"), ("tokenizer_config.json", "AutoTokenizer")]
-    if any(name.startswith("elmo.") for path in folder.glob("*.safetensors") for name in tensor_shapes(path)):
+    shards = [path for path in weights if path.suffix == ".safetensors"]
+    if any(name.startswith("elmo.") for path in shards for name in tensor_shapes(path)):
         needed.append(("config.json", "AutoModel"))  # a head without ELMo has none
+    maps = {name: read_classes(folder / name)["auto_map"] for name, _ in needed}
     for name, key in needed:
-        if key not in auto_map(folder / name):
+        if key not in maps[name]:
             raise ElmoError(f"{folder / name} has no {key} in its auto_map; save it with save_pretrained.")
-    maps = [auto_map(folder / name) for name in ("config.json", "tokenizer_config.json")]
-    references = [reference for classes in maps for entry in classes.values() for reference in entry]
-    waiting, files = sorted({reference.split(".")[0] for reference in references}), dict[str, Path]()
+    classes = [reference for entry in maps.values() for listed in entry.values() for reference in listed]
+    waiting, files = sorted({reference.split(".")[0] for reference in classes}), dict[str, Path]()
     while waiting:
         name = waiting.pop()
         files[name] = path = folder / f"{name}.py"
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise ElmoError(
                 f"{folder} lacks {path.name}, which its model needs; save it with save_pretrained."
             )
-        waiting += [module for module in get_relative_imports(path) if module not in files]
+        read_text(path)  # a plain file in UTF-8
+        for module in get_relative_imports(path):
+            if not re.fullmatch(r"[a-z_]\w*", module, re.ASCII | re.IGNORECASE):
+                raise ElmoError(
+                    f"{path} imports {brief(module)}, which is not beside it; copy what it needs."
+                )
+            waiting += [module] if module not in files else []
     return [files[name] for name in sorted(files)]
 
 
@@ -274,10 +359,16 @@ def operations_for(
     upload: Upload, info: ModelInfo | None
 ) -> list[CommitOperationAdd | CommitOperationDelete]:
     """The files; and the removal of weights under other names, which might be loaded in place of these."""
+    upload.check_unchanged()
     remote = [file.rfilename for file in (info.siblings if info is not None else None) or []]
-    old = [name for name in remote if name.endswith(WEIGHTS) and "/" not in name and name not in upload.files]
+    old = [
+        name for name in remote if name.endswith(OF_WEIGHTS) and "/" not in name and name not in upload.files
+    ]
     return [
-        *(CommitOperationAdd(name, content) for name, content in upload.files.items()),
+        *(
+            CommitOperationAdd(name, content if isinstance(content, bytes) else content.absolute())
+            for name, content in upload.files.items()
+        ),
         *(CommitOperationDelete(name) for name in old),
     ]
 

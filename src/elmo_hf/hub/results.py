@@ -20,80 +20,47 @@ Other keys (machine, versions, raw numbers, ...) are for other readers of the fi
 Files without `schema` are those of elmo_hf 0.1.0, which earlier.py translates.
 """
 
-import json
 import re
-import reprlib
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from elmo_hf.errors import ElmoError
 from elmo_hf.files import checksum, write_json
-from elmo_hf.hub.markdown import cell, code, escape, is_number, line, markdown_table, number, table
+from elmo_hf.hub.markdown import cell, code, escape, line, markdown_table, number, table
+from elmo_hf.hub.reading import (
+    a_cell,
+    a_checksum,
+    a_number,
+    a_positive_number,
+    a_text,
+    an_object,
+    anything,
+    brief,
+    check,
+    is_text,
+    plain_file,
+    read_json,
+    true_or_false,
+)
 
 SCHEMA = 1
-MAX_BYTES = 1_000_000  # of a file that a card is made of
-MAX_DIGITS = 18
+MAX_FILES = 100
+NAME = re.compile(r"\w[\w .,+=()&'@-]*")  # of a file of results
 THIS_MODEL = "this model"
 Row = dict[str, Any]
 
-# What a row of a kind must have, and the columns of its table; a `table` has the columns of its rows.
-PERPLEXITIES = dict.fromkeys(["forward", "backward", "mean"], "a positive number")
-NEEDED = {
-    "perplexity": {"text": "a text"} | PERPLEXITIES,
-    "evaluation": {"dataset": "a text", "metric": "a text", "value": "a number"},
-    "table": {},
+# The form of a row of a kind, and the columns of its table; a `table` has the columns of its rows.
+PERPLEXITIES = dict.fromkeys(["forward", "backward", "mean"], a_positive_number)
+ROWS: dict[str, dict[str, Any]] = {
+    "perplexity": {"text": a_text, **PERPLEXITIES, "model?": a_text, "states?": a_text, "": a_cell},
+    "evaluation": {"dataset": a_text, "metric": a_text, "value": a_number, "split?": a_text, "": a_cell},
+    "table": {"": a_cell},
 }
 FIGURES = ["states", "forward", "backward", "mean", "arithmetic_mean", "tokens", "unknown"]
 COLUMNS = {"perplexity": ["text", "model", *FIGURES], "evaluation": ["dataset", "split", "metric", "value"]}
-
-# ---- types
-
-
-def is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def is_cell(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(not isinstance(entry, list) and is_cell(entry) for entry in value)
-    return value is None or isinstance(value, str | bool) or is_number(value)
-
-
-TYPES: dict[str, Callable[[Any], bool]] = {
-    "a text": is_text,
-    "a number": is_number,
-    "a positive number": lambda value: is_number(value) and value > 0,
-    "true or false": lambda value: isinstance(value, bool),
-    "an object": lambda value: isinstance(value, dict),
-    "a list": lambda value: isinstance(value, list),
-    "a text or an object": lambda value: is_text(value) or isinstance(value, dict),
-}
-
-
-def brief(value: Any) -> str:
-    """What an error message shows of a value."""
-    try:
-        return reprlib.repr(value)
-    except ValueError:  # thousands of digits
-        return f"{type(value).__name__} too long to show"
-
-
-def check_type(place: str, value: Any, type_name: str) -> None:
-    if not TYPES[type_name](value):
-        raise ElmoError(f"{place} must be {type_name}, but is {brief(value)}.")
-
-
-def check_fields(place: str, content: Any, fields: dict[str, str]) -> None:
-    """Every field is there, and of its type."""
-    check_type(place, content, "an object")
-    for name, type_name in fields.items():
-        if content.get(name) is None:
-            raise ElmoError(f"{place} lacks '{name}'.")
-        check_type(f"{place}: '{name}'", content[name], type_name)
-
 
 # ---- the form
 
@@ -116,18 +83,12 @@ class Result:
 
     def check(self) -> None:
         """Raise an ElmoError if the kind is unknown, or a row lacks a field or has what no cell shows."""
-        if not isinstance(self.kind, str) or self.kind not in NEEDED:
-            raise ElmoError(f"kind must be one of {', '.join(NEEDED)}, but is {brief(self.kind)}.")
-        if not isinstance(self.rows, list) or not self.rows:
-            raise ElmoError(f"rows must be a list of rows, but is {brief(self.rows)}.")
-        for count, row in enumerate(self.rows, start=1):
-            check_fields(f"row {count}", row, NEEDED[self.kind])
-            for name, value in row.items():
-                if not is_cell(value):
-                    raise ElmoError(f"row {count}: '{name}' is no cell of a table: {brief(value)}.")
+        if not isinstance(self.kind, str) or self.kind not in ROWS:
+            raise ElmoError(f"kind must be one of {', '.join(ROWS)}, but is {brief(self.kind)}.")
+        check("rows", self.rows, [ROWS[self.kind]])
         for name in ("title", "note"):
             if getattr(self, name) != "":
-                check_type(name, getattr(self, name), "a text")
+                check(name, getattr(self, name), a_text)
 
 
 RESULT_FIELDS = [field.name for field in fields(Result)]
@@ -143,10 +104,9 @@ def results_in(content: Row, name: str) -> list[Result]:
     """The results in a file's content; `name` is the file's, without `.json`."""
     if content["schema"] != SCHEMA:
         raise ElmoError(f"this elmo_hf reads schema {SCHEMA}, not {brief(content['schema'])}.")
-    check_type("'results'", content.get("results"), "a list")
     results = []
-    for count, entry in enumerate(content["results"], start=1):
-        check_type(f"result {count}", entry, "an object")
+    entries = content.get("results")
+    for entry in check("'results'", entries, [an_object]) if entries != [] else []:
         known = {name: entry[name] for name in RESULT_FIELDS if entry.get(name) is not None}
         results.append(Result(**{"kind": None, "rows": None} | known))
         results[-1].check()
@@ -192,44 +152,27 @@ def perplexities(texts: dict[str, Row], model: str = THIS_MODEL) -> Result:
 
 def read_results(folder: str | Path) -> dict[str, Any]:
     """The JSON files of a folder, by name without `.json`; none if there is no folder."""
-    return {path.stem: read_json(path) for path in sorted(Path(folder).glob("*.json"))}
+    contents = {path.stem: read_json(path) for path in files_of_results(Path(folder), (".json",))}
+    for name, content in contents.items():
+        if not isinstance(content, dict | list) or not content:
+            raise ElmoError(f"{folder}/{name}.json holds no results; run the command that writes it again.")
+    return contents
 
 
-def read_json(path: Path) -> Any:
-    text = read_text(path)
-    try:
-        content = json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise ElmoError(f"{path} is not JSON ({error}); run the command that writes it again.") from None
-    if not isinstance(content, dict | list) or not content:
-        raise ElmoError(f"{path} holds no results; run the command that writes it again.")
-    return content
-
-
-def read_text(path: Path) -> str:
-    """A file of at most `MAX_BYTES`; a pipe, which would never end, is refused."""
-    if not path.is_file():
-        raise ElmoError(f"{path} is not a file.")
-    if path.stat().st_size > MAX_BYTES:
-        raise ElmoError(f"{path} has more than {MAX_BYTES:,} bytes, too many for a model card.")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ElmoError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}).") from None
-
-
-def _integer(text: str) -> int:
-    if len(text) > MAX_DIGITS:
-        raise ValueError(f"{text[:MAX_DIGITS]}... has more than {MAX_DIGITS} digits")
-    return int(text)
-
-
-def _float(text: str) -> float:
-    return float(text) if is_number(float(text)) else _refuse(text)
-
-
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name[:MAX_DIGITS]} is no number")
+def files_of_results(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files of a folder that are not hidden, all of them plain; none if there is no folder."""
+    if folder.is_symlink():
+        raise ElmoError(f"{folder} is a link, whose target may be elsewhere; copy the folder.")
+    paths = sorted(path for path in folder.glob("*") if path.suffix in suffixes and path.name[0] != ".")
+    if len(paths) > MAX_FILES:
+        raise ElmoError(f"{folder} has {len(paths):,} files, too many for a model card.")
+    for path in paths:
+        if not NAME.fullmatch(path.name):
+            raise ElmoError(
+                f"{folder} has a file {path.name!a}; rename it to letters, digits and - . _ only."
+            )
+        plain_file(path)
+    return paths
 
 
 def text_name(path: str) -> str:
@@ -259,28 +202,25 @@ RECIPE = {
     "max_steps": "updates, at most",
     "seed": "seed",
 }
-# What results/run.json must have, and the model in it.
+MODEL = {"config": an_object, "parameters": a_number, "softmax_parameters": a_number, "": anything}
 RUN = {
-    "command": "a text",
-    "settings": "an object",
-    "machine": "a text or an object",
-    **dict.fromkeys(["steps", "words", "epochs", "hours", "words_per_second", "resumed"], "a number"),
-    "finished": "true or false",
+    "command": a_text,
+    "settings": {**{f"{name}?": a_cell for name in RECIPE}, "": anything},
+    "machine": anything,
+    **dict.fromkeys(["steps", "words", "epochs", "hours", "words_per_second", "resumed"], a_number),
+    "finished": true_or_false,
+    "heldout?": {"": {"best": {**PERPLEXITIES, "": a_cell}, "": anything}},
+    "": anything,
 }
-MODEL = {"config": "an object", "parameters": "a number", "softmax_parameters": "a number"}
+MACHINE = {"cpu": a_text, "cores": a_number, "gpu?": a_text, "": anything}
+SOURCE = {"files": {"": {"bytes": a_number, "sha256": a_checksum, "": anything}}, "": anything}
 
 
 def run_values(run: Any) -> dict[str, Any]:
     """Of the summary of a pretraining run."""
-    check_fields("results/run.json", run, RUN)
-    settings = {label: setting(name, run["settings"].get(name)) for name, label in RECIPE.items()}
-    heldout, rows = run.get("heldout", {}), []
-    check_type("results/run.json: 'heldout'", heldout, "an object")
-    for text, evaluations in heldout.items():
-        place = f"results/run.json: {brief(text)}"
-        check_fields(place, evaluations, {"best": "an object"})
-        check_fields(f"{place}: 'best'", evaluations["best"], PERPLEXITIES)
-        rows.append(evaluations["best"] | {"text": text_name(text)})
+    run = check("results/run.json", run, RUN)
+    settings = {label: setting(run["settings"].get(name)) for name, label in RECIPE.items()}
+    rows = [entry["best"] | {"text": text_name(text)} for text, entry in run.get("heldout", {}).items()]
     return {
         **{name: number(run[name]) for name in ("words", "steps", "epochs", "hours", "words_per_second")},
         "recipe": markdown_table(["", ""], [[name, text] for name, text in settings.items() if text]),
@@ -292,32 +232,30 @@ def run_values(run: Any) -> dict[str, Any]:
     }
 
 
-def setting(name: str, value: Any) -> str:
+def setting(value: Any) -> str:
     """As it was typed."""
-    if not is_cell(value):
-        raise ElmoError(f"results/run.json: the setting '{name}' cannot be {brief(value)}.")
     return "" if value is None else f"{value:g}" if isinstance(value, float) else cell(value)
 
 
 def machine(described: Any) -> str:
-    if isinstance(described, str):
+    if is_text(described):
         return escape(described)
-    check_fields("results/run.json: 'machine'", described, {"cpu": "a text", "cores": "a number"})
+    described = check("results/run.json: 'machine'", described, MACHINE)
     names = [described["cpu"], f"{described['cores']} cores", described.get("gpu")]
-    return ", ".join(escape(str(name)) for name in names if name)
+    return ", ".join(escape(name) for name in names if name)
 
 
 def source_values(source: Any, name: str) -> dict[str, str]:
     """The published files that were converted, and their checksums."""
-    check_fields("results/source.json", source, {"files": "an object"})
-    for file, sums in source["files"].items():
-        check_fields(f"results/source.json: {brief(file)}", sums, {"bytes": "a number", "sha256": "a text"})
-    rows = [
-        [escape(file), number(sums["bytes"]), code(sums["sha256"])] for file, sums in source["files"].items()
-    ]
+    files = check("results/source.json", source, SOURCE)["files"]
+    if not files:
+        raise ElmoError(
+            "results/source.json names no file; `elmo-hf card FOLDER --source FILE ...` writes it."
+        )
+    rows = [[escape(file), number(sums["bytes"]), code(sums["sha256"])] for file, sums in files.items()]
     return {
         "table": markdown_table(["file", "bytes", "sha256"], rows),
-        "command": shlex.join(["elmo-hf", "convert", *map(line, source["files"]), f"{name}/"]),
+        "command": shlex.join(["elmo-hf", "convert", *map(line, files), f"{name}/"]),
     }
 
 

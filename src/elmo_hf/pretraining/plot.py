@@ -4,6 +4,7 @@ draw(read_log("my-run"), "my-run/log.png")      # read_log is in log.py
 elmo-hf plot my-run/
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from elmo_hf.errors import ElmoError
+from elmo_hf.errors import ElmoError, visible
 from elmo_hf.files import whole_file
 from elmo_hf.pretraining.log import Entry
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MAX_TEXTS, MAX_RESUMES, MAX_VALUE = 6, 200, 1e30  # texts and resumes that are drawn; of a loss or perplexity
 # The colour-blind-safe palette of Okabe and Ito.
 BLUE, ORANGE, GREEN, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#222222", "#767676"
 
@@ -54,9 +56,10 @@ def make_figure(log: list[Entry], name: str = "") -> "Figure":
     steps = [entry for entry in log if entry["kind"] == "step"]
     if not steps:
         raise ElmoError("the log has no step yet, so there is nothing to draw.")
+    _check_values(log)
     figure = Figure(figsize=(8, 6), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
     panels = figure.subplots(3, 1, sharex=True, height_ratios=(5, 5, 3))
-    _style_panels(panels, [entry["step"] for entry in log if entry["kind"] == "resume"])
+    _style_panels(panels, [entry["step"] for entry in log if entry["kind"] == "resume"][-MAX_RESUMES:])
     _draw_loss(panels[0], steps, _settings(log).get("softmax"))
     _draw_perplexity(panels[1], [entry for entry in log if entry["kind"] == "evaluation"])
     _draw_speed(panels[2], steps)
@@ -68,6 +71,18 @@ def make_figure(log: list[Entry], name: str = "") -> "Figure":
     return figure
 
 
+def _check_values(log: list[Entry]) -> None:
+    """Refuse numbers that no axis shows; one that is not finite leaves a gap."""
+    for entry in log:
+        names = {"step": ("loss", "words_per_second"), "evaluation": ("forward", "backward", "mean")}
+        for name in names.get(entry["kind"], ()):
+            least = 0 if entry["kind"] == "evaluation" else -MAX_VALUE
+            if math.isfinite(entry[name]) and not least < entry[name] < MAX_VALUE:
+                raise ElmoError(
+                    f"the log has {name} {entry[name]:g} at step {entry['step']:g}, which cannot be drawn."
+                )
+
+
 def _settings(log: list[Entry]) -> Entry:
     """The settings of the last start entry, if any."""
     settings = [entry.get("settings") for entry in log if entry["kind"] == "start"]
@@ -77,7 +92,7 @@ def _settings(log: list[Entry]) -> Entry:
 def _title(log: list[Entry], name: str) -> str:
     """The run's name, and the steps and words so far."""
     last = [entry for entry in log if entry["kind"] == "step"][-1]
-    name = str(_settings(log).get("name") or name or "pretraining")
+    name = visible(str(_settings(log).get("name") or name or "pretraining"))
     name = name if len(name) <= 40 else name[:37] + "..."
     return f"{name}: {last['step']:,} steps, {_abbreviate(last['words'])} words"
 
@@ -137,10 +152,10 @@ def _draw_perplexity(panel: "Axes", evaluations: list[Entry]) -> None:
         panel.set_yticks([])
         return
     panel.set_yscale("log")
-    texts = list(dict.fromkeys(entry.get("text") for entry in evaluations))
+    texts = list(dict.fromkeys(str(entry.get("text")) for entry in evaluations))[:MAX_TEXTS]
     for text, colours in zip(texts, cycle(((BLACK, BLUE, ORANGE), (GREEN, GREEN, GREEN))), strict=False):
-        of_text = [entry for entry in evaluations if entry.get("text") == text]
-        prefix = f"{str(text).split('.txt')[0]}, " if len(texts) > 1 else ""
+        of_text = [entry for entry in evaluations if str(entry.get("text")) == text]
+        prefix = f"{visible(str(text)).split('.txt')[0][:40]}, " if len(texts) > 1 else ""
         for name, colour, style in zip(
             ("mean", "forward", "backward"), colours, ("-", "--", ":"), strict=True
         ):
@@ -176,14 +191,18 @@ def _abbreviate(value: float) -> str:
 
 
 def _set_title(panel: "Axes", title: str, unit: str) -> None:
-    panel.set_title(title, loc="left", fontsize=10)
+    panel.set_title(visible(title)[:80], loc="left", fontsize=10, parse_math=False)
     panel.set_ylabel(unit, fontsize=9)
 
 
 def _add_legend(panel: "Axes") -> None:
     """Put the legend beside the title, where it covers no line."""
     spaces = {"borderaxespad": 0.1, "handlelength": 1.6, "handletextpad": 0.5, "columnspacing": 1.4}
-    panel.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, fontsize=9, **spaces)
+    legend = panel.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, fontsize=9, **spaces
+    )
+    for label in legend.get_texts():
+        label.set_parse_math(False)
 
 
 def _style_panels(panels: "Sequence[Axes]", resumes: list[float]) -> None:

@@ -67,7 +67,7 @@ def publish(
 
 
 def check_range(source: str, model: torch.nn.Module) -> None:
-    largest = max(float(weight.detach().abs().max()) for weight in model.parameters())
+    largest = float(torch.stack([weight.detach().float().abs().max() for weight in model.parameters()]).max())
     if not largest < torch.finfo(torch.float16).max:
         raise ElmoError(f"{source} has a weight of {largest:g}, which half precision cannot hold.")
 

@@ -111,8 +111,8 @@ def hours_worked(log: list[Entry], words: int) -> float:
     ends = [*(entry["words"] for entry in steps), words]
     speeds = [*(entry["words_per_second"] for entry in steps), steps[-1]["words_per_second"]]
     starts = [0, *ends[:-1]]
-    if min(speeds) <= 0 or not words:
-        raise ElmoError("the run's log has steps without words, so its time is not known.")
+    if min(speeds) <= 0 or max(ends) <= 0:
+        raise ElmoError("the run's log has a step without words or speed, so its time is not known.")
     seconds = sum((end - start) / speed for start, end, speed in zip(starts, ends, speeds, strict=True))
     return seconds / 3600
 
@@ -123,7 +123,7 @@ def heldout(log: list[Entry]) -> dict[str, Entry]:
     for entry in log:
         if entry["kind"] == "evaluation":
             values = {name: value for name, value in entry.items() if name not in ("kind", "text")}
-            by_text.setdefault(entry.get("text", ""), []).append(values)
+            by_text.setdefault(entry.get("text", "held-out text"), []).append(values)
     return {
         text: {
             "first": entries[0],
