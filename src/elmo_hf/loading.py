@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 from transformers.utils import logging
 
+from elmo_hf import kernels
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import checksum
 from elmo_hf.model.configuration_elmo import ElmoConfig
@@ -120,10 +121,12 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: ElmoModel) -> Iterator[None]:
+    """For a job that reads with the model alone: it evaluates, and nobody changes its weights meanwhile."""
     was_training = model.training
     model.eval()
     try:
-        yield
+        with kernels.frozen(model):
+            yield
     finally:
         model.train(was_training)
 

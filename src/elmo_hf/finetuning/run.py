@@ -34,6 +34,7 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging as transformers_logging
 
+from elmo_hf import kernels
 from elmo_hf.errors import ElmoError, one_sentence, program_name
 from elmo_hf.files import locked_folder, remove, whole_file, whole_folder, write_json
 from elmo_hf.finetuning.data import Example, drawn, longest_first, number_of_words
@@ -256,7 +257,7 @@ class AveragingTrainer(DecodingTrainer):
         return self.model
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        with self.average.applied(self.network):
+        with self.average.applied(self.network), kernels.frozen(self.network):
             return super().evaluate(*args, **kwargs)
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:

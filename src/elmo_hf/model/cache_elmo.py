@@ -15,9 +15,11 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .modeling_elmo import ElmoModel
 
-try:
-    from elmo_hf.kernels import fingerprint
-except ImportError:  # a copy of this file that was saved with the weights
+try:  # notices what changes a model's vectors
+    from elmo_hf import kernels
+
+    fingerprint = kernels.fingerprint
+except (ImportError, AttributeError):  # a copy of this file, where the package is missing or older
     fingerprint = None  # type: ignore[assignment]
 
 

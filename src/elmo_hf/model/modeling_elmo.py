@@ -25,8 +25,9 @@ from .words_elmo import NUM_CHARACTER_IDS, SENTENCE_BEGIN, SENTENCE_END, WORD_BE
 
 try:  # faster code for the LSTM and the characters, where the whole package is installed
     from elmo_hf import kernels
-    from elmo_hf.kernels import checks_once
-except ImportError:  # a copy of this file that was saved with the weights
+
+    checks_once = kernels.checks_once
+except (ImportError, AttributeError):  # a copy of this file, where the package is missing or older
     kernels, checks_once = None, lambda method: method  # type: ignore[assignment]
 
 # (h, c) of every layer: (layers, 2 directions, rows, output_dim) and (layers, 2, rows, lstm_dim).
