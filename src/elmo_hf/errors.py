@@ -18,6 +18,14 @@ def reason_of(error: BaseException) -> str:
     return messages[-1].splitlines()[0].split(". ")[0].rstrip(".: ") if messages else type(error).__name__
 
 
+def quoted(value: object, limit: int = 80) -> str:
+    """A value from outside, fit for a message: without control characters, and cut in the middle."""
+    text = str(value)
+    if len(text) > limit:
+        text = f"{text[: limit - 20]}...{text[-17:]}"
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def program_name() -> str:
     """The name of the running script, such as pretrain.py, for its help and its messages."""
     return Path(sys.argv[0]).name
@@ -33,5 +41,5 @@ def one_sentence(program: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {quoted(error, 2000)}", file=sys.stderr)
         sys.exit(1)

@@ -6,7 +6,8 @@ direction 1 reads them in reverse, and one batched product computes a step of bo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -19,6 +20,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .checks_elmo import word_mask
 from .configuration_elmo import ElmoConfig
+from .folder_elmo import ElmoFolder, library_errors
 from .layers_elmo import ElmoScalarMix
 from .tokenization_elmo import ElmoTokenizer
 from .words_elmo import NUM_CHARACTER_IDS, SENTENCE_BEGIN, SENTENCE_END, WORD_BEGIN, WORD_END, WORD_PAD
@@ -255,6 +257,28 @@ class ElmoPreTrainedModel(PreTrainedModel):
         if layer.projection is not None:
             limit = (6 / (gates // 4 + output)) ** 0.5
             init.uniform_(layer.projection, -limit, limit)
+
+    @classmethod
+    def from_pretrained(cls, name: Any, *args: Any, config: Any = None, **options: Any) -> Any:
+        """As in Transformers, from safetensors files only. The files are checked before anything is built."""
+        with library_errors(name):
+            is_folder = name is not None and not options.get("gguf_file") and not Path(name).is_file()
+            if is_folder and options.get("use_safetensors") in (None, True):
+                options["use_safetensors"] = True
+                cls._check_folder(name, config, options)
+            return super().from_pretrained(name, *args, config=config, **options)
+
+    @classmethod
+    def _check_folder(cls, name: Any, config: Any, options: dict[str, Any]) -> None:
+        folder = ElmoFolder(name, options)
+        folder.check_names()
+        if not isinstance(config, ElmoConfig):
+            settings = {field.name for field in fields(ElmoConfig)} - {"dtype"} | {"num_labels"}
+            settings = {key: options[key] for key in settings & options.keys()}
+            config = ElmoConfig.from_pretrained(name if config is None else config, **folder.hub, **settings)
+        with torch.device("meta"), init.no_init_weights():  # names and shapes, without memory
+            expected = {key: tuple(tensor.shape) for key, tensor in cls(config).state_dict().items()}
+        folder.check_shapes(expected, may_differ=bool(options.get("ignore_mismatched_sizes")))
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """Save weights, config and code, so that the folder also loads without this package."""
