@@ -10,7 +10,6 @@ from elmo_hf.model import (
     checks_elmo,
     modeling_elmo_classification,
     modeling_elmo_question_answering,
-    modeling_elmo_tagging,
 )
 from elmo_hf.model.crf_elmo import ElmoCRF
 from tests.helpers import small_classifiers, small_coreference, small_question_answering
@@ -28,7 +27,7 @@ def counts(monkeypatch):
         counter[name] += 1
         check_range(name, *args)
 
-    modules = (modeling_elmo_classification, modeling_elmo_question_answering, modeling_elmo_tagging)
+    modules = (modeling_elmo_classification, modeling_elmo_question_answering)
     for module in (checks_elmo, *modules):
         monkeypatch.setattr(module, "check_range", counting)
     return counter
@@ -62,7 +61,7 @@ def make_language_model():
     return ElmoForPreTraining(config), batch
 
 
-WORDS = {"char_ids": 1, "input_ids": 1}
+WORDS = {"char_ids": 1, "input_ids": 1, "attention_mask": 1}
 PLACES = {"token_type_ids": 1, "start_positions": 1, "end_positions": 1}
 
 
@@ -74,7 +73,7 @@ PLACES = {"token_type_ids": 1, "start_positions": 1, "end_positions": 1}
         (make_pairs, WORDS | {"token_type_ids": 1, "labels": 1}),
         (make_questions, WORDS | PLACES),
         (make_documents, WORDS),
-        (make_language_model, {"char_ids": 1, "labels": 1}),
+        (make_language_model, {"char_ids": 1, "attention_mask": 1, "labels": 1}),
     ],
 )
 def test_each_tensor_is_checked_once(counts, make, expected, cached):
@@ -153,6 +152,8 @@ def test_shapes_and_types_are_checked_where_there_are_no_numbers():
         ids = torch.ones(2, 3, 50, dtype=torch.long)
         assert checks_elmo.word_mask(model.config, char_ids=ids).shape == (2, 3)
         with pytest.raises(ValueError, match="attention_mask must have the shape"):
-            checks_elmo.word_mask(model.config, char_ids=ids, attention_mask=torch.ones(2, 4))
+            checks_elmo.word_mask(
+                model.config, char_ids=ids, attention_mask=torch.ones(2, 4, dtype=torch.bool)
+            )
         with pytest.raises(ValueError, match="char_ids must be a tensor of whole numbers"):
             model(char_ids=ids.float())

@@ -227,13 +227,14 @@ class ElmoConfig(PreTrainedConfig):
             raise ValueError(f"ElmoConfig: id2label has {len(self.id2label)} labels, more than {MAX_LABELS}.")
 
     @classmethod
-    def from_pretrained(cls, name: Any, *args: Any, **options: Any) -> Any:
-        with library_errors(name):
-            return super().from_pretrained(name, *args, **options)
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:
+        with library_errors(pretrained_model_name_or_path):
+            return super().from_pretrained(pretrained_model_name_or_path, **options)
 
     @classmethod
-    def get_config_dict(cls, name: Any, **options: Any) -> Any:
+    def get_config_dict(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:
         """The file is checked before Transformers reads it."""
+        name = pretrained_model_name_or_path
         if not Path(name).is_file() and not options.get("gguf_file"):
             settings = ElmoFolder(name, options).read_object("config.json") or {}
             for key in ("configuration_files", "transformers_weights"):  # names of other files

@@ -132,8 +132,8 @@ class ElmoFolder:
         new = sum(math.prod(shape) for shape in missing.values())
         if weights and new > MAX_NEW:
             raise ValueError(
-                f"the config.json of {quoted(self.name)} asks for {new:,} numbers that its weights lack, more than "
-                "are drawn by chance; lower its sizes."
+                f"the config.json of {quoted(self.name)} asks for {new:,} numbers that its weights lack, "
+                "more than are drawn by chance; lower its sizes."
             )
 
 

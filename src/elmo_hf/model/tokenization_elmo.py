@@ -135,8 +135,9 @@ class ElmoTokenizer(PreTrainedTokenizer):
         )
 
     @classmethod
-    def from_pretrained(cls, name: Any, *args: Any, **options: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **options: Any) -> Any:
         """As in Transformers. The files are checked before any is read."""
+        name = pretrained_model_name_or_path
         with library_errors(name):
             if not Path(name).is_file():
                 folder = ElmoFolder(name, options)
@@ -178,8 +179,8 @@ class ElmoTokenizer(PreTrainedTokenizer):
         unknown = [str(token) for token in new_tokens if str(token) not in self._word_ids]
         if unknown:
             raise ValueError(
-                f"ElmoTokenizer cannot add {quoted(unknown[0])!r}: word ids are the rows of the trained model, "
-                "and any word can be read letter by letter without being added."
+                f"ElmoTokenizer cannot add {quoted(unknown[0])!r}: word ids are the rows of the trained "
+                "model, and any word can be read letter by letter without being added."
             )
         return 0
 
@@ -225,8 +226,8 @@ class ElmoTokenizer(PreTrainedTokenizer):
         for number, word in enumerate(words):
             if not isinstance(word, str):
                 raise ValueError(
-                    f"word {number} is {quoted(word)}, a {type(word).__name__}; with is_split_into_words=True "
-                    "a sentence is a list of strings."
+                    f"word {number} is {quoted(word)}, a {type(word).__name__}; with "
+                    "is_split_into_words=True a sentence is a list of strings."
                 )
         return Sentence(words, [(0, len(word)) for word in words])
 
@@ -473,8 +474,8 @@ def _check_options(max_characters: object, splitter: object, options: dict[str, 
         raise ValueError(f"word_splitter must be one of {list(SPLITTERS)}, but is {quoted(splitter)!r}.")
     if type(max_characters) is not int or not 3 <= max_characters <= MAX_CHARACTERS:
         raise ValueError(
-            "max_characters_per_token must be a whole number of at least 3 (word begin, one letter, word end), "
-            f"and at most {MAX_CHARACTERS}, but is {quoted(max_characters)!r}."
+            "max_characters_per_token must be a whole number of at least 3 (word begin, one letter, word "
+            f"end), and at most {MAX_CHARACTERS}, but is {quoted(max_characters)!r}."
         )
     length, names = options.get("model_max_length"), options.get("model_input_names")
     if length is not None and (
