@@ -163,7 +163,8 @@ def describe_model(folder: str | Path) -> dict[str, Any]:
     """A checkpoint's config, sizes and checksums, from its files; no weight is loaded."""
     folder = Path(folder)
     config = load_config(folder)
-    weights = sorted(path for path in folder.glob("*.safetensors") if folder_elmo.check_inside(path))
+    with _refusing(folder):
+        weights = sorted(folder_elmo.check_inside(path) for path in folder.glob("*.safetensors"))
     if not weights:
         raise ElmoError(f"{folder} has no weights (*.safetensors).")
     shapes = {name: shape for path in weights for name, shape in tensor_shapes(path).items()}

@@ -18,10 +18,13 @@ from .configuration_elmo import ElmoConfig
 from .words_elmo import NUM_CHARACTER_IDS
 
 IGNORED = -100  # a label that is not known, as everywhere in Transformers
+INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 KINDS = {  # what a tensor may hold, and the types for it
-    "whole numbers": {torch.int32, torch.int64},
-    "0 and 1": {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64},
-    "numbers": {torch.float16, torch.bfloat16, torch.float32, torch.float64},
+    "whole numbers": INTEGERS,
+    "whole numbers (int64)": {torch.int32, torch.int64},  # ids, as PyTorch looks them up
+    "0 and 1": {torch.bool, *INTEGERS, *FLOATS},
+    "numbers": FLOATS,
 }
 
 
@@ -56,7 +59,7 @@ def check_char_ids(config: ElmoConfig, char_ids: Tensor | None) -> Tensor:
             "this ELMo reads words letter by letter and needs char_ids; ElmoTokenizer returns them beside "
             "input_ids."
         )
-    check_integers("char_ids", char_ids)
+    check_tensor("char_ids", char_ids, "whole numbers (int64)")
     if char_ids.dim() != 3 or char_ids.shape[-1] != length:
         raise ValueError(
             f"char_ids must have the shape (batch, words, {length}), but has {tuple(char_ids.shape)}; "
@@ -69,7 +72,7 @@ def check_char_ids(config: ElmoConfig, char_ids: Tensor | None) -> Tensor:
 def check_input_ids(config: ElmoConfig, input_ids: Tensor | None) -> Tensor:
     if input_ids is None:
         raise ValueError("this ELMo looks words up in a table and needs input_ids, but got none.")
-    check_integers("input_ids", input_ids)
+    check_tensor("input_ids", input_ids, "whole numbers (int64)")
     if input_ids.dim() != 2:
         raise ValueError(f"input_ids must have the shape (batch, words), but has {tuple(input_ids.shape)}.")
     check_range("input_ids", input_ids, max(config.vocab_size - 1, config.pad_token_id or 0))
@@ -127,15 +130,17 @@ OWN_STATES = "pass the states of this model's own output"
 
 def check_mask(name: str, tensor: Tensor, mask: Tensor) -> None:
     """Something of each word that is 0 or 1."""
-    check_tensor(name, tensor, "0 and 1")
     check_shape(name, tensor, mask)
-    if tensor.dtype != torch.bool:
+    check_tensor(name, tensor, "0 and 1")
+    if tensor.is_floating_point():
+        if is_any((tensor != 0) & (tensor != 1), f"{name} must be 0 or 1."):
+            raise ValueError(f"{name} must be 0 or 1 for each word, but holds another number, or NaN.")
+    elif tensor.dtype != torch.bool:
         check_range(name, tensor, 1)
 
 
-def check_shape(name: str, tensor: Tensor | None, mask: Tensor) -> None:
-    if not isinstance(tensor, Tensor):
-        raise ValueError(f"{name} must be a tensor, but is {type(tensor).__name__}.")
+def check_shape(name: str, tensor: Any, mask: Tensor) -> None:
+    check_plain(name, tensor)
     if tensor.device != mask.device:
         raise ValueError(f"{name} must be on {mask.device}, as the other inputs, but is on {tensor.device}.")
     if tensor.shape != mask.shape:
@@ -154,18 +159,20 @@ def check_tensor(
     name: str, tensor: Any, kind: str, device: torch.device | None = None, may_move: bool = False
 ) -> None:
     """A plain tensor of one of `KINDS`, on a device or, if it is moved there, on any that has numbers."""
-    if not isinstance(tensor, Tensor):
-        raise ValueError(f"{name} must be a tensor of {kind}, but is {type(tensor).__name__}.")
-    is_plain = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_nested)
-    if not is_plain or isinstance(tensor, (MaskedTensor, UninitializedBuffer, UninitializedParameter)):
-        raise ValueError(
-            f"{name} must be a plain tensor of {kind}, but is sparse, nested, masked or quantized."
-        )
+    check_plain(name, tensor, f" of {kind}")
     # An empty tensor may have any type: that of torch.tensor([]) is float32.
     if tensor.dtype not in KINDS[kind] and tensor.numel():
         raise ValueError(f"{name} must be a tensor of {kind}, but is of {tensor.dtype}.")
     if device is not None and tensor.device != device and not (may_move and not tensor.is_meta):
         raise ValueError(f"{name} must be on {device}, as the other inputs, but is on {tensor.device}.")
+
+
+def check_plain(name: str, tensor: Any, of_kind: str = "") -> None:
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name} must be a tensor{of_kind}, but is {type(tensor).__name__}.")
+    is_plain = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_nested)
+    if not is_plain or isinstance(tensor, (MaskedTensor, UninitializedBuffer, UninitializedParameter)):
+        raise ValueError(f"{name} must be a plain tensor{of_kind}, not sparse, nested, masked or quantized.")
 
 
 def check_range(name: str, numbers: Tensor, highest: int) -> None:

@@ -227,9 +227,9 @@ class ElmoConfig(PreTrainedConfig):
             raise ValueError(f"ElmoConfig: id2label has {len(self.id2label)} labels, more than {MAX_LABELS}.")
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **options: Any) -> Any:
         with library_errors(pretrained_model_name_or_path):
-            return super().from_pretrained(pretrained_model_name_or_path, **options)
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **options)
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:
@@ -267,7 +267,7 @@ class ElmoConfig(PreTrainedConfig):
     def validate_sizes(self) -> None:
         for name, (lowest, highest) in LIMITS.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not lowest <= value <= highest:
+            if not lowest <= value <= highest:
                 allowed = f"at most {highest}" if value > highest else "0 or more"
                 allowed = f"at least {lowest}" if value < lowest == 1 else allowed
                 raise ValueError(f"ElmoConfig: {name} must be {allowed}, but is {quoted(value)}.")
@@ -315,19 +315,19 @@ class ElmoConfig(PreTrainedConfig):
     def validate_numbers(self) -> None:
         for name in ("cell_clip", "proj_clip"):
             value = getattr(self, name)
-            if value is not None and (value is True or not (0 < value <= LARGEST or value == float("inf"))):
+            if value is not None and not (0 < value <= LARGEST or value == float("inf")):
                 raise ValueError(
                     f"ElmoConfig: {name} must be above 0, or None for no limit, but is {quoted(value)}."
                 )
         for name in ("dropout", "elmo_dropout", "task_dropout"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not 0 <= value < 1:
+            if not 0 <= value < 1:
                 raise ValueError(
                     f"ElmoConfig: {name} must be at least 0 and below 1, but is {quoted(value)}."
                 )
-        if isinstance(self.mix_l2, bool) or not 0 <= self.mix_l2 <= LARGEST:
+        if not 0 <= self.mix_l2 <= LARGEST:
             raise ValueError(f"ElmoConfig: mix_l2 must be 0 or more, but is {quoted(self.mix_l2)}.")
-        if self.spans_per_word is True or not 0 < self.spans_per_word <= LIMITS["max_span_width"][1]:
+        if not 0 < self.spans_per_word <= LIMITS["max_span_width"][1]:
             raise ValueError(
                 f"ElmoConfig: spans_per_word must be above 0, but is {quoted(self.spans_per_word)}."
             )
@@ -372,7 +372,7 @@ class ElmoConfig(PreTrainedConfig):
         for name in ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id"):
             value = getattr(self, name)
             limit = self.vocab_size + (name == "pad_token_id")
-            if value is not None and (isinstance(value, bool) or not 0 <= value < limit):
+            if value is not None and not 0 <= value < limit:
                 raise ValueError(
                     f"ElmoConfig: {name} must be from 0 to {limit - 1} (vocab_size is {self.vocab_size}), "
                     f"but is {quoted(value)}."

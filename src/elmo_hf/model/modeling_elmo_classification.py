@@ -163,8 +163,8 @@ def sentences_of_pairs(
     boundaries = boundary_words(config, mask, input_ids, char_ids)
     if types is None:
         types = _types_from_boundaries(boundaries)
-    check_tensor("token_type_ids", types, "0 and 1")
     check_shape("token_type_ids", types, mask)
+    check_tensor("token_type_ids", types, "0 and 1")
     check_range("token_type_ids", types.int().masked_fill(~mask, 0), 1)
     first, end, begin, second = split_pair(mask, types)
     ends, begins = (end, begin) if boundaries is None else (end & boundaries[0], begin & boundaries[1])
