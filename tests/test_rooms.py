@@ -75,6 +75,13 @@ def test_kernels_import_nothing_of_ours():
 def test_the_parser_of_this_test_sees_imports():
     """Were it blind, every test here would pass."""
     modules = {module for module, _ in imported_modules(SOURCE / "model" / "modeling_elmo.py")}
-    names = {"checks_elmo", "configuration_elmo", "layers_elmo", "tokenization_elmo", "words_elmo"}
+    names = {
+        "checks_elmo",
+        "configuration_elmo",
+        "folder_elmo",
+        "layers_elmo",
+        "tokenization_elmo",
+        "words_elmo",
+    }
     assert modules == {f"elmo_hf.model.{name}" for name in names} | {"elmo_hf.kernels"}
     assert imported_rooms(SOURCE / "cli.py") >= {"corpus", "hub"}

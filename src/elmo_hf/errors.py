@@ -22,6 +22,14 @@ def reason_of(error: BaseException) -> str:
     return messages[-1].splitlines()[0].split(". ")[0].rstrip(".: ") if messages else type(error).__name__
 
 
+def quoted(value: object, limit: int = 80) -> str:
+    """A value from outside, fit for a message: without control characters, and cut in the middle."""
+    text = str(value)
+    if len(text) > limit:
+        text = f"{text[: limit - 20]}...{text[-17:]}"
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def program_name() -> str:
     """The name of the running script, such as pretrain.py, for its help and its messages."""
     return Path(sys.argv[0]).name
@@ -42,6 +50,7 @@ def sentence_of(error: BaseException) -> str:
     text = " ".join(str(error).splitlines())
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = quoted(text, 2000)
     return text if text.endswith(".") else text + "."
 
 

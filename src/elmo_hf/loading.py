@@ -9,19 +9,20 @@ and tells of it in passing. Commands want a whole model or a reason.
 
 import json
 import math
+import os
 import re
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import SafetensorError
+import torch
 from transformers.utils import logging
 
 from elmo_hf import kernels
-from elmo_hf.errors import ElmoError, reason_of
+from elmo_hf.errors import ElmoError, quoted, reason_of
 from elmo_hf.files import checksum
+from elmo_hf.model import folder_elmo
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
@@ -29,7 +30,6 @@ from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
 Model = TypeVar("Model", bound=ElmoPreTrainedModel)
 NAME_ON_THE_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")
-FAULTS = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)  # of loading a folder
 
 
 def load(name: str | Path, kind: type[Model], **settings: Any) -> tuple[Model, ElmoTokenizer]:
@@ -46,44 +46,38 @@ def load_model(
     """The model, and the names of those weights that were not there and are random: none that begins with
     `needs`."""
     load_config(name)
-    with _quiet():
-        try:
-            found: Any = kind.from_pretrained(
-                name, output_loading_info=True, use_safetensors=True, **settings
-            )
-        except SafetensorError as error:
-            raise ElmoError(f"the weights in {name} are damaged: {error}.") from None
-        except RuntimeError:  # sizes differ, which the library tells in a table
-            raise ElmoError(f"the weights in {name} are not of the shape in its config.json.") from None
-        except FAULTS as error:
-            raise _refusal(name, error) from None
-    model, report = found
+    with _quiet(), _refusing(name):
+        loaded: Any = kind.from_pretrained(name, output_loading_info=True, use_safetensors=True, **settings)
+    model, report = loaded
     missing = sorted(report["missing_keys"])
     needed = [key for key in missing if key.startswith(needs)]
     if needed:
         raise ElmoError(f"{name} lacks {len(needed)} of the model's weights, such as {needed[0]}.")
+    check_finite(model, name)
     return model, missing
 
 
 def load_config(name: str | Path) -> ElmoConfig:
-    try:
+    with _refusing(name):
         settings, _ = ElmoConfig.get_config_dict(name)
         if settings.get("model_type") != "elmo":
-            kind = repr(settings.get("model_type"))
-            raise ElmoError(f"it holds a model of type {kind:.40}")
+            raise ElmoError(f"it holds a model of type {quoted(repr(settings.get('model_type')), 40)}")
         config: ElmoConfig = ElmoConfig.from_dict(settings)
-    except FAULTS as error:
-        raise _refusal(name, error) from None
     return config
 
 
 def load_tokenizer(name: str | Path) -> ElmoTokenizer:
-    with _quiet():
-        try:
-            tokenizer: ElmoTokenizer = ElmoTokenizer.from_pretrained(name)
-        except FAULTS as error:
-            raise _refusal(name, error) from None
+    with _quiet(), _refusing(name):
+        tokenizer: ElmoTokenizer = ElmoTokenizer.from_pretrained(name)
     return tokenizer
+
+
+def check_finite(model: ElmoPreTrainedModel, name: str | Path) -> None:
+    """A weight that is no number makes every vector of it NaN, without an error."""
+    for key, weight in model.state_dict().items():
+        # A sum is finite only if all of its numbers are; a sum of finite numbers may overflow.
+        if not weight.sum(dtype=torch.float32).isfinite() and not weight.isfinite().all():
+            raise ElmoError(f"the weights in {quoted(name, 200)} are damaged: {key} holds NaN or infinity.")
 
 
 def check_pair(model: ElmoPreTrainedModel, tokenizer: ElmoTokenizer, name: str | Path) -> None:
@@ -97,12 +91,22 @@ def check_pair(model: ElmoPreTrainedModel, tokenizer: ElmoTokenizer, name: str |
         )
 
 
-def _refusal(name: str | Path, error: Exception) -> ElmoError:
-    if not Path(name).exists() and not NAME_ON_THE_HUB.fullmatch(str(name)):
-        return ElmoError(
-            f"no ELMo can be loaded from {name}: there is no such folder, and no name on the Hub looks so."
-        )
-    return ElmoError(f"no ELMo can be loaded from {name}: {reason_of(error)}.")
+@contextmanager
+def _refusing(name: str | Path) -> Iterator[None]:
+    """Whatever Transformers and the libraries below it raise on a folder is one sentence that names it."""
+    try:
+        yield
+    except Exception as error:
+        message = str(error)
+        if message.startswith("the weights in") and "\n" not in message:
+            raise ElmoError(message) from None
+        reason = reason_of(error)
+        if not isinstance(error, (OSError, ValueError)):
+            reason = f"{type(error).__name__}: {reason}"
+        if not os.path.lexists(name) and not NAME_ON_THE_HUB.fullmatch(str(name)):
+            reason = "there is no such folder, and no name on the Hub looks so"
+        where = quoted(name, 200)
+        raise ElmoError(f"no ELMo can be loaded from {where}: {quoted(reason, 600)}.") from None
 
 
 @contextmanager
@@ -162,10 +166,11 @@ def describe_model(folder: str | Path) -> dict[str, Any]:
     """A checkpoint's config, sizes and checksums, from its files; no weight is loaded."""
     folder = Path(folder)
     config = load_config(folder)
-    single = (
-        folder / "model.safetensors"
-    )  # which is loaded in place of shards; an optimizer's are not the model's
-    weights = [single] if single.exists() else sorted(folder.glob("model-*.safetensors"))
+    # A file `model.safetensors` is loaded in place of shards; an optimizer's are not the model's.
+    names = ("model.safetensors", "model-*.safetensors")
+    with _refusing(folder):
+        weights = next(filter(None, (sorted(folder.glob(name)) for name in names)), [])
+        weights = [folder_elmo.check_inside(path) for path in weights]
     if not weights:
         raise ElmoError(f"{folder} has no weights (*.safetensors).")
     shapes = {name: shape for path in weights for name, shape in tensor_shapes(path).items()}
@@ -182,23 +187,12 @@ def describe_model(folder: str | Path) -> dict[str, Any]:
 
 
 def tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """By the header of a safetensors file: its length in eight bytes, and JSON."""
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(MAX_HEADER, path.stat().st_size):
-            raise ElmoError(f"{path} is no safetensors file, or cut off; save or download it again.")
-        try:
-            header = json.loads(file.read(length))
-            return {
-                name: [int(size) for size in entry["shape"]]
-                for name, entry in header.items()
-                if name != "__metadata__"
-            }
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise ElmoError(
-                f"{path} is no safetensors file, or damaged; save or download it again."
-            ) from None
+    """The shape of each tensor of a safetensors file, by its header."""
+    try:
+        return {name: list(shape) for name, shape in folder_elmo.tensor_shapes(path).items()}
+    except (ValueError, OSError) as error:
+        raise ElmoError(str(error)) from None
 
 
-MAX_HEADER = 100_000_000
+# What loading by Transformers' classes may raise, to a caller that names the folder itself.
+FAULTS = (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, AttributeError)

@@ -84,18 +84,24 @@ def test_options_that_contradict_each_other(source: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "dataset"),
     [
-        ({"n_layers": 2_000_000_000}, "Cell2"),
-        ({"n_highway": 2_000_000_000}, "CNN_high_2"),
-        ({"dim": 2_000_000_000}, "Cell0"),
-        ({"projection_dim": 2_000_000_000}, "CNN_proj"),
-        ({"char_dim": 2_000_000_000}, "char_embed"),
-        ({"filters": ((1, 2_000_000_000),)}, "W_cnn_0"),
+        ({"n_layers": 256}, "Cell2"),
+        ({"n_highway": 256}, "CNN_high_2"),
+        ({"dim": 2**20}, "Cell0"),
+        ({"projection_dim": 2**20}, "CNN_proj"),
+        ({"char_dim": 2**16}, "char_embed"),
+        ({"filters": ((1, 2**20),)}, "W_cnn_0"),
     ],
 )
 def test_options_for_more_than_the_file_holds(source: Path, changes: dict, dataset: str) -> None:
     """Shapes are compared before anything of that size is allocated."""
     (source / "options.json").write_text(json.dumps(options(**changes)))
     refused([source], str(source / "weights.hdf5"), dataset)
+
+
+def test_options_for_more_than_any_model_has(source: Path) -> None:
+    for changes in ({"n_layers": 2_000_000_000}, {"dim": 2**21}, {"filters": ((1, 2_000_000_000),)}):
+        (source / "options.json").write_text(json.dumps(options(**changes)))
+        refused([source], str(source / "options.json"), "at most")
 
 
 @pytest.mark.parametrize(

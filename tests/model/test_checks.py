@@ -10,7 +10,6 @@ from elmo_hf.model import (
     checks_elmo,
     modeling_elmo_classification,
     modeling_elmo_question_answering,
-    modeling_elmo_tagging,
 )
 from elmo_hf.model.crf_elmo import ElmoCRF
 from tests.helpers import small_classifiers, small_coreference, small_question_answering
@@ -28,7 +27,7 @@ def counts(monkeypatch):
         counter[name] += 1
         check_range(name, *args)
 
-    modules = (modeling_elmo_classification, modeling_elmo_question_answering, modeling_elmo_tagging)
+    modules = (modeling_elmo_classification, modeling_elmo_question_answering)
     for module in (checks_elmo, *modules):
         monkeypatch.setattr(module, "check_range", counting)
     return counter
@@ -62,7 +61,7 @@ def make_language_model():
     return ElmoForPreTraining(config), batch
 
 
-WORDS = {"char_ids": 1, "input_ids": 1}
+WORDS = {"char_ids": 1, "input_ids": 1, "attention_mask": 1}
 PLACES = {"token_type_ids": 1, "start_positions": 1, "end_positions": 1}
 
 
@@ -74,7 +73,7 @@ PLACES = {"token_type_ids": 1, "start_positions": 1, "end_positions": 1}
         (make_pairs, WORDS | {"token_type_ids": 1, "labels": 1}),
         (make_questions, WORDS | PLACES),
         (make_documents, WORDS),
-        (make_language_model, {"char_ids": 1, "labels": 1}),
+        (make_language_model, {"char_ids": 1, "attention_mask": 1, "labels": 1}),
     ],
 )
 def test_each_tensor_is_checked_once(counts, make, expected, cached):
@@ -153,6 +152,63 @@ def test_shapes_and_types_are_checked_where_there_are_no_numbers():
         ids = torch.ones(2, 3, 50, dtype=torch.long)
         assert checks_elmo.word_mask(model.config, char_ids=ids).shape == (2, 3)
         with pytest.raises(ValueError, match="attention_mask must have the shape"):
-            checks_elmo.word_mask(model.config, char_ids=ids, attention_mask=torch.ones(2, 4))
+            checks_elmo.word_mask(
+                model.config, char_ids=ids, attention_mask=torch.ones(2, 4, dtype=torch.bool)
+            )
         with pytest.raises(ValueError, match="char_ids must be a tensor of whole numbers"):
             model(char_ids=ids.float())
+
+
+# ---- tensors of other kinds
+
+
+def other_kinds(tensor):
+    yield tensor.numpy()
+    yield tensor.tolist()
+    yield {"a": tensor}
+    yield tensor.to(torch.complex64)
+    yield tensor.to("meta")
+    yield tensor.to_sparse()
+    if tensor.dim() > 1:
+        yield torch.nested.nested_tensor(list(tensor), layout=torch.jagged)
+    yield torch.nn.UninitializedBuffer()
+    yield tensor.float() + 0.5
+    yield torch.full(tensor.shape, torch.nan)
+    yield tensor[None]
+    yield torch.cat([tensor, tensor])
+    yield -tensor - 200
+
+
+@pytest.mark.parametrize(
+    "make", [make_tagger, make_pairs, make_questions, make_documents, make_language_model]
+)
+def test_tensors_of_other_kinds_are_refused_in_one_sentence(make):
+    model, batch = make()
+    read = set(batch) - ({"input_ids"} if make is make_language_model else set())
+    for name in read:
+        for wrong in list(other_kinds(batch[name]))[: -1 if name == "document_ids" else None]:  # any number
+            with pytest.raises(ValueError, match=r"^[^\n]*(must|has)[^\n]*\.$"):
+                model(**batch | {name: wrong})
+
+
+def test_states_of_other_kinds_are_refused_in_one_sentence():
+    tagger, batch = make_tagger()
+    model, ids = tagger.elmo, batch["char_ids"]
+    h, c = model.zero_states(len(ids))
+    for wrong in (
+        *({"h": h, "c": c}, (h,), (h, c, c), h, "hc", 3, (h, None), (c.numpy(), c), (h.long(), c)),
+        *((h.cfloat(), c), (h[0], c[0]), (h[:, :, :1], c), (h.to("meta"), c), (h.to_sparse(), c)),
+    ):
+        with pytest.raises(ValueError, match=r"^[^\n]*states[^\n]*\.$"):
+            model(char_ids=ids, states=wrong)
+    assert model(char_ids=ids, states=[h, c.double()]).last_hidden_state.isfinite().all()
+
+
+def test_vectors_are_of_the_models_type_and_on_its_device():
+    model = make_tagger()[0].elmo
+    words = torch.zeros(1, 2, model.config.projection_dim)
+    for wrong in (words.half(), words.long(), words.to("meta"), words.numpy(), words[..., :-1], words[0]):
+        with pytest.raises(ValueError, match=r"^inputs_embeds must [^\n]*\.$"):
+            model(inputs_embeds=wrong)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(inputs_embeds=words.bfloat16()).last_hidden_state.isfinite().all()

@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -324,7 +324,9 @@ def run_seed(
     model, tokenizer = start.make()
     trainer = make_trainer(task, flags, data, seed, model, tokenizer)
     wall_start, cpu_start = time.perf_counter(), time.process_time()
-    trainer.train()
+    # A cached biLM is frozen, so its weights need not be compared for each batch.
+    with kernels.frozen(model.elmo) if model.elmo_cache is not None else nullcontext():
+        trainer.train()
     scores: dict[str, Any] = {split: rounded(trainer.evaluate(data[split])) for split in ("dev", "test")}
     seconds, cpu_seconds = time.perf_counter() - wall_start, time.process_time() - cpu_start
     with whole_folder(folder) as unfinished:

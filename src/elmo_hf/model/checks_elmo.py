@@ -7,13 +7,25 @@ assertion: it stops the program with the message at the next synchronisation, as
 do, but by name. On other devices (and on "meta", which has no numbers) only shapes and types are checked.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.masked import MaskedTensor
+from torch.nn import UninitializedBuffer, UninitializedParameter
 
 from .configuration_elmo import ElmoConfig
 from .words_elmo import NUM_CHARACTER_IDS
 
 IGNORED = -100  # a label that is not known, as everywhere in Transformers
+INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+KINDS = {  # what a tensor may hold, and the types for it
+    "whole numbers": INTEGERS,
+    "whole numbers (int64)": {torch.int32, torch.int64},  # ids, as PyTorch looks them up
+    "0 and 1": {torch.bool, *INTEGERS, *FLOATS},
+    "numbers": FLOATS,
+}
 
 
 def word_mask(
@@ -24,6 +36,9 @@ def word_mask(
     inputs_embeds: Tensor | None = None,
 ) -> Tensor:
     """Check what a biLM reads, and return where there is a word and not padding, (batch, words)."""
+    for name, ids in (("input_ids", input_ids), ("char_ids", char_ids)):
+        if ids is not None and not isinstance(ids, Tensor):  # also where they are not read
+            raise ValueError(f"{name} must be a tensor of whole numbers, but is {type(ids).__name__}.")
     if inputs_embeds is not None:
         check_embeds(config, inputs_embeds)
         is_word = torch.ones(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
@@ -33,7 +48,7 @@ def word_mask(
         is_word = check_input_ids(config, input_ids).ne(config.pad_token_id or 0)
     if attention_mask is None:
         return is_word
-    check_shape("attention_mask", attention_mask, is_word)
+    check_mask("attention_mask", attention_mask, is_word)
     return attention_mask.bool()
 
 
@@ -44,7 +59,7 @@ def check_char_ids(config: ElmoConfig, char_ids: Tensor | None) -> Tensor:
             "this ELMo reads words letter by letter and needs char_ids; ElmoTokenizer returns them beside "
             "input_ids."
         )
-    check_integers("char_ids", char_ids)
+    check_tensor("char_ids", char_ids, "whole numbers (int64)")
     if char_ids.dim() != 3 or char_ids.shape[-1] != length:
         raise ValueError(
             f"char_ids must have the shape (batch, words, {length}), but has {tuple(char_ids.shape)}; "
@@ -57,7 +72,7 @@ def check_char_ids(config: ElmoConfig, char_ids: Tensor | None) -> Tensor:
 def check_input_ids(config: ElmoConfig, input_ids: Tensor | None) -> Tensor:
     if input_ids is None:
         raise ValueError("this ELMo looks words up in a table and needs input_ids, but got none.")
-    check_integers("input_ids", input_ids)
+    check_tensor("input_ids", input_ids, "whole numbers (int64)")
     if input_ids.dim() != 2:
         raise ValueError(f"input_ids must have the shape (batch, words), but has {tuple(input_ids.shape)}.")
     check_range("input_ids", input_ids, max(config.vocab_size - 1, config.pad_token_id or 0))
@@ -65,12 +80,24 @@ def check_input_ids(config: ElmoConfig, input_ids: Tensor | None) -> Tensor:
 
 
 def check_embeds(config: ElmoConfig, embeds: Tensor) -> None:
+    check_tensor("inputs_embeds", embeds, "numbers")
     allowed: list[tuple[int, ...]] = [(config.projection_dim,)]
     if config.token_encoder == "characters":
         allowed.append((config.max_characters_per_token, config.char_embedding_dim))
     if embeds.shape[2:] not in allowed:
         shapes = " or ".join(f"(batch, words, {', '.join(map(str, shape))})" for shape in allowed)
         raise ValueError(f"inputs_embeds must have the shape {shapes}, but has {tuple(embeds.shape)}.")
+
+
+def check_where(weight: Tensor, ids: Tensor | None, embeds: Tensor | None, has_hooks: bool) -> None:
+    """What an encoder reads is where its weights are, and vectors are of their type, unless a hook or
+    autocast sees to that."""
+    name, tensor = ("ids", ids) if embeds is None else ("inputs_embeds", embeds)
+    if tensor is not None and tensor.device != weight.device and not has_hooks:
+        raise ValueError(f"{name} must be on {weight.device}, as the model, but are on {tensor.device}.")
+    is_other_type = embeds is not None and embeds.dtype != weight.dtype
+    if embeds is not None and is_other_type and not torch.is_autocast_enabled(embeds.device.type):
+        raise ValueError(f"inputs_embeds must be of {weight.dtype}, as the model, but are of {embeds.dtype}.")
 
 
 def check_labels(labels: Tensor, mask: Tensor, num_labels: int) -> None:
@@ -80,21 +107,72 @@ def check_labels(labels: Tensor, mask: Tensor, num_labels: int) -> None:
     check_range("labels", labels.masked_fill(~mask | (labels == IGNORED), 0), num_labels - 1)
 
 
-def check_shape(name: str, tensor: Tensor | None, mask: Tensor) -> None:
-    if not isinstance(tensor, Tensor):
-        raise ValueError(f"{name} must be a tensor, but is {type(tensor).__name__}.")
+def check_states(states: Any, expected: tuple[Tensor, Tensor]) -> None:
+    """States are (h, c), each of the given shape but for the number of rows, which is the same in both."""
+    if not isinstance(states, (tuple, list)) or len(states) != 2:
+        size = f" of {len(states)}" if isinstance(states, (tuple, list)) else ""
+        raise ValueError(
+            f"states must be the pair (h, c), but are a {type(states).__name__}{size}; {OWN_STATES}."
+        )
+    for name, state in zip("hc", states, strict=True):
+        check_tensor(f"{name} of the states", state, "numbers", expected[0].device, may_move=True)
+    sizes = [tuple(state.shape[:2] + state.shape[3:]) for state in states]
+    wanted = [tuple(zero.shape[:2] + zero.shape[3:]) for zero in expected]
+    if sizes != wanted or states[0].shape[2:3] != states[1].shape[2:3]:
+        raise ValueError(
+            f"states must be (h, c) with (layers, directions, size) {wanted}, and as many rows in both, but "
+            f"have the shapes {[tuple(state.shape) for state in states]}; {OWN_STATES}."
+        )
+
+
+OWN_STATES = "pass the states of this model's own output"
+
+
+def check_mask(name: str, tensor: Tensor, mask: Tensor) -> None:
+    """Something of each word that is 0 or 1."""
+    check_shape(name, tensor, mask)
+    check_tensor(name, tensor, "0 and 1")
+    if tensor.is_floating_point():
+        if is_any((tensor != 0) & (tensor != 1), f"{name} must be 0 or 1."):
+            raise ValueError(f"{name} must be 0 or 1 for each word, but holds another number, or NaN.")
+    elif tensor.dtype != torch.bool:
+        check_range(name, tensor, 1)
+
+
+def check_shape(name: str, tensor: Any, mask: Tensor) -> None:
+    check_plain(name, tensor)
+    if tensor.device != mask.device:
+        raise ValueError(f"{name} must be on {mask.device}, as the other inputs, but is on {tensor.device}.")
     if tensor.shape != mask.shape:
         raise ValueError(
             f"{name} must have the shape {tuple(mask.shape)} of the words, but has {tuple(tensor.shape)}."
         )
 
 
-def check_integers(name: str, numbers: Tensor) -> None:
-    if not isinstance(numbers, Tensor):
-        raise ValueError(f"{name} must be a tensor of whole numbers, but is {type(numbers).__name__}.")
+def check_integers(
+    name: str, numbers: Tensor, device: torch.device | None = None, may_move: bool = False
+) -> None:
+    check_tensor(name, numbers, "whole numbers", device, may_move)
+
+
+def check_tensor(
+    name: str, tensor: Any, kind: str, device: torch.device | None = None, may_move: bool = False
+) -> None:
+    """A plain tensor of one of `KINDS`, on a device or, if it is moved there, on any that has numbers."""
+    check_plain(name, tensor, f" of {kind}")
     # An empty tensor may have any type: that of torch.tensor([]) is float32.
-    if numbers.numel() and (numbers.is_floating_point() or numbers.dtype == torch.bool):
-        raise ValueError(f"{name} must be a tensor of whole numbers, but is of {numbers.dtype}.")
+    if tensor.dtype not in KINDS[kind] and tensor.numel():
+        raise ValueError(f"{name} must be a tensor of {kind}, but is of {tensor.dtype}.")
+    if device is not None and tensor.device != device and not (may_move and not tensor.is_meta):
+        raise ValueError(f"{name} must be on {device}, as the other inputs, but is on {tensor.device}.")
+
+
+def check_plain(name: str, tensor: Any, of_kind: str = "") -> None:
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name} must be a tensor{of_kind}, but is {type(tensor).__name__}.")
+    is_plain = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_nested)
+    if not is_plain or isinstance(tensor, (MaskedTensor, UninitializedBuffer, UninitializedParameter)):
+        raise ValueError(f"{name} must be a plain tensor{of_kind}, not sparse, nested, masked or quantized.")
 
 
 def check_range(name: str, numbers: Tensor, highest: int) -> None:

@@ -7,11 +7,15 @@ connections, relu or tanh, and a table of word vectors in place of the character
 import difflib
 import functools
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
+
+from .folder_elmo import ElmoFolder, library_errors, quoted
+from .words_elmo import MAX_CHARACTERS, MAX_WORDS
 
 # Options that Transformers takes or writes into a config, although its base class has no such fields.
 TRANSFORMERS_OPTIONS = {
@@ -30,20 +34,48 @@ TRANSFORMERS_OPTIONS = {
     "use_cache",
 }
 
+TYPES = ("float16", "bfloat16", "float32", "float64")
+# The lowest and highest value of each size. The highest are far from any model's, and a folder's weights must
+# have the sizes of its config, so they only bound what is computed before those are compared.
+LIMITS = {
+    "vocab_size": (1, MAX_WORDS),
+    "max_characters_per_token": (1, MAX_CHARACTERS),
+    "char_embedding_dim": (1, 2**16),
+    "num_highway_layers": (0, 2**8),
+    "lstm_dim": (1, 2**20),
+    "projection_dim": (1, 2**20),
+    "num_hidden_layers": (1, 2**8),
+    "task_word_dim": (0, 2**16),
+    "task_char_embedding_dim": (1, 2**16),
+    "task_hidden_size": (1, 2**20),
+    "task_num_layers": (1, 2**8),
+    "predicate_dim": (1, 2**16),
+    "maxout_pieces": (0, 2**8),
+    "max_answer_length": (1, 2**20),
+    "max_span_width": (1, 2**12),
+    "max_antecedents": (1, 2**20),
+    "span_hidden_size": (1, 2**16),
+    "span_feature_dim": (1, 2**16),
+}
+MAX_FILTERS, MAX_FILTER_SIZES = 2**20, 2**8
+MAX_LABELS = 2**14
+LARGEST = 3e38  # float32
+
 
 def one_sentence(cls: type) -> type:
-    """`strict` wraps an error into several lines; this decorator keeps the sentence that says what is
-    wrong."""
+    """`strict` wraps an error into several lines, and the base class fails on options of other types; this
+    decorator keeps the sentence that says what is wrong."""
     strict_init = cls.__init__  # type: ignore[misc]
 
     @functools.wraps(strict_init)
     def __init__(self: Any, **options: Any) -> None:
         try:
             strict_init(self, **options)
-        except StrictDataclassError as error:
-            reason = str(error.__cause__ or error)
+        except Exception as error:
+            cause = error.__cause__ if isinstance(error, StrictDataclassError) else error
+            reason = quoted(str(cause or error).strip(), 500)
             raise ValueError(
-                reason if reason.startswith("ElmoConfig") else f"ElmoConfig: {reason}."
+                reason if reason.startswith("ElmoConfig") else f"ElmoConfig: {reason.rstrip('.')}."
             ) from None
 
     cls.__init__ = __init__  # type: ignore[misc]
@@ -162,15 +194,53 @@ class ElmoConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         self._refuse_unknown(kwargs)
+        self._check_library_options(kwargs)
         if self.char_filters is None:
             self.char_filters = [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512], [7, 1024]]
         self.char_filters = [list(pair) for pair in self.char_filters]
         self.task_char_filters = [list(pair) for pair in self.task_char_filters or []]
         if self.pad_token_id is None:
             self.pad_token_id = self.vocab_size
-        if self.id2label is not None and not isinstance(self.id2label, dict):
-            raise ValueError(f"ElmoConfig: id2label must be {{0: name, ...}}, but is {self.id2label!r:.60}.")
         super().__post_init__(**kwargs)
+
+    def _check_library_options(self, options: dict[str, Any]) -> None:
+        """What the base class acts upon: what it would import, download, or build a table of."""
+        for dtype in (self.dtype, options.get("torch_dtype")):
+            if dtype is not None and str(dtype).removeprefix("torch.") not in TYPES:
+                raise ValueError(f"ElmoConfig: dtype must be one of {TYPES}, but is {quoted(dtype)!r}.")
+        for name in ("attn_implementation", "experts_implementation"):
+            value = options.get(name, options.get(f"_{name}"))
+            if value not in (None, "eager"):
+                raise ValueError(
+                    f"ElmoConfig: {name} must be 'eager', for an ELMo has none; it is {quoted(value)!r}."
+                )
+        count = options.get("num_labels")
+        if count is not None and (type(count) is not int or not 0 < count <= MAX_LABELS):
+            raise ValueError(
+                f"ElmoConfig: num_labels must be from 1 to {MAX_LABELS}, but is {quoted(count)}."
+            )
+        if self.id2label is not None and not isinstance(self.id2label, dict):
+            raise ValueError(
+                f"ElmoConfig: id2label must be {{0: name, ...}}, but is {quoted(self.id2label)}."
+            )
+        if self.id2label is not None and len(self.id2label) > MAX_LABELS:
+            raise ValueError(f"ElmoConfig: id2label has {len(self.id2label)} labels, more than {MAX_LABELS}.")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **options: Any) -> Any:
+        with library_errors(pretrained_model_name_or_path):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **options)
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:
+        """The file is checked before Transformers reads it."""
+        name = pretrained_model_name_or_path
+        if not Path(name).is_file() and not options.get("gguf_file"):
+            settings = ElmoFolder(name, options).read_object("config.json") or {}
+            for key in ("configuration_files", "transformers_weights"):  # names of other files
+                if settings.get(key) is not None:
+                    raise ValueError(f"the config.json of {quoted(name)} must not have the option '{key}'.")
+        return super().get_config_dict(name, **options)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -185,25 +255,22 @@ class ElmoConfig(PreTrainedConfig):
         """The base class stores a misspelt option without a warning."""
         known = {field.name for field in fields(self)}
         for name in options:
-            if name in TRANSFORMERS_OPTIONS or name.startswith("_"):
+            is_private = name.startswith("_") and not hasattr(object, name)
+            if name in TRANSFORMERS_OPTIONS or (is_private and not callable(getattr(self, name, None))):
                 continue
-            close = difflib.get_close_matches(name, known, n=1)
+            close = difflib.get_close_matches(name[:100], known, n=1)
             hint = f"did you mean '{close[0]}'?" if close else "see the arguments of ElmoConfig."
-            raise ValueError(f"ElmoConfig has no option '{name}'; {hint}")
+            raise ValueError(f"ElmoConfig has no option '{quoted(name)}'; {hint}")
 
     # `strict` runs every validate_* method after __post_init__.
 
     def validate_sizes(self) -> None:
-        names = ["vocab_size", "max_characters_per_token", "char_embedding_dim"]
-        names += ["lstm_dim", "projection_dim", "num_hidden_layers", "span_feature_dim"]
-        names += ["task_char_embedding_dim", "task_hidden_size", "task_num_layers", "predicate_dim"]
-        names += ["max_answer_length", "max_span_width", "max_antecedents", "span_hidden_size"]
-        for name in names:
-            if isinstance(getattr(self, name), bool) or getattr(self, name) < 1:
-                raise ValueError(f"ElmoConfig: {name} must be at least 1, but is {getattr(self, name)}.")
-        for name in ("num_highway_layers", "task_word_dim"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"ElmoConfig: {name} must be 0 or more, but is {getattr(self, name)}.")
+        for name, (lowest, highest) in LIMITS.items():
+            value = getattr(self, name)
+            if not lowest <= value <= highest:
+                allowed = f"at most {highest}" if value > highest else "0 or more"
+                allowed = f"at least {lowest}" if value < lowest == 1 else allowed
+                raise ValueError(f"ElmoConfig: {name} must be {allowed}, but is {quoted(value)}.")
 
     def validate_filters(self) -> None:
         if not self.char_filters:
@@ -217,10 +284,20 @@ class ElmoConfig(PreTrainedConfig):
             )
 
     def _check_filters(self, name: str, fit: bool) -> None:
-        for pair in getattr(self, name):
+        pairs = getattr(self, name)
+        if (
+            len(pairs) > MAX_FILTER_SIZES
+            or max((pair[-1] for pair in pairs if pair), default=0) > MAX_FILTERS
+        ):
+            raise ValueError(
+                f"ElmoConfig: {name} may hold at most {MAX_FILTER_SIZES} pairs, each of at most "
+                f"{MAX_FILTERS} filters."
+            )
+        for pair in pairs:
             if len(pair) != 2 or min(pair) < 1 or any(isinstance(number, bool) for number in pair):
                 raise ValueError(
-                    f"ElmoConfig: {name} must be [width, number] pairs of at least 1, but holds {pair}."
+                    f"ElmoConfig: {name} must be [width, number] pairs of at least 1, but holds "
+                    f"{quoted(pair)}."
                 )
             if fit and pair[0] > self.max_characters_per_token:
                 raise ValueError(
@@ -238,16 +315,22 @@ class ElmoConfig(PreTrainedConfig):
     def validate_numbers(self) -> None:
         for name in ("cell_clip", "proj_clip"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"ElmoConfig: {name} must be above 0, or None for no limit, but is {value}.")
+            if value is not None and not (0 < value <= LARGEST or value == float("inf")):
+                raise ValueError(
+                    f"ElmoConfig: {name} must be above 0, or None for no limit, but is {quoted(value)}."
+                )
         for name in ("dropout", "elmo_dropout", "task_dropout"):
             value = getattr(self, name)
             if not 0 <= value < 1:
-                raise ValueError(f"ElmoConfig: {name} must be at least 0 and below 1, but is {value}.")
-        if not 0 <= self.mix_l2 < float("inf"):
-            raise ValueError(f"ElmoConfig: mix_l2 must be 0 or more, but is {self.mix_l2}.")
-        if not 0 < self.spans_per_word < float("inf"):
-            raise ValueError(f"ElmoConfig: spans_per_word must be above 0, but is {self.spans_per_word}.")
+                raise ValueError(
+                    f"ElmoConfig: {name} must be at least 0 and below 1, but is {quoted(value)}."
+                )
+        if not 0 <= self.mix_l2 <= LARGEST:
+            raise ValueError(f"ElmoConfig: mix_l2 must be 0 or more, but is {quoted(self.mix_l2)}.")
+        if not 0 < self.spans_per_word <= LIMITS["max_span_width"][1]:
+            raise ValueError(
+                f"ElmoConfig: spans_per_word must be above 0, but is {quoted(self.spans_per_word)}."
+            )
         if self.use_warm_state and not self.has_warm_state:
             raise ValueError(
                 "ElmoConfig: use_warm_state is True, but the checkpoint stores no warm state; "
@@ -279,10 +362,10 @@ class ElmoConfig(PreTrainedConfig):
         names: Any = self.id2label
         if not names or sorted(names) != list(range(len(names))):
             raise ValueError(
-                f"ElmoConfig: id2label must name the labels 0, 1, ..., but has {list(names)!r:.60}."
+                f"ElmoConfig: id2label must name the labels 0, 1, ..., but has {quoted(list(names))}."
             )
         if wrong := [name for name in names.values() if not isinstance(name, str)]:
-            raise ValueError(f"ElmoConfig: id2label must hold names, but has {wrong[0]!r}.")
+            raise ValueError(f"ElmoConfig: id2label must hold names, but has {quoted(wrong[0])}.")
 
     def validate_token_ids(self) -> None:
         """Replaces a check of the base class, which warns of padding's id, one past the vocabulary."""
@@ -292,7 +375,7 @@ class ElmoConfig(PreTrainedConfig):
             if value is not None and not 0 <= value < limit:
                 raise ValueError(
                     f"ElmoConfig: {name} must be from 0 to {limit - 1} (vocab_size is {self.vocab_size}), "
-                    f"but is {value}."
+                    f"but is {quoted(value)}."
                 )
 
     @property

@@ -44,10 +44,12 @@ def forbidden_transitions(labels: Sequence[str], scheme: str | None) -> np.ndarr
             f"tag_scheme is BIO, but label {wrong!r} is not O, B-... or I-...; rename it in config.id2label, "
             "or set tag_scheme='none'."
         )
+    kinds = {name: number for number, name in enumerate({label[2:] for label in labels})}
+    kind_of = np.array([kinds[label[2:]] if label[:2] in ("B-", "I-") else -1 for label in labels])
     for number, label in enumerate(labels):
         if label.startswith("I-"):
-            allowed = [other[:2] in ("B-", "I-") and other[2:] == label[2:] for other in labels]
-            forbidden[:, number] = ~np.array([*allowed, False])
+            forbidden[:-1, number] = kind_of != kind_of[number]
+            forbidden[-1, number] = True
     return forbidden
 
 

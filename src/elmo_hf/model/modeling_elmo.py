@@ -6,19 +6,21 @@ direction 1 reads them in reverse, and one batched product computes a step of bo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .checks_elmo import word_mask
+from .checks_elmo import check_states, check_where, word_mask
 from .configuration_elmo import ElmoConfig
+from .folder_elmo import ElmoFolder, library_errors
 from .layers_elmo import ElmoScalarMix
 from .tokenization_elmo import ElmoTokenizer
 from .words_elmo import NUM_CHARACTER_IDS, SENTENCE_BEGIN, SENTENCE_END, WORD_BEGIN, WORD_END, WORD_PAD
@@ -262,6 +264,29 @@ class ElmoPreTrainedModel(PreTrainedModel):
             limit = (6 / (gates // 4 + output)) ** 0.5
             init.uniform_(layer.projection, -limit, limit)
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **options: Any) -> Any:
+        """As in Transformers, from safetensors files only. The files are checked before anything is built."""
+        name = pretrained_model_name_or_path
+        with library_errors(name):
+            is_folder = name is not None and not options.get("gguf_file") and not Path(name).is_file()
+            if is_folder and options.get("use_safetensors") in (None, True):
+                options["use_safetensors"] = True
+                cls._check_folder(name, options)
+            return super().from_pretrained(name, *args, **options)
+
+    @classmethod
+    def _check_folder(cls, name: Any, options: dict[str, Any]) -> None:
+        folder, config = ElmoFolder(name, options), options.get("config")
+        folder.check_names()
+        if not isinstance(config, PreTrainedConfig):
+            names = {field.name for field in fields(ElmoConfig)} - {"dtype"} | {"num_labels"}
+            settings = {key: options[key] for key in names & options.keys()}
+            config = ElmoConfig.from_pretrained(name if config is None else config, **folder.hub, **settings)
+        with torch.device("meta"), init.no_init_weights():  # names and shapes, without memory
+            expected = {key: tuple(tensor.shape) for key, tensor in cls(config).state_dict().items()}
+        folder.check_shapes(expected, may_differ=bool(options.get("ignore_mismatched_sizes")))
+
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """Save weights, config and code, so that the folder also loads without this package."""
         self.config.auto_map = dict(self.auto_map)
@@ -373,9 +398,12 @@ class ElmoModel(ElmoPreTrainedModel):
     ) -> Tensor:
         """The words before any context, (batch, words, projection_dim), from checked tensors. A model that
         contains this one checks the ids itself, and passes these vectors as `inputs_embeds`."""
-        encoder = self.token_encoder
+        encoder, weight = self.token_encoder, next(self.layers.parameters())
+        ids = char_ids if isinstance(encoder, ElmoCharacterEncoder) else input_ids
+        hooks = self._forward_pre_hooks or encoder._forward_pre_hooks or vars(encoder).get("_hf_hook")
+        check_where(weight, ids, inputs_embeds, bool(hooks))
         if inputs_embeds is None:
-            return encoder(char_ids if isinstance(encoder, ElmoCharacterEncoder) else input_ids)
+            return encoder(ids)
         if isinstance(encoder, ElmoCharacterEncoder) and inputs_embeds.dim() == 4:
             return encoder.from_embeddings(inputs_embeds)
         return inputs_embeds
@@ -441,13 +469,7 @@ class ElmoModel(ElmoPreTrainedModel):
         if states is None:
             return self.warm_states(batch) if self.config.use_warm_state else self.zero_states(batch)
         zeros = self.zero_states(batch)
-        sizes = [tuple(state.shape[:2] + state.shape[3:]) for state in states]
-        expected = [tuple(zero.shape[:2] + zero.shape[3:]) for zero in zeros]
-        if sizes != expected:
-            raise ValueError(
-                f"states must be (h, c) with (layers, directions, size) {expected}, but they have {sizes}; "
-                "pass the states of this model's own output."
-            )
+        check_states(states, zeros)
         h, c = (
             torch.cat([state.to(zero), zero[:, :, state.shape[2] :]], dim=2)
             for state, zero in zip(states, zeros, strict=True)

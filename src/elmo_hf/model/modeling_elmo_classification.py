@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .checks_elmo import check_integers, check_range, check_shape, is_any
+from .checks_elmo import check_integers, check_range, check_shape, check_tensor, is_any
 from .configuration_elmo import ElmoConfig
 from .layers_elmo import ElmoBiRNN, ElmoVariationalDropout
 from .task_elmo import ElmoSegment, ElmoTaskInput, ElmoTaskModel, boundary_words, split_pair
@@ -164,7 +164,8 @@ def sentences_of_pairs(
     if types is None:
         types = _types_from_boundaries(boundaries)
     check_shape("token_type_ids", types, mask)
-    check_range("token_type_ids", types.masked_fill(~mask, 0), 1)
+    check_tensor("token_type_ids", types, "0 and 1")
+    check_range("token_type_ids", types.int().masked_fill(~mask, 0), 1)
     first, end, begin, second = split_pair(mask, types)
     ends, begins = (end, begin) if boundaries is None else (end & boundaries[0], begin & boundaries[1])
     is_pair = ends.any(dim=1) & begins.any(dim=1)
@@ -293,7 +294,7 @@ class ElmoForSequenceClassification(ElmoTaskModel):
         return words
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        check_integers("labels", labels)
+        check_integers("labels", labels, logits.device)
         if labels.shape != logits.shape[:1]:
             raise ValueError(
                 f"labels must be {len(logits)} numbers, one a row, but have the shape {tuple(labels.shape)}."

@@ -421,7 +421,7 @@ def _documents(document_ids: Tensor | None, mask: Tensor) -> list[int]:
     """The number of sentences of each document."""
     if document_ids is None:
         return [len(mask)]
-    check_integers("document_ids", document_ids)
+    check_integers("document_ids", document_ids, mask.device, may_move=True)
     if document_ids.shape != mask.shape[:1]:
         raise ValueError(
             f"document_ids must have the shape ({len(mask)},), a number for each sentence, but has "
@@ -437,7 +437,7 @@ def _documents(document_ids: Tensor | None, mask: Tensor) -> list[int]:
 
 def _gold(labels: Tensor, lengths: Tensor, documents: list[int]) -> list[dict[Mention, int]]:
     """Check the labels, and return the mentions of each document with their clusters."""
-    check_integers("labels", labels)
+    check_integers("labels", labels, lengths.device, may_move=True)
     shape = tuple(labels.shape)
     if labels.dim() != 3 or shape[0] != len(documents) or shape[2] != 4:
         raise ValueError(

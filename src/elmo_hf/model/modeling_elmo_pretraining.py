@@ -107,7 +107,7 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         losses: tuple[Tensor | None, Tensor | None] = (None, None)
         if labels is not None:
             check_labels(labels, mask, self.config.vocab_size)
-            losses = self._losses(forward_half, backward_half, mask, labels)
+            losses = self._losses(forward_half, backward_half, mask, labels.long())
         if output_logits is None:
             output_logits = labels is None
         words = slice(1, -1)

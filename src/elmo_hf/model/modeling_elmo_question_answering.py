@@ -28,7 +28,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 from transformers.utils import can_return_tuple
 
-from .checks_elmo import IGNORED, check_integers, check_range, check_shape, is_any
+from .checks_elmo import IGNORED, check_integers, check_mask, check_range, check_shape, is_any
 from .configuration_elmo import ElmoConfig
 from .layers_elmo import ElmoBiRNN, ElmoVariationalDropout
 from .task_elmo import ElmoSegment, ElmoTaskInput, ElmoTaskModel, boundary_words, split_pair
@@ -285,8 +285,7 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
                 check_shape(name, x.flatten(2)[:, :, 0] if x.dim() > 2 else x, mask)
         if token_type_ids is None:
             raise ValueError(f"question and context are told apart by token_type_ids; {MAKE_PAIRS}")
-        check_shape("token_type_ids", token_type_ids, mask)
-        check_range("token_type_ids", token_type_ids, 1)
+        check_mask("token_type_ids", token_type_ids, mask)
         in_question, end, begin, in_context = split_pair(mask, token_type_ids)
         boundaries = boundary_words(self.config, mask, input_ids, char_ids)
         if boundaries is not None:
@@ -359,7 +358,7 @@ def check_pairs(end: Tensor, begin: Tensor) -> None:
 def check_places(name: str, places: Tensor, in_context: Tensor) -> None:
     """places (batch,) are words of the context, (batch, words)."""
     batch, words = in_context.shape
-    check_integers(name, places)
+    check_integers(name, places, in_context.device)
     if places.shape != (batch,):
         raise ValueError(f"{name} must have the shape ({batch},), but has {tuple(places.shape)}.")
     check_range(name, places, words - 1)

@@ -29,7 +29,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import TokenClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .checks_elmo import check_labels, check_range, check_shape
+from .checks_elmo import check_labels, check_mask
 from .configuration_elmo import ElmoConfig
 from .crf_elmo import ElmoCRF, is_bio
 from .layers_elmo import ElmoBiRNN, ElmoInterleavedRNN, ElmoVariationalDropout
@@ -190,8 +190,7 @@ class ElmoForSemanticRoleLabeling(ElmoTagger):
             raise ValueError(
                 "semantic roles are those of a predicate; pass predicate_mask, 1 at its word and 0 elsewhere."
             )
-        check_shape("predicate_mask", predicate_mask, words.mask)
-        check_range("predicate_mask", predicate_mask, 1)
+        check_mask("predicate_mask", predicate_mask, words.mask)
         predicate = self.predicate_embedding(predicate_mask.long())
         words.x = torch.cat([words.x, predicate], dim=-1)
         return words

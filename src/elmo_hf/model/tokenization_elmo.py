@@ -21,7 +21,8 @@ from transformers import BatchEncoding, PreTrainedTokenizer
 from transformers.tokenization_utils_base import CharSpan, TruncationStrategy
 from transformers.utils import PaddingStrategy
 
-from .words_elmo import SPLITTERS, Sentence, character_ids, read_vocabulary, split_text
+from .folder_elmo import TOKENIZER_OBJECTS, TOKENIZER_TEXTS, ElmoFolder, library_errors, quoted
+from .words_elmo import MAX_CHARACTERS, SPLITTERS, Sentence, character_ids, read_vocabulary, split_text
 
 
 @dataclass
@@ -111,13 +112,7 @@ class ElmoTokenizer(PreTrainedTokenizer):
         pad_token: str = "<PAD>",
         **kwargs: Any,
     ) -> None:
-        if word_splitter not in SPLITTERS:
-            raise ValueError(f"word_splitter must be one of {list(SPLITTERS)}, but is {word_splitter!r}.")
-        if not isinstance(max_characters_per_token, int) or max_characters_per_token < 3:
-            raise ValueError(
-                "max_characters_per_token must be a whole number of at least 3 (word begin, one letter, word "
-                f"end), but is {max_characters_per_token!r}."
-            )
+        _check_options(max_characters_per_token, word_splitter, kwargs)
         self.max_characters_per_token = max_characters_per_token
         self.word_splitter = word_splitter
         self._lines = read_vocabulary(vocab_file) if vocab_file is not None else []
@@ -138,6 +133,24 @@ class ElmoTokenizer(PreTrainedTokenizer):
             pad_token=pad_token,
             **kwargs,
         )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **options: Any) -> Any:
+        """As in Transformers. The files are checked before any is read."""
+        name = pretrained_model_name_or_path
+        with library_errors(name):
+            if not Path(name).is_file():
+                folder = ElmoFolder(name, options)
+                settings, *_ = [folder.read_object(file) or {} for file in TOKENIZER_OBJECTS]
+                for file in TOKENIZER_TEXTS:
+                    folder.path(file)
+                for key in ("vocab_file", "tokenizer_file", "fast_tokenizer_files", "init_inputs"):
+                    if settings.get(key):  # Transformers would read another file for one of the folder
+                        raise ValueError(
+                            f"the tokenizer_config.json of {quoted(name)} must not have the option '{key}'; "
+                            "the words are those of vocab.txt beside it."
+                        )
+            return super().from_pretrained(name, *args, **options)
 
     # ---- vocabulary
 
@@ -166,8 +179,8 @@ class ElmoTokenizer(PreTrainedTokenizer):
         unknown = [str(token) for token in new_tokens if str(token) not in self._word_ids]
         if unknown:
             raise ValueError(
-                f"ElmoTokenizer cannot add {unknown[0]!r}: word ids are the rows of the trained model, and "
-                "any word can be read letter by letter without being added."
+                f"ElmoTokenizer cannot add {quoted(unknown[0])!r}: word ids are the rows of the trained "
+                "model, and any word can be read letter by letter without being added."
             )
         return 0
 
@@ -213,8 +226,8 @@ class ElmoTokenizer(PreTrainedTokenizer):
         for number, word in enumerate(words):
             if not isinstance(word, str):
                 raise ValueError(
-                    f"word {number} is {word!r}, a {type(word).__name__}; with is_split_into_words=True a "
-                    "sentence is a list of strings."
+                    f"word {number} is {quoted(word)}, a {type(word).__name__}; with "
+                    "is_split_into_words=True a sentence is a list of strings."
                 )
         return Sentence(words, [(0, len(word)) for word in words])
 
@@ -453,6 +466,27 @@ class ElmoTokenizer(PreTrainedTokenizer):
                 missing = [value] * (len(padded["input_ids"]) - length)
                 padded[name] = old + missing if side == "right" else missing + old
         return padded
+
+
+def _check_options(max_characters: object, splitter: object, options: dict[str, Any]) -> None:
+    """Those that the base class stores as they are, and that would fail at the first sentence."""
+    if not isinstance(splitter, str) or splitter not in SPLITTERS:
+        raise ValueError(f"word_splitter must be one of {list(SPLITTERS)}, but is {quoted(splitter)!r}.")
+    if type(max_characters) is not int or not 3 <= max_characters <= MAX_CHARACTERS:
+        raise ValueError(
+            "max_characters_per_token must be a whole number of at least 3 (word begin, one letter, word "
+            f"end), and at most {MAX_CHARACTERS}, but is {quoted(max_characters)!r}."
+        )
+    length, names = options.get("model_max_length"), options.get("model_input_names")
+    if length is not None and (
+        isinstance(length, bool) or not isinstance(length, (int, float)) or not length > 0
+    ):
+        raise ValueError(f"model_max_length must be a number above 0, but is {quoted(length)!r}.")
+    known = {*ElmoTokenizer.model_input_names, "token_type_ids"}
+    if names is not None and not (isinstance(names, (list, tuple)) and set(map(str, names)) <= known):
+        raise ValueError(f"model_input_names must be a list of {sorted(known)}, but is {quoted(names)!r}.")
+    if not isinstance(options.get("split_special_tokens", False), bool):
+        raise ValueError("split_special_tokens must be true or false.")
 
 
 def _as_batch(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[list[tuple[Any, Any]], bool]:

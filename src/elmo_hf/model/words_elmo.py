@@ -16,6 +16,12 @@ import regex
 SENTENCE_BEGIN, SENTENCE_END, WORD_BEGIN, WORD_END, WORD_PAD = 257, 258, 259, 260, 261
 NUM_CHARACTER_IDS = 262
 
+MAX_CHARACTERS = 2**12  # character ids of a word
+MAX_WORDS, MAX_VOCABULARY = (
+    5_000_000,
+    2**27,
+)  # lines and bytes of a vocabulary; the original's are 0.8 and 8 million
+
 # The rule of the One Billion Word text, on which the published English models were trained: punctuation is
 # split off, a clitic keeps its apostrophe ("Don 't", "Murray 's"), hyphens, inner dots, decimal points and
 # thousands commas stay, and so does the dot of an abbreviation. Case is kept.
@@ -97,8 +103,23 @@ def _matches(text: str, splitter: Any, whole: Sequence[str]) -> Iterator[Any]:
 
 def read_vocabulary(path: str | Path) -> list[str]:
     """The words of a file, one per line. The line number is the word's id, so every line is kept."""
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: the vocabulary is no plain file; give a text file with one word a line.")
+    size = path.stat().st_size
+    if size > MAX_VOCABULARY:
+        raise ValueError(
+            f"{path}: the vocabulary has {size:,} bytes, more than the {MAX_VOCABULARY:,} that are read."
+        )
+    content = path.read_bytes()
+    if (lines := content.count(b"\n")) > MAX_WORDS:
+        raise ValueError(
+            f"{path}: the vocabulary has {lines:,} lines, more than the {MAX_WORDS:,} that are read."
+        )
+    if (place := content.find(b"\0")) >= 0:
+        raise ValueError(f"{path}: the vocabulary is not UTF-8 text (byte {place} is NUL).")
     try:
-        text = Path(path).read_bytes().decode("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: the vocabulary is not UTF-8 text (byte {error.start}).") from None
     words = [line.strip() for line in text.removesuffix("\n").split("\n")]
