@@ -5,7 +5,7 @@ import random
 import pytest
 
 from elmo_hf import ElmoError
-from elmo_hf.corpus.source import Source, _check_zstd
+from elmo_hf.corpus.source import Source
 
 zstandard = pytest.importorskip("zstandard")
 TEXT = " ".join(random.Random(0).choices(["ice", "cream", "is", "cold"], k=200_000)).encode()  # many blocks
