@@ -8,7 +8,7 @@ some rows at a time.
 from collections.abc import Iterator
 from typing import Any
 
-from elmo_hf.corpus.readers import RECORDS_AT_ONCE, Columns, open_bytes
+from elmo_hf.corpus.readers import LONGEST, RECORDS_AT_ONCE, Columns, open_bytes
 from elmo_hf.errors import ElmoError, reason_of
 
 # A column may be so many times larger than its bytes in the file; text gets about 10 times smaller.
@@ -36,17 +36,23 @@ def read_parquet(file: str, column: str | None) -> Iterator[Columns]:
                     _rows_at_once(content, table.metadata.row_group(number), name, file) for name in chosen
                 )
                 for batch in table.iter_batches(rows, [number], chosen, use_threads=False):
-                    if batch.nbytes > MOST_BYTES_AT_ONCE:
-                        raise ElmoError(
-                            f"{file}: {rows} rows of column '{chosen[0]}' take {batch.nbytes:,} bytes; "
-                            "write shorter texts."
-                        )
-                    absent = dict.fromkeys(names, [None] * batch.num_rows) if column is None else {}
-                    yield absent | batch.to_pydict()
+                    others = [name for name in names if name not in chosen] if column is None else []
+                    yield _values(batch, file) | {name: [None] * batch.num_rows for name in others}
     except (ElmoError, OSError):
         raise
     except Exception as error:  # pyarrow raises many types for a damaged file
         raise ElmoError(f"{file} cannot be read: {reason_of(error)}.") from None
+
+
+def _values(batch: Any, file: str) -> dict[str, list[Any]]:
+    is_too_large = batch.nbytes > MOST_BYTES_AT_ONCE
+    columns: dict[str, list[Any]] = {} if is_too_large else batch.to_pydict()
+    if batch.nbytes > LONGEST:
+        lengths = (len(value) for values in columns.values() for value in values if hasattr(value, "__len__"))
+        is_too_large = is_too_large or max(lengths, default=0) > LONGEST
+    if is_too_large:
+        raise ElmoError(f"{file} has a text of more than {LONGEST:,} characters; cut it into sentences.")
+    return columns
 
 
 def _rows_at_once(content: Any, group: Any, name: str, file: str) -> int:
@@ -67,6 +73,7 @@ def _rows_at_once(content: Any, group: Any, name: str, file: str) -> int:
         largest = _largest_repeated(content, chunk)
         if "DELTA_BYTE_ARRAY" in chunk.encodings:  # a value may repeat the beginning of the one before it
             largest = size
+        largest = max(largest, size // max(1, group.num_rows))
         rows = min(rows, max(1, ALWAYS_ALLOWED_BYTES // max(1, largest)))
     return rows
 

@@ -14,8 +14,11 @@ import gzip
 import io
 import json
 import lzma
+import os
 import re
+import stat
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -46,10 +49,31 @@ _NO_SPACE = re.compile(r"[^ \t\n\r]")
 _END_OF_CSV = "\x1eend\x1e"
 
 
+# Of files that are missing, damaged, or of another kind than their name says.
+READING_ERRORS: tuple[type[Exception], ...] = (ValueError, OSError, RuntimeError, ImportError, MemoryError)
+READING_ERRORS += (lzma.LZMAError, zlib.error, zipfile.BadZipFile, zstandard.ZstdError, EOFError)
+
+
 def suffix_of(file: str) -> str:
     """The suffix of a file's kind, without that of its packing."""
     path = Path(file)
     return Path(path.stem).suffix if path.suffix in PACKED else path.suffix
+
+
+def check_file(name: str) -> None:
+    """Refuse what is there and is no plain file. A pipe would be empty when the corpus is read once more."""
+    try:
+        mode = os.stat(name).st_mode  # noqa: PTH116
+    except (FileNotFoundError, ValueError):
+        return
+    except OSError as error:
+        raise ElmoError(f"{name} cannot be read: {error.strerror}.") from None
+    if stat.S_ISFIFO(mode):
+        raise ElmoError(
+            f"{name} is a pipe, which can be read only once; write its text into a file and name that."
+        )
+    if not stat.S_ISREG(mode):
+        raise ElmoError(f"{name} is no file of text, but a device or the like; name a file.")
 
 
 # ---- bytes
@@ -164,7 +188,7 @@ _UNPACKERS: dict[str, Callable[[Any], Iterator[bytes]]] = {
 # ---- lines
 
 
-def _blocks(file: str, newline: str | None = None, errors: str = "strict") -> Iterator[str]:
+def read_blocks(file: str, newline: str | None = None, errors: str = "strict") -> Iterator[str]:
     """The text of a file, some characters at a time. A byte order mark is not part of it."""
     with (
         open_bytes(file) as packed,
@@ -179,7 +203,7 @@ def _lines(file: str, newline: str | None = None, errors: str = "strict") -> Ite
     """The lines of a file, some at a time, without their ends."""
     unfinished: list[str] = []
     number = size = 0
-    for block in _blocks(file, newline, errors):
+    for block in read_blocks(file, newline, errors):
         first, *lines = block.split("\n")
         unfinished.append(first)
         size += len(first)
@@ -242,7 +266,7 @@ def _are_json_lines(file: str) -> bool:
 def _first_lines(file: str) -> list[str]:
     """The first two lines of a file that are not blank; of a long first line only its start."""
     pieces: list[str] = []
-    for block in _blocks(file):
+    for block in read_blocks(file):
         pieces.append(block)
         if "\n" in block:
             pieces = ["".join(pieces).lstrip()]
@@ -271,7 +295,7 @@ def _json_lines(file: str) -> Iterator[Any]:
 
 def _json_values(file: str) -> Iterator[Any]:
     """The elements of an array, or values one after another, without the whole text in memory."""
-    text = _Unread(_blocks(file), file)
+    text = _Unread(read_blocks(file), file)
     is_array = text.next_sign() == "["
     if is_array:
         text.take(1)
@@ -326,6 +350,11 @@ class _Unread:
                 raise self.error() from None
             if is_whole or unread > LONGEST or not self._read_more(unread):
                 break
+        if error is not None and unread > LONGEST:
+            raise ElmoError(
+                f"{self._file}, line {self._line}: a value has more than {LONGEST:,} characters; "
+                "write an object a line."
+            )
         if error is not None:
             raise self.error()
         self.take(end - self._start)

@@ -12,27 +12,23 @@ the records that are being read. A shard is a file, or what `datasets` calls so.
 """
 
 import glob
-import lzma
-import os
 import re
-import stat
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from zstandard import ZstdError
 
 from elmo_hf.corpus.parquet import read_parquet
 from elmo_hf.corpus.readers import (
     PACKED,
+    READING_ERRORS,
     RECORDS_AT_ONCE,
     Columns,
+    check_file,
     read_csv,
     read_json,
     read_text,
@@ -152,7 +148,7 @@ class Source:
             return datasets.load_dataset(name, config, split=split, streaming=True)
         self.files = [str(path) for path in files[split]]
         for file in self.files:
-            _check_file(file)
+            check_file(file)
         self._kind = _kind_of(self.files)
         return None
 
@@ -301,18 +297,15 @@ class Source:
             raise ElmoError(f"{place} is empty; there is no line in it.") from None
         except UnicodeDecodeError as error:
             is_file = shard is not None and self._kind in ("text", "json", "csv")
-            number = undecodable_line(self.files[shard]) if is_file else None  # type: ignore[index]
+            number = None
+            with suppress(*READING_ERRORS):  # of what is damaged behind that line
+                number = undecodable_line(self.files[shard]) if is_file else None  # type: ignore[index]
             line = f", line {number}" if number else ""
             raise ElmoError(f"{place}{line} is not UTF-8 text: {error.reason}.") from None
         except EOFError:
             raise ElmoError(f"{place} ends in the middle; it was not written whole.") from None
-        except _READING_ERRORS as error:
+        except READING_ERRORS as error:
             raise ElmoError(f"{place} cannot be read: {reason_of(error)}.") from None
-
-
-# Of files that are missing, damaged, or of another kind than their name says.
-_READING_ERRORS: tuple[type[Exception], ...] = (ValueError, OSError, RuntimeError, ImportError, MemoryError)
-_READING_ERRORS += (lzma.LZMAError, zlib.error, zipfile.BadZipFile, ZstdError)
 
 
 def open_records(data: Any, text_column: str | None = None, tokens_column: str | None = None) -> Source:
@@ -366,25 +359,9 @@ def _files(item: Any) -> list[str]:
         )
     files = sorted(path for path in glob.glob(name, recursive=True) if Path(path).is_file())  # noqa: PTH207
     if not files:
-        _check_file(name)
+        check_file(name)
         raise ElmoError(f"there is no file {name}.")
     return files
-
-
-def _check_file(name: str) -> None:
-    """Refuse what is there and is no plain file. A pipe would be empty when the corpus is read once more."""
-    try:
-        mode = os.stat(name).st_mode  # noqa: PTH116
-    except (FileNotFoundError, ValueError):
-        return
-    except OSError as error:
-        raise ElmoError(f"{name} cannot be read: {error.strerror}.") from None
-    if stat.S_ISFIFO(mode):
-        raise ElmoError(
-            f"{name} is a pipe, which can be read only once; write its text into a file and name that."
-        )
-    if not stat.S_ISREG(mode):
-        raise ElmoError(f"{name} is no file of text, but a device or the like; name a file.")
 
 
 def _kind_of(files: list[str]) -> str:
