@@ -91,8 +91,9 @@ def test_tables_of_text(tmp_path):
     assert list(open_records(tmp_path / "text.csv").records()) == LINES  # an empty field is an empty line
     (tmp_path / "c.csv").write_text('id,text\n\n1,NA\n2,"in two\n lines, 007"\n3\n', encoding="utf-8")
     records = open_records(tmp_path / "c.csv").records()
-    assert list(islice(records, 2)) == ["NA", "in two\n lines, 007"]
     refused("c.csv, record 3: column 'text' should be text, but is None", lambda: list(records))
+    (tmp_path / "c.csv").write_text('id,text\n\n1,NA\n2,"in two\n lines, 007"\n', encoding="utf-8")
+    assert list(open_records(tmp_path / "c.csv").records()) == ["NA", "in two\n lines, 007"]
     gc.collect()  # here and not in the next test
 
 

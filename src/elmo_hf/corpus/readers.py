@@ -266,13 +266,16 @@ def _are_json_lines(file: str) -> bool:
 def _first_lines(file: str) -> list[str]:
     """The first two lines of a file that are not blank; of a long first line only its start."""
     pieces: list[str] = []
+    size = 0
     for block in read_blocks(file):
         pieces.append(block)
+        size += len(block)
         if "\n" in block:
             pieces = ["".join(pieces).lstrip()]
             if len(_filled_lines(pieces[0])) > 1:
                 break
-        if sum(map(len, pieces)) > LONGEST:
+            size = len(pieces[0])
+        if size > LONGEST:
             break
     return _filled_lines("".join(pieces))[:2]
 
@@ -305,6 +308,8 @@ def _json_values(file: str) -> Iterator[Any]:
         yield text.value()
         if is_array:
             sign = text.next_sign()
+            if not sign:
+                break
             if sign not in (",", "]"):
                 raise text.error()
             text.take(1)
@@ -360,7 +365,7 @@ class _Unread:
         self.take(end - self._start)
         return value
 
-    def _read_more(self, size: int = _BLOCK) -> bool:
+    def _read_more(self, size: int = 0) -> bool:
         """Read about so many characters, and drop those that were taken."""
         self._text, self._start = self._text[self._start :], 0
         blocks = list(islice(self._blocks, max(1, size // _BLOCK)))
