@@ -11,7 +11,13 @@ from typing import TextIO
 
 
 class ElmoError(ValueError):
-    """What is wrong, where, and what to do about it, in one sentence."""
+    """What is wrong, where, and what to do about it, in one sentence.
+
+    Names and values in it may come from foreign files, so no control character of theirs reaches a terminal.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(message)))
 
 
 def reason_of(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -357,3 +358,21 @@ def test_weights_of_a_task_are_left_out_with_a_warning(
 
 def test_error_has_its_former_name() -> None:
     assert ConversionError is ElmoError
+
+
+def test_a_full_disk_leaves_nothing_behind(source: Path, tmp_path: Path) -> None:
+    folder = convert_from_bilm([source], tmp_path / "folder")
+    place = tmp_path / "place"
+    place.mkdir()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+    try:
+        for convert in (
+            lambda: convert_to_bilm(folder, place / "o"),
+            lambda: convert_from_bilm([source], place / "o"),
+        ):
+            with pytest.raises(ElmoError, match=r"o cannot be written \(File too large\)"):
+                convert()
+            assert list(place.iterdir()) == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

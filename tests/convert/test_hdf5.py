@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,6 +146,38 @@ def named_type(file: h5py.File) -> None:
     file["char_embed"] = np.dtype("f4")
 
 
+def gzip_bomb(file: h5py.File) -> None:
+    """A chunk that says it has 4 kB and holds 64 MB."""
+    dataset = file.create_dataset("char_embed", (261, 4), "f4", chunks=(261, 4), compression="gzip")
+    dataset.id.write_direct_chunk((0, 0), zlib.compress(bytes(64 << 20)))
+
+
+def stored_whole(file: h5py.File) -> None:
+    """A chunk with more bytes than its numbers have."""
+    dataset = file.create_dataset("char_embed", (261, 4), "f4", chunks=(261, 4), compression="lzf")
+    dataset.id.write_direct_chunk((0, 0), bytes(1 << 20))
+
+
+def other_filter(file: h5py.File) -> None:
+    file.create_dataset("char_embed", data=np.ones((261, 4), np.float32), chunks=True, scaleoffset=3)
+
+
+def packed_twice(file: h5py.File) -> None:
+    """The inner one would not be checked."""
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_chunk((261, 4))
+    settings.set_deflate(9)
+    settings.set_deflate(9)
+    space = h5py.h5s.create_simple((261, 4))
+    h5py.h5d.create(file.id, b"char_embed", h5py.h5t.IEEE_F32LE, space, settings)
+    file["char_embed"][:] = 1
+
+
+def long_name(file: h5py.File) -> None:
+    file["char_embed"] = np.ones((261, 4), np.float32)
+    file["\x1b[31m" + "x" * 60_000] = np.ones(3, np.float32)
+
+
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "text": (text_dataset, "char_embed"),
     "soft link": (soft_link, "'char_embed' is a soft link"),
@@ -156,6 +189,11 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "partly written": (partly_written, "never written"),
     "terabytes": (terabytes, "never written"),
     "huge chunk": (huge_chunk, "declares datasets of"),
+    "gzip bomb": (gzip_bomb, "'char_embed' has a chunk that is larger than its numbers"),
+    "stored whole": (stored_whole, "'char_embed' has a chunk that is larger than its numbers"),
+    "other filter": (other_filter, "'char_embed' is packed by an unusual filter"),
+    "packed twice": (packed_twice, "'char_embed' is packed by an unusual filter"),
+    "long name": (long_name, "xxx...'"),
     "named type": (named_type, "'char_embed' is neither group nor dataset"),
 }
 
@@ -166,7 +204,22 @@ def test_hostile_datasets(source: Path, label: str) -> None:
     with h5py.File(source / "weights.hdf5", "a") as file:
         del file["char_embed"]
         damage(file)
-    refused([source], str(source / "weights.hdf5"), words)
+    message = refused([source], str(source / "weights.hdf5"), words)
+    assert message.isprintable()
+    assert len(message) < 1000
+
+
+def test_filters_that_are_undone(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = read_hdf5(source / "weights.hdf5")
+    with h5py.File(source / "weights.hdf5", "w") as file:
+        for number, (name, array) in enumerate(arrays.items()):
+            pack = ("gzip", "lzf")[number % 2]
+            file.create_dataset(
+                name, data=array, chunks=True, compression=pack, shuffle=True, fletcher32=True
+            )
+    convert_from_bilm([source], tmp_path / "target")
+    monkeypatch.setattr(hdf5, "MAX_CHUNKS", 0)
+    refused([source], "has more than 0 chunks")
 
 
 def test_compression_bomb(source: Path) -> None:

@@ -83,12 +83,17 @@ def test_every_kind_of_file(tmp_path):
 )  # `datasets` closes no CSV file
 def test_tables_of_text(tmp_path):
     write_all_kinds(tmp_path)
-    lines = [line or "none" for line in LINES]  # an empty field of a CSV file has no value
+    lines = [line or "none" for line in LINES]
     for name, separator in (("b.csv", ","), ("b.tsv", "\t")):
         rows = [f"1{separator}{line}\n" for line in lines]
         (tmp_path / name).write_text(f"id{separator}text\n" + "".join(rows), encoding="utf-8")
         assert list(open_records(tmp_path / name).records()) == lines
-    refused("text.csv, record 1: column 'text' should be text, but is None", Source, tmp_path / "text.csv")
+    assert list(open_records(tmp_path / "text.csv").records()) == LINES  # an empty field is an empty line
+    (tmp_path / "c.csv").write_text('id,text\n\n1,NA\n2,"in two\n lines, 007"\n3\n', encoding="utf-8")
+    records = open_records(tmp_path / "c.csv").records()
+    refused("c.csv, record 3: column 'text' should be text, but is None", lambda: list(records))
+    (tmp_path / "c.csv").write_text('id,text\n\n1,NA\n2,"in two\n lines, 007"\n', encoding="utf-8")
+    assert list(open_records(tmp_path / "c.csv").records()) == ["NA", "in two\n lines, 007"]
     gc.collect()  # here and not in the next test
 
 
@@ -240,7 +245,7 @@ def test_sources_that_cannot_be_read(tmp_path):
         "bad.jsonl": (b'{"text": "a"}\n{"text": oops}\n', "bad.jsonl, line 2 is no JSON: '{\"text\": oops}'"),
         "first.jsonl": (b'{"text": oops}\n{"text": "a"}\n', "first.jsonl, line 1 is no JSON"),
         "gap.jsonl": (b'\n{"text": "a"}\n\noops\n', "gap.jsonl, line 4 is no JSON: 'oops'"),
-        "bad.json": (b'[{"text": "a"},\n{"text": oops}]\n', "bad.json cannot be read"),
+        "bad.json": (b'[{"text": "a"},\n{"text": oops}]\n', "bad.json, line 2 is no JSON: .{.text.: oops}"),
         "bad.parquet": (b"PAR1nope", "cannot be read"),
         "columns.jsonl": (
             b'{"a": "x", "b": "y"}\n',

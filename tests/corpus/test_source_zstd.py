@@ -5,7 +5,8 @@ import random
 import pytest
 
 from elmo_hf import ElmoError
-from elmo_hf.corpus.source import Source, _check_zstd
+from elmo_hf.corpus.readers import read_blocks
+from elmo_hf.corpus.source import Source
 
 zstandard = pytest.importorskip("zstandard")
 TEXT = " ".join(random.Random(0).choices(["ice", "cream", "is", "cold"], k=200_000)).encode()  # many blocks
@@ -33,19 +34,23 @@ FILES = {
 }
 
 
+def unpack(path):
+    for _ in read_blocks(str(path), errors="replace"):
+        pass
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_complete_files_are_read_and_cut_ones_are_refused(tmp_path, name):
     path, content = tmp_path / "a.txt.zst", FILES[name]
     path.write_bytes(content)
-    _check_zstd(str(path))
+    unpack(path)
     draw = random.Random(1)
     lengths = {1, 2, 4, 5, 8, len(content) - 1, len(content) // 2}
     lengths |= {draw.randrange(1, len(content)) for _ in range(99)}
     for length in lengths - ends_of_frames(content):
         path.write_bytes(content[:length])
-        with pytest.raises(ElmoError, match=r"a\.txt\.zst breaks off before its end") as caught:
-            _check_zstd(str(path))
-        assert "\n" not in str(caught.value)
+        with pytest.raises(EOFError):
+            unpack(path)
 
 
 def ends_of_frames(content):
@@ -68,7 +73,7 @@ def test_other_bytes(tmp_path):
     for content in (FILES["short"] + b"more", FILES["empty"][:-3] + b"\xff\xff\xff"):
         path.write_bytes(content)
         with pytest.raises(ElmoError, match=r"a\.zst cannot be read: zstd decompress"):
-            _check_zstd(str(path))
+            list(Source(path))
 
 
 def test_all_frames_are_read(tmp_path):
@@ -76,11 +81,3 @@ def test_all_frames_are_read(tmp_path):
     frame = zstandard.compress(b"Ada left .\n" * 50_000)
     path.write_bytes(SKIPPABLE + frame + frame + frame)
     assert sum(1 for _ in Source(path)) == 150_000
-
-
-def test_a_corpus_is_refused_before_it_is_read(tmp_path):
-    path = tmp_path / "a.txt.zst"
-    lines = zstandard.compress(b"Ada left .\n" * 100_000)
-    path.write_bytes(lines[: len(lines) // 2])
-    with pytest.raises(ElmoError, match="breaks off"):
-        Source(path)

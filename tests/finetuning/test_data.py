@@ -2,6 +2,7 @@
 
 import argparse
 import lzma
+import os
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
@@ -28,6 +29,9 @@ def test_a_hash_may_be_a_word_or_begin_a_comment(tmp_path, text, words):
 def test_files_that_are_absent_or_damaged_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"absent\.conll could not be read"):
         read_columns(tmp_path / "absent.conll")
+    os.mkfifo(tmp_path / "pipe.conll")
+    with pytest.raises(ValueError, match=r"pipe\.conll is a pipe"):
+        read_columns(tmp_path / "pipe.conll")
     (tmp_path / "cut.xz").write_bytes(lzma.compress(b"some text")[:-5])
     (tmp_path / "bytes.conll").write_bytes(b"\xff\xfe")
     for name in ("cut.xz", "bytes.conll"):

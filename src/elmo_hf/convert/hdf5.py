@@ -6,13 +6,16 @@
 
 An HDF5 file may refer to other files, declare terabytes in a hundred bytes, or contain itself. Opening
 refuses all of that and allocates no array; `check_array` compares shapes before any number is read;
-`read_into` reads in blocks and refuses NaN, infinity and what float32 cannot hold.
+`read_into` reads in blocks and refuses NaN, infinity, what float32 cannot hold, and chunks that would unpack
+to more than the array declares, which the HDF5 library would find out only afterwards.
 """
 
 import math
+import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,11 +25,17 @@ from elmo_hf.convert.files import check_readable
 from elmo_hf.errors import ElmoError, reason_of
 
 MAX_NAMES = 10_000
+MAX_CHUNKS = 100_000  # of an array
 MAX_DEPTH = 8
+LONGEST_NAME = 100  # in messages
 # The arrays may be this many times larger than the file: trained weights do not compress better.
 MAX_GROWTH = 16
 ALWAYS_ALLOWED_BYTES = 64 << 20
 BLOCK_OF_NUMBERS = 1 << 24
+# The filters of chunks in the orders in which h5py sets them, checksums apart; others may come from plugins.
+GZIP, LZF, SHUFFLE = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_LZF, h5py.h5z.FILTER_SHUFFLE)
+FILTERS = [[], [SHUFFLE], [GZIP], [LZF], [SHUFFLE, GZIP], [SHUFFLE, LZF]]
+FILTER_SLACK = 1024  # what numbers that cannot be packed may take more, beside an eighth
 
 Shape = tuple[int, ...]
 
@@ -39,7 +48,7 @@ def damage_in(place: str) -> Iterator[None]:
     except ElmoError:
         raise
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError, MemoryError) as error:
-        reason = reason_of(error)
+        reason = f"{reason_of(error):.200}"
         raise ElmoError(
             f"{place} is truncated or damaged ({reason}); download or export the file again."
         ) from error
@@ -70,6 +79,7 @@ class Hdf5Arrays:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._unpacked: set[str] = set()  # names of arrays whose chunks are checked
         with damage_in(str(path)):
             self._file = _opened(path)
             try:
@@ -143,6 +153,12 @@ class Hdf5Arrays:
     def _declared_bytes(self, name: str, dataset: h5py.Dataset) -> int:
         if dataset.is_virtual or dataset.external:
             raise self._error(name, "keeps its numbers in other files")
+        pipeline = dataset.id.get_create_plist()
+        filters = [pipeline.get_filter(number)[0] for number in range(pipeline.get_nfilters())]
+        if [filter_ for filter_ in filters if filter_ != h5py.h5z.FILTER_FLETCHER32] not in FILTERS:
+            raise self._error(name, "is packed by an unusual filter", "export the file without compression")
+        if dataset.chunks and dataset.id.get_num_chunks() > MAX_CHUNKS:
+            raise self._error(name, f"has more than {MAX_CHUNKS:,} chunks", "export it in fewer")
         if not _is_allocated(dataset):
             raise self._error(name, f"declares shape {dataset.shape}, but its numbers were never written")
         chunk = math.prod(dataset.chunks or (0,))
@@ -166,10 +182,13 @@ class Hdf5Arrays:
             raise self._error(name, f"must have shape {shape}, but has {dataset.shape}", advice)
         dtype = dataset.dtype
         if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
-            raise self._error(name, f"must hold float32 numbers, but holds {dtype}", "export it as float32")
+            raise self._error(
+                name, f"must hold float32 numbers, but holds {dtype!s:.40}", "export it as float32"
+            )
 
     def read_into(self, target: torch.Tensor, name: str, first_row: int = 0) -> None:
         """Fill `target` with rows of a checked array from `first_row` on, a block at a time."""
+        self._check_chunks(name)
         dataset, row_size = self._datasets[name], target[0].numel()
         step = max(1, BLOCK_OF_NUMBERS // row_size)
         for start in range(0, len(target), step):
@@ -177,6 +196,30 @@ class Hdf5Arrays:
             with damage_in(self._place(name)):
                 values = dataset[first_row + start : first_row + start + len(block)]
             block.copy_(torch.from_numpy(self._as_float32(name, values)))
+
+    def _check_chunks(self, name: str) -> None:
+        """Raise if a chunk unpacks to more than its numbers: HDF5 allocates whatever comes out."""
+        dataset = self._datasets[name]
+        if name in self._unpacked or not dataset.chunks:
+            return
+        size = math.prod(dataset.chunks) * dataset.dtype.itemsize + FILTER_SLACK
+        with damage_in(self._place(name)):
+            chunks: list[Any] = []
+            dataset.id.chunk_iter(chunks.append)
+            for chunk in chunks:
+                if chunk.size > size + size // 8 or not self._fits(dataset, chunk, size):
+                    raise self._error(name, "has a chunk that is larger than its numbers")
+        self._unpacked.add(name)
+
+    def _fits(self, dataset: h5py.Dataset, chunk: Any, size: int) -> bool:
+        """Whether gzip, the one filter that unpacks to a thousand times its input, stays within `size`."""
+        if dataset.compression != "gzip":
+            return True
+        _, content = dataset.id.read_direct_chunk(chunk.chunk_offset)
+        try:
+            return len(zlib.decompressobj().decompress(content, size + 1)) <= size
+        except zlib.error:  # the chunk is stored as it is, or the library complains of it
+            return True
 
     def _as_float32(self, name: str, values: np.ndarray) -> np.ndarray:
         if not np.isfinite(values).all():
@@ -194,7 +237,8 @@ class Hdf5Arrays:
     # ---- errors
 
     def _place(self, name: str) -> str:
-        return f"{self.path}: dataset {name!r}"
+        short = name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "..."
+        return f"{self.path}: dataset {short!r}"
 
     def _error(self, name: str, fault: str, advice: str = "export the file again") -> ElmoError:
         return ElmoError(f"{self._place(name)} {fault}; {advice}.")

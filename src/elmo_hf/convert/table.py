@@ -8,12 +8,13 @@ write_hdf5(path, weights_table(config), model.state_dict())
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import h5py
 import torch
 from torch import Tensor
 
 from elmo_hf.convert.hdf5 import Hdf5Arrays, Shape
+from elmo_hf.convert.hdf5_output import Hdf5Output
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo import ElmoModel
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
@@ -66,8 +67,10 @@ def build_model(config: ElmoConfig, pairs: Pairs, with_softmax: bool) -> ElmoMod
 
 
 def write_hdf5(path: Path, table: Iterable[Entry], parameters: dict[str, Tensor]) -> None:
-    with h5py.File(path, "w") as file:
+    datasets: dict[str, Any] = {}
+    with Hdf5Output(path) as output:
         for entry in table:
             rows = entry.view(parameters)
-            dataset = file.require_dataset(entry.array, entry.shape, "float32")
-            dataset[entry.first_row : entry.first_row + len(rows)] = rows.numpy()
+            if entry.array not in datasets:
+                datasets[entry.array] = output.add(entry.array, entry.shape, dtype="float32")
+            datasets[entry.array][entry.first_row : entry.first_row + len(rows)] = rows.numpy()

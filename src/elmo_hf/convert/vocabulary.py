@@ -9,7 +9,7 @@ from elmo_hf.errors import ElmoError
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import read_vocabulary
 
-MAX_VOCABULARY_BYTES = 1 << 28
+MAX_VOCABULARY_BYTES = 1 << 27
 
 
 def read_tokenizer(vocabulary: Path | None, max_characters_per_token: int) -> ElmoTokenizer:

@@ -6,42 +6,52 @@
     for words in source: ...
     for record in open_records(["Ice is cold .", "Why ?"]).records(): ...
 
-A record is a line of text or a row of a table. The files are read by `datasets`; nothing is held in memory
-but the records that are being read. A shard is what `datasets` calls so: mostly a file.
+A record is a line of text or a row of a table. `readers` and `parquet` read the files, also those of a folder
+or of a data set on the Hub; `datasets` reads what is no file of these kinds. Nothing is held in memory but
+the records that are being read. A shard is a file, or what `datasets` calls so.
 """
 
 import glob
-import json
-import lzma
 import re
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from elmo_hf.corpus.parquet import read_parquet
+from elmo_hf.corpus.readers import (
+    PACKED,
+    READING_ERRORS,
+    RECORDS_AT_ONCE,
+    Columns,
+    check_file,
+    read_csv,
+    read_json,
+    read_text,
+    suffix_of,
+    undecodable_line,
+)
 from elmo_hf.corpus.sentences import Record, split_sentences
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.model.words_elmo import split_text
 
-BUILDERS: dict[
-    str, tuple[str, dict[str, Any]]
-] = {  # by a file's suffix: the builder of `datasets`, its options
-    ".jsonl": ("json", {}),
-    ".json": ("json", {}),
-    ".ndjson": ("json", {}),
-    ".parquet": ("parquet", {}),
-    ".csv": ("csv", {}),
-    ".tsv": ("csv", {"sep": "\t"}),
+KINDS = {  # of files by their suffix, as `datasets` calls them; any other file is text
+    ".jsonl": "json",
+    ".json": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
 }
-# Any other file is text. A byte order mark is not part of it. Small chunks cost no time and save memory.
-TEXT: tuple[str, dict[str, Any]] = ("text", {"encoding": "utf-8-sig", "chunksize": 2**16})
-PACKED = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip"}
-RECORDS_AT_ONCE = 100
+READERS: dict[str, Callable[[str, str | None], Iterator[Columns]]] = {
+    "text": read_text,
+    "csv": read_csv,
+    "parquet": read_parquet,
+}
 LONGEST_WORD = 10_000  # letters; the model reads the first 48 bytes of a word
 _BOUNDARY = re.compile(r"(?<!\S)</?S>(?!\S)")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+|\w[\w-]*")
@@ -92,7 +102,7 @@ class Source:
         self.stream: str | None = None
         self.name = _name(data)
         self._rows_in_memory: Iterable[Any] | None = None
-        self._is_json_lines = False
+        self._kind = ""  # of the files
         self.num_shards = 1
         if isinstance(data, InMemory):
             self._rows_in_memory = data.records
@@ -101,7 +111,8 @@ class Source:
         else:
             with self._readable(self.name):
                 self.dataset = self._open(data, split, config)
-            self.num_shards = self.dataset.num_shards
+            self.num_shards = len(self.files) or self.dataset.num_shards
+        self.column = column
         self._choose_column(self._first_row(), column, holds_words)
 
     # ---- opening
@@ -119,26 +130,27 @@ class Source:
             raise ElmoError(f"{self.name} is a dictionary; pass one of its parts: {names}.")
         if isinstance(data, str | Path):
             if Path(data).is_dir() or _is_hub_name(str(data)):
-                return datasets.load_dataset(str(data), config, split=split, streaming=True)
+                return self._open_data_set(str(data), split, config)
             data = [data]
         if not isinstance(data, list | tuple) or not data:
             raise ElmoError(f"a corpus is a file, files, a folder or a data set, but got {data!r:.60}.")
         self.files = [file for item in data for file in _files(item)]
-        for file in self.files:
-            _check_zstd(file)
-        builder = _builder(self.files)
-        if builder[0] == "json":
-            lines = self._load_files(*TEXT)
-            self._is_json_lines = _are_json_lines(lines, self.files[0])
-            if self._is_json_lines:
-                return lines
-        return self._load_files(*builder)
+        self._kind = _kind_of(self.files)
+        return None
 
-    def _load_files(self, builder: str, options: dict[str, Any]) -> Any:
+    def _open_data_set(self, name: str, split: str, config: str | None) -> Any:
+        """Take the files of a folder or Hub data set, or its stream if it has options of its own."""
         import datasets
 
-        files = [file if "://" in file else glob.escape(file) for file in self.files]
-        return datasets.load_dataset(builder, data_files=files, split="train", streaming=True, **options)
+        builder = datasets.load_dataset_builder(name, config)
+        files = builder.config.data_files or {}
+        if split not in files or not _is_usual(builder.config):
+            return datasets.load_dataset(name, config, split=split, streaming=True)
+        self.files = [str(path) for path in files[split]]
+        for file in self.files:
+            check_file(file)
+        self._kind = _kind_of(self.files)
+        return None
 
     def _first_row(self) -> Any:
         if self.stream is not None and self._rows_in_memory is not None:
@@ -152,9 +164,8 @@ class Source:
         return first[0]
 
     def _choose_column(self, row: Any, column: str | None, holds_words: bool | None) -> None:
-        self.column = column
         if isinstance(row, dict):
-            names = ", ".join(map(str, row))
+            names = _listed(row)
             if column is None:
                 usual = [name for name in ("text", "tokens") if name in row]
                 if len(usual) != 1:
@@ -218,37 +229,39 @@ class Source:
     def _rows(self, shard: int) -> Iterator[Any]:
         if self._rows_in_memory is not None:
             yield from self._rows_in_memory  # what it raises comes from the caller's code, and is left alone
-        elif self._is_json_lines:
-            yield from self._json_rows(shard)
-        else:
+        elif self._kind == "json":
             with self._readable(self.place(shard), shard):
-                yield from self.dataset.shard(self.num_shards, shard)
+                yield from read_json(self.files[shard])
+        else:
+            for columns in self._columns(shard, 0):
+                for number in range(_num_rows(columns)):
+                    yield {name: values[number] for name, values in columns.items()}
 
-    def _json_rows(self, shard: int) -> Iterator[Any]:
-        for number, line in enumerate(chain.from_iterable(self._column("text", shard))):
-            try:
-                if line.strip():
-                    yield json.loads(line)
-            except (ValueError, RecursionError):
-                raise ElmoError(
-                    f"{self.place(shard)}, line {number + 1} is no JSON: {line.strip()!r:.60}."
-                ) from None
-
-    def _column(self, column: str, shard: int, skip: int = 0) -> Iterator[list[Any]]:
+    def _columns(self, shard: int, skip: int) -> Iterator[Columns]:
+        """The rows of a table from number `skip` on, some at a time."""
         with self._readable(self.place(shard), shard):
-            rows = self.dataset.shard(self.num_shards, shard)
-            for batch in (rows.skip(skip) if skip else rows).iter(batch_size=RECORDS_AT_ONCE):
-                yield batch[column] if column in batch else [None] * len(next(iter(batch.values())))
+            if not self.files:
+                rows = self.dataset.shard(self.num_shards, shard)
+                yield from (rows.skip(skip) if skip else rows).iter(batch_size=RECORDS_AT_ONCE)
+                return
+            for columns in READERS[self._kind](self.files[shard], self.column):
+                size = _num_rows(columns)
+                if not skip:
+                    yield columns
+                elif skip < size:
+                    yield {name: values[skip:] for name, values in columns.items()}
+                skip = max(0, skip - size)
 
     def _records(self, shard: int, skip: int) -> Iterator[list[Record]]:
         values: Iterator[Sequence[Any]]
-        if self._is_json_lines or self._rows_in_memory is not None:
+        if self._kind == "json" or self._rows_in_memory is not None:
             rows = islice(self._rows(shard), skip, None)
-            size = RECORDS_AT_ONCE if self._is_json_lines else 1  # records in memory may be long
+            size = RECORDS_AT_ONCE if self._kind == "json" else 1  # records in memory may be long
             values = iter(lambda: [self._value(row) for row in islice(rows, size)], [])
         else:
-            assert self.column is not None
-            values = self._column(self.column, shard, skip)
+            column: Any = self.column
+            batches = self._columns(shard, skip)
+            values = (batch[column] if column in batch else [None] * _num_rows(batch) for batch in batches)
         for batch in values:
             yield [self._record(value, shard, skip + number) for number, value in enumerate(batch)]
             skip += len(batch)
@@ -283,22 +296,16 @@ class Source:
         except StopIteration:  # of an empty JSON file
             raise ElmoError(f"{place} is empty; there is no line in it.") from None
         except UnicodeDecodeError as error:
-            is_file = shard is not None and len(self.files) == self.num_shards
-            line = _undecodable_line(self.files[shard]) if is_file else ""  # type: ignore[index]
+            is_file = shard is not None and self._kind in ("text", "json", "csv")
+            number = None
+            with suppress(*READING_ERRORS):  # of what is damaged behind that line
+                number = undecodable_line(self.files[shard]) if is_file else None  # type: ignore[index]
+            line = f", line {number}" if number else ""
             raise ElmoError(f"{place}{line} is not UTF-8 text: {error.reason}.") from None
         except EOFError:
             raise ElmoError(f"{place} ends in the middle; it was not written whole.") from None
-        except _READING_ERRORS as error:
+        except READING_ERRORS as error:
             raise ElmoError(f"{place} cannot be read: {reason_of(error)}.") from None
-
-
-# Of files that are missing, damaged, or of another kind than their name says.
-_READING_ERRORS: tuple[type[Exception], ...] = (ValueError, OSError, RuntimeError, ImportError)
-_READING_ERRORS += (lzma.LZMAError, zlib.error)
-with suppress(ImportError):
-    from zstandard import ZstdError
-
-    _READING_ERRORS += (ZstdError,)
 
 
 def open_records(data: Any, text_column: str | None = None, tokens_column: str | None = None) -> Source:
@@ -336,7 +343,7 @@ def _name(data: Any) -> str:
 def _is_hub_name(name: str) -> bool:
     """ "org/name" or "name", unless a file could be meant: its folder is here, or it ends like a file."""
     suffix = Path(name).suffix
-    is_like_a_file = Path(name).exists() or suffix in BUILDERS or suffix in PACKED or suffix == ".txt"
+    is_like_a_file = Path(name).exists() or suffix in KINDS or suffix in PACKED or suffix == ".txt"
     is_in_a_folder = "/" in name and Path(name).parent.is_dir()
     return not is_like_a_file and not is_in_a_folder and _HUB_NAME.fullmatch(name) is not None
 
@@ -352,72 +359,39 @@ def _files(item: Any) -> list[str]:
         )
     files = sorted(path for path in glob.glob(name, recursive=True) if Path(path).is_file())  # noqa: PTH207
     if not files:
+        check_file(name)
         raise ElmoError(f"there is no file {name}.")
     return files
 
 
-def _suffix(file: str) -> str:
-    path = Path(file)
-    return Path(path.stem).suffix if path.suffix in PACKED else path.suffix
-
-
-def _builder(files: list[str]) -> tuple[str, dict[str, Any]]:
-    builders = [BUILDERS.get(_suffix(file), TEXT) for file in files]
-    for file, builder in zip(files, builders, strict=True):
-        if builder != builders[0]:
+def _kind_of(files: list[str]) -> str:
+    kinds = [(suffix_of(file) == ".tsv", KINDS.get(suffix_of(file), "text")) for file in files]
+    for file, kind in zip(files, kinds, strict=True):
+        if kind != kinds[0]:
             raise ElmoError(f"{files[0]} and {file} are files of different kinds; read one kind at a time.")
-    return builders[0]
+    return kinds[0][1]
 
 
-def _are_json_lines(lines: Any, file: str) -> bool:
-    """Whether each line of the text is a JSON value. We parse those, so that a mistake has its line number.
-
-    `datasets` reads the other JSON files: one array, or objects over several lines. An array of texts in one
-    line is a sentence's words, unless it is all that a .json file has: then each text is a sentence.
-    """
-    first_lines = [line for row in lines.take(1000) if (line := row["text"].strip())][:2]
-    try:
-        value = json.loads(first_lines[0]) if first_lines else None
-    except json.JSONDecodeError as error:
-        return error.pos < len(first_lines[0])  # otherwise the value goes on in the next line
-    if not isinstance(value, list):
-        return True
-    is_one_array = _suffix(file) == ".json" and len(first_lines) == 1
-    return all(isinstance(word, str) for word in value) and not is_one_array
+def _is_usual(config: Any) -> bool:
+    """Whether `datasets` would read these files with no other options than ours."""
+    kind = type(config).__name__.removesuffix("Config").lower()
+    files = [file for files in config.data_files.values() for file in files]
+    if kind not in {*READERS, "json"} or {KINDS.get(suffix_of(file), "text") for file in files} != {kind}:
+        return False
+    usual = type(config)(**{"sep": "\t"} if suffix_of(files[0]) == ".tsv" else {})
+    ignored = ("name", "version", "data_dir", "data_files", "description")
+    names = [field.name for field in fields(config) if field.name not in ignored]
+    return all(getattr(config, name) == getattr(usual, name) for name in names)
 
 
-def _check_zstd(file: str) -> None:
-    """Refuse a .zst file that is cut off, which only zstd's reader, of all that unpack, does not notice."""
-    if Path(file).suffix != ".zst" or not Path(file).is_file():
-        return
-    try:
-        import zstandard
-    except ImportError:
-        raise ElmoError(f"{file} needs the package zstandard; `pip install zstandard`.") from None
-    frame, is_whole = zstandard.ZstdDecompressor().decompressobj(), True
-    try:
-        with Path(file).open("rb") as packed:
-            while chunk := packed.read(2**14):
-                while chunk:
-                    frame.decompress(chunk)
-                    is_whole, chunk = frame.eof, frame.unused_data
-                    if is_whole:
-                        frame = zstandard.ZstdDecompressor().decompressobj()
-    except zstandard.ZstdError as error:
-        raise ElmoError(f"{file} cannot be read: {error}.") from None
-    if not is_whole:
-        raise ElmoError(f"{file} breaks off before its end; fetch or pack it again.")
+def _num_rows(columns: Columns) -> int:
+    return len(next(iter(columns.values()), ()))
 
 
-def _undecodable_line(file: str) -> str:
-    """A second look at a file that is not UTF-8, for the number of the first bad line."""
-    import fsspec  # type: ignore[import-untyped]
-
-    with fsspec.open(file, "rt", compression="infer", encoding="utf-8", errors="surrogateescape") as lines:
-        for number, line in enumerate(lines):
-            if any("\udc80" <= letter <= "\udcff" for letter in line):
-                return f", line {number + 1}"
-    return ""
+def _listed(names: Iterable[Any]) -> str:
+    """The first names, for messages."""
+    first = [f"{name!s:.40}" for name in islice(names, 21)]
+    return ", ".join(first[:20]) + (" and more" if len(first) > 20 else "")
 
 
 # ---- text

@@ -5,7 +5,6 @@ clusters of mentions (sentence, first word, last word). Archives are read as a s
 the disk.
 """
 
-import lzma
 import re
 import tarfile
 from collections import Counter
@@ -17,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from elmo_hf.corpus.readers import READING_ERRORS, check_file
 from elmo_hf.corpus.sentences import split_sentences
-from elmo_hf.errors import ElmoError
+from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.finetuning.data import Example, first_column, read_text
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import split_text
@@ -26,6 +26,7 @@ from elmo_hf.model.words_elmo import split_text
 Mention = tuple[int, int, int]
 LARGEST_FILE, LARGEST_ARCHIVE, MOST_FILES = 16 << 20, 1 << 30, 100_000
 _MARK = re.compile(r"(\()?(\d{1,9})(\))?")
+_ARCHIVE_ERRORS: tuple[type[Exception], ...] = (tarfile.TarError, *READING_ERRORS)
 _NO_MARKS = {"", "-", "_"}
 
 
@@ -138,6 +139,7 @@ def read_archive(path: Path) -> list[Example]:
     """Return the documents of all `.conll` files of a tar archive, compressed or not, sorted by name."""
     documents: list[Example] = []
     size = 0
+    check_file(str(path))
     try:
         with tarfile.open(path, "r|*") as archive:
             for number, member in enumerate(archive):
@@ -150,8 +152,10 @@ def read_archive(path: Path) -> list[Example]:
                     documents += parse_conll(content.read().decode("utf-8"), f"{path}, {member.name}")
     except UnicodeDecodeError:
         raise ElmoError(f"{path}, {member.name} is no text in UTF-8.") from None
-    except (OSError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
-        raise ElmoError(f"{path} could not be read as a tar archive ({error}).") from None
+    except ElmoError:
+        raise
+    except _ARCHIVE_ERRORS as error:
+        raise ElmoError(f"{path} could not be read as a tar archive ({reason_of(error)}).") from None
     return sorted(documents, key=lambda document: document["name"])
 
 

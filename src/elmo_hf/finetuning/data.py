@@ -7,7 +7,6 @@ An example is a dictionary with `tokens`, a list of words, and what else the tas
 """
 
 import argparse
-import lzma
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,10 +14,12 @@ from typing import Any
 
 import datasets
 
-from elmo_hf.errors import ElmoError
+from elmo_hf.corpus.readers import READING_ERRORS, check_file, read_blocks
+from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.finetuning.flags import SPLITS
 
 Example = dict[str, Any]
+LONGEST_TEXT = 2**29  # characters of a file; SNLI's have half as many
 SMOKE_EXAMPLES = {"train": 300, "dev": 100, "test": 100}
 
 
@@ -74,8 +75,8 @@ def load_dataset(name: str) -> Mapping[str, Any]:
     try:
         is_saved = Path(name, "dataset_dict.json").exists()
         return datasets.load_from_disk(name) if is_saved else datasets.load_dataset(name)
-    except OSError as error:
-        raise ElmoError(f"no dataset could be read from {name} ({str(error).splitlines()[0]}).") from None
+    except Exception as error:  # `datasets` passes on whatever its readers of files raise
+        raise ElmoError(f"no dataset could be read from {name} ({reason_of(error):.300}).") from None
 
 
 def splits_of(name: str, dataset: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
@@ -149,7 +150,7 @@ def first_column(row: Example, names: Sequence[str]) -> Any:
 
 
 def read_columns(path: Path) -> list[list[list[str]]]:
-    """Read the sentences of a file with one word a line in columns; `.xz` is unpacked.
+    """Read the sentences of a file with one word a line in columns; a packed one is unpacked.
 
     A blank line ends a sentence. Left out are `-DOCSTART-` and comments. A line that begins with `#` is a
     comment unless it has as many columns as the words have, since `#` may be a word.
@@ -183,11 +184,20 @@ def columns_of(line: str) -> list[str]:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file; `.xz` is unpacked."""
+    """Return the text of a UTF-8 file; a packed one (`.xz`, `.gz`, `.bz2`, `.zst`) is unpacked."""
+    blocks: list[str] = []
+    size = 0
     try:
-        content = path.read_bytes()
-        return (lzma.decompress(content) if path.suffix == ".xz" else content).decode("utf-8-sig")
+        check_file(str(path))
+        for block in read_blocks(str(path), newline=""):
+            blocks.append(block)
+            size += len(block)
+            if size > LONGEST_TEXT:
+                raise ElmoError(f"{path} has more than {LONGEST_TEXT:,} characters; cut it into files.")
+    except ElmoError:
+        raise
     except OSError as error:
-        raise ElmoError(f"{path} could not be read ({error.strerror}).") from None
-    except (UnicodeDecodeError, lzma.LZMAError):
+        raise ElmoError(f"{path} could not be read ({reason_of(error)}).") from None
+    except READING_ERRORS:
         raise ElmoError(f"{path} is no text in UTF-8, or is damaged.") from None
+    return "".join(blocks)

@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import EvalPrediction
 
 from elmo_hf import metrics
-from elmo_hf.errors import ElmoError
+from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.finetuning.data import Example, load_dataset, read_text, splits_of
 from elmo_hf.finetuning.flags import SPLITS
 from elmo_hf.finetuning.run import AveragingTrainer
@@ -44,14 +44,18 @@ def read_squad(path: Path) -> Iterator[Example]:
     """Yield the questions of a file in the official layout: articles, their paragraphs, their questions."""
     try:
         content = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except json.JSONDecodeError as error:
         raise ElmoError(f"{path} is no JSON ({error}).") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+        if isinstance(error, ElmoError):
+            raise
+        raise ElmoError(f"{path} is no JSON ({reason_of(error)}).") from None
     for number, article in enumerate(entry(content, "data", str(path), list), start=1):
         for paragraph in entry(article, "paragraphs", f"{path}, article {number}", list):
             context = entry(paragraph, "context", f"{path}, article {number}", str)
             for row in entry(paragraph, "qas", f"{path}, article {number}", list):
                 name = entry(row, "id", f"{path}, article {number}", str)
-                where = f"{path}, question {name}"
+                where = f"{path}, question {name:.60}"
                 answers = [
                     (entry(answer, "text", where, str), entry(answer, "answer_start", where, int))
                     for answer in entry(row, "answers", where, list)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from elmo_hf.corpus.readers import check_file
 from elmo_hf.errors import ElmoError
 from elmo_hf.model.task_elmo import ElmoTaskModel
 
@@ -78,6 +79,7 @@ def read_word_vectors(path: str | Path, words: list[str], dim: int) -> tuple[Ten
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines that are not blank, with their numbers."""
+    check_file(str(path))
     try:
         with path.open(encoding="utf-8", newline="\n") as file:
             number = 0
