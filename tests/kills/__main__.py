@@ -5,13 +5,13 @@
     python -m tests.kills --list
 
 Each run is killed up to eight times and started again, and is then left to end. SIGKILL or SIGTERM goes to
-all of its processes or to one of them: at a random time, or before a random file operation in the run's folder,
-such as between two renames. Afterwards no sentence may be lost or repeated, the weights, logs, results and
-vectors must equal those of an undisturbed run, nothing may be left over, and every start must have ended by
-itself.
+all of its processes or to one of them: at a random time, or before a random file operation in the run's
+folder, such as between two renames. Afterwards no sentence may be lost or repeated, weights, logs, vectors and
+results must equal those of an undisturbed run, nothing may be left over, and every start must have ended
+by itself.
 
-The counts are written after each run, and the same command continues after an interruption. The exit code is 1
-if anything was wrong: then each fault is listed with its history of kills, and the run's folder is kept.
+The counts are written after each run, and the same command continues after an interruption. The exit code is
+1 if anything was wrong: then each fault is listed with its history of kills, and the run's folder is kept.
 """
 
 import argparse
@@ -49,6 +49,7 @@ MODULES = (
     "elmo_hf.embedding.job",
 )
 MODULES += ("elmo_hf.finetuning.__main__", "evaluate", "training.pretrain")
+MOST_WRONG = 20  # runs; then a scenario is given up
 WRONG = ("lost", "repeated", "unequal", "failed", "stuck")
 COLUMNS = ("kills", "starts", "runs", *WRONG, "seconds")
 
@@ -170,11 +171,12 @@ def kill_all(results: dict[str, Any], scenarios: list[type[Scenario]], options: 
 def kill(
     scenario: Scenario, count: int, results: dict[str, Any], options: argparse.Namespace, bar: Any
 ) -> None:
-    """Kill runs of one scenario until its count is reached."""
+    """Kill runs of one scenario until its count is reached, or too many have gone wrong."""
     scenario.begin()
     while True:
         row = results["scenarios"].get(scenario.name, {"kills": 0, "runs": 0})
-        if row["kills"] >= count:
+        wrong = sum(fault["scenario"] == scenario.name for fault in results["faults"])
+        if row["kills"] >= count or wrong >= MOST_WRONG:
             return
         draw = Random(f"{options.seed} {scenario.name} {row['runs']}")
         output = scenario.folder / f"run-{row['runs']}"

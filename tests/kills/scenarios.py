@@ -13,7 +13,7 @@ from tests.helpers.launcher import PRETRAIN, Launcher, Program
 from tests.kills.moments import Kill, Length
 
 LIMIT = 180  # seconds, many times what a run takes; one that takes longer is stuck
-DUMP_STACKS = "import faulthandler, signal\nfaulthandler.register(signal.SIGUSR1)\n"  # of a run that is stuck
+DUMP_STACKS = "import faulthandler, signal\nfaulthandler.register(signal.SIGUSR1)"  # of a run that is stuck
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Scenario(ABC):
         share: of a thousand kills.
         reach: a kill comes within this share of an undisturbed run's length. Where a killed run keeps what it
             has done, a small share lets several kills hit one run.
-        processes: numbers of processes, of which one is drawn at each start; the undisturbed run has the first.
+        processes: numbers of processes: one is drawn at each start, and the undisturbed run has the first.
         has_workers: the processes have others that read text for them.
         program: what is started.
         hook: code that each process executes first; tests inject faults by it.
@@ -109,9 +109,8 @@ class Scenario(ABC):
 
     def start(self, output: Path, processes: int, kill: Kill | None, marker: Path) -> Any:
         """Start a run, which sends itself a kill that is due at a file operation."""
-        hook = f"{self.hook}\n{DUMP_STACKS}"
-        if kill is not None:
-            hook += kill.hook(output, marker)
+        own = kill.hook(output, marker) if kill is not None else ""
+        hook = "\n".join((DUMP_STACKS, self.hook, own))
         return self.launcher.start(self.arguments(output), processes, hook, self.program)
 
 

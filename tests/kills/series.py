@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.kills.moments import draw_kill, send_in_time
+from tests.kills.moments import Kill, draw_kill, send_in_time
 from tests.kills.scenarios import Scenario
 
 MOST_KILLS = 8  # of one run; then it is left to end
@@ -52,42 +52,36 @@ class Killer:
 
     def run(self, most_kills: int) -> Series:
         begin = time.monotonic()
-        self.scenario.prepare(self.output)
-        try:
-            for _ in range(self.draw.randint(1, min(MOST_KILLS, most_kills))):
-                if not (self.has_ended or self.series.faults):
-                    self._start(is_killed=True)
+        scenario, draw = self.scenario, self.draw
+        scenario.prepare(self.output)
+        kills = draw.randint(1, min(MOST_KILLS, most_kills))
+        for is_killed in [True] * kills + [False]:
             if not (self.has_ended or self.series.faults):
-                self._start(is_killed=False)
-            self._check_workers()
-        finally:
-            for run in self.runs:
-                if run.living:
-                    run.signal_all(signal.SIGKILL)
+                processes = draw.choice(scenario.processes)
+                kill = draw_kill(draw, scenario.length, scenario.reach, processes, scenario.has_workers)
+                self.start(kill if is_killed else None, processes)
+        self.check_workers()
         if self.has_ended:
-            self._compare()
+            self.compare()
         self.series.seconds = round(time.monotonic() - begin, 2)
         return self.series
 
-    def _start(self, is_killed: bool) -> None:
+    def start(self, kill: Kill | None, processes: int = 1) -> None:
         """Start the run, kill it perhaps, and wait for its end."""
-        scenario, series = self.scenario, self.series
-        processes = self.draw.choice(scenario.processes)
-        kill = None
-        if is_killed:
-            kill = draw_kill(self.draw, scenario.length, scenario.reach, processes, scenario.has_workers)
+        series = self.series
         series.starts += 1
         marker = self.output.with_name(f"{self.output.name}-killed-{series.starts}")
-        run = scenario.start(self.output, processes, kill, marker)
+        run = self.scenario.start(self.output, processes, kill, marker)
         self.runs.append(run)
         was_sent = kill is not None and send_in_time(kill, run)
         try:
-            codes = run.wait(scenario.limit)
+            codes = run.wait(self.scenario.limit)
         except TimeoutError:
-            series.stuck += 1
-            series.history.append(f"{processes} processes, {kill or 'left to end'}: stuck")
-            series.faults.append(f"a start did not end within {scenario.limit} s: {stacks_of(run)}")
+            self._note_stuck(run, f"{processes} processes, {kill or 'left to end'}")
             return
+        finally:
+            if not run.has_ended:  # stuck, or this program is interrupted
+                run.signal_all(signal.SIGKILL)
         was_sent = was_sent or marker.exists()
         series.kills += was_sent
         series.history.append(f"{processes} processes, {kill if was_sent else 'left to end'}: {codes}")
@@ -96,6 +90,11 @@ class Killer:
             series.failed += 1
             series.faults.append(f"a start ended with {codes}: {run.err.strip()[-1500:]}")
 
+    def _note_stuck(self, run: Any, text: str) -> None:
+        self.series.stuck += 1
+        self.series.history.append(f"{text}: stuck")
+        self.series.faults.append(f"a start did not end in {self.scenario.limit} s: {stacks_of(run)}")
+
     def _may_fail(self, kill: Any, codes: list[int]) -> bool:
         """Whether the codes are no surprise. A process that loses its neighbour may end as it likes."""
         if kill is None:
@@ -103,17 +102,18 @@ class Killer:
         is_free = kill.name == "SIGKILL" or len(codes) > 1 or not self.scenario.passes_codes
         return is_free or {*codes} <= SIGTERM_CODES
 
-    def _check_workers(self) -> None:
+    def check_workers(self) -> None:
         """Workers that outlive their killed process for long are stuck."""
         end = time.monotonic() + GRACE
         for run in self.runs:
             while run.living and time.monotonic() < end:
                 time.sleep(0.05)
-            if run.living and not self.series.stuck:
+            if run.living:
                 self.series.stuck += 1
                 self.series.faults.append(f"{len(run.living)} processes have outlived their run")
+                run.signal_all(signal.SIGKILL)
 
-    def _compare(self) -> None:
+    def compare(self) -> None:
         findings = self.scenario.compare(self.output, self.scenario.whole)
         self.series.lost, self.series.repeated = findings.lost, findings.repeated
         self.series.unequal = int(bool(findings.unequal))
