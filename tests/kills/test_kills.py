@@ -12,32 +12,47 @@ import pytest
 from tests.helpers.paths import REPOSITORY
 from tests.kills import __main__ as kills
 from tests.kills import series
-from tests.kills.embedding import Embedding, embeddings
+from tests.kills.embedding import embeddings
 from tests.kills.moments import Kill, Length
 from tests.kills.pretraining import FinishedRun, Pretraining, TwoProcesses
 from tests.kills.scenarios import Findings, Scenario
 from tests.kills.series import Killer
 
-FEW = 4  # kills of each scenario
+FEW = 3  # kills of each scenario
 
 
-def counts_of(scenario, most_kills=FEW, seed=0):
-    """Kill runs until there were so many kills; return the last series."""
-    done, number = 0, 0
-    while done < most_kills:
-        draw = Random(f"{seed} {number}")
-        result = Killer(scenario, scenario.folder / f"run-{number}", draw).run(most_kills - done)
-        done, number = done + result.kills, number + 1
-        if result.faults:
-            break
+def kill(scenario):
+    """Kill runs until there were a few kills, or something went wrong; return the last series."""
+    kills, number, result = 0, 0, None
+    while kills < FEW and (result is None or not result.faults):
+        output = scenario.folder / f"run-{number}"
+        result = Killer(scenario, output, Random(f"{scenario.name} {number}")).run(FEW - kills)
+        kills, number = kills + result.kills, number + 1
     return result
 
 
-@pytest.mark.parametrize("scenario", [Pretraining, TwoProcesses, FinishedRun, *embeddings()[1::2]])
-def test_killed_runs_end_as_undisturbed_ones(launcher, tmp_path, scenario):
-    scenario = scenario(launcher, tmp_path / "runs")
-    scenario.begin()
-    result = counts_of(scenario)
+@pytest.fixture(scope="module")
+def begun(launcher, tmp_path_factory):
+    """A scenario with its undisturbed run, which is made once."""
+    scenarios = {}
+
+    def begin(scenario):
+        if scenario.name not in scenarios:
+            folder = tmp_path_factory.mktemp("scenario") / "runs"
+            scenarios[scenario.name] = scenario(launcher, folder)
+            scenarios[scenario.name].begin()
+        return scenarios[scenario.name]
+
+    return begin
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [Pretraining, TwoProcesses, FinishedRun, *embeddings()[1::2]],
+    ids=lambda scenario: scenario.name,
+)
+def test_killed_runs_end_as_undisturbed_ones(begun, scenario):
+    result = kill(begun(scenario))
     assert result.faults == [], result.history
 
 
@@ -53,14 +68,13 @@ run.merge_states = stale
 """
 
 
-def test_a_checkpoint_with_a_wrong_place_in_the_text_is_noticed(launcher, tmp_path):
+def test_a_checkpoint_with_a_wrong_place_in_the_text_is_noticed(begun, monkeypatch):
     """It has the place of the checkpoint before it, from which a resumed run reads sentences again."""
-    scenario = Pretraining(launcher, tmp_path / "runs")
-    scenario.begin()
-    scenario.hook = STALE_PLACE
-    kill = Kill("SIGKILL", "all, by main", operation=round(0.6 * len(scenario.length.operations[0])))
-    killer = Killer(scenario, tmp_path / "runs" / "run", Random(0))
-    killer.start(kill)
+    scenario = begun(Pretraining)
+    monkeypatch.setattr(scenario, "hook", STALE_PLACE)
+    operation = round(0.6 * len(scenario.length.operations[0]))
+    killer = Killer(scenario, scenario.folder / "stale", Random(0))
+    killer.start(Kill("SIGKILL", "all, by main", operation=operation))
     killer.start(None)
     killer.compare()
     assert killer.series.kills == 1
@@ -94,16 +108,9 @@ def test_a_start_that_does_not_end_or_fails_is_noticed(launcher, tmp_path, monke
     scenario = SleepingRun(launcher, tmp_path / "runs")
     scenario.begin()
     scenario.hook = hook
-    result = counts_of(scenario)
+    result = kill(scenario)
     assert getattr(result, column) == 1
     assert any(fault in text for text in result.faults), result.faults
-
-
-@pytest.fixture(scope="module")
-def whole_pretraining(launcher, tmp_path_factory):
-    scenario = Pretraining(launcher, tmp_path_factory.mktemp("pretraining") / "runs")
-    scenario.begin()
-    return scenario
 
 
 def drop_line(path, number):
@@ -140,23 +147,22 @@ def change_byte(path):
         (lambda run: (run / ".unfinished-final").mkdir(), (False, False, 1)),
     ],
 )
-def test_what_differs_from_an_undisturbed_run_is_noticed(whole_pretraining, tmp_path, damage, counts):
-    run = shutil.copytree(whole_pretraining.whole, tmp_path / "run")
+def test_what_differs_from_an_undisturbed_run_is_noticed(begun, tmp_path, damage, counts):
+    scenario = begun(Pretraining)
+    run = shutil.copytree(scenario.whole, tmp_path / "run")
     damage(run)
-    findings = whole_pretraining.compare(run, whole_pretraining.whole)
+    findings = scenario.compare(run, scenario.whole)
     assert (findings.lost > 0, findings.repeated > 0, len(findings.unequal)) == counts
 
 
-def test_lost_vectors_are_noticed(launcher, tmp_path):
-    scenario = embeddings()[0](launcher, tmp_path / "runs")
-    scenario.begin()
+def test_lost_vectors_are_noticed(begun, tmp_path):
+    scenario = begun(embeddings()[1])
     run = shutil.copytree(scenario.whole, tmp_path / "run")
     assert scenario.compare(run, scenario.whole) == Findings()
     change_byte(run / "vectors-00001.safetensors")
     assert len(scenario.compare(run, scenario.whole).unequal) == 1
     (run / "index.json").unlink()
     assert scenario.compare(run, scenario.whole).lost == 200
-    assert isinstance(scenario, Embedding)
 
 
 # ---- when a kill comes
