@@ -7,8 +7,8 @@
 Each run is killed up to eight times and started again, and is then left to end. SIGKILL or SIGTERM goes to
 all of its processes or to one of them: at a random time, or before a random file operation in the run's
 folder, such as between two renames. Afterwards no sentence may be lost or repeated; weights, logs, vectors
-and results must equal those of an undisturbed run; nothing may be left over; and every start must have ended by
-itself.
+and results must equal those of an undisturbed run; nothing may be left over; and every start must have ended
+by itself.
 
 The counts are written after each run, and the same command continues after an interruption. The exit code is
 1 if anything was wrong: then each fault is listed with its history of kills, and the run's folder is kept.

@@ -1,4 +1,4 @@
-"""A run that is stopped and resumed ends as an undisturbed one, bit for bit; `tests/kills` has killed runs."""
+"""A run that is stopped and resumed ends as an undisturbed one, bit for bit; `tests/kills` kills runs."""
 
 import json
 import os
