@@ -47,7 +47,7 @@ class Scenario(ABC):
 
     name: str
     share: int
-    reach = 0.4
+    reach = 0.25
     processes: tuple[int, ...] = (1,)
     has_workers = False
     program: Program = PRETRAIN

@@ -23,12 +23,14 @@ FEW = 3  # kills of each scenario
 
 def kill(scenario):
     """Kill runs until there were a few kills, or something went wrong; return the last series."""
-    kills, number, result = 0, 0, None
-    while kills < FEW and (result is None or not result.faults):
+    kills = 0
+    for number in range(10 * FEW):
         output = scenario.folder / f"run-{number}"
         result = Killer(scenario, output, Random(f"{scenario.name} {number}")).run(FEW - kills)
-        kills, number = kills + result.kills, number + 1
-    return result
+        kills += result.kills
+        if kills >= FEW or result.faults:
+            return result
+    raise AssertionError(f"{kills} kills in {10 * FEW} runs")
 
 
 @pytest.fixture(scope="module")
