@@ -15,11 +15,8 @@ from tests.kills.scenarios import Scenario
 
 MOST_KILLS = 8  # of one run; then it is left to end
 GRACE = 30  # seconds in which the workers of a killed process must have ended
-SIGTERM_CODES = {
-    0,
-    143,
-    -signal.SIGTERM,
-}  # after SIGTERM: it came too late; a checkpoint was saved; no handler yet
+# Of a start that got SIGTERM: too late, with its state saved, or before it had a handler.
+SIGTERM_CODES = {0, 143, -signal.SIGTERM}
 
 
 @dataclass
