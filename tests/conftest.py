@@ -30,8 +30,8 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def launcher() -> Iterator[Launcher]:
-    """Starts `training/pretrain.py` in one or several processes."""
-    with Launcher() as launcher:
+    """Starts `training/pretrain.py` and `elmo-hf embed` in one or several processes."""
+    with Launcher(["datasets", "h5py", "pyarrow.parquet", "elmo_hf.embedding.job"]) as launcher:
         yield launcher
 
 

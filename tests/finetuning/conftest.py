@@ -1,12 +1,12 @@
 """Fixtures of the tests of the recipes."""
 
-import random
 import sys
 
 import evaluate
 import pytest
 
 from elmo_hf.finetuning.flags import SPLITS
+from tests.helpers.named_entities import write_files
 
 
 @pytest.fixture(autouse=True)
@@ -40,19 +40,4 @@ def same_file():
 @pytest.fixture
 def name_files(tmp_path):
     """Flags of files of made-up sentences, in which a capitalised word is a name and determines its type."""
-    draw = random.Random(0)
-    words = {"PER": (["Ada", "Max", "Eva"], ["Lee", "Poe"]), "LOC": (["North", "South"], ["Bay", "Hill"])}
-
-    def name():
-        type_ = draw.choice(["PER", "LOC"])
-        first, second = map(draw.choice, words[type_])
-        return [f"{first} B-{type_}", f"{second} I-{type_}"]
-
-    flags = []
-    for split, number in (("train", 120), ("dev", 30), ("test", 30)):
-        lines = []
-        for _ in range(number):
-            lines += [*name(), f"{draw.choice(['saw', 'left', 'liked'])} O", *name(), ""]
-        (tmp_path / f"{split}.conll").write_text("\n".join(lines), encoding="utf-8")
-        flags += [f"--{split}", str(tmp_path / f"{split}.conll")]
-    return flags
+    return write_files(tmp_path)

@@ -1,5 +1,6 @@
-"""Start `training/pretrain.py` in one or several processes, as `accelerate launch` and `torchrun` do, in a
-fraction of a second: a server process imports everything once, and each run is a fork of it.
+"""Start `training/pretrain.py`, or another program, in one or several processes, as `accelerate launch`
+and `torchrun` do, in a fraction of a second: a server process imports everything once, and each run is a fork
+of it.
 
     with Launcher() as launcher:
         run = launcher.start(["--config", ...], processes=2)
@@ -8,6 +9,7 @@ fraction of a second: a server process imports everything once, and each run is 
         run.out, run.err
 """
 
+import importlib
 import json
 import os
 import signal
@@ -17,10 +19,22 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.helpers.paths import REPOSITORY, TRAINING
 
 TIMEOUT = 900  # seconds; enough for a slow machine, and an end to a run that hangs
+
+
+class Program(NamedTuple):
+    """A function that runs with the arguments of a command line."""
+
+    module: str
+    function: str
+    name: str  # the first argument, such as a script's path
+
+
+PRETRAIN = Program("training.pretrain", "main", "training/pretrain.py")
 
 
 class Run:
@@ -28,9 +42,26 @@ class Run:
         self.folder = folder
 
     @property
+    def pids(self):
+        """Of the processes by rank, without their workers."""
+        return json.loads(_wait_for(self.folder / "pids"))
+
+    @property
     def group(self):
         """The process group of all processes and their workers."""
-        return int(_wait_for(self.folder / "group"))
+        return self.pids[0]
+
+    @property
+    def living(self):
+        """The processes that run now, and their workers, which may outlive them."""
+        return living_pids(self.group)
+
+    @property
+    def workers(self):
+        return sorted({*self.living} - {*self.pids})
+
+    def signal_all(self, number):
+        os.killpg(self.group, number)
 
     @property
     def has_ended(self):
@@ -52,13 +83,15 @@ class Run:
 
 
 class Launcher:
-    def __init__(self):
+    """modules: what the server imports, besides `training/pretrain.py`, before the first run."""
+
+    def __init__(self, modules=("datasets",)):
         self.folder = Path(tempfile.mkdtemp())
         self.count = 0
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE")}
         environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.helpers.launcher", str(self.folder)],
+            [sys.executable, "-m", "tests.helpers.launcher", PRETRAIN.module, *modules],
             stdin=subprocess.PIPE,
             text=True,
             cwd=REPOSITORY,
@@ -73,9 +106,9 @@ class Launcher:
         self.process.kill()  # closing stdin is not enough: processes forked since hold its other end open
         self.process.wait()
 
-    def start(self, arguments, processes=1, hook=""):
+    def start(self, arguments, processes=1, hook="", program=PRETRAIN):
         """Start a run. hook: code to execute in each process first, such as an injected fault; it sees the
-        module `pretrain` and the process's `rank`."""
+        program's module, such as `pretrain`, and the process's `rank`."""
         self.count += 1
         folder = self.folder / str(self.count)
         folder.mkdir()
@@ -83,6 +116,7 @@ class Launcher:
             "folder": str(folder),
             "arguments": [str(argument) for argument in arguments],
             "hook": hook,
+            "program": program,
         }
         self.process.stdin.write(json.dumps(command | {"processes": processes, "port": _free_port()}) + "\n")
         self.process.stdin.flush()
@@ -165,27 +199,31 @@ def memory_of_run(launcher, folder, at_steps, **changes):
 
 
 def _megabytes(group):
-    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
-    own = [pid for pid in pids if _group_of(pid) == group]
-    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8") for pid in own]
+    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8") for pid in living_pids(group)]
     return sum(int(text.split("Pss:")[1].split()[0]) for text in texts) / 1024
 
 
-def _group_of(pid):
+def living_pids(group):
+    """The processes of a group, without those that have ended and that their parent has not asked about."""
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    return [pid for pid in pids if _group_and_state(pid)[0] == group and _group_and_state(pid)[1] not in "ZX"]
+
+
+def _group_and_state(pid):
     try:
-        return os.getpgid(pid)
-    except ProcessLookupError:
-        return None
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None, "X"
+    state, _, group = stat.rpartition(")")[2].split()[:3]  # after the name, which may have spaces
+    return int(group), state
 
 
 # ---- the server process
 
 
-def serve():
-    import datasets  # noqa: F401
-
-    import training.pretrain  # noqa: F401
-
+def serve(modules):
+    for name in modules:
+        importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         command = json.loads(line)
@@ -202,7 +240,7 @@ def launch(folder, command):
             work(folder, command, rank, pids[0] if pids else 0)
         pids.append(pid)
         os.setpgid(pid, pids[0])
-    _write(folder / "group", str(pids[0]))
+    _write(folder / "pids", json.dumps(pids))
     codes = {}
     while len(codes) < len(pids):
         pid, status = os.wait()
@@ -227,13 +265,13 @@ def work(folder, command, rank, group):
             "WORLD_SIZE": size,
             "LOCAL_WORLD_SIZE": size,
         }
-    from training import pretrain
-
-    sys.argv = ["training/pretrain.py", *command["arguments"]]
+    program = Program(*command["program"])
+    module = importlib.import_module(program.module)
+    sys.argv = [program.name, *command["arguments"]]
     code = 1
     try:
-        exec(command["hook"], {"pretrain": pretrain, "rank": rank})
-        pretrain.main()
+        exec(command["hook"], {program.module.rpartition(".")[2]: module, "rank": rank})
+        getattr(module, program.function)()
         code = 0
     except SystemExit as end:
         if isinstance(end.code, str):
@@ -253,4 +291,4 @@ def work(folder, command, rank, group):
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1:])

@@ -1,8 +1,7 @@
-"""A run that is killed or stopped several times ends with the weights of an undisturbed one, bit for bit."""
+"""A run that is stopped and resumed ends as an undisturbed one, bit for bit; `tests/kills` kills runs."""
 
 import json
 import os
-import random
 import signal
 import time
 
@@ -16,17 +15,6 @@ def last_step(output):
     log = output / "log.jsonl"
     lines = log.read_bytes().rsplit(b"\n", 2) if log.exists() else []
     return json.loads(lines[-2]).get("step", 0) if len(lines) > 1 else 0
-
-
-def kill_at(run, output, step):
-    """Kill all processes of a run when it has logged `step`; return False if it ended before."""
-    while not run.has_ended:
-        if last_step(output) >= step:
-            os.killpg(run.group, signal.SIGKILL)
-            run.wait()
-            return True
-        time.sleep(0.001)
-    return False
 
 
 def last_checkpoint(output):
@@ -83,20 +71,6 @@ def whole(launcher, tmp_path_factory):
         return runs[processes]
 
     return run
-
-
-@pytest.mark.parametrize(("processes", "kills"), [(1, 4), (2, 3), (3, 1)])
-def test_killed_runs_end_as_undisturbed_ones(launcher, whole, tmp_path, processes, kills):
-    generator = random.Random(processes)
-    arguments, output = small_run(tmp_path, "killed", audit=True), tmp_path / "killed"
-    last = steps_of(whole(processes))[-1]["step"]
-    assert last > 150
-    targets = sorted(generator.sample(range(1, last), kills))
-    killed = [kill_at(launcher.start(arguments, processes), output, target) for target in targets]
-    end(launcher, arguments, processes)
-    assert all(killed)
-    assert_same_end(output, whole(processes))
-    assert_every_sentence_once(output, (150, 20, 60), epochs=2)
 
 
 def wait_for_step(run, output, step):
