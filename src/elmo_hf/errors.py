@@ -17,7 +17,7 @@ class ElmoError(ValueError):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__("".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(message)))
+        super().__init__(escaped(str(message)))
 
 
 def reason_of(error: BaseException) -> str:
@@ -33,6 +33,11 @@ def quoted(value: object, limit: int = 80) -> str:
     text = str(value)
     if len(text) > limit:
         text = f"{text[: limit - 20]}...{text[-17:]}"
+    return escaped(text)
+
+
+def escaped(text: str) -> str:
+    """The text with control characters and the like written out, as in Python's own quotes."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 

@@ -69,6 +69,8 @@ def load_config(name: str | Path) -> ElmoConfig:
 def load_tokenizer(name: str | Path) -> ElmoTokenizer:
     with _quiet(), _refusing(name):
         tokenizer: ElmoTokenizer = ElmoTokenizer.from_pretrained(name)
+    for key in ("is_local", "local_files_only"):  # of this loading, which would be saved with the tokenizer
+        tokenizer.init_kwargs.pop(key, None)
     return tokenizer
 
 

@@ -25,6 +25,7 @@ import atexit
 import json
 import os
 import signal
+import threading
 import time
 import weakref
 from collections.abc import Generator, Iterator, Sequence
@@ -406,9 +407,19 @@ class _Shares(IterableDataset):
 
 
 def _end_later(worker: int) -> None:
-    """A worker's signal handler: a stop reaches all processes at once, but one more step needs windows."""
+    """A worker's signal handler: a stop reaches all processes at once, but one more step needs windows.
+
+    A worker whose parent was killed would wait for ever for room in a pipe that only it still reads.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: signal.alarm(60))
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _close(windows: "weakref.ref[Generator[Window, None, None]]") -> None:
