@@ -1,0 +1,113 @@
+"""Whatever is done to a model, the fast code gives the numbers of the readable code, or steps aside.
+
+python -m tests.kernels.test_random_sequences --steps 5000 --seed 0 --output random.json
+python -m tests.kernels.test_random_sequences --alone       # each operation by itself
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers.random_sequences import (
+    OPERATIONS,
+    Counts,
+    Failure,
+    Sequence,
+    alone,
+    run,
+    sequences,
+    shrink,
+)
+
+CI_STEPS = 300
+MOST_SHRUNK = 3  # of the failures with one last operation, as the first ones say enough
+
+
+def run_all(planned: Iterable[Sequence], most_shrunk: int = MOST_SHRUNK) -> tuple[Counts, list[Failure]]:
+    """Run sequences, and shrink their failures, those with the same last operation only so many times."""
+    counts, failures, seen = Counts(), [], Counter()
+    for sequence in planned:
+        failure = run(sequence, counts)
+        if failure is None:
+            continue
+        last = failure.sequence.steps[-1].operation
+        seen[last] += 1
+        failures.append(shrink(failure) if seen[last] <= most_shrunk else failure)
+    return counts, failures
+
+
+@pytest.mark.usefixtures("default_kernels")
+def test_random_sequences(request):
+    counts, failures = run_all(sequences(seed=0, steps=CI_STEPS), most_shrunk=1)
+    assert not failures, f"{len(failures)} sequences fail:\n" + "\n".join(map(str, failures[:10]))
+    assert counts.fast_share > 1 / 3  # otherwise the fast code was hardly tested
+    assert counts.steps > 0.75 * CI_STEPS
+    assert len(counts.applied) > 0.8 * len(OPERATIONS)
+
+
+# ---- the command
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(1)
+    start = time.time()
+    if options.alone:
+        names = options.alone if options.alone != ["all"] else sorted(OPERATIONS)
+        planned = (sequence for name in names for sequence in alone(name, options.models))
+    else:
+        planned = sequences(options.seed, options.steps)
+    counts, failures = run_all(planned)
+    for failure in failures:
+        print(failure, flush=True)
+    result = report(options, counts, failures)
+    print(
+        f"{counts.steps} steps, {counts.calls} calls, {counts.fast_share:.0%} of them served by the fast code,"
+    )
+    print(f"{len(failures)} sequences failed; seed {options.seed}; {time.time() - start:.0f} s")
+    for name, times in Counter(f.sequence.steps[-1].operation for f in failures).most_common():
+        print(f"    {times:4d} after {name}")
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(json.dumps(result, indent=1) + "\n")
+    sys.exit(bool(failures))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--steps", type=int, default=CI_STEPS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, help="a JSON file with the counts and the failures")
+    parser.add_argument(
+        "--alone", nargs="*", metavar="OPERATION", help="each operation, or these, by themselves"
+    )
+    parser.add_argument("--models", type=int, default=12, help="with --alone: on so many models")
+    options = parser.parse_args()
+    if options.alone == []:
+        options.alone = ["all"]
+    return options
+
+
+def report(options: argparse.Namespace, counts: Counts, failures: list[Failure]) -> dict:
+    return {
+        "seed": options.seed,
+        "steps": counts.steps,
+        "calls": counts.calls,
+        "share_of_fast_calls": round(counts.fast_share, 3),
+        "sequences_that_the_readable_code_refused": counts.without_reference,
+        "operations": dict(sorted(counts.applied.items())),
+        "refused_by_a_library": counts.refused,
+        "failures": [str(failure) for failure in failures],
+        "torch": torch.__version__,
+    }
+
+
+if __name__ == "__main__":
+    main()
