@@ -5,6 +5,7 @@ Where the score is linear in what a function returns, an autograd function that 
 returns a gradient that does not depend on anything, and the penalty has none, without a word.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -33,7 +34,7 @@ SCORES: dict[str, Callable[[Tensor], Tensor]] = {
 SCORE = pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
 
 
-READABLE = 'kernels.use("readable")'  # the way out that a refusal names
+READABLE = r"kernels\.use\(.readable.\)"  # the way out that a refusal names
 
 
 def refusal(compute: Callable[[], Any], way_out: str = READABLE) -> bool:
@@ -41,7 +42,7 @@ def refusal(compute: Callable[[], Any], way_out: str = READABLE) -> bool:
     try:
         compute()
     except RuntimeError as error:
-        if isinstance(error, GradcheckError) or way_out not in str(error):
+        if isinstance(error, GradcheckError) or not re.search(way_out, str(error)):
             raise
         return True
     return False
@@ -184,19 +185,16 @@ def test_hessian_vector_product(dtype, tolerance, char_ids):
 
 @pytest.mark.usefixtures("_step_length")
 def test_first_derivatives_with_create_graph(char_ids):
-    """A graph that is not used does no harm."""
     model = model_of(max_characters_per_token=CHARACTERS)
 
     def compute():
         score = model(char_ids=char_ids).last_hidden_state.square().sum()
         return torch.autograd.grad(score, list(model.parameters()), create_graph=True)
 
-    kernels.use("readable")
-    expected = compute()
-    kernels.use("auto")
-    torch.testing.assert_close(compute(), expected, atol=1e-7, rtol=1e-5)
+    assert_right_or_refused(compute)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # which forward mode calls
 @pytest.mark.parametrize("on_weights", [True, False])
 def test_derivatives_in_forward_mode(on_weights, char_ids):
     """`torch.autograd.forward_ad` is no transform of `torch.func`, and `no_grad` does not switch it off."""
