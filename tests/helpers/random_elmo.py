@@ -179,6 +179,14 @@ class Subject:
             self._folder.cleanup()
 
 
+OPERATIONS: dict[str, Callable[[Subject], Any]] = {}  # all changes to a subject, by name
+
+
+def operation(function: Callable[[Subject], Any]) -> Callable[[Subject], Any]:
+    OPERATIONS[function.__name__] = function
+    return function
+
+
 def random_options(chance: random.Random) -> dict[str, Any]:
     projection = chance.choice([4, 6])
     filters = chance.choice([[[1, 2], [3, projection - 2]], [[1, 3], [2, 2], [5, 4]], [[2, projection]]])

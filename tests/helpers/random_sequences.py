@@ -16,10 +16,24 @@ import torch
 from torch import Tensor
 
 from elmo_hf import kernels
-from tests.helpers import random_modules, random_weights
-from tests.helpers.random_elmo import CALLS, NotApplicable, Results, Subject, random_batch, step_length
+from tests.helpers import random_copies, random_modules, random_settings, random_weights
+from tests.helpers.random_elmo import (
+    CALLS,
+    OPERATIONS,
+    NotApplicable,
+    Results,
+    Subject,
+    random_batch,
+    step_length,
+)
 
-OPERATIONS = random_weights.OPERATIONS | random_modules.OPERATIONS
+__all__ = [
+    "OPERATIONS",
+    "random_copies",
+    "random_modules",
+    "random_settings",
+    "random_weights",
+]  # which fill it
 TOLERANCE = 1e-5
 # Of half precision the error's length is compared. A clip cuts other values now and then, and then a gradient
 # differs much; only that it is no other gradient is tested.
@@ -200,7 +214,7 @@ def difference_of_tensors(actual: Tensor, expected: Tensor, is_rounded: bool, is
 
 
 def sequences(seed: int, steps: int, length: int = 6) -> Iterator[Sequence]:
-    """Operations are dealt like cards, so that each comes as often; with one in eight, something is undone."""
+    """Operations are dealt like cards, so that each comes as often; one in eight undoes something."""
     chance, deck = random.Random(seed), []
     for number in range(-(-steps // length)):
         chosen = []

@@ -9,12 +9,15 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
+from elmo_hf import kernels
 from tests.helpers.random_sequences import (
     OPERATIONS,
     Counts,
@@ -30,7 +33,9 @@ CI_STEPS = 300
 MOST_SHRUNK = 3  # of the failures with one last operation, as the first ones say enough
 
 
-def run_all(planned: Iterable[Sequence], most_shrunk: int = MOST_SHRUNK) -> tuple[Counts, list[Failure]]:
+def run_all(
+    planned: Iterable[Sequence], most_shrunk: int = MOST_SHRUNK, show: Callable[[Failure], None] | None = None
+) -> tuple[Counts, list[Failure]]:
     """Run sequences, and shrink their failures, those with the same last operation only so many times."""
     counts, failures, seen = Counts(), [], Counter()
     for sequence in planned:
@@ -40,6 +45,8 @@ def run_all(planned: Iterable[Sequence], most_shrunk: int = MOST_SHRUNK) -> tupl
         last = failure.sequence.steps[-1].operation
         seen[last] += 1
         failures.append(shrink(failure) if seen[last] <= most_shrunk else failure)
+        if show:
+            show(failures[-1])
     return counts, failures
 
 
@@ -52,25 +59,55 @@ def test_random_sequences(request):
     assert len(counts.applied) > 0.8 * len(OPERATIONS)
 
 
+PARTS = [
+    "projection",
+    "char_embedding",
+    "convolutions.1",
+    "highways.0",
+    "highways.0.carry",
+    "highways.1.transform",
+]
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("change", ["register_forward_hook", "register_forward_pre_hook", "forward", "class"])
+@pytest.mark.usefixtures("default_kernels")
+def test_why_not_names_the_module(name, change):
+    model = small_model()
+    module = model.token_encoder.get_submodule(name)
+    read_texts(model)
+    assert kernels.why_not() == ""
+    if change == "forward":
+        module.forward = module.forward
+    elif change == "class":
+        module.__class__ = type("Other", (type(module),), {})
+    else:
+        handle = getattr(module, change)(lambda *_: None)
+    read_texts(model)
+    assert name in kernels.why_not()
+    if "hook" in change:
+        handle.remove()
+        read_texts(model)
+        assert kernels.why_not() == ""
+
+
 # ---- the command
 
 
 def main() -> None:
     options = parse()
     torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     start = time.time()
     if options.alone:
         names = options.alone if options.alone != ["all"] else sorted(OPERATIONS)
         planned = (sequence for name in names for sequence in alone(name, options.models))
     else:
         planned = sequences(options.seed, options.steps)
-    counts, failures = run_all(planned)
-    for failure in failures:
-        print(failure, flush=True)
+    counts, failures = run_all(planned, show=partial(print, flush=True))
     result = report(options, counts, failures)
-    print(
-        f"{counts.steps} steps, {counts.calls} calls, {counts.fast_share:.0%} of them served by the fast code,"
-    )
+    print(f"{counts.steps} steps, {counts.calls} calls, {counts.fast_share:.0%} of them by the fast code,")
     print(f"{len(failures)} sequences failed; seed {options.seed}; {time.time() - start:.0f} s")
     for name, times in Counter(f.sequence.steps[-1].operation for f in failures).most_common():
         print(f"    {times:4d} after {name}")
