@@ -196,7 +196,7 @@ def difference_of_tensors(actual: Tensor, expected: Tensor, is_rounded: bool, is
     if actual.shape != expected.shape or actual.dtype != expected.dtype:
         kinds = [(tuple(tensor.shape), str(tensor.dtype)) for tensor in (actual, expected)]
         return f"is {kinds[0]} and not {kinds[1]}"
-    actual, expected = actual.double(), expected.double()
+    actual, expected = actual.to_dense().double(), expected.to_dense().double()
     same = (actual == expected) | (actual.isnan() & expected.isnan())
     if same.all():
         return ""

@@ -28,6 +28,7 @@ from tests.helpers.random_sequences import (
     sequences,
     shrink,
 )
+from tests.helpers.small_elmo import read_texts, small_model
 
 CI_STEPS = 300
 MOST_SHRUNK = 3  # of the failures with one last operation, as the first ones say enough
