@@ -376,8 +376,15 @@ def gradients_of_vectors(subject: Subject, batch: dict[str, Tensor], letters: bo
     return {k: v.detach() for k, v in results.items()} | gradient | gradients_of(subject.model)
 
 
+def check_no_module_is_used_twice(subject: Subject) -> None:
+    """After `functional_call` such a module would keep the weights of the call."""
+    if len(list(subject.bilm.named_modules(remove_duplicate=False))) > len(list(subject.bilm.modules())):
+        raise NotApplicable("a module is used twice")
+
+
 def functional(subject: Subject, batch: dict[str, Tensor], only: str = "") -> Results:
     """With copies of the weights, several times in turn, each time with others."""
+    check_no_module_is_used_twice(subject)
     results = {}
     for number in range(3):
         weights = {k: v.detach().clone() for k, v in subject.bilm.named_parameters() if k.endswith(only)}
@@ -390,6 +397,7 @@ def functional(subject: Subject, batch: dict[str, Tensor], only: str = "") -> Re
 
 
 def gradient_by_torch_func(subject: Subject, batch: dict[str, Tensor]) -> Results:
+    check_no_module_is_used_twice(subject)
     weights = {k: v.detach() for k, v in subject.bilm.named_parameters()}
 
     def loss(weights: Results) -> Tensor:
@@ -400,6 +408,7 @@ def gradient_by_torch_func(subject: Subject, batch: dict[str, Tensor]) -> Result
 
 def ensemble(subject: Subject, batch: dict[str, Tensor]) -> Results:
     """Two models at once, by `stack_module_state` and `vmap`."""
+    check_no_module_is_used_twice(subject)
     other = copy.deepcopy(subject.bilm)
     with torch.no_grad():
         for weight in other.parameters():

@@ -134,6 +134,9 @@ def parametrization(subject: Subject) -> None:
 
 @operation
 def parametrization_changes(subject: Subject) -> None:
+    if not any(isinstance(module, Mask) for module in subject.bilm.modules()):
+        parametrization(subject)
+        subject.use()
     _, mask = subject.module(Mask)
     how = subject.random.randrange(5)
     if how == 0:
@@ -150,9 +153,9 @@ def parametrization_changes(subject: Subject) -> None:
 
 @operation
 def parametrization_removed(subject: Subject) -> None:
+    parametrization_changes(subject)
+    subject.use()
     modules = [module for module in subject.bilm.modules() if parametrize.is_parametrized(module)]
-    if not modules:
-        raise NotApplicable("no parametrization")
     module = subject.random.choice(modules)
     name = next(iter(module.parametrizations))
     parametrize.remove_parametrizations(module, name, leave_parametrized=subject.random.random() < 0.5)
@@ -191,9 +194,9 @@ def prune_custom(subject: Subject) -> None:
 
 @operation
 def prune_mask_changes(subject: Subject) -> None:
+    prune_custom(subject)
+    subject.use()
     names = [(m, name) for m in subject.bilm.modules() for name in m._buffers if name.endswith("_mask")]
-    if not names:
-        raise NotApplicable("nothing is pruned")
     module, name = subject.random.choice(names)
     mask = module._buffers[name]
     target = mask.data if subject.random.random() < 0.5 else mask

@@ -252,8 +252,8 @@ def views_of_a_vector_as_new_parameters(subject: Subject) -> None:
 def what_is_shared_changes(subject: Subject) -> None:
     """The vector or the other model of an earlier operation."""
     flats = [flat for flat in subject.keep if isinstance(flat, (Tensor, np.ndarray)) and flat.dtype != bool]
-    if not flats:
-        raise NotApplicable("nothing is shared")
+    flats = flats or [flatten(subject)]
+    subject.use()
     flat = subject.random.choice(flats)
     flat[...] = flat * 0.8 + 0.1
 
