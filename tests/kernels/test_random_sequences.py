@@ -108,6 +108,14 @@ def test_why_not_names_the_module(name, change):
         assert kernels.why_not() == ""
 
 
+def test_weights_that_were_used_can_be_swapped():
+    """`module.to` swaps them where `torch.__future__` says so; a weak reference to a weight would forbid it."""
+    model = small_model()
+    read_texts(model)
+    for weight in model.parameters():
+        torch.utils.swap_tensors(weight, torch.nn.Parameter(weight.detach().clone()))
+
+
 # ---- the command
 
 
