@@ -335,7 +335,8 @@ def gradients(
     inputs = arguments(subject, batch, labels=True)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         results = tensors_of(subject.model(**inputs, output_hidden_states=layers))
-    loss_of(results).backward()
+    is_frozen = subject.options["cache"]  # then layers have no gradient, with or without the cache
+    loss_of({k: v for k, v in results.items() if not (is_frozen and "hidden" in k)}).backward()
     return {k: v.detach() for k, v in results.items()} | gradients_of(subject.model)
 
 

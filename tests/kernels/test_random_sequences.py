@@ -109,7 +109,7 @@ def test_why_not_names_the_module(name, change):
 
 
 def test_weights_that_were_used_can_be_swapped():
-    """`module.to` swaps them where `torch.__future__` says so; a weak reference to a weight would forbid it."""
+    """`module.to` swaps them where `torch.__future__` says so; a weak reference to one forbids it."""
     model = small_model()
     read_texts(model)
     for weight in model.parameters():
