@@ -1,0 +1,387 @@
+"""Doors of what goes to the Hub: facts and results that a card is made of, and a folder that is uploaded."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from elmo_hf.hub.card import write_card
+from elmo_hf.hub.push import prepare
+from tests.fuzz import folders, good, json_values, models, raw_bytes
+from tests.fuzz.harness import Case, Door
+from tests.fuzz.json_values import Raw
+from tests.helpers import hub_folders
+
+# ---- facts
+
+ALIASES = "&a [l, l, l, l, l, l, l, l]"
+YAML = [
+    "!!python/object/apply:os.system ['touch CANARY']",
+    "!!python/name:os.system",
+    "!!python/module:os",
+    "&a [*a]",
+    "*a",
+]
+YAML += [
+    "!!binary aGk=",
+    "!!set {a, b}",
+    "!!omap [a: 1]",
+    "!!timestamp 2026-01-01",
+    "2026-99-99",
+    "2026-01-01",
+    "1:59:59",
+]
+YAML += [
+    "1:" + "59:" * 5000 + "1",
+    "0x" + "f" * 5000,
+    "0b" + "1" * 5000,
+    ".nan",
+    ".inf",
+    "-.inf",
+    "~",
+    "yes",
+    "No",
+    "0o17",
+    "1_000",
+]
+YAML += [
+    "{<<: *a}",
+    "{<<: [1]}",
+    "? x",
+    "- -",
+    "@x",
+    "`x`",
+    "%x",
+    "[",
+    "{",
+    "'",
+    '"',
+    "|",
+    ">",
+    "|+\n  a\n\n",
+    "\t",
+    "a: b: c",
+    "!x y",
+]
+YAML += [
+    "[" * 5000,
+    "{a: " * 3000,
+    "- " * 3000,
+    '"\\ud800"',
+    '"\\x00"',
+    "\ufeff",
+    "---\na: 1",
+    "...",
+    "# x",
+    "!!float x",
+    "!!int x",
+]
+ATTACKS = [
+    "<script>alert(1)</script>",
+    "\n# MARK\n",
+    "\n---\nlicense: evil\n---\n",
+    "[a](javascript:alert(1))",
+    "![x](http://e/x.png)",
+]
+ATTACKS += [
+    "TODO",
+    "{{ 7 * 7 }}",
+    "{% raw %}",
+    "```\n# MARK\n```",
+    "````",
+    "| a | b |",
+    "&lt;",
+    "<!-- ",
+    "--> <b>",
+    "\r# MARK",
+    "\u2028# MARK",
+]
+
+
+def prepare_card(folder: Path) -> None:
+    good.write_card(folder)
+
+
+def damage_facts(case: Case) -> str:
+    path, rng = case.input / "facts.yaml", case.rng
+    choice = rng.random()
+    if choice < 0.08:
+        return folders.damage(rng, case.input, None, [path.name])
+    if choice < 0.25:
+        return raw_bytes.damage_file(rng, path)
+    facts = yaml.safe_load(path.read_text(encoding="utf-8"))
+    facts |= {
+        "kind": rng.choice(["base", "base", "converted"]),
+        "source": SOURCE,
+        "commands": {"kneser_ney": "lm"},
+    }
+    facts |= {
+        "usage": "x",
+        "citation": "y",
+        "tags": ["a"],
+        "datasets": ["b"],
+        "training_note": "z",
+        "licence_name": "n",
+    }
+    if choice < 0.45:
+        name, value = rng.choice(sorted(facts)), rng.choice(YAML)
+        text = yaml.safe_dump({key: below for key, below in facts.items() if key != name})
+        lines = [text, f"{name}: {value}\n", f"x: {ALIASES}\n" if rng.random() < 0.2 else ""]
+        rng.shuffle(lines)
+        path.write_bytes("".join(lines).encode("utf-8", "surrogatepass"))
+        return f"{name}: {value[:60]}"
+    if choice < 0.7:
+        return attack_facts(case, path, facts)
+    changed, note = json_values.damage(rng, facts, outside=case.outside)
+    path.write_bytes(json_values.encoded(rng, json_values.dumps(changed)))  # JSON is YAML
+    return note
+
+
+SOURCE = {"title": "x", "url": "https://x.org", "authors": ["A"], "licence": "mit"}
+
+
+def attack_facts(case: Case, path: Path, facts: dict[str, Any]) -> str:
+    """Text that ends what it stands in, in one of the facts."""
+    places = [(owner, key) for owner, key in json_values.places_in(facts) if isinstance(owner[key], str)]
+    owner, key = case.rng.choice(places)
+    attack = case.rng.choice(ATTACKS)
+    owner[key] = case.rng.choice([attack, owner[key] + attack, attack + owner[key]])
+    path.write_text(yaml.safe_dump(facts, sort_keys=False), encoding="utf-8")
+    return f"{key} = {owner[key]!r}"
+
+
+def enter_card(case: Case) -> str:
+    """The card, of which nothing that stands in the input may be live."""
+    text = write_card(case.input, output=case.output / "README.md").read_text(encoding="utf-8")
+    metadata, body = text.split("\n---\n", 1)
+    outside_of_code = re.sub(r"^(`{3,})[^\n]*\n.*?\n\1$", "", body, flags=re.M | re.S)
+    outside_of_code = re.sub(r"(`+)[^`\n]+\1", "", outside_of_code)
+    if "<script" in outside_of_code or re.search(r"^# MARK", outside_of_code, re.M):
+        raise AssertionError("what stands in the input is live in the card")
+    if "javascript:" in outside_of_code and re.search(r"\]\(javascript:", outside_of_code):
+        raise AssertionError("an address of javascript is in the card")
+    data = yaml.safe_load(metadata.removeprefix("---\n"))
+    if "evil" in data or data.get("license") == "evil":
+        raise AssertionError("the input has added to the card's metadata")
+    return text
+
+
+# ---- results
+
+RESULTS: list[tuple[str, Any]] = [("schema", value) for value in (2, "1", None, [], True, 1.0, Raw("1e400"))]
+RESULTS += [
+    ("results", value)
+    for value in (
+        [],
+        {},
+        None,
+        [1],
+        [{}],
+        [{"kind": "table", "rows": []}],
+        [{"kind": ["table"], "rows": [{}]}],
+    )
+]
+RESULTS += [
+    ("results", [{"kind": "table", "rows": [{attack: attack}], "title": attack, "note": attack}])
+    for attack in ATTACKS
+]
+RESULTS += [
+    ("results", [{"kind": "perplexity", "rows": [{"text": "a", "forward": big, "backward": 1, "mean": big}]}])
+    for big in (1e308, 10**17, True)
+]
+RESULTS += [("command", value) for value in (*ATTACKS, 5, None, [], "x" * 10_000)]
+RESULTS += [("heldout", value) for value in ({}, [], 5, {"a": {}}, {"a": {"best": {}}}, {"a": 5})]
+RESULTS += [
+    ("machine", value) for value in (5, {}, None, {"cpu": 5}, {"cpu": "<script>", "cores": 2, "gpu": ["x"]})
+]
+RESULTS += [
+    ("model", value)
+    for value in (
+        {},
+        5,
+        {"config": {}},
+        {"config": {"lstm_dim": 2**40}, "parameters": 1, "softmax_parameters": 1},
+    )
+]
+RESULTS += [
+    ("files", value)
+    for value in ({}, 5, {"../x": {"bytes": 1, "sha256": "x"}}, {"a": {"bytes": -1, "sha256": "`"}})
+]
+RESULTS += [
+    ("settings", value) for value in ({}, 5, {"rows": "<script>"}, {"data": [["x"]]}, {"rows": 1e308})
+]
+RESULTS += [("rows", value) for value in ({}, [], [5], [{}], [{"name": "x"}])] + [
+    ("order", "5"),
+    ("minutes", "x"),
+    ("probes", 5),
+]
+
+
+def damage_results(case: Case) -> str:
+    folder, rng = case.input / "results", case.rng
+    path = rng.choice(sorted(folder.glob("*.json")))
+    choice = rng.random()
+    if choice < 0.1:
+        return folders.damage(rng, folder, None, [path.name])
+    if choice < 0.15:
+        path.rename(
+            path.with_name(
+                rng.choice(["a b", "<script>", "x" * 200, "-", "perplexity-", "evaluation-a|b", "log"])
+                + ".json"
+            )
+        )
+        return f"{path.name} has another name"
+    facts = yaml.safe_load((case.input / "facts.yaml").read_text(encoding="utf-8"))
+    kinds = {"kind": rng.choice(["base", "base", "converted"]), "source": SOURCE}
+    (case.input / "facts.yaml").write_text(yaml.safe_dump(facts | kinds), encoding="utf-8")
+    return json_values.damage_file(rng, path, RESULTS, case.outside)
+
+
+# ---- a folder that is uploaded
+
+REFERENCES: list[Any] = [
+    "../../outside/secret.E",
+    "..secret.E",
+    "/etc/passwd",
+    "os.system",
+    "evil.E",
+    "x/y--evil.E",
+    "",
+    ".",
+    None,
+    5,
+]
+REFERENCES += [
+    ["evil.E", None],
+    ["modeling_elmo.ElmoModel"],
+    {"a": "b"},
+    "modeling_elmo",
+    "results/x.E",
+    "link.E",
+    "a\nb.E",
+]
+IMPORTS = [
+    "from ..secret import x",
+    "from ...outside.secret import x",
+    "from .link import x",
+    "from .nothing import y",
+    "import os",
+]
+IMPORTS += [
+    "from . import a, b",
+    "from .",
+    "from .\0x import y",
+    "from .evil import z\nfrom .evil import z",
+    "from .a.b import c",
+]
+IMPORTS += [
+    "from .configuration_elmo import ElmoConfig",
+    "\xff",
+    "import .x",
+    "from .evil2 import *",
+    "from .Evil import a",
+]
+
+
+def prepare_push(folder: Path) -> None:
+    hub_folders.save_with_card(folder / "model")
+    (folder / "words.txt").unlink(missing_ok=True)
+
+
+def damage_push(case: Case) -> str:
+    folder, rng = case.input / "model", case.rng
+    choice = rng.random()
+    for name, target in (("link.py", "secret.py"), ("link.safetensors", "secret.safetensors")):
+        if rng.random() < 0.1:
+            (folder / name).symlink_to(case.outside / target)
+    (folder / "evil.py").write_text(rng.choice(IMPORTS) + "\nclass E: pass\n", encoding="utf-8")
+    (folder / "evil2.py").write_text("from .evil import *\nfrom .evil2 import a\n")
+    if choice < 0.35:
+        return folders.damage(rng, folder, case.outside)
+    if choice < 0.5:
+        return link_folder(case, folder)
+    if choice < 0.75:
+        name = rng.choice(["config.json", "tokenizer_config.json"])
+        maps = [
+            {key: value}
+            for key in ("AutoModel", "AutoConfig", "AutoTokenizer", "AutoX")
+            for value in REFERENCES
+        ]
+        extra = [("auto_map", value) for value in (*maps, 5, [1], "x")] + models.CONFIG[-30:]
+        return (
+            add_to_map(case, folder / name)
+            if rng.random() < 0.5
+            else json_values.damage_file(rng, folder / name, extra, case.outside)
+        )
+    if choice < 0.85:
+        path = rng.choice(sorted(folder.glob("*.py")))
+        path.write_bytes(path.read_bytes() + b"\n" + rng.choice(IMPORTS).encode())
+        return f"{path.name} imports more"
+    path = rng.choice(
+        [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
+    )
+    if path.suffix == ".json":
+        return json_values.damage_file(rng, path, (), case.outside)
+    return raw_bytes.damage_file(rng, path)
+
+
+def add_to_map(case: Case, path: Path) -> str:
+    import json
+
+    content, reference = json.loads(path.read_text(encoding="utf-8")), case.rng.choice(REFERENCES)
+    content["auto_map"]["AutoModelForMaskedLM"] = reference
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return f"{path.name}, auto_map has {reference!r} more"
+
+
+def link_folder(case: Case, folder: Path) -> str:
+    """`results` is a link, or has links and odd names in it."""
+    rng, results = case.rng, folder / "results"
+    if rng.random() < 0.3:
+        for path in results.iterdir():
+            path.unlink()
+        results.rmdir()
+        results.symlink_to(rng.choice([case.outside, Path(), Path("..")]))
+        return f"results -> {os.readlink(results)}"
+    name = rng.choice(
+        [
+            "x.png",
+            "x.md",
+            "secret.json",
+            "perplexity-x.json",
+            "a\nb.md",
+            ".x.png",
+            "x\\y.png",
+            "..png",
+            " .md",
+        ]
+    )
+    (results / name).symlink_to(case.outside / rng.choice(["secret.txt", "secret.json"]))
+    return f"results/{name} is a link outside"
+
+
+def enter_push(case: Case) -> bytes:
+    """What a dry run lists: plain files of the folder, under names without a way out, and their bytes."""
+    folder = case.input / "model"
+    plan = prepare(folder, hub_folders.NAME)
+    plan.sizes()
+    contents = []
+    for name, content in plan.files.items():
+        if name != os.path.normpath(name) or name.startswith(("/", "..")) or "\n" in name or "\\" in name:
+            raise AssertionError(f"{name!r} would be a name on the Hub")
+        if isinstance(content, Path):
+            if not content.resolve().is_relative_to(folder.resolve()):
+                raise AssertionError(f"{name} would be {content.resolve()}")
+            contents.append(content.read_bytes())
+        else:
+            contents.append(content)
+    return b"\n".join(contents)
+
+
+DOORS = [
+    Door("facts", prepare_card, damage_facts, enter_card),
+    Door("results", prepare_card, damage_results, enter_card),
+    Door("push", prepare_push, damage_push, enter_push),
+]

@@ -1,0 +1,17 @@
+"""All doors by name."""
+
+import torch
+from transformers.utils import logging
+
+from tests.fuzz import cards, models, runs, texts
+from tests.fuzz.harness import Door
+
+ALL = [*models.DOORS, *runs.DOORS, *cards.DOORS, *texts.DOORS]
+DOORS: dict[str, Door] = {door.name: door for door in ALL}
+
+
+def prepare_process() -> None:
+    """Before the first fork."""
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

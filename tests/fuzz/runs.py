@@ -1,0 +1,368 @@
+"""Doors of what is continued: a pretraining run, its log, and an embedding job."""
+
+import contextlib
+import io
+import json
+import random
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer, embed, read_vectors
+from elmo_hf.files import MANIFEST, write_manifest
+from elmo_hf.pretraining.log import log_path, read_log
+from elmo_hf.pretraining.plot import draw
+from elmo_hf.pretraining.summary import summarize
+from tests.fuzz import folders, good, hdf5_files, json_values, parquet_files, raw_bytes, safetensors_files
+from tests.fuzz.harness import Case, Door, Refusal
+from tests.fuzz.json_values import Raw
+from tests.helpers.launcher import SMOKE, TRAINING
+from training import pretrain
+
+# ---- a pretraining run
+
+VOCABULARY = TRAINING / "runs" / "smoke_vocab.txt"
+SETTINGS: dict[str, Any] = {
+    "lstm_dim": 8,
+    "projection_dim": 4,
+    "char_embedding_dim": 4,
+    "char_filters": "[[1,4]]",
+    "rows": 2,
+}
+SETTINGS |= {
+    "num_highway_layers": 1,
+    "num_hidden_layers": 1,
+    "max_characters_per_token": 12,
+    "window": 4,
+    "samples": 8,
+}
+SETTINGS |= {
+    "workers": 0,
+    "save_every": 1,
+    "log_every": 1,
+    "shuffle_sentences": 5,
+    "seed": 7,
+    "resume": "auto",
+}
+
+
+def prepare_run(folder: Path) -> None:
+    lines = SMOKE.read_text(encoding="utf-8").splitlines(keepends=True)[:8]
+    (folder / "text.txt").write_text("".join(lines), encoding="utf-8")
+    words = VOCABULARY.read_text(encoding="utf-8").splitlines()[:40]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    train(folder, max_steps=2)
+    shutil.rmtree(folder / "run" / "final")
+
+
+def train(folder: Path, **changes: Any) -> None:
+    """`training/pretrain.py`, as its command line runs it."""
+    settings = (
+        SETTINGS
+        | {"data": folder / "text.txt", "vocab": folder / "vocab.txt", "output": folder / "run"}
+        | changes
+    )
+    arguments = [f"--{name}={value}" for name, value in settings.items()]
+    run_command(pretrain.main, ["training/pretrain.py", *arguments, "--audit"])
+
+
+def run_command(main: Callable[[], None], arguments: list[str]) -> None:
+    errors = io.StringIO()
+    sys.argv = arguments
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            main()
+        except SystemExit as end:
+            program = Path(arguments[0]).name
+            lines = errors.getvalue().replace("\r", "\n").split("\n")
+            own = [line for line in lines if line.strip() and "words/s" not in line and "it/s" not in line]
+            last = next(
+                (number for number in range(len(own) - 1, -1, -1) if own[number].startswith(program)), 0
+            )
+            if end.code not in (None, 0):
+                raise Refusal("\n".join(own[last:]).removeprefix(f"{program}: ")) from None
+
+
+def damage_run(case: Case) -> str:
+    """The newest checkpoint, often with a manifest that is right for it, or a file of the run."""
+    run, rng = case.input / "run", case.rng
+    checkpoint = max(run.glob("checkpoint-*"))
+    places = {
+        "log.jsonl": lambda: damage_lines(case, run / "log.jsonl"),
+        "audit": lambda: damage_lines(case, run / "audit-0.jsonl"),
+        "manifest": lambda: json_values.damage_file(rng, checkpoint / MANIFEST, MANIFESTS, case.outside),
+        "run": lambda: folders.damage(rng, run, None, ["log.jsonl", "audit-0.jsonl"]),
+        "names": lambda: add_names(case, run),
+    }
+    name = rng.choice([*places, *["checkpoint"] * 7])
+    if name != "checkpoint":
+        return f"{name}: {places[name]()}"
+    note = damage_checkpoint(case, checkpoint)
+    if rng.random() < 0.75:
+        with contextlib.suppress(OSError):
+            write_manifest(checkpoint)
+        note += ", with its manifest"
+    return note
+
+
+MANIFESTS = [
+    ("files", value) for value in ({}, [], 5, None, {"../../x": {"bytes": 1, "sha256": ""}}, {"a": 5})
+]
+MANIFESTS += [
+    ("files", {"../../../../outside/secret.txt": {"bytes": 5, "sha256": "x"}}),
+    ("files", {"/dev/zero": {"bytes": 0, "sha256": ""}}),
+]
+PROGRESS: list[tuple[str, Any]] = [
+    (name, value)
+    for name in ("step", "words", "epoch", "judged_at")
+    for value in (-1, 2**70, "1", None, 1.5, 10**6)
+]
+PROGRESS += [("place", value) for value in (None, {}, [], 5, "x", [[]], {"a": 1})] + [
+    ("settings", {}),
+    ("settings", 5),
+]
+
+
+def damage_checkpoint(case: Case, checkpoint: Path) -> str:
+    rng = case.rng
+    name = rng.choice(
+        ["training/progress.json"] * 4
+        + ["training/optimizer.safetensors", "training/rows.safetensors"] * 2
+        + good.MODEL_FILES
+    )
+    path = checkpoint / name
+    if rng.random() < 0.1:
+        return folders.damage(rng, checkpoint, None, [name])
+    if path.suffix == ".safetensors":
+        return safetensors_files.damage(rng, path)
+    if path.suffix == ".json":
+        return json_values.damage_file(rng, path, PROGRESS if path.stem == "progress" else (), case.outside)
+    return raw_bytes.damage_file(rng, path)
+
+
+def add_names(case: Case, run: Path) -> str:
+    """Folders with names of checkpoints."""
+    rng = case.rng
+    name = rng.choice(
+        [
+            "checkpoint-9999999",
+            "checkpoint-0000001x",
+            "checkpoint-" + "9" * 200,
+            "checkpoint-²",
+            "checkpoint--1",
+        ]
+    )
+    name = rng.choice(
+        [
+            name,
+            ".unfinished-checkpoint-0000002",
+            ".unfinished-final",
+            ".unfinished-final-old",
+            "final",
+            "lock",
+        ]
+    )
+    path = run / name
+    choice = rng.randrange(4)
+    if choice == 0:
+        path.write_bytes(b"x")
+    elif choice == 1:
+        path.symlink_to(rng.choice(["checkpoint-0000001", ".", "nothing"]))
+    else:
+        path.mkdir()
+        (path / rng.choice(["x", MANIFEST])).write_bytes(rng.choice([b"{}", b'{"files": {}}', b""]))
+    return name[:40]
+
+
+LOG: list[tuple[str, Any]] = [
+    (name, value)
+    for name in ("step", "loss", "words", "words_per_second")
+    for value in (-1, 0, 2**70, "1", None, True)
+]
+LOG += [
+    (name, value)
+    for name in ("forward", "backward", "mean", "text")
+    for value in (-1, 0, Raw("NaN"), "x", None, [], 1e308)
+]
+LOG += [
+    ("kind", value) for value in ("start", "step", "evaluation", "resume", "end", "x", None, 5, [], {"a": 1})
+]
+LOG += [("settings", value) for value in ({}, 5, None, [], {"rows": []})] + [
+    ("processes", value) for value in (0, "x", None, 10**9)
+]
+LOG += [("device", value) for value in (5, None, "cuda:7")] + [("forward", []), ("backward", {})]
+
+
+def damage_lines(case: Case, path: Path) -> str:
+    rng = case.rng
+    lines = path.read_text(encoding="utf-8").splitlines()
+    number, choice = rng.randrange(len(lines)), rng.random()
+    if choice < 0.2:
+        return raw_bytes.damage_file(rng, path)
+    if choice < 0.4:
+        odd = [
+            "",
+            "{}",
+            "[]",
+            "5",
+            "null",
+            '"x"',
+            "{",
+            "x" * 100_000,
+            "[" * 100_000,
+            lines[number][:10],
+            "\0" * 512,
+            "\ufeff" + lines[0],
+        ]
+        lines.insert(number, rng.choice(odd))
+        note = "a line more"
+    elif choice < 0.5:
+        rng.shuffle(lines)
+        note = "another order"
+    elif choice < 0.55:
+        lines *= rng.choice([2, 300])
+        note = "repeated"
+    else:
+        entry, note = json_values.damage(rng, json.loads(lines[number]), LOG, case.outside)
+        lines[number] = json_values.dumps(entry)
+    end = rng.choice(["\n", "\n", "\n", "", "\r\n"])
+    path.write_bytes(("\n".join(lines) + end).encode("utf-8", "surrogatepass"))
+    return f"{path.name}, line {number + 1}: {note}"
+
+
+def enter_run(case: Case) -> None:
+    train(case.input, max_steps=3)
+
+
+# ---- the log
+
+
+def prepare_log(folder: Path) -> None:
+    prepare_run(folder)
+    train(folder, max_steps=3, heldout=folder / "text.txt")
+
+
+def damage_log(case: Case) -> str:
+    run, rng = case.input / "run", case.rng
+    if rng.random() < 0.08:
+        return folders.damage(rng, run, None, ["log.jsonl"])
+    if rng.random() < 0.2:
+        checkpoint = max(run.glob("checkpoint-*"))
+        return json_values.damage_file(rng, checkpoint / "training" / "progress.json", PROGRESS, case.outside)
+    return damage_lines(case, run / "log.jsonl")
+
+
+def enter_log(case: Case) -> str:
+    """The summary; seldom the picture, which takes long."""
+    if case.number % 8 == 0:
+        path = log_path(case.input / "run")
+        draw(read_log(path), case.output / "log.png", name=path.resolve().parent.name)
+        return ""
+    return json.dumps(summarize(case.input / "run", "a machine"))
+
+
+# ---- an embedding job
+
+FORMATS = ("safetensors", "hdf5", "parquet")
+
+
+def make_model() -> tuple[ElmoModel, ElmoTokenizer]:
+    torch.manual_seed(0)
+    sizes = {name: value for name, value in good.SIZES.items() if name != "vocab_size"}
+    return ElmoModel(ElmoConfig(**sizes)).eval(), ElmoTokenizer(None, good.SIZES["max_characters_per_token"])
+
+
+def continue_job(folder: Path, format: str) -> Any:
+    model, tokenizer = make_model()
+    options = {"progress": False, "device": "cpu", "shard_words": 12, "batch_words": 24, "format": format}
+    return embed(folder / "corpus.txt", folder / format, model, tokenizer=tokenizer, **options)
+
+
+def prepare_job(folder: Path) -> None:
+    draw_words = random.Random(0)
+    lines = [" ".join(draw_words.choices(good.WORDS[3:], k=draw_words.choice([0, 3, 5]))) for _ in range(12)]
+    (folder / "corpus.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for format in FORMATS:
+        continue_job(folder, format)
+
+
+def format_of(case: Case) -> str:
+    return FORMATS[case.number % 3]
+
+
+INDEX: list[tuple[str, Any]] = [("sentences", value) for value in (-1, 2**70, "1", None, 1.5, 0, 10**9)] + [
+    ("columns", ["x"])
+]
+INDEX += [("shards", value) for value in ([], [{}], 5, None, [{"first": 0}], [{"first": 2**70}] * 3)] + [
+    ("columns", [])
+]
+INDEX += [("format", value) for value in ("hdf5", "parquet", "safetensors", "../x", None, 5)] + [
+    ("pool", "mean"),
+    ("pool", 5),
+]
+INDEX += [("dim", value) for value in (-1, "x", 2**40)] + [
+    ("layers", 5),
+    ("input", {}),
+    ("model", "x"),
+    ("dtype", "evil"),
+]
+
+
+def damage_job(case: Case) -> str:
+    """A job that is done, or whose index is not written yet."""
+    folder, rng = case.input / format_of(case), case.rng
+    note = ""
+    if rng.random() < 0.6:
+        (folder / "index.json").unlink()
+        note = "no index; "
+    path = rng.choice([path for path in sorted(folder.iterdir()) if path.is_file()])
+    choice = rng.random()
+    if choice < 0.12:
+        return note + folders.damage(rng, folder, None)
+    if choice < 0.16:
+        return note + folders.damage(rng, case.input, None, ["corpus.txt"])
+    if path.suffix == ".json":
+        return note + json_values.damage_file(rng, path, INDEX, case.outside)
+    if path.suffix == ".safetensors":
+        return note + (
+            damage_header(case, path) if rng.random() < 0.3 else safetensors_files.damage(rng, path)
+        )
+    if path.suffix == ".parquet":
+        return note + f"{path.name}, {parquet_files.damage(rng, path)}"
+    if path.suffix == ".hdf5":
+        return note + hdf5_files.damage(rng, path, case.outside)
+    return note + raw_bytes.damage_file(rng, path)
+
+
+HEADER: list[tuple[str, Any]] = [
+    (name, value) for name in ("first", "sentences", "words") for value in (-1, 2**70, "1", None, 0, 10**9)
+]
+HEADER += [("digest", value) for value in ("x", 5, None)] + [("extra", 1)]
+
+
+def damage_header(case: Case, path: Path) -> str:
+    header, numbers = safetensors_files.read(path)
+    content, note = json_values.damage(case.rng, json.loads(header["__metadata__"]["elmo_hf"]), HEADER)
+    header["__metadata__"]["elmo_hf"] = json_values.dumps(content)
+    safetensors_files.write(path, json_values.dumps(header).encode("utf-8", "surrogatepass"), numbers)
+    return f"{path.name}, {note}"
+
+
+def enter_job(case: Case) -> bytes:
+    """The job goes on, and what it has made is read."""
+    if case.number % 4:
+        vectors = continue_job(case.input, format_of(case))
+    else:
+        vectors = read_vectors(case.input / format_of(case))
+    return b"".join(array.tobytes() + " ".join(words or ()).encode() for words, array in vectors)
+
+
+DOORS = [
+    Door("checkpoint", prepare_run, damage_run, enter_run, may_write=("in/run", "in/run/*")),
+    Door("logs", prepare_log, damage_log, enter_log),
+    Door("embed", prepare_job, damage_job, enter_job, may_write=tuple(f"in/{format}*" for format in FORMATS)),
+]
