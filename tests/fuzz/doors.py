@@ -3,10 +3,18 @@
 import torch
 from transformers.utils import logging
 
-from tests.fuzz import cards, models, runs, texts
+from tests.fuzz import cards, conversions, jobs, models, runs, texts, uploads
 from tests.fuzz.harness import Door
 
-ALL = [*models.DOORS, *runs.DOORS, *cards.DOORS, *texts.DOORS]
+ALL = [
+    *conversions.DOORS,
+    *models.DOORS,
+    *runs.DOORS,
+    *jobs.DOORS,
+    *cards.DOORS,
+    *uploads.DOORS,
+    *texts.DOORS,
+]
 DOORS: dict[str, Door] = {door.name: door for door in ALL}
 
 

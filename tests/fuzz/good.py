@@ -98,17 +98,15 @@ def write_corpora(folder: Path) -> None:
 
 # ---- data of tasks
 
-CONLLU = (
-    "# text = He sat.\n1\tHe\the\tPRON\tPRP\t_\t2\tnsubj\t_\t_\n2\tsat\tsit\tVERB\tVBD\t_\t0\troot\t_\t_\n\n"
-)
+CONLLU = "# text = He sat.\n1\tHe\the\tPRON\tPRP\t_\t2\tnsubj\t_\t_\n"
+CONLLU += "2\tsat\tsit\tVERB\tVBD\t_\t0\troot\t_\t_\n\n"
 NER = "EU NNP B-NP B-ORG\nrejects VBZ B-VP O\n\nPeter NNP B-NP B-PER\nsat VBD B-VP O\n. . O O\n\n"
-SRL = "0 0 He PRP - - he - (ARG0*)\n0 1 sat VBD - - sit sit.01 (V*)\n0 2 down RP - - down - (AM*\n0 3 . . - - . - *)\n\n"
+SRL = "0 0 He PRP - - he - (ARG0*)\n0 1 sat VBD - - sit sit.01 (V*)\n0 2 down RP - - down - (AM*\n"
+SRL += "0 3 . . - - . - *)\n\n"
 SST = "(3 (2 It) (4 (2 's) (4 good)))\n(1 (2 No) (1 way))\n"
 NLI = "gold_label\tsentence1\tsentence2\nentailment\tHe sat .\tHe rests .\nneutral\tIce .\tA bank .\n"
-CONLL = (
-    "#begin document (a); part 000\na 0 0 He PRP - - - - (0)\na 0 1 saw VBD - - - - -\na 0 2 himself PRP - - - - (0)\n\n"
-    "a 0 0 A DT - - - - (1\na 0 1 bank NN - - - - 1)\n\n#end document\n"
-)
+CONLL = "#begin document (a); part 000\na 0 0 He PRP - - - - (0)\na 0 1 saw VBD - - - - -\n"
+CONLL += "a 0 2 himself PRP - - - - (0)\n\na 0 0 A DT - - - - (1\na 0 1 bank NN - - - - 1)\n\n#end document\n"
 GAP = (
     "ID\tText\tPronoun\tPronoun-offset\tA\tA-offset\tA-coref\tB\tB-offset\tB-coref\tURL\n"
     "test-1\tAnn met Beth . She sat .\tShe\t15\tAnn\t0\tTRUE\tBeth\t8\tFALSE\thttp://x\n"

@@ -1,6 +1,7 @@
 """Damage to HDF5 files: links, storage elsewhere, filters, types, sizes, depth; and bytes of the metadata."""
 
 import contextlib
+import zlib
 from pathlib import Path
 from random import Random
 
@@ -94,7 +95,7 @@ def huge_chunk(rng: Random, file: h5py.File, name: str, outside: Path) -> None:
     """Chunks that are larger than what they hold."""
     array = file[name][()]
     del file[name]
-    chunks = tuple(max(1, size) for size in array.shape[:-1]) + (rng.choice([1 << 16, 1 << 24]),)
+    chunks = (*(max(1, size) for size in array.shape[:-1]), rng.choice([1 << 16, 1 << 24, 1 << 28]))
     if array.ndim == 1 and rng.random() < 0.5:
         dataset = file.create_dataset(
             name, array.shape, "f4", maxshape=(None,), chunks=chunks, compression="gzip"
@@ -103,6 +104,25 @@ def huge_chunk(rng: Random, file: h5py.File, name: str, outside: Path) -> None:
             dataset[...] = array
     else:
         file.create_dataset(name, data=array, chunks=True, fletcher32=True)
+
+
+def chunk_bomb(rng: Random, file: h5py.File, name: str, outside: Path) -> None:
+    """A chunk of the right size by its shape, whose packed bytes give gigabytes."""
+    shape = file[name].shape
+    del file[name]
+    filters = rng.choice([{}, {"shuffle": True}, {"fletcher32": True}])
+    dataset = file.create_dataset(name, shape, "f4", chunks=shape, compression="gzip", **filters)
+    size = rng.choice([1 << 20, 1 << 28]) if rng.random() < 0.9 else 3 << 30
+    dataset.id.write_direct_chunk((0,) * len(shape), packed_zeros(size))
+
+
+def packed_zeros(size: int) -> bytes:
+    """zlib's form of zeros: one piece of it, again and again."""
+    piece = 1 << 20
+    packer = zlib.compressobj(9, wbits=-15)
+    block = packer.compress(bytes(piece)) + packer.flush(zlib.Z_FULL_FLUSH)
+    checksum = (size % 65521) << 16 | 1
+    return b"\x78\x9c" + block * (size // piece) + b"\x03\0" + checksum.to_bytes(4, "big")
 
 
 def never_written(rng: Random, file: h5py.File, name: str, outside: Path) -> None:
@@ -226,9 +246,9 @@ CHANGES = [
     virtual,
     bomb,
     bomb,
+    chunk_bomb,
+    chunk_bomb,
     huge_chunk,
-    huge_chunk,
-    never_written,
 ]
-CHANGES += [other_shape, other_shape, other_type, other_type, numbers, names, deep, circle, many, attributes]
-CHANGES += [group_in_place, dataset_in_place, remove]
+CHANGES += [huge_chunk, never_written, other_shape, other_shape, other_type, other_type, numbers, names, deep]
+CHANGES += [circle, many, attributes, group_in_place, dataset_in_place, remove]

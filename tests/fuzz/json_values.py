@@ -19,88 +19,21 @@ class Twice(dict):
 
 Place = tuple[Any, Any]  # a list or dictionary, and the index or key in it
 
-NUMBERS: list[Any] = [
-    0,
-    1,
-    -1,
-    2,
-    3,
-    0.5,
-    -0.0,
-    2**24,
-    2**31 - 1,
-    2**31,
-    2**32,
-    2**53 + 1,
-    2**63,
-    2**64,
-    10**30,
-]
+NUMBERS: list[Any] = [0, 1, -1, 2, 3, 0.5, -0.0, 2**24, 2**31 - 1, 2**31, 2**32, 2**53 + 1, 2**63, 2**64]
+NUMBERS += [10**30]
 NUMBERS += [1e-300, 1e308, Raw("1e999"), Raw("-1e999"), Raw("NaN"), Raw("Infinity"), Raw("-Infinity")]
 NUMBERS += [Raw("1" + "0" * 400), Raw("9" * 5000), Raw("0x10"), Raw("01"), Raw("1_000"), Raw("-")]
-TEXTS: list[Any] = [
-    "",
-    " ",
-    "x",
-    "\0",
-    "a\nb",
-    "\u2028",
-    "\x85",
-    "ä" * 40,
-    "日本語",
-    "x" * 100_000,
-    "\U0001f600",
-]
-TEXTS += [
-    "None",
-    "NaN",
-    "1",
-    "true",
-    "../x",
-    "..",
-    ".",
-    "/",
-    "/etc/passwd",
-    "/dev/zero",
-    "~",
-    "C:\\x",
-    "a/b",
-    "a\\b",
-]
-TEXTS += [
-    "%s%n",
-    "{0}",
-    "{{ config }}",
-    "${HOME}",
-    "<script>alert(1)</script>",
-    "](x)",
-    "`",
-    "|",
-    "---\nevil: 1\n---",
-]
-TEXTS += [
-    "\n# MARK\n",
-    "'; touch CANARY #",
-    "$(touch CANARY)",
-    "__class__",
-    "torch.float16",
-    "float16",
-    "evil.Evil",
-]
+TEXTS: list[Any] = ["", " ", "x", "\0", "a\nb", "\u2028", "\x85", "ä" * 40, "日本語", "x" * 100_000]
+TEXTS += ["\U0001f600"]
+TEXTS += ["None", "NaN", "1", "true", "../x", "..", ".", "/", "/etc/passwd", "/dev/zero", "~", "C:\\x", "a/b"]
+TEXTS += ["a\\b"]
+TEXTS += ["%s%n", "{0}", "{{ config }}", "${HOME}", "<script>alert(1)</script>", "](x)", "`", "|"]
+TEXTS += ["---\nevil: 1\n---"]
+TEXTS += ["\n# MARK\n", "'; touch CANARY #", "$(touch CANARY)", "__class__", "torch.float16", "float16"]
+TEXTS += ["evil.Evil"]
 TEXTS += [Raw('"\\ud800"'), Raw('"\\udc00\\ud800"'), Raw('"\\u0000"'), Raw('"\n"'), Raw('"\\x"'), Raw("'a'")]
-OTHERS: list[Any] = [
-    None,
-    True,
-    False,
-    [],
-    {},
-    [[]],
-    [None],
-    [{}],
-    {"": None},
-    {"a": {"b": [1]}},
-    [1, "a", None],
-]
+OTHERS: list[Any] = [None, True, False, [], {}, [[]], [None], [{}], {"": None}, {"a": {"b": [1]}}]
+OTHERS += [[1, "a", None]]
 DEPTHS = [50, 900, 5_000, 100_000]
 
 

@@ -1,18 +1,16 @@
-"""Doors of models: a folder that is loaded, and published files that are converted."""
+"""Doors of a model's folder that is loaded."""
 
+import json
 import pickle
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from elmo_hf import ElmoForPreTraining, ElmoModel
-from elmo_hf.convert import convert_from_bilm
-from elmo_hf.corpus.vocabulary import Vocabulary
 from elmo_hf.loading import load, load_language_model
-from tests.fuzz import folders, good, hdf5_files, json_values, packed, raw_bytes, safetensors_files
+from tests.fuzz import folders, good, json_values, safetensors_files
 from tests.fuzz.harness import Case, Door
 from tests.fuzz.json_values import Raw
 
@@ -48,14 +46,8 @@ def marks_of(model: ElmoModel | ElmoForPreTraining) -> bytes:
 
 
 BIG = [2**10, 2**16, 2**24, 2**31, 2**40, 10**6, 10**9, 0, -1, True, 2.5, "8", None]
-CONFIG_SIZES = [
-    "lstm_dim",
-    "projection_dim",
-    "num_hidden_layers",
-    "char_embedding_dim",
-    "num_highway_layers",
-    "num_labels",
-]
+CONFIG_SIZES = ["lstm_dim", "projection_dim", "num_hidden_layers", "char_embedding_dim", "num_highway_layers"]
+CONFIG_SIZES += ["num_labels"]
 CONFIG_SIZES += ["vocab_size", "max_characters_per_token", "pad_token_id", "bos_token_id", "hidden_size"]
 CONFIG: list[tuple[str, Any]] = [(name, value) for name in CONFIG_SIZES for value in BIG]
 CONFIG += [
@@ -75,51 +67,22 @@ CONFIG += [
     ("quantization_config", value)
     for value in ({"quant_method": "bitsandbytes"}, {"quant_method": "gptq"}, {}, "x", [1])
 ]
-CONFIG += [
-    ("_attn_implementation", "kernels-community/x"),
-    ("attn_implementation", "evil"),
-    ("_name_or_path", "/etc/passwd"),
-]
-CONFIG += [
-    ("id2label", {str(number): "x" for number in range(100_000)}),
-    ("id2label", {"a": "b"}),
-    ("id2label", [1]),
-]
-CONFIG += [
-    ("label2id", {"a": "b"}),
-    ("label2id", 5),
-    ("token_encoder", "words"),
-    ("token_encoder", ["words"]),
-    ("vocab_size", 9),
-]
+CONFIG += [("_attn_implementation", "kernels-community/x"), ("attn_implementation", "evil")]
+CONFIG += [("_name_or_path", "/etc/passwd")]
+CONFIG += [("id2label", {str(number): "x" for number in range(100_000)}), ("id2label", {"a": "b"})]
+CONFIG += [("id2label", [1])]
+CONFIG += [("label2id", {"a": "b"}), ("label2id", 5), ("token_encoder", "words")]
+CONFIG += [("token_encoder", ["words"]), ("vocab_size", 9)]
 CONFIG += [("model_type", value) for value in ("bert", "", None, ["elmo"], "ELMO", "../elmo", 5)]
 CONFIG += [("architectures", value) for value in (["Evil"], "ElmoModel", [5], [], ["BertModel"])]
-CONFIG += [
-    ("transformers_version", "99"),
-    ("problem_type", "evil"),
-    ("pruned_heads", {"a": [1]}),
-    ("task_specific_params", 5),
-]
-CONFIG += [
-    ("tie_word_embeddings", True),
-    ("is_encoder_decoder", True),
-    ("torchscript", True),
-    ("return_dict", "x"),
-    ("adapter", 1),
-]
-CONFIG += [
-    ("base_model_tp_plan", {"x": "colwise"}),
-    ("gguf_file", "x"),
-    ("text_config", {"a": 1}),
-    ("device_map", "auto"),
-]
-CONFIG += [
-    ("char_activation", "evil"),
-    ("cell_clip", Raw("NaN")),
-    ("proj_clip", -1),
-    ("dropout", 5),
-    ("generation_config", {}),
-]
+CONFIG += [("transformers_version", "99"), ("problem_type", "evil"), ("pruned_heads", {"a": [1]})]
+CONFIG += [("task_specific_params", 5)]
+CONFIG += [("tie_word_embeddings", True), ("is_encoder_decoder", True), ("torchscript", True)]
+CONFIG += [("return_dict", "x"), ("adapter", 1)]
+CONFIG += [("base_model_tp_plan", {"x": "colwise"}), ("gguf_file", "x"), ("text_config", {"a": 1})]
+CONFIG += [("device_map", "auto")]
+CONFIG += [("char_activation", "evil"), ("cell_clip", Raw("NaN")), ("proj_clip", -1), ("dropout", 5)]
+CONFIG += [("generation_config", {})]
 TOKENIZER: list[tuple[str, Any]] = [
     ("vocab_file", f"../../outside/secret{end}") for end in (".txt", ".json", ".bin")
 ]
@@ -128,17 +91,10 @@ TOKENIZER += [
 ]
 TOKENIZER += [("model_max_length", value) for value in ([1], "x", -1, 0, 2**70, Raw("NaN"), 1.5)]
 TOKENIZER += [("max_characters_per_token", value) for value in (10**9, 0, -1, "12", 12.5, None, [12], 50)]
-TOKENIZER += [
-    ("auto_map", {"AutoTokenizer": ["evil.Evil", None]}),
-    ("auto_map", 5),
-    ("tokenizer_class", "Evil"),
-]
-TOKENIZER += [
-    ("tokenizer_class", "BertTokenizer"),
-    ("tokenizer_class", 5),
-    ("word_splitter", "evil"),
-    ("word_splitter", ["penn"]),
-]
+TOKENIZER += [("auto_map", {"AutoTokenizer": ["evil.Evil", None]}), ("auto_map", 5)]
+TOKENIZER += [("tokenizer_class", "Evil")]
+TOKENIZER += [("tokenizer_class", "BertTokenizer"), ("tokenizer_class", 5), ("word_splitter", "evil")]
+TOKENIZER += [("word_splitter", ["penn"])]
 TOKENIZER += [
     ("added_tokens_decoder", value)
     for value in ({"5": {"content": "x"}}, {"a": 1}, [1], {"-1": {"content": "y"}})
@@ -153,19 +109,10 @@ TOKENIZER += [
     for name in ("bos", "unk", "pad")
     for value in (5, "", None, [1], {"content": 5}, "x" * 10**6)
 ]
-TOKENIZER += [
-    ("padding_side", "up"),
-    ("truncation_side", 5),
-    ("processor_class", "Evil"),
-    ("name_or_path", "/etc/passwd"),
-]
-TOKENIZER += [
-    ("init_inputs", ["/etc/passwd"]),
-    ("__class__", "x"),
-    ("self", 1),
-    ("backend", "evil"),
-    ("fast_tokenizer_files", [1]),
-]
+TOKENIZER += [("padding_side", "up"), ("truncation_side", 5), ("processor_class", "Evil")]
+TOKENIZER += [("name_or_path", "/etc/passwd")]
+TOKENIZER += [("init_inputs", ["/etc/passwd"]), ("__class__", "x"), ("self", 1), ("backend", "evil")]
+TOKENIZER += [("fast_tokenizer_files", [1])]
 
 
 def damage_config(case: Case) -> str:
@@ -222,31 +169,12 @@ def only_pickles(case: Case, path: Path) -> str:
 
 
 INDEX = "model.safetensors.index.json"
-SHARDS = [
-    "../../outside/secret.safetensors",
-    "../../outside/secret.bin",
-    "/etc/passwd",
-    "w.bin",
-    "evil.bin",
-    "x.pt",
-    "",
-    ".",
-]
-SHARDS += [
-    "..",
-    "./model-00001-of-00002.safetensors",
-    "sub/x.safetensors",
-    "x" * 300 + ".safetensors",
-    "a\0b.safetensors",
-]
-SHARDS += [
-    "link.safetensors",
-    "config.json",
-    "~/x.safetensors",
-    "http://x/y.safetensors",
-    "\ud800.safetensors",
-    "nothing.safetensors",
-]
+SHARDS = ["../../outside/secret.safetensors", "../../outside/secret.bin", "/etc/passwd", "w.bin", "evil.bin"]
+SHARDS += ["x.pt", "", "."]
+SHARDS += ["..", "./model-00001-of-00002.safetensors", "sub/x.safetensors", "x" * 300 + ".safetensors"]
+SHARDS += ["a\0b.safetensors"]
+SHARDS += ["link.safetensors", "config.json", "~/x.safetensors", "http://x/y.safetensors"]
+SHARDS += ["\ud800.safetensors", "nothing.safetensors"]
 
 
 def damage_index(case: Case) -> str:
@@ -274,8 +202,6 @@ def damage_index(case: Case) -> str:
 
 
 def name_shard(case: Case, index: Path, name: str, count: int) -> str:
-    import json
-
     content = json.loads(index.read_text())
     for weight in case.rng.sample(sorted(content["weight_map"]), min(count, len(content["weight_map"]))):
         content["weight_map"][weight] = name
@@ -293,88 +219,9 @@ def add_shards(case: Case, shard: Path) -> None:
     shutil.copyfile(shard, case.input / "sub" / "x.safetensors")
 
 
-# ---- the vocabulary, of a folder, of a conversion, of a run
-
-
-def prepare_vocabulary(folder: Path) -> None:
-    good.save_model(folder / "model")
-    good.write_bilm(folder)
-    good.write_words(folder / "vocab.txt")
-
-
-def damage_vocabulary(case: Case) -> str:
-    places = ["model/vocab.txt", "characters/vocab.txt", "words/vocab.txt", "vocab.txt", "vocab.counts.tsv"]
-    place, rng = places[case.number % len(places)], case.rng
-    path = case.input / place
-    choice = rng.random()
-    if choice < 0.1:
-        return f"{place} {folders.damage(rng, path.parent, None, [path.name])}"
-    if choice < 0.5:
-        data, note = packed.damage_text(rng, path.read_bytes())
-        path.write_bytes(data)
-        return f"{place} {note}"
-    if choice < 0.6:
-        lines = path.read_bytes().split(b"\n")
-        end = rng.choice([10, 100_000, 1_000_000])
-        path.write_bytes(b"\n".join([*lines[:-1], *(b"%d" % number for number in range(end))]))
-        return f"{place} {end} words more"
-    return f"{place} {raw_bytes.damage_file(rng, path)}"
-
-
-def enter_vocabulary(case: Case) -> object:
-    place = case.number % 5
-    if place == 0:
-        return enter_folder(case, case.input / "model")
-    if place < 3:
-        return convert_from_bilm([case.input / ["characters", "words"][place - 1]], case.output / "elmo")
-    return "\n".join(Vocabulary.load(case.input / "vocab.txt").words)
-
-
-# ---- conversion
-
-
-def folder_of(case: Case) -> Path:
-    return case.input / ["characters", "words"][case.number % 3 == 0]
-
-
-def damage_hdf5(case: Case) -> str:
-    path = folder_of(case) / case.rng.choice(["weights.hdf5", "weights.hdf5", "softmax.hdf5"])
-    if case.rng.random() < 0.05:
-        return folders.damage(case.rng, path.parent, None, [path.name])
-    return hdf5_files.damage(case.rng, path, case.outside)
-
-
-OPTIONS: list[tuple[str, Any]] = [("lstm", value) for value in ({}, 5, [], None, "x", {"dim": 5})]
-OPTIONS += [("char_cnn", value) for value in ({}, 5, [], None, "x", {"filters": [[1, 2]]})]
-OPTIONS += [("bidirectional", value) for value in (False, 1, "x", None)]
-
-
-def damage_options(case: Case) -> str:
-    path = folder_of(case) / "options.json"
-    if case.rng.random() < 0.08:
-        return folders.damage(case.rng, path.parent, None, [path.name])
-    return json_values.damage_file(case.rng, path, OPTIONS, case.outside)
-
-
-def enter_conversion(case: Case) -> object:
-    """Named one by one, as a folder's files may be left out when they are not what is needed."""
-    folder = folder_of(case)
-    is_named = case.number % 2
-    return convert_from_bilm(sorted(folder.iterdir()) if is_named else [folder], case.output / "elmo")
-
-
-def folder_door(
-    name: str, damage: Callable[[Case], str], prepare: Callable[[Path], None] = good.save_model
-) -> Door:
-    return Door(name, prepare, damage, enter_folder)
-
-
 DOORS = [
-    Door("hdf5", good.write_bilm, damage_hdf5, enter_conversion),
-    Door("options", good.write_bilm, damage_options, enter_conversion),
-    Door("vocabulary", prepare_vocabulary, damage_vocabulary, enter_vocabulary),
-    folder_door("config", damage_config),
-    folder_door("tokenizer", damage_tokenizer),
-    folder_door("safetensors", damage_safetensors),
-    folder_door("index", damage_index, good.save_sharded),
+    Door("config", good.save_model, damage_config, enter_folder),
+    Door("tokenizer", good.save_model, damage_tokenizer, enter_folder),
+    Door("safetensors", good.save_model, damage_safetensors, enter_folder),
+    Door("index", good.save_sharded, damage_index, enter_folder),
 ]

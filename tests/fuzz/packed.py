@@ -1,4 +1,4 @@
-"""Packed texts and tables: bombs, files that are cut off or put together, other kinds than their names say."""
+"""Packed texts: bombs, files that are cut off or put together, other kinds than their names say."""
 
 import bz2
 import gzip

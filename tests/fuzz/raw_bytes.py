@@ -3,30 +3,10 @@
 from pathlib import Path
 from random import Random
 
-INTERESTING = [
-    b"\0",
-    b"\xff",
-    b"\xff\xff\xff\xff",
-    b"\x80",
-    b"\n",
-    b"\r",
-    b"\t",
-    b'"',
-    b"{",
-    b"[",
-    b"\\",
-    b"\xef\xbb\xbf",
-]
-INTERESTING += [
-    b"\0" * 8,
-    b"\xff" * 8,
-    b"\x7f" + b"\xff" * 7,
-    b"\xed\xa0\x80",
-    b"\xc0\xaf",
-    b"\xe2\x80\xa8",
-    b"\x1a",
-    b"\x85",
-]
+INTERESTING = [b"\0", b"\xff", b"\xff\xff\xff\xff", b"\x80", b"\n", b"\r", b"\t", b'"', b"{", b"[", b"\\"]
+INTERESTING += [b"\xef\xbb\xbf"]
+INTERESTING += [b"\0" * 8, b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\xed\xa0\x80", b"\xc0\xaf", b"\xe2\x80\xa8"]
+INTERESTING += [b"\x1a", b"\x85"]
 
 
 def damage(rng: Random, data: bytes, near_start: bool = False) -> tuple[bytes, str]:

@@ -47,13 +47,9 @@ class Report:
         lines = []
         for entry in sorted(self.distinct.values(), key=lambda entry: -entry["count"]):
             first = entry["cases"][0]
-            lines += [
-                f"{entry['count']:>6} {entry['kind']}: {entry['detail']}",
-                f"       {ascii(first['input'])[1:-1]}",
-            ]
-            lines += [
-                f"       python -m tests.fuzz --door {self.door} --case {first['case']} --seed {self.seed} --keep FOLDER"
-            ]
+            again = f"--door {self.door} --case {first['case']} --seed {self.seed} --keep FOLDER"
+            lines.append(f"{entry['count']:>6} {entry['kind']}: {entry['detail']}")
+            lines += [f"       {ascii(first['input'])[1:-1]}", f"       python -m tests.fuzz {again}"]
         return lines
 
     def content(self) -> dict[str, Any]:

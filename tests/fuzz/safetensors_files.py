@@ -8,40 +8,12 @@ from typing import Any
 
 from tests.fuzz import json_values, raw_bytes
 
-DTYPES = [
-    "F64",
-    "F32",
-    "F16",
-    "BF16",
-    "F8_E4M3",
-    "F8_E5M2",
-    "F4",
-    "I64",
-    "I32",
-    "I16",
-    "I8",
-    "U8",
-    "U16",
-    "BOOL",
-    "C64",
-]
+DTYPES = ["F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F4", "I64", "I32", "I16", "I8", "U8", "U16"]
+DTYPES += ["BOOL", "C64"]
 DTYPES += ["f32", "", "X", "F128", None, 5]
 LENGTHS = [0, 1, 2, 7, 100, 2**20, 100_000_000, 100_000_001, 2**31, 2**32, 2**40, 2**62, 2**63, 2**64 - 1]
-SHAPES: list[Any] = [
-    [],
-    [0],
-    [1],
-    [-1],
-    [2**31, 2**31],
-    [2**63],
-    [2**64],
-    [1.5],
-    ["1"],
-    [1] * 100,
-    None,
-    [[1]],
-    [0, 2**62],
-]
+SHAPES: list[Any] = [[], [0], [1], [-1], [2**31, 2**31], [2**63], [2**64], [1.5], ["1"], [1] * 100, None]
+SHAPES += [[[1]], [0, 2**62]]
 
 
 def damage(rng: Random, path: Path) -> str:
@@ -224,13 +196,6 @@ def any_json(rng: Random, header: dict[str, Any]) -> str:
     return ""
 
 
-CHANGES = [
-    change_dtype,
-    change_dtype_of_all,
-    change_shape,
-    change_shape,
-    change_offsets,
-    change_offsets,
-    same_place,
-]
+CHANGES = [change_dtype, change_dtype_of_all, change_shape, change_shape, change_offsets, change_offsets]
+CHANGES += [same_place]
 CHANGES += [rename, remove, add, change_metadata, any_json, any_json]

@@ -1,7 +1,8 @@
 """What a case does besides its result: files that it opens, programs that it starts, memory, files it leaves.
 
-The audit hook sees what Python opens. Libraries in C open files without it; for those there are files outside
-that hold a marker, which must not come back (`MARKER` as text, `MARKED_NUMBER` in arrays).
+The audit hook, which must be quick and gets paths of all kinds, sees what Python opens. Libraries in C open
+files without it; for those there are files outside that hold a marker, which must not come back (`MARKER` as
+text, `MARKED_NUMBER` in arrays).
 """
 
 import fnmatch
