@@ -1,5 +1,6 @@
 """Doors of a card: the facts and the results that it is made of."""
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import yaml
 
 from elmo_hf.hub.card import write_card
 from tests.fuzz import folders, good, json_values, raw_bytes
-from tests.fuzz.harness import Case, Door
+from tests.fuzz.harness import Case, Door, Fault
 from tests.fuzz.json_values import Raw
 
 # ---- facts
@@ -40,7 +41,7 @@ def damage_facts(case: Case) -> str:
     facts = yaml.safe_load(path.read_text(encoding="utf-8"))
     facts |= {
         "kind": rng.choice(["base", "base", "converted"]),
-        "source": SOURCE,
+        "source": copy.deepcopy(SOURCE),
         "commands": {"kneser_ney": "lm"},
     }
     facts |= {
@@ -85,12 +86,12 @@ def enter_card(case: Case) -> str:
     outside_of_code = re.sub(r"^(`{3,})[^\n]*\n.*?\n\1$", "", body, flags=re.M | re.S)
     outside_of_code = re.sub(r"(`+)[^`\n]+\1", "", outside_of_code)
     if "<script" in outside_of_code or re.search(r"^# MARK", outside_of_code, re.M):
-        raise AssertionError("what stands in the input is live in the card")
-    if "javascript:" in outside_of_code and re.search(r"\]\(javascript:", outside_of_code):
-        raise AssertionError("an address of javascript is in the card")
+        raise Fault("wrong", "what stands in the input is live in the card")
+    if "javascript:" in outside_of_code and re.search(r"(?<!\\)\]\(javascript:", outside_of_code):
+        raise Fault("wrong", "an address of javascript is in the card")
     data = yaml.safe_load(metadata.removeprefix("---\n"))
     if "evil" in data or data.get("license") == "evil":
-        raise AssertionError("the input has added to the card's metadata")
+        raise Fault("wrong", "the input has added to the card's metadata")
     return text
 
 

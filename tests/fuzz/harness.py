@@ -81,6 +81,10 @@ class Refusal(Exception):
     """A command's exit code 1 with this sentence on stderr, for doors that run a whole command."""
 
 
+class Fault(Exception):
+    """What a door finds wrong with what was accepted: the kind of the fault, and a sentence."""
+
+
 # ---- the worker
 
 
@@ -130,6 +134,7 @@ def run_case(door: Door, case: Case, template: Path, reading: watch.Watch, fligh
     shutil.copytree(template, case.input, symlinks=True)
     case.output.mkdir()
     description = door.damage(case)
+    (case.folder.parent / "description").write_text(description, encoding="utf-8", errors="replace")
     before = reading.listing()
     watch.reset_peak()
     reading.faults = []
@@ -157,6 +162,8 @@ def enter(door: Door, case: Case, reading: watch.Watch) -> tuple[str, str, list[
         message = str(error)
         unclear = watch.unclear(message, case.folder)
         return "refused", message, [("unclear", f"{unclear}: {describe(error)}")] if unclear else [], None
+    except Fault as error:
+        return "accepted", "", [error.args], None
     except BaseException as error:
         message = describe(error)
         return "traceback", message, [("traceback", message)], None
@@ -213,9 +220,7 @@ def run_door(door: Door, numbers: range, session: Path, seed: int) -> Iterator[O
                 numbers = numbers[numbers.index(outcome["number"]) + 1 :]
                 yield outcome
             elif is_overdue(pid, flight):
-                os.kill(pid, signal.SIGUSR1)  # writes where it is
-                time.sleep(0.2)
-                os.kill(pid, signal.SIGKILL)
+                kill(pid, session / "stack")
                 cause = "hang"
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         lines.close()
@@ -228,7 +233,9 @@ def run_door(door: Door, numbers: range, session: Path, seed: int) -> Iterator[O
             )
         detail = f"{cause or f'exit code {code}'} in {place_of_stack(session / 'stack')}"
         seconds = HANG_SECONDS * bool(cause)
-        yield outcome_of(number, cause or "crash", detail, [(cause or "crash", detail)], seconds)
+        description = (session / "description").read_text(encoding="utf-8")
+        faults = [(cause or "crash", detail)]
+        yield outcome_of(number, cause or "crash", detail, faults, seconds, description=description)
         numbers = numbers[numbers.index(number) + 1 :]
 
 
@@ -249,6 +256,15 @@ def start_worker(door: Door, session: Path, numbers: range, seed: int, flight: m
         (session / "stack").write_text(traceback.format_exc())
     finally:
         os._exit(code)
+
+
+def kill(pid: int, stack: Path) -> None:
+    """A worker that hangs; first it writes where it is."""
+    os.kill(pid, signal.SIGUSR1)
+    end = time.monotonic() + 5
+    while not stack.read_text(errors="replace").endswith("\n") and time.monotonic() < end:
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
 
 
 def is_overdue(pid: int, flight: mmap.mmap) -> bool:

@@ -1,5 +1,6 @@
 """Damage to the structure of JSON and YAML: types, sizes, depth, numbers that are none, keys."""
 
+import copy
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -46,7 +47,7 @@ def values(rng: Random, outside: Path | None = None) -> Any:
         paths = [str(path) for path in sorted(outside.iterdir())] if outside else []
         return rng.choice([*TEXTS, *paths, *(f"../../outside/{Path(path).name}" for path in paths)])
     if kind < 9:
-        return rng.choice(OTHERS)
+        return copy.deepcopy(rng.choice(OTHERS))
     depth = rng.choice(DEPTHS)
     return rng.choice(
         [Raw("[" * depth), Raw("[" * depth + "]" * depth), Raw('{"a":' * depth + "1" + "}" * depth)]
@@ -73,7 +74,7 @@ def damage(
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         if extra and isinstance(content, dict) and rng.random() < 0.35:
             name, value = rng.choice(extra)
-            content[name] = value() if callable(value) else value
+            content[name] = copy.deepcopy(value)
             notes.append(f"{name} = {shown(content[name])}")
             continue
         places = list(places_in(content))

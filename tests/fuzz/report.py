@@ -13,6 +13,7 @@ COLUMNS = {
     "outside": "outside",
     "left": "left behind",
     "memory": "over 2 GB",
+    "wrong": "wrong output",
     "unclear": "unclear",
 }
 EXAMPLES = 3  # cases that are named for each distinct fault
@@ -71,7 +72,7 @@ def general(detail: str) -> str:
     text = re.sub(r"/\S+/", "", detail)
     place = re.search(r" in (\S+\.py:\d+ .*)$", text)
     if place:
-        return text.split(":")[0] + place[1]
+        return re.sub(r"\d+", "_", text.split(":")[0]) + place[1]
     return re.sub(r"0x[0-9a-f]+|[0-9a-f]{16,}|\d+|'.*'|\".*\"", "_", text)[:120]
 
 

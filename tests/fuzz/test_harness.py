@@ -150,6 +150,10 @@ def touch_canary(case: Case) -> None:
     os.close(os.open("CANARY", os.O_CREAT | os.O_WRONLY))
 
 
+def be_wrong(case: Case) -> None:
+    raise harness.Fault("wrong", "a number is another.")
+
+
 def accept(case: Case) -> str:
     (case.output / "result.txt").write_text((case.input / "good.txt").read_text())
     (case.output / "folder").mkdir()
@@ -163,6 +167,7 @@ KINDS = {
     "traceback": [raise_key_error, exit_program],
     "crash": [crash, be_killed],
     "memory": [use_memory],
+    "wrong": [be_wrong],
     "outside": [read_outside, read_by_relative_path, read_by_link, read_in_c, quote_secret, list_outside],
     "left": [leave_output, leave_temporary_file, leave_partial],
     "code": [start_program, unpickle, run_file],

@@ -7,7 +7,7 @@ from typing import Any
 
 from elmo_hf.hub.push import prepare
 from tests.fuzz import folders, json_values, models, raw_bytes
-from tests.fuzz.harness import Case, Door
+from tests.fuzz.harness import Case, Door, Fault
 from tests.helpers import hub_folders
 
 REFERENCES: list[Any] = ["../../outside/secret.E", "..secret.E", "/etc/passwd", "os.system", "evil.E"]
@@ -105,10 +105,10 @@ def enter_push(case: Case) -> bytes:
     contents = []
     for name, content in plan.files.items():
         if name != os.path.normpath(name) or name.startswith(("/", "..")) or "\n" in name or "\\" in name:
-            raise AssertionError(f"{name!r} would be a name on the Hub")
+            raise Fault("wrong", f"{name!r} would be a name on the Hub")
         if isinstance(content, Path):
             if not content.resolve().is_relative_to(folder.resolve()):
-                raise AssertionError(f"{name} would be {content.resolve()}")
+                raise Fault("outside", f"{name} would be {content.resolve()}")
             contents.append(content.read_bytes())
         else:
             contents.append(content)
