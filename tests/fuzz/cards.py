@@ -9,7 +9,7 @@ import yaml
 
 from elmo_hf.hub.card import write_card
 from tests.fuzz import folders, good, json_values, raw_bytes
-from tests.fuzz.harness import Case, Door, Fault
+from tests.fuzz.door import Case, Door, Fault
 from tests.fuzz.json_values import Raw
 
 # ---- facts

@@ -6,7 +6,7 @@ from typing import Any
 from elmo_hf.convert import convert_from_bilm
 from elmo_hf.corpus.vocabulary import Vocabulary
 from tests.fuzz import folders, good, hdf5_files, json_values, models, packed, raw_bytes
-from tests.fuzz.harness import Case, Door
+from tests.fuzz.door import Case, Door
 
 # ---- the vocabulary, of a folder, of a conversion, of a run
 

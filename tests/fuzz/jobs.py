@@ -9,7 +9,7 @@ import torch
 
 from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer, embed, read_vectors
 from tests.fuzz import folders, good, hdf5_files, json_values, parquet_files, raw_bytes, safetensors_files
-from tests.fuzz.harness import Case, Door
+from tests.fuzz.door import Case, Door
 
 FORMATS = ("safetensors", "hdf5", "parquet")
 

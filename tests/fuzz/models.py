@@ -11,7 +11,7 @@ import torch
 from elmo_hf import ElmoForPreTraining, ElmoModel
 from elmo_hf.loading import load, load_language_model
 from tests.fuzz import folders, good, json_values, safetensors_files
-from tests.fuzz.harness import Case, Door
+from tests.fuzz.door import Case, Door
 from tests.fuzz.json_values import Raw
 
 

@@ -14,7 +14,7 @@ from elmo_hf.pretraining.log import log_path, read_log
 from elmo_hf.pretraining.plot import draw
 from elmo_hf.pretraining.summary import summarize
 from tests.fuzz import folders, good, json_values, raw_bytes, safetensors_files
-from tests.fuzz.harness import Case, Door, Refusal
+from tests.fuzz.door import Case, Door, Refusal
 from tests.fuzz.json_values import Raw
 from tests.helpers.launcher import SMOKE, TRAINING
 from training import pretrain

@@ -16,8 +16,9 @@ import h5py
 import pytest
 
 from tests.fuzz import __main__ as command
-from tests.fuzz import doors, harness
-from tests.fuzz.harness import Case, Door, run_door
+from tests.fuzz import doors, harness, worker
+from tests.fuzz.door import Case, Door, Fault
+from tests.fuzz.harness import run_door
 from tests.fuzz.report import Report, table
 from tests.fuzz.watch import MARKER, peak_megabytes
 
@@ -69,7 +70,7 @@ def be_killed(case: Case) -> None:
 
 
 def use_memory(case: Case) -> int:
-    return len(b"x" * (100 << 20))
+    return len(b"x" * (400 << 20))
 
 
 def read_outside(case: Case) -> None:
@@ -151,7 +152,7 @@ def touch_canary(case: Case) -> None:
 
 
 def be_wrong(case: Case) -> None:
-    raise harness.Fault("wrong", "a number is another.")
+    raise Fault("wrong", "a number is another.")
 
 
 def accept(case: Case) -> str:
@@ -197,7 +198,7 @@ def outcomes(tmp_path_factory):
     """All cases of the bad door, in one run."""
     session, first_hang = tmp_path_factory.mktemp("session"), len(BAD) - len(KINDS["hang"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(harness, "PEAK_MEGABYTES", peak_megabytes() + 50)
+        patch.setattr(worker, "PEAK_MEGABYTES", peak_megabytes() + 50)
         outcomes = list(run_door(DOOR, range(first_hang), session, seed=0))
         patch.setattr(harness, "HANG_SECONDS", 0.1)
         patch.setattr(harness, "WAIT_SECONDS", 1.0)

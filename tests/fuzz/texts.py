@@ -11,7 +11,7 @@ from elmo_hf.finetuning.coreference import read_archive, read_conll, read_gap
 from elmo_hf.finetuning.squad import read_squad
 from elmo_hf.finetuning.word_vectors import read_word_vectors
 from tests.fuzz import folders, good, json_values, packed, parquet_files, raw_bytes
-from tests.fuzz.harness import Case, Door
+from tests.fuzz.door import Case, Door
 from training import finetune_ner, finetune_nli, finetune_pos, finetune_srl, finetune_sst
 
 # ---- corpora

@@ -7,7 +7,7 @@ from typing import Any
 
 from elmo_hf.hub.push import prepare
 from tests.fuzz import folders, json_values, models, raw_bytes
-from tests.fuzz.harness import Case, Door, Fault
+from tests.fuzz.door import Case, Door, Fault
 from tests.helpers import hub_folders
 
 REFERENCES: list[Any] = ["../../outside/secret.E", "..secret.E", "/etc/passwd", "os.system", "evil.E"]
