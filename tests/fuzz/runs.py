@@ -100,6 +100,7 @@ def damage_run(case: Case) -> str:
     note = damage_checkpoint(case, checkpoint)
     if rng.random() < 0.75:
         with contextlib.suppress(OSError):
+            (checkpoint / MANIFEST).unlink()
             write_manifest(checkpoint)
         note += ", with its manifest"
     return note
