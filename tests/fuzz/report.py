@@ -71,7 +71,7 @@ def general(detail: str) -> str:
     """Details that differ only in numbers, names and quoted values are one fault."""
     text = re.sub(r"/\S+/", "", detail)
     place = re.search(r" in (\S+\.py:\d+ .*)$", text)
-    if place and "Refusal: " not in text:
+    if place:
         return re.sub(r"\d+", "_", text.split(":")[0]) + place[1]
     return re.sub(r"0x[0-9a-f]+|[0-9a-f]{16,}|\d+|'.*'|\".*\"", "_", text)[:120]
 

@@ -16,6 +16,7 @@ from elmo_hf.pretraining.summary import summarize
 from tests.fuzz import folders, good, json_values, raw_bytes, safetensors_files
 from tests.fuzz.door import Case, Door, Refusal
 from tests.fuzz.json_values import Raw
+from tests.fuzz.worker import sentence_in
 from tests.helpers.launcher import SMOKE, TRAINING
 from training import pretrain
 
@@ -73,14 +74,10 @@ def run_command(main: Callable[[], None], arguments: list[str]) -> None:
         try:
             main()
         except SystemExit as end:
-            program = Path(arguments[0]).name
-            lines = errors.getvalue().replace("\r", "\n").split("\n")
-            own = [line for line in lines if line.strip() and "words/s" not in line and "it/s" not in line]
-            last = next(
-                (number for number in range(len(own) - 1, -1, -1) if own[number].startswith(program)), 0
-            )
-            if end.code not in (None, 0):
-                raise Refusal("\n".join(own[last:]).removeprefix(f"{program}: ")) from None
+            sentence = sentence_in(errors.getvalue(), Path(arguments[0]).name)
+            if end.code == 1 and sentence is not None:
+                raise Refusal(sentence) from end.__context__
+            raise
 
 
 def damage_run(case: Case) -> str:

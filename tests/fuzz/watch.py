@@ -19,7 +19,7 @@ from tests.helpers.paths import REPOSITORY
 MARKER = "SECRET-MARKER-7b1e"
 MARKED_NUMBER = 0.7083251953125  # a float32 and a float16 hold it exactly
 MARKED_BYTES = [MARKER.encode(), struct.pack("<2f", MARKED_NUMBER, MARKED_NUMBER)]
-LONGEST_SENTENCE = 1000
+LONGEST_SENTENCE = 2100  # as long as `one_sentence` lets it be
 UNFINISHED = re.compile(r"\.partial$|^\.unfinished-|^\.?tmp|\.tmp$|~$|\.lock$|\.incomplete$")
 
 LIBRARIES = tuple(

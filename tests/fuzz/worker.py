@@ -3,8 +3,10 @@
 The worker writes the number of a case into shared memory before it starts it, and the outcome into a pipe.
 """
 
+import contextlib
 import faulthandler
 import gc
+import io
 import json
 import mmap
 import os
@@ -27,9 +29,11 @@ import datasets
 import huggingface_hub.constants
 import psutil
 
+from elmo_hf.errors import one_sentence
 from tests.fuzz import watch
 from tests.fuzz.door import Case, Door, Fault, Refusal
 
+PROGRAM = "fuzz"
 PEAK_MEGABYTES = 2048
 ADDRESS_SPACE = 4 << 30  # that a case may add
 IN_FLIGHT = struct.Struct("qdd")  # the case's number, the time and the processor time of its start
@@ -98,22 +102,36 @@ def run_case(door: Door, case: Case, template: Path, reading: watch.Watch, fligh
 
 
 def enter(door: Door, case: Case, reading: watch.Watch) -> tuple[str, str, list[tuple[str, str]], object]:
+    """The result, a refusal's sentence as a command prints it, faults, and what was read."""
+    errors = io.StringIO()
     try:
-        reading.is_active = True
-        try:
-            returned = door.enter(case)
-        finally:
-            reading.is_active = False
+        with contextlib.redirect_stderr(errors), one_sentence(PROGRAM):
+            reading.is_active = True
+            try:
+                returned = door.enter(case)
+            finally:
+                reading.is_active = False
         return "accepted", "", [], returned
-    except (ValueError, OSError, Refusal) as error:
-        message = str(error)
-        unclear = watch.unclear(message, case.folder)
-        return "refused", message, [("unclear", f"{unclear}: {describe(error)}")] if unclear else [], None
     except Fault as error:
         return "accepted", "", [error.args], None
+    except Refusal as error:
+        return "refused", str(error), unclear(str(error), case, error.__cause__ or error), None
     except BaseException as error:
-        message = describe(error)
-        return "traceback", message, [("traceback", message)], None
+        sentence = sentence_in(errors.getvalue(), PROGRAM) if isinstance(error, SystemExit) else None
+        if sentence is not None and error.code == 1:
+            return "refused", sentence, unclear(sentence, case, error.__context__ or error), None
+        return "traceback", describe(error), [("traceback", describe(error))], None
+
+
+def unclear(sentence: str, case: Case, error: BaseException) -> list[tuple[str, str]]:
+    fault = watch.unclear(sentence, case.folder)
+    return [("unclear", f"{fault}: {sentence[:300]!r}: {describe(error)}")] if fault else []
+
+
+def sentence_in(errors: str, program: str) -> str | None:
+    """What a program has said at its end on stderr, which may have had a progress bar before."""
+    before, name, sentence = errors.replace("\r", "\n").rpartition(f"{program}: ")
+    return sentence.removesuffix("\n") if name and (not before or before.endswith("\n")) else None
 
 
 def outcome_of(
