@@ -10,21 +10,10 @@ import yaml
 from elmo_hf.hub.card import write_card
 from tests.fuzz import folders, good, json_values, raw_bytes
 from tests.fuzz.door import Case, Door, Fault
-from tests.fuzz.json_values import Raw
+from tests.fuzz.json_values import Raw, every
 
 # ---- facts
 
-ALIASES = "&a [l, l, l, l, l, l, l, l]"
-YAML = ["!!python/object/apply:os.system ['touch CANARY']", "!!python/name:os.system", "!!python/module:os"]
-YAML += ["&a [*a]", "*a"]
-YAML += ["!!binary aGk=", "!!set {a, b}", "!!omap [a: 1]", "!!timestamp 2026-01-01", "2026-99-99"]
-YAML += ["2026-01-01", "1:59:59"]
-YAML += ["1:" + "59:" * 5000 + "1", "0x" + "f" * 5000, "0b" + "1" * 5000, ".nan", ".inf", "-.inf", "~", "yes"]
-YAML += ["No", "0o17", "1_000"]
-YAML += ["{<<: *a}", "{<<: [1]}", "? x", "- -", "@x", "`x`", "%x", "[", "{", "'", '"', "|", ">"]
-YAML += ["|+\n  a\n\n", "\t", "a: b: c", "!x y"]
-YAML += ["[" * 5000, "{a: " * 3000, "- " * 3000, '"\\ud800"', '"\\x00"', "\ufeff", "---\na: 1", "...", "# x"]
-YAML += ["!!float x", "!!int x"]
 ATTACKS = ["<script>alert(1)</script>", "\n# MARK\n", "\n---\nlicense: evil\n---\n"]
 ATTACKS += ["[a](javascript:alert(1))", "![x](http://e/x.png)"]
 ATTACKS += ["TODO", "{{ 7 * 7 }}", "{% raw %}", "```\n# MARK\n```", "````", "| a | b |", "&lt;", "<!-- "]
@@ -53,9 +42,9 @@ def damage_facts(case: Case) -> str:
         "licence_name": "n",
     }
     if choice < 0.45:
-        name, value = rng.choice(sorted(facts)), rng.choice(YAML)
+        name, value = rng.choice(sorted(facts)), rng.choice(json_values.YAML)
         text = yaml.safe_dump({key: below for key, below in facts.items() if key != name})
-        lines = [text, f"{name}: {value}\n", f"x: {ALIASES}\n" if rng.random() < 0.2 else ""]
+        lines = [text, f"{name}: {value}\n", f"x: {json_values.ALIASES}\n" if rng.random() < 0.2 else ""]
         rng.shuffle(lines)
         path.write_bytes("".join(lines).encode("utf-8", "surrogatepass"))
         return f"{name}: {value[:60]}"
@@ -97,19 +86,10 @@ def enter_card(case: Case) -> str:
 
 # ---- results
 
-RESULTS: list[tuple[str, Any]] = [("schema", value) for value in (2, "1", None, [], True, 1.0, Raw("1e400"))]
-RESULTS += [
-    ("results", value)
-    for value in (
-        [],
-        {},
-        None,
-        [1],
-        [{}],
-        [{"kind": "table", "rows": []}],
-        [{"kind": ["table"], "rows": [{}]}],
-    )
-]
+RESULTS: list[tuple[str, Any]] = every("schema", 2, "1", None, [], True, 1.0, Raw("1e400"))
+RESULTS += every(
+    "results", [], {}, None, [1], [{}], [{"kind": "table", "rows": []}], [{"kind": ["table"], "rows": [{}]}]
+)
 RESULTS += [
     ("results", [{"kind": "table", "rows": [{attack: attack}], "title": attack, "note": attack}])
     for attack in ATTACKS
@@ -118,32 +98,16 @@ RESULTS += [
     ("results", [{"kind": "perplexity", "rows": [{"text": "a", "forward": big, "backward": 1, "mean": big}]}])
     for big in (1e308, 10**17, True)
 ]
-RESULTS += [("command", value) for value in (*ATTACKS, 5, None, [], "x" * 10_000)]
-RESULTS += [("heldout", value) for value in ({}, [], 5, {"a": {}}, {"a": {"best": {}}}, {"a": 5})]
-RESULTS += [
-    ("machine", value) for value in (5, {}, None, {"cpu": 5}, {"cpu": "<script>", "cores": 2, "gpu": ["x"]})
-]
-RESULTS += [
-    ("model", value)
-    for value in (
-        {},
-        5,
-        {"config": {}},
-        {"config": {"lstm_dim": 2**40}, "parameters": 1, "softmax_parameters": 1},
-    )
-]
-RESULTS += [
-    ("files", value)
-    for value in ({}, 5, {"../x": {"bytes": 1, "sha256": "x"}}, {"a": {"bytes": -1, "sha256": "`"}})
-]
-RESULTS += [
-    ("settings", value) for value in ({}, 5, {"rows": "<script>"}, {"data": [["x"]]}, {"rows": 1e308})
-]
-RESULTS += [("rows", value) for value in ({}, [], [5], [{}], [{"name": "x"}])] + [
-    ("order", "5"),
-    ("minutes", "x"),
-    ("probes", 5),
-]
+RESULTS += every("command", *ATTACKS, 5, None, [], "x" * 10_000)
+RESULTS += every("heldout", {}, [], 5, {"a": {}}, {"a": {"best": {}}}, {"a": 5})
+RESULTS += every("machine", 5, {}, None, {"cpu": 5}, {"cpu": "<script>", "cores": 2, "gpu": ["x"]})
+RESULTS += every(
+    "model", {}, 5, {"config": {}}, {"config": {"lstm_dim": 2**40}, "parameters": 1, "softmax_parameters": 1}
+)
+RESULTS += every("files", {}, 5, {"../x": {"bytes": 1, "sha256": "x"}}, {"a": {"bytes": -1, "sha256": "`"}})
+RESULTS += every("settings", {}, 5, {"rows": "<script>"}, {"data": [["x"]]}, {"rows": 1e308})
+RESULTS += every("rows", {}, [], [5], [{}], [{"name": "x"}]) + every("order", "5") + every("minutes", "x")
+RESULTS += every("probes", 5)
 
 
 def damage_results(case: Case) -> str:

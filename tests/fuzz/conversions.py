@@ -7,6 +7,7 @@ from elmo_hf.convert import convert_from_bilm
 from elmo_hf.corpus.vocabulary import Vocabulary
 from tests.fuzz import folders, good, hdf5_files, json_values, models, packed, raw_bytes
 from tests.fuzz.door import Case, Door
+from tests.fuzz.json_values import every
 
 # ---- the vocabulary, of a folder, of a conversion, of a run
 
@@ -59,9 +60,9 @@ def damage_hdf5(case: Case) -> str:
     return hdf5_files.damage(case.rng, path, case.outside)
 
 
-OPTIONS: list[tuple[str, Any]] = [("lstm", value) for value in ({}, 5, [], None, "x", {"dim": 5})]
-OPTIONS += [("char_cnn", value) for value in ({}, 5, [], None, "x", {"filters": [[1, 2]]})]
-OPTIONS += [("bidirectional", value) for value in (False, 1, "x", None)]
+OPTIONS: list[tuple[str, Any]] = every("lstm", {}, 5, [], None, "x", {"dim": 5})
+OPTIONS += every("char_cnn", {}, 5, [], None, "x", {"filters": [[1, 2]]})
+OPTIONS += every("bidirectional", False, 1, "x", None)
 
 
 def damage_options(case: Case) -> str:

@@ -28,13 +28,15 @@ class Case:
 class Door:
     """prepare: writes a good input into an empty folder. damage: makes a bad one of it, and says how. enter:
     reads it as a command does, and returns what it read. may_write: patterns of what may be written beside
-    `out/`, such as "in/README.md"; it may be there after a refusal as well."""
+    `out/`, such as "in/README.md"; it may be there after a refusal as well. places: words that say where a
+    mistake is as well as a file's name does, such as settings."""
 
     name: str
     prepare: Callable[[Path], object]
     damage: Callable[[Case], str]
     enter: Callable[[Case], object]
     may_write: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
 
 
 class Refusal(Exception):

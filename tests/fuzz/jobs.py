@@ -10,6 +10,7 @@ import torch
 from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer, embed, read_vectors
 from tests.fuzz import folders, good, hdf5_files, json_values, parquet_files, raw_bytes, safetensors_files
 from tests.fuzz.door import Case, Door
+from tests.fuzz.json_values import every
 
 FORMATS = ("safetensors", "hdf5", "parquet")
 
@@ -38,22 +39,12 @@ def format_of(case: Case) -> str:
     return FORMATS[case.number % 3]
 
 
-INDEX: list[tuple[str, Any]] = [("sentences", value) for value in (-1, 2**70, "1", None, 1.5, 0, 10**9)] + [
-    ("columns", ["x"])
-]
-INDEX += [("shards", value) for value in ([], [{}], 5, None, [{"first": 0}], [{"first": 2**70}] * 3)] + [
-    ("columns", [])
-]
-INDEX += [("format", value) for value in ("hdf5", "parquet", "safetensors", "../x", None, 5)] + [
-    ("pool", "mean"),
-    ("pool", 5),
-]
-INDEX += [("dim", value) for value in (-1, "x", 2**40)] + [
-    ("layers", 5),
-    ("input", {}),
-    ("model", "x"),
-    ("dtype", "evil"),
-]
+INDEX: list[tuple[str, Any]] = every("sentences", -1, 2**70, "1", None, 1.5, 0, 10**9)
+INDEX += every("columns", ["x"], [])
+INDEX += every("shards", [], [{}], 5, None, [{"first": 0}], [{"first": 2**70}] * 3)
+INDEX += every("format", "hdf5", "parquet", "safetensors", "../x", None, 5) + every("pool", "mean", 5)
+INDEX += every("dim", -1, "x", 2**40) + every("layers", 5) + every("input", {}) + every("model", "x")
+INDEX += every("dtype", "evil")
 
 
 def damage_job(case: Case) -> str:
@@ -85,7 +76,7 @@ def damage_job(case: Case) -> str:
 HEADER: list[tuple[str, Any]] = [
     (name, value) for name in ("first", "sentences", "words") for value in (-1, 2**70, "1", None, 0, 10**9)
 ]
-HEADER += [("digest", value) for value in ("x", 5, None)] + [("extra", 1)]
+HEADER += every("digest", "x", 5, None) + every("extra", 1)
 
 
 def damage_header(case: Case, path: Path) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from elmo_hf import ElmoForPreTraining, ElmoModel
+from elmo_hf.convert import convert_to_bilm
 from elmo_hf.loading import load, load_language_model
 from tests.fuzz import folders, good, json_values, safetensors_files
 from tests.fuzz.door import Case, Door
-from tests.fuzz.json_values import Raw
+from tests.fuzz.json_values import Raw, every
 
 
 class Evil:
@@ -28,9 +29,11 @@ class Evil:
 # ---- a folder that is loaded
 
 
-def enter_folder(case: Case, folder: Path | None = None) -> bytes:
-    """As commands do: the backbone, or the language model; then a sentence is read."""
+def enter_folder(case: Case, folder: Path | None = None) -> object:
+    """As commands do: the backbone or the language model reads a sentence, or is converted back."""
     folder = folder or case.input
+    if case.number % 8 == 7:
+        return convert_to_bilm(folder, case.output / "bilm")
     if case.number % 4:
         model, tokenizer = load(folder, ElmoModel)
     else:
@@ -50,69 +53,53 @@ CONFIG_SIZES = ["lstm_dim", "projection_dim", "num_hidden_layers", "char_embeddi
 CONFIG_SIZES += ["num_labels"]
 CONFIG_SIZES += ["vocab_size", "max_characters_per_token", "pad_token_id", "bos_token_id", "hidden_size"]
 CONFIG: list[tuple[str, Any]] = [(name, value) for name in CONFIG_SIZES for value in BIG]
-CONFIG += [
-    ("char_filters", value)
-    for value in ([[1, 2**31]], [[10**6, 2]], [[0, 1]], [[1, 1]] * 10_000, [[1]], [1, 2], [])
-]
-CONFIG += [
-    ("dtype", value)
-    for value in ("evil", "float16", "int32", "float8_e4m3fn", "qint8", ["float32"], 5, "torch.nn")
-]
-CONFIG += [("torch_dtype", value) for value in ("evil", {"": "float16"}, "bfloat16")]
-CONFIG += [
-    ("auto_map", value)
-    for value in ({"AutoModel": "evil.Evil"}, {"AutoConfig": "x/y--evil.Evil"}, [1], "evil.Evil")
-]
-CONFIG += [
-    ("quantization_config", value)
-    for value in ({"quant_method": "bitsandbytes"}, {"quant_method": "gptq"}, {}, "x", [1])
-]
-CONFIG += [("_attn_implementation", "kernels-community/x"), ("attn_implementation", "evil")]
-CONFIG += [("_name_or_path", "/etc/passwd")]
-CONFIG += [("id2label", {str(number): "x" for number in range(100_000)}), ("id2label", {"a": "b"})]
-CONFIG += [("id2label", [1])]
-CONFIG += [("label2id", {"a": "b"}), ("label2id", 5), ("token_encoder", "words")]
-CONFIG += [("token_encoder", ["words"]), ("vocab_size", 9)]
-CONFIG += [("model_type", value) for value in ("bert", "", None, ["elmo"], "ELMO", "../elmo", 5)]
-CONFIG += [("architectures", value) for value in (["Evil"], "ElmoModel", [5], [], ["BertModel"])]
-CONFIG += [("transformers_version", "99"), ("problem_type", "evil"), ("pruned_heads", {"a": [1]})]
-CONFIG += [("task_specific_params", 5)]
-CONFIG += [("tie_word_embeddings", True), ("is_encoder_decoder", True), ("torchscript", True)]
-CONFIG += [("return_dict", "x"), ("adapter", 1)]
-CONFIG += [("base_model_tp_plan", {"x": "colwise"}), ("gguf_file", "x"), ("text_config", {"a": 1})]
-CONFIG += [("device_map", "auto")]
-CONFIG += [("char_activation", "evil"), ("cell_clip", Raw("NaN")), ("proj_clip", -1), ("dropout", 5)]
-CONFIG += [("generation_config", {})]
+CONFIG += every("char_filters", [[1, 2**31]], [[10**6, 2]], [[0, 1]], [[1, 1]] * 10_000, [[1]], [1, 2], [])
+CONFIG += every("dtype", "evil", "float16", "int32", "float8_e4m3fn", "qint8", ["float32"], 5, "torch.nn")
+CONFIG += every("torch_dtype", "evil", {"": "float16"}, "bfloat16")
+CONFIG += every("auto_map", {"AutoModel": "evil.Evil"}, {"AutoConfig": "x/y--evil.Evil"}, [1], "evil.Evil")
+CONFIG += every(
+    "quantization_config", {"quant_method": "bitsandbytes"}, {"quant_method": "gptq"}, {}, "x", [1]
+)
+CONFIG += every("_attn_implementation", "kernels-community/x") + every("attn_implementation", "evil")
+CONFIG += every("_name_or_path", "/etc/passwd")
+CONFIG += every("id2label", {str(number): "x" for number in range(100_000)}, {"a": "b"}, [1])
+CONFIG += every("label2id", {"a": "b"}, 5) + every("token_encoder", "words", ["words"])
+CONFIG += every("vocab_size", 9) + every("model_type", "bert", "", None, ["elmo"], "ELMO", "../elmo", 5)
+CONFIG += every("architectures", ["Evil"], "ElmoModel", [5], [], ["BertModel"])
+CONFIG += every("transformers_version", "99") + every("problem_type", "evil")
+CONFIG += every("pruned_heads", {"a": [1]}) + every("task_specific_params", 5)
+CONFIG += every("tie_word_embeddings", True) + every("is_encoder_decoder", True) + every("torchscript", True)
+CONFIG += every("return_dict", "x") + every("adapter", 1) + every("base_model_tp_plan", {"x": "colwise"})
+CONFIG += every("gguf_file", "x") + every("text_config", {"a": 1}) + every("device_map", "auto")
+CONFIG += every("char_activation", "evil") + every("cell_clip", Raw("NaN")) + every("proj_clip", -1)
+CONFIG += every("dropout", 5) + every("generation_config", {})
 TOKENIZER: list[tuple[str, Any]] = [
     ("vocab_file", f"../../outside/secret{end}") for end in (".txt", ".json", ".bin")
 ]
-TOKENIZER += [
-    ("vocab_file", value) for value in ("/etc/passwd", "/dev/zero", "/proc/self/environ", ["x"], 5, "..")
-]
-TOKENIZER += [("model_max_length", value) for value in ([1], "x", -1, 0, 2**70, Raw("NaN"), 1.5)]
-TOKENIZER += [("max_characters_per_token", value) for value in (10**9, 0, -1, "12", 12.5, None, [12], 50)]
-TOKENIZER += [("auto_map", {"AutoTokenizer": ["evil.Evil", None]}), ("auto_map", 5)]
-TOKENIZER += [("tokenizer_class", "Evil")]
-TOKENIZER += [("tokenizer_class", "BertTokenizer"), ("tokenizer_class", 5), ("word_splitter", "evil")]
-TOKENIZER += [("word_splitter", ["penn"])]
-TOKENIZER += [
-    ("added_tokens_decoder", value)
-    for value in ({"5": {"content": "x"}}, {"a": 1}, [1], {"-1": {"content": "y"}})
-]
-TOKENIZER += [
-    ("added_tokens_decoder", {str(2**40): {"content": "z", "special": True}}),
-    ("chat_template", "{{ 1/0 }}"),
-]
-TOKENIZER += [("extra_special_tokens", value) for value in ({"a": "b"}, ["c"] * 1000, 5, {"pad_token": 5})]
+TOKENIZER += every("vocab_file", "/etc/passwd", "/dev/zero", "/proc/self/environ", ["x"], 5, "..")
+TOKENIZER += every("model_max_length", [1], "x", -1, 0, 2**70, Raw("NaN"), 1.5)
+TOKENIZER += every("max_characters_per_token", 10**9, 0, -1, "12", 12.5, None, [12], 50)
+TOKENIZER += every("auto_map", {"AutoTokenizer": ["evil.Evil", None]}, 5)
+TOKENIZER += every("tokenizer_class", "Evil", "BertTokenizer", 5) + every("word_splitter", "evil", ["penn"])
+TOKENIZER += every(
+    "added_tokens_decoder",
+    {"5": {"content": "x"}},
+    {"a": 1},
+    [1],
+    {"-1": {"content": "y"}},
+    {str(2**40): {"content": "z", "special": True}},
+)
+TOKENIZER += every("chat_template", "{{ 1/0 }}")
+TOKENIZER += every("extra_special_tokens", {"a": "b"}, ["c"] * 1000, 5, {"pad_token": 5})
 TOKENIZER += [
     (f"{name}_token", value)
     for name in ("bos", "unk", "pad")
     for value in (5, "", None, [1], {"content": 5}, "x" * 10**6)
 ]
-TOKENIZER += [("padding_side", "up"), ("truncation_side", 5), ("processor_class", "Evil")]
-TOKENIZER += [("name_or_path", "/etc/passwd")]
-TOKENIZER += [("init_inputs", ["/etc/passwd"]), ("__class__", "x"), ("self", 1), ("backend", "evil")]
-TOKENIZER += [("fast_tokenizer_files", [1])]
+TOKENIZER += every("padding_side", "up") + every("truncation_side", 5) + every("processor_class", "Evil")
+TOKENIZER += every("name_or_path", "/etc/passwd") + every("init_inputs", ["/etc/passwd"])
+TOKENIZER += every("__class__", "x") + every("self", 1) + every("backend", "evil")
+TOKENIZER += every("fast_tokenizer_files", [1])
 
 
 def damage_config(case: Case) -> str:

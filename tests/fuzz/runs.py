@@ -6,16 +6,20 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from elmo_hf.files import MANIFEST, write_manifest
 from elmo_hf.pretraining.log import log_path, read_log
 from elmo_hf.pretraining.plot import draw
+from elmo_hf.pretraining.settings import Settings, read_settings
 from elmo_hf.pretraining.summary import summarize
 from tests.fuzz import folders, good, json_values, raw_bytes, safetensors_files
 from tests.fuzz.door import Case, Door, Refusal
-from tests.fuzz.json_values import Raw
+from tests.fuzz.json_values import Raw, every
 from tests.fuzz.worker import sentence_in
 from tests.helpers.launcher import SMOKE, TRAINING
 from training import pretrain
@@ -115,10 +119,7 @@ PROGRESS: list[tuple[str, Any]] = [
     for name in ("step", "words", "epoch", "judged_at")
     for value in (-1, 2**70, "1", None, 1.5, 10**6)
 ]
-PROGRESS += [("place", value) for value in (None, {}, [], 5, "x", [[]], {"a": 1})] + [
-    ("settings", {}),
-    ("settings", 5),
-]
+PROGRESS += every("place", None, {}, [], 5, "x", [[]], {"a": 1}) + every("settings", {}, 5)
 
 
 def damage_checkpoint(case: Case, checkpoint: Path) -> str:
@@ -182,13 +183,9 @@ LOG += [
     for name in ("forward", "backward", "mean", "text")
     for value in (-1, 0, Raw("NaN"), "x", None, [], 1e308)
 ]
-LOG += [
-    ("kind", value) for value in ("start", "step", "evaluation", "resume", "end", "x", None, 5, [], {"a": 1})
-]
-LOG += [("settings", value) for value in ({}, 5, None, [], {"rows": []})] + [
-    ("processes", value) for value in (0, "x", None, 10**9)
-]
-LOG += [("device", value) for value in (5, None, "cuda:7")] + [("forward", []), ("backward", {})]
+LOG += every("kind", "start", "step", "evaluation", "resume", "end", "x", None, 5, [], {"a": 1})
+LOG += every("settings", {}, 5, None, [], {"rows": []}) + every("processes", 0, "x", None, 10**9)
+LOG += every("device", 5, None, "cuda:7") + every("forward", []) + every("backward", {})
 
 
 def damage_lines(case: Case, path: Path) -> str:
@@ -259,7 +256,47 @@ def enter_log(case: Case) -> str:
     return json.dumps(summarize(case.input / "run", "a machine"))
 
 
+# ---- a recipe
+
+
+def prepare_recipe(folder: Path) -> None:
+    shutil.copyfile(TRAINING / "runs" / "smoke_cpu.yaml", folder / "recipe.yaml")
+
+
+def damage_recipe(case: Case) -> str:
+    path, rng = case.input / "recipe.yaml", case.rng
+    choice = rng.random()
+    if choice < 0.08:
+        return folders.damage(rng, case.input, None, [path.name])
+    if choice < 0.25:
+        return raw_bytes.damage_file(rng, path)
+    settings = yaml.safe_load(path.read_text(encoding="utf-8")) | {
+        "schedule": "linear",
+        "keep": 1,
+        "start": None,
+    }
+    if choice < 0.5:
+        name, value = rng.choice(sorted(settings)), rng.choice(json_values.YAML)
+        settings.pop(name)
+        path.write_bytes((yaml.safe_dump(settings) + f"{name}: {value}\n").encode("utf-8", "surrogatepass"))
+        return f"{name}: {value[:60]}"
+    settings, note = json_values.damage(rng, settings, outside=case.outside)
+    path.write_bytes(json_values.encoded(rng, json_values.dumps(settings)))  # JSON is YAML
+    return note
+
+
+def enter_recipe(case: Case) -> str:
+    return str(read_settings([f"--config={case.input / 'recipe.yaml'}", "--output=run"]))
+
+
 DOORS = [
+    Door(
+        "recipe",
+        prepare_recipe,
+        damage_recipe,
+        enter_recipe,
+        places=tuple(field.name for field in fields(Settings)),
+    ),
     Door("checkpoint", prepare_run, damage_run, enter_run, may_write=("in/run", "in/run/*")),
     Door("logs", prepare_log, damage_log, enter_log),
 ]

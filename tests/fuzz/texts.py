@@ -12,14 +12,13 @@ from elmo_hf.finetuning.squad import read_squad
 from elmo_hf.finetuning.word_vectors import read_word_vectors
 from tests.fuzz import folders, good, json_values, packed, parquet_files, raw_bytes
 from tests.fuzz.door import Case, Door
+from tests.fuzz.json_values import every
 from training import finetune_ner, finetune_nli, finetune_pos, finetune_srl, finetune_sst
 
 # ---- corpora
 
-ROW: list[tuple[str, Any]] = [
-    ("text", value) for value in (None, 5, [], ["a"], {}, True, "", "\0", [None], [["a"]])
-]
-ROW += [("tokens", value) for value in (None, 5, "a", ["a", None], [5], [[]], {}, ["a b", ""])]
+ROW: list[tuple[str, Any]] = every("text", None, 5, [], ["a"], {}, True, "", "\0", [None], [["a"]])
+ROW += every("tokens", None, 5, "a", ["a", None], [5], [[]], {}, ["a b", ""])
 
 
 def damage_corpus(case: Case) -> str:

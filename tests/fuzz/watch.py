@@ -171,7 +171,7 @@ def peak_megabytes() -> int:
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024
 
 
-def unclear(sentence: str, folder: Path) -> str | None:
+def unclear(sentence: str, folder: Path, places: tuple[str, ...] = ()) -> str | None:
     """What a refusal's sentence lacks: it has one line, an end, no endless quotation, and a file's name."""
     if len(sentence.splitlines()) != 1:
         return "not one line"
@@ -180,4 +180,5 @@ def unclear(sentence: str, folder: Path) -> str | None:
     if len(sentence) > LONGEST_SENTENCE + 2 * sentence.count(str(folder)) * len(str(folder)):
         return f"{len(sentence)} characters"
     names = {path.name for path in folder.rglob("*")} if str(folder) not in sentence else {""}
+    names |= set(places)
     return None if any(name in sentence for name in names) else "no file's name"

@@ -115,17 +115,17 @@ def enter(door: Door, case: Case, reading: watch.Watch) -> tuple[str, str, list[
     except Fault as error:
         return "accepted", "", [error.args], None
     except Refusal as error:
-        return "refused", str(error), unclear(str(error), case, error.__cause__ or error), None
+        return "refused", str(error), unclear(str(error), door, case, error.__cause__ or error), None
     except BaseException as error:
         sentence = sentence_in(errors.getvalue(), PROGRAM) if isinstance(error, SystemExit) else None
         if sentence is not None and error.code == 1:
-            return "refused", sentence, unclear(sentence, case, error.__context__ or error), None
+            return "refused", sentence, unclear(sentence, door, case, error.__context__ or error), None
         return "traceback", describe(error), [("traceback", describe(error))], None
 
 
-def unclear(sentence: str, case: Case, error: BaseException) -> list[tuple[str, str]]:
-    fault = watch.unclear(sentence, case.folder)
-    return [("unclear", f"{fault}: {sentence[:300]!r}: {describe(error)}")] if fault else []
+def unclear(sentence: str, door: Door, case: Case, error: BaseException) -> list[tuple[str, str]]:
+    fault = watch.unclear(sentence, case.folder, door.places)
+    return [("unclear", f"{fault}: {sentence[:300]!r} in {place_of(error)}")] if fault else []
 
 
 def sentence_in(errors: str, program: str) -> str | None:
@@ -142,11 +142,15 @@ def outcome_of(
 
 
 def describe(error: BaseException) -> str:
-    """The error, and where it came from: the last frame of this package, and the last of all."""
+    return f"{type(error).__name__}: {str(error)[:300]!r} in {place_of(error)}"
+
+
+def place_of(error: BaseException) -> str:
+    """Where an error came from: the last frame of this package, and the last of all."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "/elmo_hf/" in frame.filename or "/training/" in frame.filename]
     places = [f"{short(frame.filename)}:{frame.lineno} {frame.name}" for frame in [*own[-1:], *frames[-1:]]]
-    return f"{type(error).__name__}: {str(error)[:300]!r} in {', '.join(dict.fromkeys(places))}"
+    return ", ".join(dict.fromkeys(places))
 
 
 def short(filename: str) -> str:
