@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from elmo_hf.hub.card import write_card
-from tests.fuzz import folders, good, json_values, raw_bytes
+from tests.fuzz import folders, good, json_values, raw_bytes, yaml_values
 from tests.fuzz.door import Case, Door, Fault
 from tests.fuzz.json_values import Raw, every
 
@@ -42,9 +42,9 @@ def damage_facts(case: Case) -> str:
         "licence_name": "n",
     }
     if choice < 0.45:
-        name, value = rng.choice(sorted(facts)), rng.choice(json_values.YAML)
+        name, value = rng.choice(sorted(facts)), rng.choice(yaml_values.VALUES)
         text = yaml.safe_dump({key: below for key, below in facts.items() if key != name})
-        lines = [text, f"{name}: {value}\n", f"x: {json_values.ALIASES}\n" if rng.random() < 0.2 else ""]
+        lines = [text, f"{name}: {value}\n", f"x: {yaml_values.ALIASES}\n" if rng.random() < 0.2 else ""]
         rng.shuffle(lines)
         path.write_bytes("".join(lines).encode("utf-8", "surrogatepass"))
         return f"{name}: {value[:60]}"

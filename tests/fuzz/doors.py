@@ -3,19 +3,11 @@
 import torch
 from transformers.utils import logging
 
-from tests.fuzz import cards, conversions, jobs, models, runs, texts, uploads
+from tests.fuzz import cards, conversions, jobs, models, recipes, runs, shards, tasks, texts, uploads
 from tests.fuzz.harness import Door
 
-ALL = [
-    *conversions.DOORS,
-    *models.DOORS,
-    *runs.DOORS,
-    *jobs.DOORS,
-    *cards.DOORS,
-    *uploads.DOORS,
-    *texts.DOORS,
-]
-DOORS: dict[str, Door] = {door.name: door for door in ALL}
+MODULES = (conversions, models, shards, recipes, runs, jobs, cards, uploads, texts, tasks)
+DOORS: dict[str, Door] = {door.name: door for module in MODULES for door in module.DOORS}
 
 
 def prepare_process() -> None:

@@ -35,18 +35,6 @@ TEXTS += ["evil.Evil"]
 TEXTS += [Raw('"\\ud800"'), Raw('"\\udc00\\ud800"'), Raw('"\\u0000"'), Raw('"\n"'), Raw('"\\x"'), Raw("'a'")]
 OTHERS: list[Any] = [None, True, False, [], {}, [[]], [None], [{}], {"": None}, {"a": {"b": [1]}}]
 OTHERS += [[1, "a", None]]
-# What YAML has beyond JSON.
-ALIASES = "&a [l, l, l, l, l, l, l, l]"
-YAML = ["!!python/object/apply:os.system ['touch CANARY']", "!!python/name:os.system", "!!python/module:os"]
-YAML += ["&a [*a]", "*a"]
-YAML += ["!!binary aGk=", "!!set {a, b}", "!!omap [a: 1]", "!!timestamp 2026-01-01", "2026-99-99"]
-YAML += ["2026-01-01", "1:59:59"]
-YAML += ["1:" + "59:" * 5000 + "1", "0x" + "f" * 5000, "0b" + "1" * 5000, ".nan", ".inf", "-.inf", "~", "yes"]
-YAML += ["No", "0o17", "1_000"]
-YAML += ["{<<: *a}", "{<<: [1]}", "? x", "- -", "@x", "`x`", "%x", "[", "{", "'", '"', "|", ">"]
-YAML += ["|+\n  a\n\n", "\t", "a: b: c", "!x y"]
-YAML += ["[" * 5000, "{a: " * 3000, "- " * 3000, '"\\ud800"', '"\\x00"', "\ufeff", "---\na: 1", "...", "# x"]
-YAML += ["!!float x", "!!int x"]
 DEPTHS = [50, 900, 5_000, 100_000]
 
 

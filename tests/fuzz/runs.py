@@ -6,16 +6,12 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from elmo_hf.files import MANIFEST, write_manifest
 from elmo_hf.pretraining.log import log_path, read_log
 from elmo_hf.pretraining.plot import draw
-from elmo_hf.pretraining.settings import Settings, read_settings
 from elmo_hf.pretraining.summary import summarize
 from tests.fuzz import folders, good, json_values, raw_bytes, safetensors_files
 from tests.fuzz.door import Case, Door, Refusal
@@ -256,47 +252,7 @@ def enter_log(case: Case) -> str:
     return json.dumps(summarize(case.input / "run", "a machine"))
 
 
-# ---- a recipe
-
-
-def prepare_recipe(folder: Path) -> None:
-    shutil.copyfile(TRAINING / "runs" / "smoke_cpu.yaml", folder / "recipe.yaml")
-
-
-def damage_recipe(case: Case) -> str:
-    path, rng = case.input / "recipe.yaml", case.rng
-    choice = rng.random()
-    if choice < 0.08:
-        return folders.damage(rng, case.input, None, [path.name])
-    if choice < 0.25:
-        return raw_bytes.damage_file(rng, path)
-    settings = yaml.safe_load(path.read_text(encoding="utf-8")) | {
-        "schedule": "linear",
-        "keep": 1,
-        "start": None,
-    }
-    if choice < 0.5:
-        name, value = rng.choice(sorted(settings)), rng.choice(json_values.YAML)
-        settings.pop(name)
-        path.write_bytes((yaml.safe_dump(settings) + f"{name}: {value}\n").encode("utf-8", "surrogatepass"))
-        return f"{name}: {value[:60]}"
-    settings, note = json_values.damage(rng, settings, outside=case.outside)
-    path.write_bytes(json_values.encoded(rng, json_values.dumps(settings)))  # JSON is YAML
-    return note
-
-
-def enter_recipe(case: Case) -> str:
-    return str(read_settings([f"--config={case.input / 'recipe.yaml'}", "--output=run"]))
-
-
 DOORS = [
-    Door(
-        "recipe",
-        prepare_recipe,
-        damage_recipe,
-        enter_recipe,
-        places=tuple(field.name for field in fields(Settings)),
-    ),
     Door("checkpoint", prepare_run, damage_run, enter_run, may_write=("in/run", "in/run/*")),
     Door("logs", prepare_log, damage_log, enter_log),
 ]
