@@ -61,4 +61,4 @@ def add_shards(case: Case, shard: Path) -> None:
     shutil.copyfile(shard, case.input / "sub" / "x.safetensors")
 
 
-DOORS = [Door("index", good.save_sharded, damage_index, models.enter_folder)]
+DOORS = [Door("index", good.save_sharded, damage_index, models.enter_folder, follows_links=False)]

@@ -190,7 +190,7 @@ def damage(case: Case) -> str:
     return f"{BAD[case.number].__name__} {case.rng.random()}"
 
 
-DOOR = Door("bad", prepare, damage, lambda case: BAD[case.number](case))
+DOOR = Door("bad", prepare, damage, lambda case: BAD[case.number](case), follows_links=False)
 
 
 @pytest.fixture(scope="module")
@@ -276,3 +276,10 @@ def test_command(function, code, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys, "argv", ["fuzz", "--door", "one", "--case", "2", "--keep", str(keep)])
     assert command.main() == code
     assert (keep / "case" / "in" / "good.txt").exists()
+
+
+@pytest.mark.parametrize("follows_links", [True, False])
+def test_links(follows_links, tmp_path):
+    door = Door("links", prepare, lambda case: "", read_by_link, follows_links=follows_links)
+    (outcome,) = run_door(door, range(1), tmp_path, seed=0)
+    assert bool(outcome["faults"]) != follows_links

@@ -115,4 +115,4 @@ def enter_push(case: Case) -> bytes:
     return b"\n".join(contents)
 
 
-DOORS = [Door("push", prepare_push, damage_push, enter_push)]
+DOORS = [Door("push", prepare_push, damage_push, enter_push, follows_links=False)]

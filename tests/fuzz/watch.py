@@ -55,8 +55,9 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 class Watch:
     """An audit hook, which stays in its process for good and is active during a case."""
 
-    def __init__(self, session: Path, may_write: tuple[str, ...]) -> None:
+    def __init__(self, session: Path, may_write: tuple[str, ...], follows_links: bool) -> None:
         self.session, self.may_write, self.is_active = os.path.realpath(session), may_write, False
+        self.follows_links = follows_links
         self.readable = tuple(f"{self.session}/{name}" for name in ("case/in", "case/out", "tmp", "cache"))
         self.writable = self.readable[1:]
         self.faults: list[tuple[str, str]] = []
@@ -101,6 +102,8 @@ class Watch:
             return
         name = os.fsdecode(path)  # type: ignore[arg-type]
         if what != "write" and name.startswith(LIBRARIES) and ".." not in name:
+            return
+        if what != "write" and self.follows_links and _is_below(os.path.abspath(name), self.readable):
             return
         parent, last = os.path.split(os.path.abspath(name))
         # a removed or renamed link is the link itself

@@ -48,7 +48,7 @@ def work(door: Door, session: Path, numbers: Iterable[int], seed: int, pipe: int
         (session / "case" / "in").mkdir(parents=True)
         door.prepare(session / "case" / "in")
         (session / "case" / "in").rename(template)
-    reading = watch.Watch(session, door.may_write)
+    reading = watch.Watch(session, door.may_write, door.follows_links)
     limit = psutil.Process().memory_info().vms + ADDRESS_SPACE
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     gc.collect()
