@@ -29,8 +29,8 @@ class Door:
     """prepare: writes a good input into an empty folder. damage: makes a bad one of it, and says how. enter:
     reads it as a command does, and returns what it read. may_write: patterns of what may be written beside
     `out/`, such as "in/README.md"; it may be there after a refusal as well. places: words that say where a
-    mistake is as well as a file's name does, such as settings. follows_links: whether a file may be a link that
-    leads outside, as somebody's own links do."""
+    mistake is as well as a file's name does, such as settings. follows_links: whether a file may be a link
+    that leads outside, as somebody's own links do."""
 
     name: str
     prepare: Callable[[Path], object]

@@ -83,7 +83,8 @@ class Watch:
         elif event in READS:
             self._check_path("list", args[0] if args[0] is not None else ".")
         elif event in WRITES:
-            paths = [path for path in args[:2] if isinstance(path, str | bytes | os.PathLike)]
+            written = args[1:2] if event == "os.symlink" else args[:2]
+            paths = [path for path in written if isinstance(path, str | bytes | os.PathLike)]
             descriptors = [number for number in args[-len(paths) :] if isinstance(number, int)]
             for path, descriptor in zip_longest(paths, descriptors):
                 folder = os.readlink(f"/proc/self/fd/{descriptor}") if (descriptor or -1) > 2 else ""
