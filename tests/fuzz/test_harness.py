@@ -104,6 +104,10 @@ def write_outside(case: Case) -> None:
     (case.outside / "new.txt").write_text("x")
 
 
+def truncate_outside(case: Case) -> None:
+    os.truncate(case.outside / "secret.json", 999)
+
+
 def write_in_working_folder(case: Case) -> None:
     Path("x.txt").write_text("x")
 
@@ -175,7 +179,7 @@ KINDS = {
     "outside left": [write_in_working_folder, change_input],
     "outside code": [touch_canary],
 }
-KINDS["outside"] += [write_outside, remove_outside, connect]
+KINDS["outside"] += [write_outside, remove_outside, truncate_outside, connect]
 KINDS["hang"] = [loop, wait]  # the last, as they are run with other limits
 EXPECTED = {function: set(kinds.split()) for kinds, functions in KINDS.items() for function in functions}
 BAD = list(EXPECTED)

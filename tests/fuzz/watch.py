@@ -85,11 +85,12 @@ class Watch:
         elif event in WRITES:
             written = args[1:2] if event == "os.symlink" else args[:2]
             paths = [path for path in written if isinstance(path, str | bytes | os.PathLike)]
-            descriptors = [number for number in args[-len(paths) :] if isinstance(number, int)]
+            last = args[-len(paths) :] if event != "os.truncate" else ()  # which ends with a length
+            descriptors = [number for number in last if isinstance(number, int)]
             for path, descriptor in zip_longest(paths, descriptors):
                 folder = os.readlink(f"/proc/self/fd/{descriptor}") if (descriptor or -1) > 2 else ""
                 self._check_path("write", os.path.join(folder, os.fsdecode(path)), event)
-        elif event in STARTS and args[0] not in PROGRAMS:
+        elif event in STARTS and str(args[0]) not in PROGRAMS:
             self.faults.append(("code", f"{event} {args!r:.200}"))
         elif event in CONNECTS:
             self.faults.append(("outside", f"{event} {args[1:]!r:.200}"))
