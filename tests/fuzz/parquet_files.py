@@ -40,7 +40,7 @@ def write_table(rng: Random, path: Path) -> str:
         "nested": pa.array([[[text]] for text in texts]),
         "structs": pa.array([{"text": text} for text in texts]),
         "numbers in lists": pa.array([[1, 2], [], None, [None], [5]]),
-        "times": pa.array([1, 2, 3, 4, 2**62], pa.timestamp("ns")),
+        "times": pa.array([1, 2, 3, 4, 2**62], pa.timestamp("us")),
         "long": pa.array(["x " * 5_000_000 if rng.random() < 0.05 else "x"] * 5),
         "repeated": pa.array(["x" * 1000] * (500_000 if rng.random() < 0.02 else 5)),
     }
