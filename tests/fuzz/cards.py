@@ -20,6 +20,9 @@ ATTACKS += ["TODO", "{{ 7 * 7 }}", "{% raw %}", "```\n# MARK\n```", "````", "| a
 ATTACKS += ["--> <b>", "\r# MARK", "\u2028# MARK"]
 
 
+MARKDOWN = ("summary", "licence_note", "training_note", "usage", "reproduce")  # facts that may have headings
+
+
 def damage_facts(case: Case) -> str:
     path, rng = case.input / "facts.yaml", case.rng
     choice = rng.random()
@@ -74,7 +77,10 @@ def enter_card(case: Case) -> str:
     metadata, body = text.split("\n---\n", 1)
     outside_of_code = re.sub(r"^(`{3,})[^\n]*\n.*?\n\1$", "", body, flags=re.M | re.S)
     outside_of_code = re.sub(r"(`+)[^`\n]+\1", "", outside_of_code)
-    if "<script" in outside_of_code or re.search(r"^# MARK", outside_of_code, re.M):
+    facts = yaml.safe_load((case.input / "facts.yaml").read_text(encoding="utf-8"))
+    has_headings = any("# MARK" in str(facts.get(name)) for name in MARKDOWN)
+    is_heading = re.search(r"^# MARK", outside_of_code, re.M) and not has_headings
+    if "<script" in outside_of_code or is_heading:
         raise Fault("wrong", "what stands in the input is live in the card")
     if "javascript:" in outside_of_code and re.search(r"(?<!\\)\]\(javascript:", outside_of_code):
         raise Fault("wrong", "an address of javascript is in the card")
