@@ -24,13 +24,13 @@ class Report:
         self.door, self.seed, self.start = door, seed, time.monotonic()
         self.results: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
-        self.peak, self.slowest = 0, 0.0
+        self.peak, self.slowest = (0, -1), (0.0, -1)  # each with the case
         self.distinct: dict[tuple[str, str], dict[str, Any]] = {}
 
     def add(self, outcome: dict[str, Any]) -> None:
         self.results[outcome["result"]] += 1
-        self.peak = max(self.peak, outcome["peak"])
-        self.slowest = max(self.slowest, outcome["seconds"])
+        self.peak = max(self.peak, (outcome["peak"], outcome["number"]))
+        self.slowest = max(self.slowest, (outcome["seconds"], outcome["number"]))
         self.kinds.update({kind for kind, _ in outcome["faults"]})
         for kind, detail in outcome["faults"]:
             entry = self.distinct.setdefault(
@@ -60,8 +60,10 @@ class Report:
             "accepted": self.results["accepted"],
             "refused": self.results["refused"],
             **{kind: self.kinds[kind] for kind in COLUMNS},
-            "peak_megabytes": self.peak,
-            "slowest_seconds": round(self.slowest, 2),
+            "peak_megabytes": self.peak[0],
+            "peak_case": self.peak[1],
+            "slowest_seconds": round(self.slowest[0], 2),
+            "slowest_case": self.slowest[1],
             "seconds": round(time.monotonic() - self.start, 1),
             "faults": sorted(self.distinct.values(), key=lambda entry: -entry["count"]),
         }
