@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import os
@@ -46,6 +47,14 @@ def test_members_one_after_another(tmp_path, suffix):
     refused(path, "ends in the middle")
     path.write_bytes(b"")
     refused(path, "is empty")
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 64])
+def test_members_that_end_where_a_read_ends(at_once):
+    member = bz2.compress(b"Why ?\n")
+    for content in (member + member, member + bytes(at_once * 2) + member + bytes(at_once)):
+        pieces = readers._members(io.BytesIO(content), bz2.BZ2Decompressor, at_once)
+        assert b"".join(pieces) == b"Why ?\n" * 2
 
 
 def test_a_packed_file_without_a_suffix(tmp_path):

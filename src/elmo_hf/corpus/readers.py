@@ -126,9 +126,10 @@ def _members(packed: Any, new_member: Callable[[], Any], at_once: int = _BLOCK) 
     Unlike `lzma.LZMAFile` and `bz2.BZ2File`, a member whose beginning is damaged is an error, not the end.
     """
     content = packed.read(at_once)
-    while content := content.lstrip(b"\0") or packed.read(at_once):
-        if not content.strip(b"\0"):
-            content = b""
+    while content:
+        content = content.lstrip(b"\0")
+        if not content:
+            content = packed.read(at_once)
             continue
         member = new_member()
         while True:
@@ -140,7 +141,7 @@ def _members(packed: Any, new_member: Callable[[], Any], at_once: int = _BLOCK) 
             content = packed.read(at_once) if member.needs_input else b""
             if member.needs_input and not content:
                 raise EOFError
-        content = member.unused_data
+        content = member.unused_data or packed.read(at_once)
 
 
 class _ZstdFrame:
