@@ -124,7 +124,7 @@ CHANGES = {
         r"\.projection \(Linear\) has a hook",
     ),
     "a stride": (stride, r"\.convolutions\.1 \(Conv1d\) has stride=\(2,\)"),
-    "no bias": (no_bias, r"\.transform \(Linear\) has no bias"),
+    "no bias": (no_bias, r"\.transform \(Linear\) has no parameter bias"),
     "a limit of the embedding": (max_norm, r"\.char_embedding \(Embedding\) has max_norm=0\.1"),
 }
 

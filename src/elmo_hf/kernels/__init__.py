@@ -109,7 +109,10 @@ def why_not() -> str:
 
 
 def choose_lstm(
-    x: Tensor, *weights: Tensor | None, definition: Callable[..., Any] | None = None
+    x: Tensor,
+    *weights: Tensor | None,
+    definition: Callable[..., Any] | None = None,
+    owner: object = None,
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]] | None:
     """Return a replacement for `modeling_elmo.lstm` on these tensors, or None if the definition must run.
 
@@ -117,6 +120,7 @@ def choose_lstm(
         x: (2, batch, time, input)
         weights: input_weight, recurrent_weight, bias and projection, as `modeling_elmo.lstm` takes them.
         definition: the function to be replaced, which must not have been patched.
+        owner: the module, under which is kept what is laid out.
     """
     reason = _why_readable(x, *weights)
     if not reason and definition is not None and not is_original(definition):
@@ -126,26 +130,25 @@ def choose_lstm(
         obstacle = NOT_OWN  # nothing can be kept for them
     _reasons["lstm"] = "" if obstacle in (GRADIENTS, NOT_CPU, NOT_OWN) else obstacle
     if not obstacle:
-        return _read
+        return partial(_read, owner)
     if obstacle == NOT_OWN:
         return training.lstm
     if obstacle in (GRADIENTS, NOT_CPU):
-        return _read_by_graph if graphs.serves(x, *weights) else training.lstm
+        return partial(_read_by_graph, owner) if graphs.serves(x, *weights) else training.lstm
     return None
 
 
-def _read(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _read(owner: object, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """`reading.lstm`; or `training.lstm` if the states, which `choose_lstm` did not see, need gradients."""
     if _why_not_reading(*arguments[2:4]):
         return training.lstm(*arguments)
-    read = partial(reading.lstm, precision="float32" if _choice == "auto" else _choice)
-    return read(*arguments)
+    return reading.lstm(*arguments, precision="float32" if _choice == "auto" else _choice, owner=owner)  # type: ignore[misc]
 
 
-def _read_by_graph(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _read_by_graph(owner: object, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """`graphs.lstm`, or `training.lstm` if there is no graph for this call."""
     try:
-        return graphs.lstm(*arguments)
+        return graphs.lstm(*arguments, owner=owner)  # type: ignore[misc]
     except graphs.NoGraph as reason:
         _reasons["lstm"] = str(reason)
         return training.lstm(*arguments)
@@ -232,6 +235,8 @@ def _why_readable(*tensors: Tensor | None) -> str:
                 return f"a tensor is of the class {type(tensor).__name__}"
             if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
                 return "a tensor is sparse, quantized or without data"
+            if tensor.dtype == torch.float16 and tensor.device.type == "cpu":
+                return "float16 is for GPUs"  # where autocast takes other types, its operators refuse it
     return ""
 
 

@@ -59,8 +59,12 @@ def lstm(
     projection: Tensor | None,
     cell_clip: float | None,
     proj_clip: float | None,
+    owner: object = None,
 ) -> Results:
-    """As `training.lstm`, for tensors that `serves` accepts; raises `NoGraph` if this call has no graph."""
+    """As `training.lstm`, for tensors that `serves` accepts; raises `NoGraph` if this call has no graph.
+
+    The graphs are kept under the owner, which is the module or, by default, the input weight.
+    """
     weights = LstmWeights(input_weight, recurrent_weight, bias, projection)
     reason = _why_not(x, h, c, weights)
     if reason:
@@ -72,7 +76,7 @@ def lstm(
     # Graphs depend on the weights' addresses and not on their numbers.
     version = ("graphs", *map(_layout, weights))
     with _lock:
-        graphs = keep(input_weight, (), version, Graphs)
+        graphs = keep(input_weight if owner is None else owner, (), version, Graphs, "graphs")
         return graphs.get(key, lambda: Graph(x, h, c, size, weights, clips))(x, mask, h, c)
 
 

@@ -30,12 +30,14 @@ _kept: Any = WeakIdKeyDictionary()
 class _Frozen:
     """A weight that is promised to stay as it is, with the checksum that was made of it since."""
 
-    holders = 0  # `frozen` contexts
-    traced: Any = None
-    digest = b""
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight  # held, so that its id stays its own
+        self.holders = 0  # `frozen` contexts
+        self.traced: Any = None
+        self.digest = b""
 
 
-_frozen: Any = WeakIdKeyDictionary()  # weight -> _Frozen
+_frozen: dict[int, _Frozen] = {}  # by the weight's id; a weak reference would forbid to swap weights
 
 
 class _Call(threading.local):
@@ -52,21 +54,26 @@ _call = _Call()
 
 
 def keep(
-    owner: object, tensors: Iterable[Tensor | None], version: Hashable, make: Callable[[], Value]
+    owner: object,
+    tensors: Iterable[Tensor | None],
+    version: Hashable,
+    make: Callable[[], Value],
+    slot: str = "",
 ) -> Value:
     """Return the result of `make`, computed again only when a tensor or the version has changed.
 
     Args:
-        owner: the result is kept under this object, one at a time, and freed with it.
+        owner: the result is kept under this object, and freed with it.
         tensors: the weights that `make` reads; None counts as no weight.
         version: whatever else the result depends on.
         make: computes the result.
+        slot: of the owner, which holds one result at a time.
     """
     state = (version, *(state_of(tensor) for tensor in tensors if tensor is not None))
-    entry = _kept.get(owner)
-    if entry is None or entry[0] != state:
-        _kept[owner] = entry = (state, make())
-    return entry[1]
+    slots = _kept.setdefault(owner, {})
+    if slot not in slots or slots[slot][0] != state:
+        slots[slot] = (state, make())
+    return slots[slot][1]
 
 
 def state_of(weight: Tensor) -> Hashable:
@@ -80,7 +87,7 @@ def state_of(weight: Tensor) -> Hashable:
 
 
 def _state_of(weight: Tensor) -> Hashable:
-    frozen = _frozen.get(weight)
+    frozen = _frozen.get(id(weight))
     if frozen is None:
         return weight.dtype, weight.shape, _digest(weight.detach())
     version = 0 if weight.is_inference() else weight._version
@@ -92,7 +99,9 @@ def _state_of(weight: Tensor) -> Hashable:
 
 def _digest(weight: Tensor) -> bytes:
     if weight.device.type == "cpu":
-        return xxh3_128_digest(weight.contiguous().view(-1).view(torch.uint8).numpy().data)
+        return xxh3_128_digest(
+            weight.resolve_conj().resolve_neg().contiguous().view(-1).view(torch.uint8).numpy().data
+        )
     # Elsewhere the sums of rows and columns, since a copy of all would take too long.
     numbers = weight.contiguous().view(-1).view(torch.uint8)
     width = int(numbers.numel() ** 0.5) or 1
@@ -184,15 +193,15 @@ def frozen(model: nn.Module) -> Iterator[None]:
     """
     weights = [*model.parameters(), *model.buffers()]
     for weight in weights:
-        _frozen.setdefault(weight, _Frozen()).holders += 1
+        _frozen.setdefault(id(weight), _Frozen(weight)).holders += 1
     try:
         yield
     finally:
         for weight in weights:
-            _frozen[weight].holders -= 1
-            if not _frozen[weight].holders:
-                del _frozen[weight]
+            _frozen[id(weight)].holders -= 1
+            if not _frozen[id(weight)].holders:
+                del _frozen[id(weight)]
 
 
 def is_frozen(weights: Iterable[Tensor]) -> bool:
-    return all(weight in _frozen for weight in weights)
+    return all(id(weight) in _frozen for weight in weights)

@@ -11,6 +11,7 @@ looked at in every call, and only what is known is replaced:
 - the settings that the replacements assume, such as a convolution without padding.
 """
 
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -18,10 +19,10 @@ from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
 MODEL_FILE = Path(__file__).parents[1] / "model" / "modeling_elmo.py"
@@ -64,7 +65,7 @@ def settings(root: nn.Module, name: str) -> tuple[Any, ...]:
     values: list[Any] = []
     configs: dict[int, Any] = {}
     for path, module in _walk(root, ""):
-        reason = _why_not(module, type(root).__module__, module is root)
+        reason = _why_not(module, type(root).__module__, path)
         if reason:
             raise NotPlain(f"{name}{path} ({type(module).__name__}) {reason}")
         attributes = module.__dict__
@@ -76,7 +77,7 @@ def settings(root: nn.Module, name: str) -> tuple[Any, ...]:
 
 def why_not_root(model: nn.Module) -> str:
     """Why calling the model may do something else than its own `forward`, as `why_not_plain` for the rest."""
-    return _why_not(model, type(model).__module__, False)
+    return _why_not(model, type(model).__module__, "called")
 
 
 def is_original(function: Any) -> bool:
@@ -91,11 +92,15 @@ def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
             yield from _walk(child, f"{path}.{name}")
 
 
-def _why_not(module: Any, home: str, is_root: bool) -> str:
-    cls, attributes = type(module), module.__dict__
+def _why_not(module: Any, home: str, path: str) -> str:
+    """`path` is the module's place below the root; empty for the root itself, which is not called."""
+    cls, attributes, is_root = type(module), module.__dict__, not path
     methods = _methods_of(cls, home)
     if methods is None:
         return "is of a class that the kernels do not know, or that is patched"
+    torch_class = cls if cls in _TORCH else cls.__mro__[1]
+    if torch_class in _TORCH and not _PLACES[torch_class].search(path):
+        return "is in the place of another module"
     if not methods.isdisjoint(attributes):
         replaced = {name for name in methods.intersection(attributes) if attributes[name] is not None}
         if replaced and not (is_root and replaced <= _OUTER_METHODS):
@@ -107,8 +112,12 @@ def _why_not(module: Any, home: str, is_root: bool) -> str:
     for name, value in _ASSUMED.get(cls, ()):
         if attributes[name] != value:
             return f"has {name}={attributes[name]!r}"
-    if (cls is nn.Linear or cls is nn.Conv1d) and attributes["_parameters"]["bias"] is None:
-        return "has no bias"
+    for name in _WEIGHTS.get(torch_class, ()):
+        if attributes["_parameters"].get(name) is None:
+            return f"has no parameter {name}"
+    for value in attributes.values():
+        if isinstance(value, Tensor):
+            return "has a tensor that is no parameter"
     if cls is nn.Dropout and attributes["training"] and attributes["p"]:
         return "drops numbers at random"
     return ""
@@ -128,31 +137,52 @@ _ASSUMED: dict[type, list[tuple[str, Any]]] = {
     nn.Conv1d: list(_CONVOLUTION.items()),
     nn.Embedding: list(_EMBEDDING.items()),
 }
-# Their `forward` before anybody could patch it, and the names of all methods.
-_TORCH: dict[type, tuple[Any, frozenset[str]]] = {
-    cls: (cls.forward, _method_names(cls))
-    for cls in (nn.Linear, nn.Conv1d, nn.Embedding, nn.Identity, nn.Dropout, nn.ModuleList)
+_WEIGHTS = {nn.Linear: ("weight", "bias"), nn.Conv1d: ("weight", "bias"), nn.Embedding: ("weight",)}
+# Where they stand in a model.
+_PLACES = {
+    nn.Linear: re.compile(r"\.(carry|transform|projection)$"),
+    nn.Conv1d: re.compile(r"\.convolutions\.\d+$"),
+    nn.Embedding: re.compile(r"\.(char|word)_embedding$"),
+    nn.Identity: re.compile(r"\.projection$"),
+    nn.Dropout: re.compile(r"\.dropout$"),
+    nn.ModuleList: re.compile(r"\.(convolutions|highways|layers)$"),
 }
-# Each class of `modeling_elmo.py`: its own functions when they were found to be those of the file, with their
-# names, and the names of all methods.
-_known: Any = WeakKeyDictionary()
+
+
+class _Class(NamedTuple):
+    """A class as it was before anybody could patch it, or when it was found to be as it was written."""
+
+    names: list[str]  # of its own functions, and of those that calling an instance uses
+    functions: list[Any]
+    methods: frozenset[str]  # the names of all methods
+
+    @classmethod
+    def of(cls, known: type) -> "_Class":
+        own = [name for name, value in vars(known).items() if isinstance(value, FunctionType)]
+        names = [*own, "forward", "__call__", "_call_impl"]
+        return cls(names, [getattr(known, name) for name in names], _method_names(known))
+
+    def is_unchanged(self, known: type) -> bool:
+        return self.functions == [getattr(known, name, None) for name in self.names]
+
+
+_TORCH = {cls: _Class.of(cls) for cls in _PLACES}
+_known: Any = WeakKeyDictionary()  # class of `modeling_elmo.py` -> _Class
 
 
 def _methods_of(cls: type, home: str) -> frozenset[str] | None:
     """The names of a class's methods; None if it is not known or is patched."""
-    if cls in _TORCH:
-        forward, methods = _TORCH[cls]
-        return methods if cls.forward is forward else None  # type: ignore[attr-defined]
-    if cls.__module__ != home:
+    seen = _TORCH.get(cls) or _known.get(cls)
+    if seen is not None and seen.is_unchanged(cls):
+        return seen.methods
+    if cls in _TORCH or cls.__module__ != home:
         return None
-    content, known = vars(cls), _known.get(cls)
-    if known is not None and known[1] == [content.get(name) for name in known[0]]:
-        return known[2]
-    functions = {name: value for name, value in content.items() if isinstance(value, FunctionType)}
-    if not all(_is_known(home, function) for function in functions.values()):
+    functions = [value for value in vars(cls).values() if isinstance(value, FunctionType)]
+    base = _TORCH.get(cls.__mro__[1])  # such as nn.Linear, whose forward the class inherits
+    if not all(_is_known(home, function) for function in functions) or (base and not base.is_unchanged(cls)):
         return None
-    _known[cls] = (list(functions), list(functions.values()), _method_names(cls))
-    return _known[cls][2]
+    _known[cls] = _Class.of(cls)
+    return _known[cls].methods
 
 
 def _is_known(module: str, function: Any) -> bool:

@@ -38,7 +38,7 @@ class Product:
     def __init__(self, weight: Tensor, bias: Tensor | None = None, dtype: torch.dtype | None = None) -> None:
         self.dtype = dtype or weight.dtype
         self.weight: Tensor | None = weight.detach().to(self.dtype).contiguous()
-        self.bias = bias.detach().to(self.dtype) if bias is not None else None
+        self.bias = bias.detach().to(self.dtype).contiguous() if bias is not None else None
         self.packed = _pack(self.weight)
         # The answers differ: with one row it is memory that limits, with many it is arithmetic.
         self.packs_few = self.packed is not None and self._packed_is_faster(rows=1)
@@ -149,6 +149,7 @@ def _seconds(call: Callable[[], object]) -> float:
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (n, k) @ weight (k, m) + bias (m)"""
     if uses_onednn(x, weight):
+        bias = bias.contiguous() if bias is not None else None  # oneDNN reads it as if it were
         return torch.ops.mkldnn._linear_pointwise(x, weight.t(), bias, "none", [], "")
     return x @ weight if bias is None else torch.addmm(bias, x, weight)
 

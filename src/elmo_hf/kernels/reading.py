@@ -60,16 +60,19 @@ def lstm(
     cell_clip: float | None,
     proj_clip: float | None,
     precision: str = "float32",
+    owner: object = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `modeling_elmo.lstm`, with weights in a precision: "float32", "bf16" or "int8"."""
+    """As `modeling_elmo.lstm`, with weights in a precision: "float32", "bf16" or "int8". What is laid out is
+    kept under the owner, which is the module or, by default, the input weight."""
+    owner = input_weight if owner is None else owner
     weights = (input_weight, recurrent_weight, bias, projection)
     clips = (cell_clip, proj_clip)
     if precision == "float32" and x.shape[1] <= PAIR_SENTENCES and _bytes(*weights) <= PAIR_BYTES:
         steps = plan(mask)
         if steps is not None:
-            return read(x, h, c, steps, prepare_pair(*weights), clips)
+            return read(x, h, c, steps, prepare_pair(owner, *weights), clips)
     results = []
-    for d, prepared in enumerate(prepare_each(*weights, precision)):
+    for d, prepared in enumerate(prepare_each(owner, *weights, precision)):
         direction = slice(d, d + 1)
         steps = plan(mask[direction])
         assert steps is not None  # a single direction always has steps
@@ -145,7 +148,12 @@ def write_output(half_hidden: Tensor, project: AnyProduct | None, limit: float |
 
 
 def prepare_each(
-    input_weight: Tensor, recurrent_weight: Tensor, bias: Tensor, projection: Tensor | None, precision: str
+    owner: object,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    bias: Tensor,
+    projection: Tensor | None,
+    precision: str,
 ) -> list[PreparedWeights]:
     """The weights of each direction."""
 
@@ -159,11 +167,11 @@ def prepare_each(
             for d in range(2)
         ]
 
-    return keep(input_weight, (input_weight, recurrent_weight, bias, projection), precision, make)
+    return keep(owner, (input_weight, recurrent_weight, bias, projection), precision, make, "each")
 
 
 def prepare_pair(
-    input_weight: Tensor, recurrent_weight: Tensor, bias: Tensor, projection: Tensor | None
+    owner: object, input_weight: Tensor, recurrent_weight: Tensor, bias: Tensor, projection: Tensor | None
 ) -> PreparedWeights:
     """The weights of both directions, for steps that they take together."""
 
@@ -174,7 +182,7 @@ def prepare_pair(
             PairProduct(2 * projection.detach()) if projection is not None else None,
         )
 
-    return keep(recurrent_weight, (input_weight, recurrent_weight, bias, projection), "pair", make)
+    return keep(owner, (input_weight, recurrent_weight, bias, projection), None, make, "pair")
 
 
 def _bytes(*weights: Tensor | None) -> int:

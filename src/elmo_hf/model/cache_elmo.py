@@ -72,7 +72,7 @@ class ElmoLayerCache:
         """
         ids = char_ids if elmo.config.token_encoder == "characters" else input_ids
         assert ids is not None  # checked by the caller
-        state = fingerprint(elmo)
+        state = None if _learns(elmo) else fingerprint(elmo)
         if state is None:
             self.encoded += len(ids)
             return self._read(elmo, ids, mask, all_layers)
@@ -99,7 +99,6 @@ class ElmoLayerCache:
         contents = (settings.encode() + row[is_word].numpy().tobytes() for row, is_word in rows)
         return [hashlib.blake2b(content, digest_size=16).digest() for content in contents]
 
-    @torch.no_grad()
     def _read(self, elmo: "ElmoModel", ids: Tensor, mask: Tensor, all_layers: bool) -> tuple[Tensor, ...]:
         words = elmo.word_vectors(ids, ids)
         output = elmo(
@@ -107,6 +106,7 @@ class ElmoLayerCache:
         )
         return output.hidden_states if all_layers else (output.last_hidden_state,)
 
+    @torch.no_grad()
     def _encode(
         self, elmo: "ElmoModel", keys: list[bytes], ids: Tensor, mask: Tensor, all_layers: bool
     ) -> None:
@@ -142,3 +142,8 @@ class ElmoLayerCache:
         if length == 0:
             return torch.empty(0, size, dtype=dtype)
         return torch.frombuffer(bytearray(self._file.read(length)), dtype=dtype).view(-1, size)
+
+
+def _learns(elmo: "ElmoModel") -> bool:
+    """Whether a gradient is wanted for something in the biLM, such as an adapter."""
+    return torch.is_grad_enabled() and any(parameter.requires_grad for parameter in elmo.parameters())

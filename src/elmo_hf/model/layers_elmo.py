@@ -208,35 +208,54 @@ class ElmoHighwayLSTM(nn.Module):
             return _HighwaySteps.apply(from_input + self.bias, carried, kept, self.recurrent_weight)
 
 
+def _highway_steps(
+    from_input: Tensor, carried: Tensor, kept: Tensor, weight: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """(batch, words, 5 * cells), (batch, words, cells), (batch, cells), (cells, 5 * cells)
+    -> what the gradient is computed from, and h (batch, words, cells)"""
+    cells = kept.shape[1]
+    from_input = from_input.clone()
+    from_input[:, :, 2 * cells : 3 * cells] += 1  # the bias of the forget gate
+    h = c = torch.zeros_like(kept)
+    steps = []
+    for from_word, carry in zip(from_input.unbind(1), carried.unbind(1), strict=True):
+        raw = torch.addmm(from_word, h, weight)
+        gates, j = raw.sigmoid(), raw[:, cells : 2 * cells].tanh()
+        i, _, f, o, r = gates.chunk(5, dim=-1)
+        last = h, c
+        c = f * c + i * j
+        tanh_c = c.tanh()
+        h = kept * torch.lerp(carry, o * tanh_c, r)
+        steps.append((gates, j, *last, tanh_c, h))
+    *saved, outputs = (torch.stack(values, dim=1) for values in zip(*steps, strict=True))
+    return saved, outputs
+
+
+def _recorded_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients with a graph of their own: autograd records the steps anew."""
+    inputs = [tensor.view_as(tensor) for tensor in ctx.saved_tensors[:4]]  # not what led to them
+    with torch.autocast(gradient.device.type, enabled=False):
+        _, outputs = _highway_steps(*inputs)
+        needed = [tensor for tensor, is_needed in zip(inputs, ctx.needs_input_grad, strict=True) if is_needed]
+        results = iter(torch.autograd.grad(outputs, needed, gradient, create_graph=True))
+    return tuple(next(results) if is_needed else None for is_needed in ctx.needs_input_grad)
+
+
 class _HighwaySteps(torch.autograd.Function):
     """The steps of `ElmoHighwayLSTM`. The written-out gradient computes word by word only what must be, and
-    is faster than autograd."""
+    is faster than autograd, which gives the gradient where its own derivative is wanted."""
 
     @staticmethod
     def forward(ctx: Any, from_input: Tensor, carried: Tensor, kept: Tensor, weight: Tensor) -> Tensor:
-        """(batch, words, 5 * cells), (batch, words, cells), (batch, cells), (cells, 5 * cells)
-        -> (batch, words, cells)"""
-        cells = kept.shape[1]
-        from_input = from_input.clone()
-        from_input[:, :, 2 * cells : 3 * cells] += 1  # the bias of the forget gate
-        h = c = torch.zeros_like(kept)
-        steps = []
-        for from_word, carry in zip(from_input.unbind(1), carried.unbind(1), strict=True):
-            raw = torch.addmm(from_word, h, weight)
-            gates, j = raw.sigmoid(), raw[:, cells : 2 * cells].tanh()
-            i, _, f, o, r = gates.chunk(5, dim=-1)
-            last = h, c
-            c = f * c + i * j
-            tanh_c = c.tanh()
-            h = kept * torch.lerp(carry, o * tanh_c, r)
-            steps.append((gates, j, *last, tanh_c, h))
-        *saved, outputs = (torch.stack(values, dim=1) for values in zip(*steps, strict=True))
-        ctx.save_for_backward(carried, kept, weight, *saved)
+        saved, outputs = _highway_steps(from_input, carried, kept, weight)
+        ctx.save_for_backward(from_input, carried, kept, weight, *saved)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        carried, kept, weight, gates, j, last_h, last_c, tanh_c = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return _recorded_gradients(ctx, gradients[0])
+        _, carried, kept, weight, gates, j, last_h, last_c, tanh_c = ctx.saved_tensors
         i, _, f, o, r = gates.chunk(5, dim=-1)
         # The gates' gradients are multiples of the cell's gradient (i, j, f) or of the output's (o, r).
         by_cell = torch.stack([j * i * (1 - i), i * (1 - j**2), last_c * f * (1 - f)], dim=2)
