@@ -214,9 +214,10 @@ def fingerprint(model: Any) -> Hashable | None:
         version = settings_of(model)
     except NotPlain:
         return None
-    if why_not_root(model):
+    weights = [*model.parameters(), *model.buffers()]
+    if why_not_root(model) or any(type(weight) not in (nn.Parameter, Tensor) for weight in weights):
         return None
-    return _choice, version, tuple(state_of(weight) for weight in [*model.parameters(), *model.buffers()])
+    return _choice, version, tuple(map(state_of, weights))
 
 
 def _why_readable(*tensors: Tensor | None) -> str:
