@@ -25,7 +25,7 @@ def is_released(monkeypatch):
 
 
 def forget_files_and_classes():
-    plain._is_known_file.cache_clear()
+    plain._is_known_content.cache_clear()
     plain._known.clear()
 
 

@@ -11,6 +11,7 @@ looked at in every call, and only what is known is replaced:
 - the settings that the replacements assume, such as a convolution without padding.
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -203,7 +204,16 @@ _DECORATORS = tuple(
 )
 
 
-@cache
 def _is_known_file(file: str) -> bool:
+    if file == str(MODEL_FILE):
+        return True
+    try:
+        return _is_known_content(file, os.stat(file).st_mtime_ns)
+    except OSError:
+        return False
+
+
+@cache
+def _is_known_content(file: str, modified: int) -> bool:
     content = Path(file).read_bytes()
     return content == MODEL_FILE.read_bytes() or sha256(content).hexdigest() in RELEASED.values()
