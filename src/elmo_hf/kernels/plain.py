@@ -11,7 +11,6 @@ looked at in every call, and only what is known is replaced:
 - the settings that the replacements assume, such as a convolution without padding.
 """
 
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -208,7 +207,7 @@ def _is_known_file(file: str) -> bool:
     if file == str(MODEL_FILE):
         return True
     try:
-        return _is_known_content(file, os.stat(file).st_mtime_ns)
+        return _is_known_content(file, Path(file).stat().st_mtime_ns)
     except OSError:
         return False
 
