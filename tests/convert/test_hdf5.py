@@ -270,7 +270,7 @@ def test_truncated_anywhere(language_model: Path) -> None:
 def test_flipped_bits(source: Path, tmp_path: Path) -> None:
     """Each damaged file is refused in a sentence, or converted if the bit belongs to a number."""
     whole, rng, converted = (source / "weights.hdf5").read_bytes(), random.Random(0), 0
-    for _ in range(150):
+    for _ in range(60):
         damaged = bytearray(whole)
         for _ in range(rng.choice([1, 3, 30])):
             damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
@@ -285,7 +285,7 @@ def test_flipped_bits(source: Path, tmp_path: Path) -> None:
             assert str(source) in message
             assert list(parent.iterdir()) == []
         shutil.rmtree(parent)
-    assert 10 < converted < 140
+    assert 4 < converted < 56
 
 
 def outcome(source: Path, target: Path) -> str | None:

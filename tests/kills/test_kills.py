@@ -14,7 +14,7 @@ from tests.kills import __main__ as kills
 from tests.kills import series
 from tests.kills.embedding import embeddings
 from tests.kills.moments import Kill, Length
-from tests.kills.pretraining import FinishedRun, Pretraining, TwoProcesses
+from tests.kills.pretraining import FinishedRun, Pretraining
 from tests.kills.scenarios import Findings, Scenario
 from tests.kills.series import Killer
 
@@ -50,7 +50,7 @@ def begun(launcher, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "scenario",
-    [Pretraining, TwoProcesses, FinishedRun, *embeddings()[1::2]],
+    [Pretraining, FinishedRun, *embeddings()[1::2]],  # the command has them all
     ids=lambda scenario: scenario.name,
 )
 def test_killed_runs_end_as_undisturbed_ones(begun, scenario):
