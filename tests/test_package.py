@@ -65,10 +65,12 @@ def test_pyproject_lists_every_package():
 
 @pytest.fixture(scope="module")
 def programs():
-    """Starts programs in which torch is loaded, but neither Transformers nor this package."""
-    server = ForkServer(
-        "import torch\nassert 'transformers' not in __import__('sys').modules", dict(os.environ)
+    """Starts programs in which the libraries below are loaded, but neither Transformers nor this package."""
+    libraries = (
+        "torch, torch._dynamo, huggingface_hub.hf_api, numpy, safetensors.torch, tokenizers, tqdm.auto"
     )
+    check = "assert not {'transformers', 'elmo_hf'} & set(__import__('sys').modules)"
+    server = ForkServer(f"import {libraries}\n{check}", dict(os.environ))
     yield server
     server.close()
 

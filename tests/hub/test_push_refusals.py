@@ -73,7 +73,7 @@ def remove(name):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (spoil_weights, "are damaged: model.safetensors"),
+        (spoil_weights, "are damaged: model.safetensors is no safetensors file"),
         (spoil_config, "does not load: "),
         (without("config.json", "AutoModel"), "config.json has no AutoModel in its auto_map; save it with"),
         (without("config.json", "AutoConfig"), "config.json has no AutoConfig in its auto_map; save it with"),

@@ -18,7 +18,7 @@ from tests.kills.pretraining import FinishedRun, Pretraining, TwoProcesses
 from tests.kills.scenarios import Findings, Scenario
 from tests.kills.series import Killer
 
-FEW = 3  # kills of each scenario
+FEW = 2  # kills of each scenario
 
 
 def kill(scenario):
