@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig
 from transformers.utils import logging
 
-from elmo_hf import ElmoConfig, ElmoForTokenClassification, ElmoModel, ElmoTokenizer
+from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoForTokenClassification, ElmoModel, ElmoTokenizer
 from elmo_hf.errors import ElmoError
-from elmo_hf.loading import describe_model, load, load_config, load_model
+from elmo_hf.loading import describe_model, load, load_config, load_language_model, load_model
 from elmo_hf.model.folder_elmo import check_inside, quoted
 
 SHAPE = {"lstm_dim": 12, "projection_dim": 8, "char_filters": [[1, 4], [2, 4]], "num_hidden_layers": 1}
@@ -108,6 +108,15 @@ def test_unusable_folders_are_refused_in_one_sentence(folder, harm, message):
         load(folder, ElmoModel)
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize("needs_softmax", [True, False])
+def test_a_language_model_with_the_tokenizer_of_another(folder, needs_softmax):
+    ElmoForPreTraining(ElmoConfig.from_pretrained(folder)).save_pretrained(folder)
+    assert load_language_model(folder, needs_softmax)
+    other_letters(folder)
+    with pytest.raises(ElmoError, match=r"elmo has a model with max_characters_per_token 50 and a tok.* 20;"):
+        load_language_model(folder, needs_softmax)
 
 
 # ---- folders by strangers
@@ -215,6 +224,14 @@ def large_and_empty(path):
         "another vocabulary": (
             write("tokenizer_config.json", b'{"vocab_file": "/x"}'),
             "option 'vocab_file'",
+        ),
+        "a text for a map": (
+            write("tokenizer_config.json", b'{"auto_map": "a.B"}'),
+            "an object for 'auto_map'",
+        ),
+        "nothing for a map": (
+            write("tokenizer_config.json", b'{"auto_map": null}'),
+            "an object for 'auto_map'",
         ),
         "a length": (
             write("tokenizer_config.json", b'{"model_max_length": [1]}'),

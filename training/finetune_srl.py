@@ -58,6 +58,11 @@ def read(path: Path) -> list[Example]:
     """Return an example for each predicate of each sentence."""
     examples = []
     for number, lines in enumerate(read_columns(path), start=1):
+        shortest = min(len(line) for line in lines)
+        if shortest < FIRST_SPANS:
+            raise ElmoError(
+                f"{path}, sentence {number}: a line has {shortest} columns, and needs at least {FIRST_SPANS}."
+            )
         words = [line[WORD] for line in lines]
         predicates = [position for position, line in enumerate(lines) if line[ROLESET] != "-"]
         if any(len(line) != FIRST_SPANS + len(predicates) for line in lines):

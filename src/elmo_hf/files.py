@@ -287,18 +287,23 @@ def read_lines(path: Path) -> Iterator[bytes]:
         raise ElmoError(f"{path} cannot be read ({reason_of(error)}).") from error
 
 
-def read_json(path: Path, limit: int = 2**24) -> Any:
-    """The content of a JSON file; ElmoError if it is anything else."""
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The content of a plain file that may have so many bytes; ElmoError if it has more, or is another."""
     try:
         with os.fdopen(open_plain(path), "rb") as file:
             content = file.read(limit + 1)
-        if len(content) > limit:
-            raise ElmoError(f"{path} has more than {limit:,} bytes.")
-        return json.loads(content.decode("utf-8"))
     except OSError as error:
         raise ElmoError(f"{path} cannot be read ({reason_of(error)}).") from error
-    except ElmoError:
-        raise
+    if len(content) > limit:
+        raise ElmoError(f"{path} has more than {limit:,} bytes.")
+    return content
+
+
+def read_json(path: Path, limit: int = 2**24) -> Any:
+    """The content of a JSON file; ElmoError if it is anything else."""
+    content = read_bytes(path, limit)
+    try:
+        return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError):
         raise ElmoError(f"{path} is no JSON; it is damaged.") from None
 

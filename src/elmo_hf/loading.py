@@ -152,7 +152,9 @@ def load_language_model(
             f"{name} has no softmax, so it gives vectors but predicts no words; convert it together with its "
             "softmax file, or train one."
         )
-    return model, load_tokenizer(name)
+    tokenizer = load_tokenizer(name)
+    check_pair(model, tokenizer, name)
+    return model, tokenizer
 
 
 def special_ids(tokenizer: ElmoTokenizer) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import resource
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,19 @@ def test_broken_model_files(converted: Path) -> None:
     (converted / "model.safetensors").unlink()
     torch.save(state, converted / "pytorch_model.bin")  # a pickle could run anything
     not_written(converted, "safetensors")
+
+
+def test_a_vocabulary_that_no_tokenizer_reads(converted: Path) -> None:
+    path = converted / "vocab.txt"
+    path.touch()
+    os.truncate(path, 3 << 30)
+    not_written(converted, "vocab.txt", "more than the 134,217,728 that are read")
+    path.unlink()
+    os.mkfifo(path)
+    not_written(converted, "vocab.txt", "no plain file")
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+    not_written(converted, "vocab.txt", "leads out of the folder")
 
 
 def test_incomplete_model(converted: Path) -> None:

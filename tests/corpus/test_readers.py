@@ -57,6 +57,26 @@ def test_members_that_end_where_a_read_ends(at_once):
         assert b"".join(pieces) == b"Why ?\n" * 2
 
 
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_padding_without_an_end(tmp_path, suffix):
+    path, member = tmp_path / f"a.txt.{suffix}", PACKERS[suffix](b"Why ?\n")
+    path.write_bytes(member)
+    os.truncate(path, len(member) + readers.MOST_PADDING)
+    assert read(path) == ["Why ?"]
+    os.truncate(path, 1 << 40)
+    refused(path, "more than 16,777,216 zeros lie between its members or behind them")
+
+
+def test_gzip_is_unpacked_piece_by_piece(tmp_path):
+    content = b"".join(b"%d a b .\n" % number for number in range(200_000)) + b"a\n" * 400_000
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(content))
+    assert "".join(readers.read_blocks(str(tmp_path / "a.txt.gz"))).encode() == content
+    damaged = bytearray(gzip.compress(content))
+    damaged[-6] ^= 1  # of the checksum
+    (tmp_path / "a.txt.gz").write_bytes(damaged)
+    refused(tmp_path / "a.txt.gz", "cannot be read: .*incorrect data check")
+
+
 def test_a_packed_file_without_a_suffix(tmp_path):
     for pack in PACKERS.values():
         (tmp_path / "a").write_bytes(pack(b"Why ?\n"))

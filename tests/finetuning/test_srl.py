@@ -37,6 +37,11 @@ def test_a_wrong_row_of_a_dataset_is_one_sentence():
         (SRL.replace(" (V*) *\n", " (V*)\n", 1), "sentence 1: not one column of spans"),
         (SRL.replace("(ARG0*) *", "(ARG0* *"), "column 9: '.V..' is no span of roles"),
         (SRL.replace("*) - - *)", "*) - - *"), "column 9: the span of ARG1 does not end"),
+        (SRL.replace("s 2 old ADJ JJ * - - (ARG1* (ARG1*)", "s 2"), "sentence 1: a line has 2 columns, and"),
+        (
+            SRL + "\ns 0 He PRON PRP * -\n",
+            "file.conll, sentence 2: a line has 7 columns, and needs at least 8",
+        ),
         (SRL.replace("(ARG0*) *", "*) *"), r"column 9: '.*' is no span of roles"),
     ],
 )

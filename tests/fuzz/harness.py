@@ -46,9 +46,10 @@ def run_door(door: Door, numbers: range, session: Path, seed: int) -> Iterator[O
                 yield outcome
         finally:
             code = worker.end()
-        number = IN_FLIGHT.unpack(flight[:])[0]
+        number, start, _ = IN_FLIGHT.unpack(flight[:])
         if number in numbers:
-            yield worker.cause(number, code)
+            if start:  # otherwise a library crashed while the file was damaged, and there is no case
+                yield worker.cause(number, code)
             numbers = numbers[numbers.index(number) + 1 :]
         elif numbers and not worker.has_hung:  # otherwise the case has ended while it was killed
             raise RuntimeError(f"the worker of {door.name} ended with {code}:\n{worker.stack.read_text()}")

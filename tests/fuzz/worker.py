@@ -84,6 +84,7 @@ def run_case(door: Door, case: Case, template: Path, reading: watch.Watch, fligh
     shutil.rmtree(case.folder, ignore_errors=True)
     shutil.copytree(template, case.input, symlinks=True)
     case.output.mkdir()
+    flight[:] = IN_FLIGHT.pack(case.number, 0, 0)
     description = door.damage(case)
     (case.folder.parent / "description").write_text(description, encoding="utf-8", errors="replace")
     before = reading.listing()

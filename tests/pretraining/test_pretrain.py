@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from elmo_hf import ElmoTokenizer
 from elmo_hf.cli import app
+from elmo_hf.errors import ElmoError
 from elmo_hf.loading import load_language_model
 from elmo_hf.pretraining.settings import Settings, read_settings
 from tests.helpers.launcher import SMOKE, memory_of_run, read_lines, small_run, steps_of, write_corpus
@@ -92,7 +93,7 @@ def test_bad_settings(launcher, tmp_path, changes, message):
         ("optimizer: sgd", "optimizer must be adagrad or adamw, but is 'sgd'"),
         ("char_filters: wide", "ElmoConfig: Field 'char_filters'"),
         ("- rows", "must hold `name: value` lines"),
-        ("rows: [", "is not valid YAML"),
+        ("rows: [", "is no YAML"),
     ],
 )
 def test_bad_yaml(launcher, tmp_path, text, message):
@@ -400,6 +401,36 @@ def test_settings_files():
     lines = (TRAINING / "runs" / "paper.yaml").read_text(encoding="utf-8").splitlines()
     comments = {line.split(":")[0]: line.partition("  # ")[2] for line in lines if "  # " in line}
     assert comments == {field.name: field.metadata["help"] for field in fields(Settings)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: 7", r"^data must be a list of texts, but is 7\.$"),
+        ("heldout: 1_000", r"^heldout must be a list of texts, but is 1000\.$"),
+        ("heldout: true", r"^heldout must be a list of texts, but is True\.$"),
+        ("data: &a [x]\nheldout: *a", r"run.yaml has an anchor or alias, 'a'; write the value out\.$"),
+        ("data: [" + "a," * 50_000 + "]", r"run.yaml has more than 100,000 letters"),
+        ("data: \udcff", r"run.yaml is no text in UTF-8\.$"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_a_settings_file_with_other_values(tmp_path, text, message):
+    (tmp_path / "run.yaml").write_text(text, encoding="utf-8", errors="surrogateescape")
+    arguments = ["--config", str(tmp_path / "run.yaml"), "--vocab", "v", "--output", "o"]
+    arguments += [] if text.startswith("data") else ["--data", "a.txt"]
+    with pytest.raises(ElmoError, match=message):
+        read_settings(arguments)
+
+
+def test_a_settings_file_that_does_not_end(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", 3 << 30)
+    for name, message in [("pipe", "no.* plain"), ("device", "no.* plain"), ("large", "more than 1,000,000")]:
+        with pytest.raises(ElmoError, match=f"{name} .*{message}"):
+            read_settings(["--config", str(tmp_path / name)])
 
 
 def test_options_override_the_file(tmp_path):

@@ -9,6 +9,7 @@ pair the names in HDF5 with our parameters; both directions use them.
 """
 
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -23,7 +24,7 @@ from elmo_hf.convert.files import VOCABULARY, read_json, recognise
 from elmo_hf.convert.hdf5 import Hdf5Arrays, Shape, is_hdf5, top_names
 from elmo_hf.convert.options import settings_from_options, without_characters, write_options
 from elmo_hf.convert.table import Entry, Pairs, build_model, match, write_hdf5
-from elmo_hf.convert.vocabulary import check_rows, read_tokenizer
+from elmo_hf.convert.vocabulary import check_rows, copy_vocabulary, read_tokenizer
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import new_folder
 from elmo_hf.loading import special_ids
@@ -95,8 +96,8 @@ def convert_to_bilm(folder: Path, target: Path) -> Path:
         if isinstance(model, ElmoForPreTraining):
             write_hdf5(output / "softmax.hdf5", softmax_table(model.config), parameters)
         write_options(folder / "options.json", model.config, output / "options.json")
-        if (folder / "vocab.txt").is_file():
-            shutil.copyfile(folder / "vocab.txt", output / "vocab.txt")
+        if os.path.lexists(folder / "vocab.txt"):
+            copy_vocabulary(folder / "vocab.txt", output / "vocab.txt")
     return target
 
 

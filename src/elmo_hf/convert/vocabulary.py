@@ -1,11 +1,13 @@
 """The vocabulary beside the weights: its tokenizer, and whether arrays have one row for each of its words."""
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from elmo_hf.convert.files import check_readable
 from elmo_hf.convert.hdf5 import Hdf5Arrays
 from elmo_hf.errors import ElmoError
+from elmo_hf.model.folder_elmo import check_inside
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import read_vocabulary
 
@@ -23,6 +25,15 @@ def read_tokenizer(vocabulary: Path | None, max_characters_per_token: int) -> El
         return ElmoTokenizer(vocab_file=vocabulary, max_characters_per_token=max_characters_per_token)
     except ValueError as error:  # it names the file
         raise ElmoError(f"{str(error).rstrip('.')}; save it with one word a line.") from error
+
+
+def copy_vocabulary(path: Path, target: Path) -> None:
+    """Copy the vocabulary of a folder, which may come from anybody, if a tokenizer would read it."""
+    try:
+        read_vocabulary(check_inside(path))
+    except ValueError as error:  # it names the file
+        raise ElmoError(str(error)) from None
+    shutil.copyfile(path, target)
 
 
 def check_rows(

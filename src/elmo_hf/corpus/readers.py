@@ -10,7 +10,6 @@ is refused too; otherwise the text behind the damage would be missing without a 
 
 import bz2
 import csv
-import gzip
 import io
 import json
 import lzma
@@ -32,6 +31,7 @@ LONGEST = 2**24  # characters of a line, a JSON value, or a row of a table
 RECORDS_AT_ONCE = 100
 PACKED = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip"}
 MOST_BYTES_OF_XZ = 160 << 20  # for its dictionary; `xz -9` needs 65 MB
+MOST_PADDING = 16 << 20  # bytes of zeros in a packed file
 
 Columns = dict[str, Sequence[Any]]  # the values of some rows by the name of their column
 
@@ -94,8 +94,6 @@ def _unpacked(packed: Any, file: str) -> Any:
         start = packed.read(16)
         packed.seek(0)
         suffix = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")
-    if suffix == ".gz":
-        return gzip.GzipFile(fileobj=packed)
     if suffix not in PACKED:
         return packed
     return io.BufferedReader(_Pieces(_UNPACKERS[suffix](packed)), buffer_size=_BLOCK)
@@ -123,11 +121,14 @@ class _Pieces(io.RawIOBase):
 def _members(packed: Any, new_member: Callable[[], Any], at_once: int = _BLOCK) -> Iterator[bytes]:
     """What the members of a packed file hold, one after another; zeros between and behind them are padding.
 
-    Unlike `lzma.LZMAFile` and `bz2.BZ2File`, a member whose beginning is damaged is an error, not the end.
+    Unlike in Python's own classes of files, a member whose beginning is damaged is an error, not the end.
     """
-    content = packed.read(at_once)
+    content, padding = packed.read(at_once), 0
     while content:
-        content = content.lstrip(b"\0")
+        size, content = len(content), content.lstrip(b"\0")
+        padding += size - len(content)
+        if padding > MOST_PADDING:
+            raise ValueError(f"more than {MOST_PADDING:,} zeros lie between its members or behind them")
         if not content:
             content = packed.read(at_once)
             continue
@@ -142,6 +143,28 @@ def _members(packed: Any, new_member: Callable[[], Any], at_once: int = _BLOCK) 
             if member.needs_input and not content:
                 raise EOFError
         content = member.unused_data or packed.read(at_once)
+
+
+class _GzipMember:
+    """A member of gzip with the methods of `lzma.LZMADecompressor`."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # 16: with gzip's header and checksum
+
+    def decompress(self, content: bytes, size: int) -> bytes:
+        return self._member.decompress(self._member.unconsumed_tail + content, size)
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._member.unconsumed_tail
+
+    @property
+    def eof(self) -> bool:
+        return self._member.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._member.unused_data
 
 
 class _ZstdFrame:
@@ -179,6 +202,7 @@ def _frames_of_lz4(packed: Any) -> Iterator[bytes]:
 
 
 _UNPACKERS: dict[str, Callable[[Any], Iterator[bytes]]] = {
+    ".gz": lambda packed: _members(packed, _GzipMember),
     ".bz2": lambda packed: _members(packed, bz2.BZ2Decompressor),
     ".xz": lambda packed: _members(packed, lambda: lzma.LZMADecompressor(memlimit=MOST_BYTES_OF_XZ)),
     ".zst": lambda packed: _members(packed, _ZstdFrame, at_once=2**10),  # of which zstd makes at most 32 MB

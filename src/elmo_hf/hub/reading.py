@@ -111,7 +111,7 @@ _Loader.yaml_implicit_resolvers = {
 
 def parse_yaml(place: str, text: str) -> Any:
     if len(text) > MAX_YAML:
-        raise ElmoError(f"{place} has more than {MAX_YAML:,} letters, too many for a model card.")
+        raise ElmoError(f"{place} has more than {MAX_YAML:,} letters, too many for this file.")
     try:
         content = yaml.load(text, _Loader)  # a SafeLoader
     except ElmoError as error:
@@ -134,7 +134,9 @@ def check_size(place: str, content: Any) -> None:
             if isinstance(value, str) and len(value) > MAX_TEXT:
                 raise ElmoError(f"{place} has a text of more than {MAX_TEXT:,} letters, {brief(value)}.")
             if not isinstance(value, str | bool | list | dict | None) and not is_number(value):
-                raise ElmoError(f"{place} has {brief(value)}, which is no number or text that a card shows.")
+                raise ElmoError(
+                    f"{place} has {brief(value)}, which is no number or text that this file may have."
+                )
         count += len(level)
         level = [child for value in level if isinstance(value, list | dict) for child in _children(value)]
         if not level and count <= MAX_VALUES:

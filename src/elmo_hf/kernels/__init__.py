@@ -32,7 +32,7 @@ folders carry, which may be older than this package: their signatures must stay.
 """
 
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
@@ -111,6 +111,7 @@ def why_not() -> str:
 def choose_lstm(
     x: Tensor,
     *weights: Tensor | None,
+    states: Sequence[Tensor] = (),
     definition: Callable[..., Any] | None = None,
     owner: object = None,
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]] | None:
@@ -119,10 +120,11 @@ def choose_lstm(
     Args:
         x: (2, batch, time, input)
         weights: input_weight, recurrent_weight, bias and projection, as `modeling_elmo.lstm` takes them.
+        states: h and c.
         definition: the function to be replaced, which must not have been patched.
         owner: the module, under which is kept what is laid out.
     """
-    reason = _why_readable(x, *weights)
+    reason = _why_readable(x, *states, *weights)
     if not reason and definition is not None and not is_original(definition):
         reason = "the definition of the LSTM is patched"
     obstacle = reason or _why_not_reading(x, *weights)
@@ -139,7 +141,7 @@ def choose_lstm(
 
 
 def _read(owner: object, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """`reading.lstm`; or `training.lstm` if the states, which `choose_lstm` did not see, need gradients."""
+    """`reading.lstm`; or `training.lstm` if the states need gradients."""
     if _why_not_reading(*arguments[2:4]):
         return training.lstm(*arguments)
     return reading.lstm(*arguments, precision="float32" if _choice == "auto" else _choice, owner=owner)  # type: ignore[misc]

@@ -150,6 +150,11 @@ class ElmoTokenizer(PreTrainedTokenizer):
                             f"the tokenizer_config.json of {quoted(name)} must not have the option '{key}'; "
                             "the words are those of vocab.txt beside it."
                         )
+                if not isinstance(settings.get("auto_map", {}), dict):  # saving adds its class to it
+                    raise ValueError(
+                        f"the tokenizer_config.json of {quoted(name)} must have an object for 'auto_map', "
+                        "but has another value; save the tokenizer again."
+                    )
             return super().from_pretrained(name, *args, **options)
 
     # ---- vocabulary

@@ -9,15 +9,16 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
-import yaml
-
 from elmo_hf.errors import ElmoError, program_name
+from elmo_hf.files import read_bytes
+from elmo_hf.hub.reading import MAX_BYTES, parse_yaml
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.pretraining.optimizers import SCHEDULES, OptimizerSettings
 
@@ -217,12 +218,14 @@ def number_or_none(text: str) -> float | None:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
+    if not os.path.exists(path):  # noqa: PTH110 (`path.exists` raises for names that are too long)
+        raise ElmoError(f"there is no settings file {path}.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise ElmoError(f"there is no settings file {path}.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ElmoError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+        text = read_bytes(path, MAX_BYTES).decode("utf-8")
+    except UnicodeDecodeError:
+        raise ElmoError(f"{path} is no text in UTF-8.") from None
+    content = parse_yaml(str(path), text)
+    content = {} if content is None else content
     if not isinstance(content, dict):
         raise ElmoError(f"{path} must hold `name: value` lines.")
     values = {str(name).replace("-", "_"): value for name, value in content.items()}
@@ -298,6 +301,7 @@ def check_type(field: Field[Any], value: Any) -> None:
     if value is None and (field.default is None or field.name.endswith("_clip")):
         return
     is_wrong = isinstance(value, bool) and field.type is not bool
-    is_wrong |= expected is list and not all(isinstance(item, str) for item in value)
-    if is_wrong or not isinstance(value, expected):
+    is_wrong |= not isinstance(value, expected)
+    is_wrong = is_wrong or (expected is list and not all(isinstance(item, str) for item in value))
+    if is_wrong:
         raise ElmoError(f"{field.name} must be {name}, but is {short(value)}.")
