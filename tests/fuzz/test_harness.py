@@ -167,8 +167,8 @@ def accept(case: Case) -> str:
 
 
 KINDS = {
-    "": [refuse, accept, several_lines, no_full_stop, endless],  # which `one_sentence` mends
-    "unclear": [no_file],
+    "": [refuse, accept],
+    "unclear": [several_lines, no_full_stop, no_file, endless],
     "traceback": [raise_key_error, exit_program],
     "crash": [crash, be_killed],
     "memory": [use_memory],
