@@ -6,7 +6,7 @@ from tests.fuzz.doors import DOORS
 from tests.fuzz.harness import run_door
 from tests.fuzz.report import Report
 
-FILES = 16
+FILES = 10
 SEED = 1
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from tests.fuzz import __main__ as command
 from tests.fuzz import doors, harness, worker
-from tests.fuzz.door import Case, Door, Fault
+from tests.fuzz.door import Case, Door, Fault, Refusal
 from tests.fuzz.harness import run_door
 from tests.fuzz.report import Report, table
 from tests.fuzz.watch import MARKER, peak_megabytes
@@ -28,11 +28,11 @@ def refuse(case: Case) -> None:
 
 
 def several_lines(case: Case) -> None:
-    raise ValueError(f"{case.input / 'good.txt'} is bad:\nwrite it again.")
+    raise Refusal(f"{case.input / 'good.txt'} is bad:\nwrite it again.")
 
 
 def no_full_stop(case: Case) -> None:
-    raise OSError(2, "No such file or directory", str(case.input / "good.txt"))
+    raise Refusal(f"{case.input / 'good.txt'} is bad")
 
 
 def no_file(case: Case) -> None:
@@ -40,7 +40,7 @@ def no_file(case: Case) -> None:
 
 
 def endless(case: Case) -> None:
-    raise ValueError(f"{case.input / 'good.txt'} holds {'x' * 5000}.")
+    raise Refusal(f"{case.input / 'good.txt'} holds {'x' * 5000}.")
 
 
 def raise_key_error(case: Case) -> None:
@@ -167,8 +167,8 @@ def accept(case: Case) -> str:
 
 
 KINDS = {
-    "": [refuse, accept, several_lines, no_full_stop, endless],  # which `one_sentence` mends
-    "unclear": [no_file],
+    "": [refuse, accept],
+    "unclear": [several_lines, no_full_stop, no_file, endless],
     "traceback": [raise_key_error, exit_program],
     "crash": [crash, be_killed],
     "memory": [use_memory],

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from elmo_hf.corpus.readers import READING_ERRORS, check_file
+from elmo_hf.corpus.readers import check_file
 from elmo_hf.corpus.sentences import split_sentences
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.finetuning.data import Example, first_column, read_text
@@ -26,7 +26,6 @@ from elmo_hf.model.words_elmo import split_text
 Mention = tuple[int, int, int]
 LARGEST_FILE, LARGEST_ARCHIVE, MOST_FILES = 16 << 20, 1 << 30, 100_000
 _MARK = re.compile(r"(\()?(\d{1,9})(\))?")
-_ARCHIVE_ERRORS: tuple[type[Exception], ...] = (tarfile.TarError, *READING_ERRORS)
 _NO_MARKS = {"", "-", "_"}
 
 
@@ -154,7 +153,7 @@ def read_archive(path: Path) -> list[Example]:
         raise ElmoError(f"{path}, {member.name} is no text in UTF-8.") from None
     except ElmoError:
         raise
-    except _ARCHIVE_ERRORS as error:
+    except Exception as error:  # tarfile raises whatever its unpackers do, TypeError among them
         raise ElmoError(f"{path} could not be read as a tar archive ({reason_of(error)}).") from None
     return sorted(documents, key=lambda document: document["name"])
 

@@ -192,8 +192,9 @@ class ElmoLayer(GradientCheckpointingLayer):
         """x (2, batch, time, input_size) -> (2, batch, time, output_dim), and the last h and c"""
         x = self.dropout(x)
         weights = (self.input_weight, self.recurrent_weight, self.bias, self.projection)
-        call = {"states": (h, c), "definition": lstm, "owner": self}
-        fast = kernels.choose_lstm(x, *weights, **call) if kernels else None
+        fast = None
+        if kernels:
+            fast = kernels.choose_lstm(x, *weights, states=(h, c), definition=lstm, owner=self)
         clips = self.config.cell_clip, self.config.proj_clip
         outputs, h, c = (fast or lstm)(x, mask, h, c, *weights, *clips)
         return outputs + x if self.adds_input else outputs, h, c
