@@ -78,7 +78,6 @@ def test_the_parser_of_this_test_sees_imports():
     names = {
         "checks_elmo",
         "configuration_elmo",
-        "folder_elmo",
         "layers_elmo",
         "tokenization_elmo",
         "words_elmo",

@@ -1,4 +1,4 @@
-"""Checks of what a caller hands to a model, and one sentence for each mistake.
+"""Checks of what a caller hands to a model, tensors and folders, and one sentence for each mistake.
 
 The outermost `forward` or `decode` checks a tensor once; what it calls takes checked tensors. Shapes and
 types are checked everywhere. Numbers are checked on a CPU, where reading them costs little. To raise an
@@ -7,14 +7,21 @@ assertion: it stops the program with the message at the next synchronisation, as
 do, but by name. On other devices (and on "meta", which has no numbers) only shapes and types are checked.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.masked import MaskedTensor
 from torch.nn import UninitializedBuffer, UninitializedParameter
+from transformers import PreTrainedConfig
+from transformers import initialization as init
 
 from .configuration_elmo import ElmoConfig
+from .folder_elmo import ElmoFolder, library_errors
 from .words_elmo import NUM_CHARACTER_IDS
 
 IGNORED = -100  # a label that is not known, as everywhere in Transformers
@@ -89,9 +96,11 @@ def check_embeds(config: ElmoConfig, embeds: Tensor) -> None:
         raise ValueError(f"inputs_embeds must have the shape {shapes}, but has {tuple(embeds.shape)}.")
 
 
-def check_where(weight: Tensor, ids: Tensor | None, embeds: Tensor | None, has_hooks: bool) -> None:
-    """What an encoder reads is where its weights are, and vectors are of their type, unless a hook or
+def check_where(model: Any, ids: Tensor | None, embeds: Tensor | None) -> None:
+    """What an `ElmoModel` reads is where its weights are, and vectors are of their type, unless a hook or
     autocast sees to that."""
+    weight, encoder = next(model.layers.parameters()), model.token_encoder
+    has_hooks = model._forward_pre_hooks or encoder._forward_pre_hooks or vars(encoder).get("_hf_hook")
     name, tensor = ("ids", ids) if embeds is None else ("inputs_embeds", embeds)
     if tensor is not None and tensor.device != weight.device and not has_hooks:
         raise ValueError(f"{name} must be on {weight.device}, as the model, but are on {tensor.device}.")
@@ -196,3 +205,34 @@ def is_any(wrong: Tensor, message: str) -> bool:
     if wrong.is_cuda:
         torch._assert_async(~wrong.any(), message)
     return wrong.is_cpu and bool(wrong.any())
+
+
+# ---- the files of a model
+
+
+@contextmanager
+def checked_folder(model_class: Any, name: Any, options: dict[str, Any]) -> Iterator[None]:
+    """Around `from_pretrained`: the files are checked first, and what the library raises is one sentence.
+
+    Sets in `options` that only safetensors files are read, unless they say otherwise.
+    """
+    is_meta = torch.empty(0).is_meta  # the default device, which the library refuses in words of its own
+    with nullcontext() if is_meta else library_errors(name):
+        is_folder = name is not None and not options.get("gguf_file") and not Path(name).is_file()
+        if is_folder and options.get("use_safetensors") in (None, True):
+            options["use_safetensors"] = True
+            _check_folder(model_class, name, options)
+        yield
+
+
+def _check_folder(model_class: Any, name: Any, options: dict[str, Any]) -> None:
+    folder, config = ElmoFolder(name, options), options.get("config")
+    folder.check_names()
+    if not isinstance(config, PreTrainedConfig):
+        config_class = model_class.config_class
+        names = {field.name for field in fields(config_class)} - {"dtype"} | {"num_labels"}
+        settings = {key: options[key] for key in names & options.keys()}
+        config = config_class.from_pretrained(name if config is None else config, **folder.hub, **settings)
+    with torch.device("meta"), init.no_init_weights():  # names and shapes, without memory
+        expected = {key: tuple(tensor.shape) for key, tensor in model_class(config).state_dict().items()}
+    folder.check_shapes(expected, may_differ=bool(options.get("ignore_mismatched_sizes")))

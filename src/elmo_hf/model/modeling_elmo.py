@@ -6,22 +6,19 @@ direction 1 reads them in reverse, and one batched product computes a step of bo
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .checks_elmo import check_states, check_where, word_mask
+from .checks_elmo import check_states, check_where, checked_folder, word_mask
 from .configuration_elmo import ElmoConfig
-from .folder_elmo import ElmoFolder, library_errors
 from .layers_elmo import ElmoScalarMix
 from .tokenization_elmo import ElmoTokenizer
 from .words_elmo import NUM_CHARACTER_IDS, SENTENCE_BEGIN, SENTENCE_END, WORD_BEGIN, WORD_END, WORD_PAD
@@ -270,26 +267,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **options: Any) -> Any:
         """As in Transformers, from safetensors files only. The files are checked before anything is built."""
-        name = pretrained_model_name_or_path
-        is_meta = torch.empty(0).is_meta  # the default device, which the library refuses in words of its own
-        with nullcontext() if is_meta else library_errors(name):
-            is_folder = name is not None and not options.get("gguf_file") and not Path(name).is_file()
-            if is_folder and options.get("use_safetensors") in (None, True):
-                options["use_safetensors"] = True
-                cls._check_folder(name, options)
-            return super().from_pretrained(name, *args, **options)
-
-    @classmethod
-    def _check_folder(cls, name: Any, options: dict[str, Any]) -> None:
-        folder, config = ElmoFolder(name, options), options.get("config")
-        folder.check_names()
-        if not isinstance(config, PreTrainedConfig):
-            names = {field.name for field in fields(ElmoConfig)} - {"dtype"} | {"num_labels"}
-            settings = {key: options[key] for key in names & options.keys()}
-            config = ElmoConfig.from_pretrained(name if config is None else config, **folder.hub, **settings)
-        with torch.device("meta"), init.no_init_weights():  # names and shapes, without memory
-            expected = {key: tuple(tensor.shape) for key, tensor in cls(config).state_dict().items()}
-        folder.check_shapes(expected, may_differ=bool(options.get("ignore_mismatched_sizes")))
+        with checked_folder(cls, pretrained_model_name_or_path, options):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **options)
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """Save weights, config and code, so that the folder also loads without this package."""
@@ -402,10 +381,9 @@ class ElmoModel(ElmoPreTrainedModel):
     ) -> Tensor:
         """The words before any context, (batch, words, projection_dim), from checked tensors. A model that
         contains this one checks the ids itself, and passes these vectors as `inputs_embeds`."""
-        encoder, weight = self.token_encoder, next(self.layers.parameters())
+        encoder = self.token_encoder
         ids = char_ids if isinstance(encoder, ElmoCharacterEncoder) else input_ids
-        hooks = self._forward_pre_hooks or encoder._forward_pre_hooks or vars(encoder).get("_hf_hook")
-        check_where(weight, ids, inputs_embeds, bool(hooks))
+        check_where(self, ids, inputs_embeds)
         if inputs_embeds is None:
             return encoder(ids)
         if isinstance(encoder, ElmoCharacterEncoder) and inputs_embeds.dim() == 4:
