@@ -97,12 +97,22 @@ class SleepingRun(Pretraining):
         self.length = Length(1.0, [])
 
 
+# The signal of this series is SIGTERM, and it may come before the fork or after it.
+OUTLIVED = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if not os.fork():
+    time.sleep(1000)
+raise SystemExit(3)
+"""
+
+
 @pytest.mark.parametrize(
     ("hook", "column", "fault"),
     [
         ("import time; time.sleep(1000)", "stuck", "Current thread"),
         ("raise SystemExit('broken.')", "failed", "broken."),
-        ("import os, time\nif not os.fork(): time.sleep(1000)\nraise SystemExit(3)", "stuck", "outlived"),
+        (OUTLIVED, "stuck", "outlived"),
     ],
 )
 def test_a_start_that_does_not_end_or_fails_is_noticed(launcher, tmp_path, monkeypatch, hook, column, fault):

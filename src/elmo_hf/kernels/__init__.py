@@ -53,7 +53,7 @@ from elmo_hf.kernels.kept import (
     state_of,
     with_boundaries,
 )
-from elmo_hf.kernels.plain import NotPlain, is_original, why_not_plain, why_not_root
+from elmo_hf.kernels.plain import NotPlain, is_original, weights_of, why_not_plain, why_not_root
 
 __all__ = [
     "checks_once",
@@ -166,7 +166,7 @@ def encode(encoder: Any, char_ids: Tensor) -> Tensor | None:
     Returns:
         (..., projection_dim)
     """
-    weights = list(encoder.parameters())
+    weights = weights_of(encoder)
     reason = _why_readable(char_ids, *weights)
     if not reason and not is_plain_in_call(encoder):
         reason = why_not_plain(encoder, "the character encoder")
@@ -193,7 +193,7 @@ def keep_constant(model: Any, make: Callable[[], Value]) -> Value | None:
     It is kept only if nothing but the weights and the settings of plain modules can enter, and if looking at
     all weights does not have to wait for a GPU.
     """
-    weights = [*model.parameters(), *model.buffers()]
+    weights = weights_of(model)
     is_learning = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
     if is_learning or _why_readable(*weights) or torch.is_autocast_enabled(weights[0].device.type):
         return None
@@ -205,7 +205,7 @@ def keep_constant(model: Any, make: Callable[[], Value]) -> Value | None:
         return None
     if is_plain_in_call(model.token_encoder) and not is_frozen(weights):
         # The first words stand for the encoder's weights, which are many and are read with the words anyway.
-        weights = [*model.layers.parameters(), *model.buffers(), model.token_encoder.boundaries()]
+        weights = [*weights_of(model.layers), *model._buffers.values(), model.token_encoder.boundaries()]
     return keep(model, weights, version, make)
 
 
@@ -216,7 +216,7 @@ def fingerprint(model: Any) -> Hashable | None:
         version = settings_of(model)
     except NotPlain:
         return None
-    weights = [*model.parameters(), *model.buffers()]
+    weights = weights_of(model)
     if why_not_root(model) or any(type(weight) not in (nn.Parameter, Tensor) for weight in weights):
         return None
     return _choice, version, tuple(map(state_of, weights))

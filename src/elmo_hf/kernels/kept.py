@@ -9,6 +9,7 @@ all bytes in every call costs a few per cent of it (`benchmarks/parts.py`); two 
     with frozen(model):   who promises that the weights stay as they are
 """
 
+import ctypes
 import functools
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 from xxhash import xxh3_128_digest
 
-from elmo_hf.kernels.plain import NotPlain, settings
+from elmo_hf.kernels.plain import NotPlain, settings, weights_of
 
 Value = TypeVar("Value")
 
@@ -99,9 +100,8 @@ def _state_of(weight: Tensor) -> Hashable:
 
 def _digest(weight: Tensor) -> bytes:
     if weight.device.type == "cpu":
-        return xxh3_128_digest(
-            weight.resolve_conj().resolve_neg().contiguous().view(-1).view(torch.uint8).numpy().data
-        )
+        plain = weight.resolve_conj().resolve_neg().contiguous()
+        return xxh3_128_digest((ctypes.c_char * plain.nbytes).from_address(plain.data_ptr()))
     # Elsewhere the sums of rows and columns, since a copy of all would take too long.
     numbers = weight.contiguous().view(-1).view(torch.uint8)
     width = int(numbers.numel() ** 0.5) or 1
@@ -163,7 +163,7 @@ def with_boundaries(encoder: Any, char_ids: Tensor, encode: Callable[[Tensor], T
 
     A call needs both, and two more rows cost nothing, where a pass over the encoder's weights would.
     """
-    is_needed = is_plain_in_call(encoder) and not is_frozen(encoder.parameters())
+    is_needed = is_plain_in_call(encoder) and not is_frozen(weights_of(encoder))
     if not is_needed or not hasattr(encoder, "boundary_ids"):
         return encode(char_ids)
     if _call.boundaries is None:
@@ -191,7 +191,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
     from them. Changes that PyTorch counts (`load_state_dict`, `copy_`, an optimizer that is not fused) are
     noticed still; changes through `weight.data`, a numpy view or another process are not.
     """
-    weights = [*model.parameters(), *model.buffers()]
+    weights = weights_of(model)
     for weight in weights:
         _frozen.setdefault(id(weight), _Frozen(weight)).holders += 1
     try:
