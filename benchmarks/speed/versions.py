@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS, ROOT, command, in_turns, machine, markdown_table, spread
+from benchmarks.report import RESULTS, ROOT, command, machine, markdown_table, spread
 from elmo_hf.files import write_json
 
 SETTINGS = {
@@ -133,14 +133,14 @@ def measure(
 ) -> dict[str, Any]:
     once = after.seconds(size, setting, "auto", 1)["wall"]
     number = max(1, round(SECONDS / once))
-    calls = {
-        "before": lambda _: before.seconds(size, setting, "auto", number)[options.clock],
-        "after": lambda _: after.seconds(size, setting, "auto", number)[options.clock],
-        "frozen": lambda _: after.seconds(size, setting, "frozen", number)[options.clock],
-    }
+    turns = [("before", before, "auto"), ("after", after, "auto"), ("frozen", after, "frozen")]
     if setting == "train":  # nothing is kept
-        del calls["frozen"]
-    times = in_turns(calls, options.rounds)
+        turns.pop()
+    times: dict[str, list[float]] = {name: [] for name, _, _ in turns}
+    for _ in range(options.rounds):
+        turns = turns[1:] + turns[:1]  # who comes first has an advantage now and then
+        for name, version, choice in turns:
+            times[name].append(version.seconds(size, setting, choice, number)[options.clock])
     row: dict[str, Any] = {"size": size, "setting": setting, "ms": {}}
     row["ms"] = {name: spread([1000 * value for value in values]) for name, values in times.items()}
     for name in [name for name in times if name != "before"]:

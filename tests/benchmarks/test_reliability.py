@@ -1,8 +1,6 @@
-"""The tables of docs/reliability.md are those of the JSON files, and no row of them has a fault."""
+"""The tables of docs/reliability.md are those of the JSON files."""
 
 import json
-
-import pytest
 
 from benchmarks import reliability
 from benchmarks.report import RESULTS, fill_blocks
@@ -11,21 +9,23 @@ from benchmarks.report import RESULTS, fill_blocks
 def test_the_page_has_the_tables():
     text = reliability.PAGE.read_text(encoding="utf-8")
     assert fill_blocks(text, "reliability", reliability.table) == text
+    for path in (RESULTS / "reliability").glob("*.json"):
+        assert f"<!-- reliability: {path.stem} -->" in text
 
 
-@pytest.mark.parametrize("name", reliability.TABLES)
-def test_the_page_has_a_block(name):
-    assert f"<!-- reliability: {name} -->" in reliability.PAGE.read_text(encoding="utf-8")
-
-
-def read(name):
-    return json.loads((RESULTS / "reliability" / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def test_nothing_failed():
-    assert read("random")["failures"] == []
-    assert not any(
-        row[key] for row in read("kills")["scenarios"].values() for key in ("unequal", "stuck", "failed")
-    )
-    faults = reliability.fuzz.COLUMNS
-    assert not any(door[key] for door in read("fuzz")["doors"].values() for key in faults)
+def test_tables_of_runs():
+    row = {
+        "kills": 3,
+        "starts": 4,
+        "runs": 1,
+        "lost": 0,
+        "repeated": 0,
+        "unequal": 1,
+        "failed": 0,
+        "stuck": 0,
+    }
+    table = reliability.TABLES["kills"]({"scenarios": {"a run": row | {"seconds": 2.4}}})
+    assert table.splitlines()[-1] == "| a run | 3 | 4 | 1 | 0 | 0 | 1 | 0 | 0 | 2 |"
+    results = {"steps": 5000, "operations": {"a": 1, "b": 2}, "calls": 9000, "share_of_fast_calls": 0.44}
+    table = reliability.TABLES["random"](json.loads(json.dumps(results | {"failures": ["x"]})))
+    assert table.splitlines()[-1] == "| 5,000 | 2 | 9,000 | 44% | 1 |"
