@@ -20,7 +20,7 @@ from tests.fuzz import doors, harness, worker
 from tests.fuzz.door import Case, Door, Fault, Refusal
 from tests.fuzz.harness import run_door
 from tests.fuzz.report import Report, table
-from tests.fuzz.watch import MARKER, peak_megabytes
+from tests.fuzz.watch import MARKER, peak_megabytes, reset_peak
 
 
 def refuse(case: Case) -> None:
@@ -202,6 +202,7 @@ def outcomes(tmp_path_factory):
     """All cases of the bad door, in one run."""
     session, first_hang = tmp_path_factory.mktemp("session"), len(BAD) - len(KINDS["hang"])
     with pytest.MonkeyPatch.context() as patch:
+        reset_peak()  # of the tests before
         patch.setattr(worker, "PEAK_MEGABYTES", peak_megabytes() + 50)
         outcomes = list(run_door(DOOR, range(first_hang), session, seed=0))
         patch.setattr(harness, "HANG_SECONDS", 0.1)
