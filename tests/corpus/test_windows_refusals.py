@@ -6,26 +6,11 @@ import pytest
 from datasets import IterableDataset
 
 from elmo_hf.corpus.source import Source
-from elmo_hf.corpus.windows import Encoder, Plan, Reader, Windows, merge_states
-from tests.helpers.window_texts import LINES, VOCABULARY, write_files
+from elmo_hf.corpus.windows import Plan, Reader, Windows, merge_states
+from tests.helpers.window_texts import LINES
 
 # Python 3.12 warns of every fork of a process with threads, as pyarrow's; the loader's workers are forks.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return write_files(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(scope="module")
-def source(files):
-    return Source(f"{files}/*.txt")
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    return Encoder(VOCABULARY, max_characters=16)
 
 
 def refused(match, call, *args, **options):

@@ -10,21 +10,11 @@ import torch
 
 from elmo_hf import ElmoForPreTraining, ElmoModel, ElmoTokenizer
 from tests.helpers.fork_server import ForkServer
-from tests.helpers.hub_folders import CODE, save_with_card
+from tests.helpers.hub_folders import CODE
 from tests.helpers.hub_server import Hub, Repository
 
 # huggingface_hub sends a file by an option of its HTTP library that is going away.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    return save_with_card(tmp_path_factory.mktemp("saved") / "elmo")
-
-
-@pytest.fixture
-def folder(saved, tmp_path):
-    return Path(shutil.copytree(saved, tmp_path / "elmo"))
 
 
 LOAD = """

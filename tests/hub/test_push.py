@@ -1,8 +1,6 @@
 """Uploads to a local Hub: what is sent, which README.md is kept, and the command."""
 
 import hashlib
-import shutil
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -11,20 +9,10 @@ from elmo_hf import ElmoForPreTraining, ElmoModel
 from elmo_hf.cli import app
 from elmo_hf.hub.push import prepare, push
 from elmo_hf.loading import describe_model
-from tests.helpers.hub_folders import FILES, NAME, RESULT_FILES, edit, refused, save_with_card
+from tests.helpers.hub_folders import FILES, NAME, RESULT_FILES, edit, refused
 
 # huggingface_hub sends a file by an option of its HTTP library that is going away.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    return save_with_card(tmp_path_factory.mktemp("saved") / "elmo")
-
-
-@pytest.fixture
-def folder(saved, tmp_path):
-    return Path(shutil.copytree(saved, tmp_path / "elmo"))
 
 
 # ---- what is sent

@@ -10,20 +10,10 @@ import pytest
 import elmo_hf.hub.push
 from elmo_hf import ElmoForPreTraining
 from elmo_hf.hub.push import prepare, push
-from tests.helpers.hub_folders import NAME, edit, refused, save_with_card
+from tests.helpers.hub_folders import NAME, edit, refused
 
 # huggingface_hub sends a file by an option of its HTTP library that is going away.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    return save_with_card(tmp_path_factory.mktemp("saved") / "elmo")
-
-
-@pytest.fixture
-def folder(saved, tmp_path):
-    return Path(shutil.copytree(saved, tmp_path / "elmo"))
 
 
 @pytest.fixture

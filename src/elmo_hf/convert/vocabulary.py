@@ -9,15 +9,13 @@ from elmo_hf.convert.hdf5 import Hdf5Arrays
 from elmo_hf.errors import ElmoError
 from elmo_hf.model.folder_elmo import check_inside
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
-from elmo_hf.model.words_elmo import read_vocabulary
-
-MAX_VOCABULARY_BYTES = 1 << 27
+from elmo_hf.model.words_elmo import MAX_VOCABULARY, read_vocabulary
 
 
 def read_tokenizer(vocabulary: Path | None, max_characters_per_token: int) -> ElmoTokenizer:
     if vocabulary is not None:
         check_readable(vocabulary)
-        if vocabulary.stat().st_size > MAX_VOCABULARY_BYTES:
+        if vocabulary.stat().st_size > MAX_VOCABULARY:
             raise ElmoError(f"{vocabulary} is too large for a vocabulary; give one word a line.")
         if not vocabulary.read_bytes().strip():
             raise ElmoError(f"{vocabulary} is empty; give a vocabulary with one word a line.")

@@ -279,7 +279,7 @@ def find_model(folder: Path, run: Any) -> dict[str, Any]:
 def read_config(settings: dict[str, Any]) -> ElmoConfig:
     try:
         return ElmoConfig.from_dict(settings)
-    except (*FAULTS, AttributeError) as error:
+    except FAULTS as error:
         raise ElmoError(f"results/run.json has no config of an ELMo: {reason_of(error)}.") from None
 
 

@@ -176,9 +176,9 @@ def encode(encoder: Any, char_ids: Tensor) -> Tensor | None:
     with torch.no_grad():  # tables serve training as well, so gradients are no obstacle
         by_tables = not _why_not_reading(*weights)
     precision = "bf16" if _choice == "bf16" else "float32"
-    return with_boundaries(
-        encoder, char_ids, partial(characters.encode, encoder, by_tables=by_tables, precision=precision)
-    )
+    run = partial(characters.encode, encoder, by_tables=by_tables, precision=precision)
+    # A frozen model keeps the state after its sentence begin, and needs no vectors of the boundaries.
+    return run(char_ids) if is_frozen(weights) else with_boundaries(encoder, char_ids, run)
 
 
 def constant(model: Any, make: Callable[[], Value]) -> Value:

@@ -13,7 +13,7 @@ import ctypes
 import functools
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import torch
@@ -131,11 +131,9 @@ def checks_once(method: Callable[..., Value]) -> Callable[..., Value]:
 
 @contextmanager
 def _one_call(model: nn.Module) -> Iterator[None]:
-    try:
+    with suppress(NotPlain):  # then every weight is looked at wherever it is used
         _call.settings = settings(model, "the model")
         _call.model, _call.digests = model, {}
-    except NotPlain:
-        pass
     try:
         yield
     finally:
@@ -163,8 +161,7 @@ def with_boundaries(encoder: Any, char_ids: Tensor, encode: Callable[[Tensor], T
 
     A call needs both, and two more rows cost nothing, where a pass over the encoder's weights would.
     """
-    is_needed = is_plain_in_call(encoder) and not is_frozen(weights_of(encoder))
-    if not is_needed or not hasattr(encoder, "boundary_ids"):
+    if not is_plain_in_call(encoder) or not hasattr(encoder, "boundary_ids"):
         return encode(char_ids)
     if _call.boundaries is None:
         ids = encoder.boundary_ids()

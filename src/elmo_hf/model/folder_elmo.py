@@ -34,9 +34,8 @@ DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 FLOATS = {"F16", "BF16", "F32", "F64"}  # the types of tensors that a model is loaded from
 MAX_JSON = 2**24  # bytes
 MAX_HEADER = 10_000_000  # bytes of names and shapes; the original ELMo has 8,000
-MAX_NEW = (
-    2**29
-)  # numbers that a model draws by chance; a softmax for the original's vocabulary has 0.4 * 10^9
+# Numbers that a model draws by chance; a softmax for the original's vocabulary has 0.4 * 10^9.
+MAX_NEW = 2**29
 
 
 def quoted(value: object, limit: int = 80) -> str:

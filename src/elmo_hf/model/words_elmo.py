@@ -17,10 +17,8 @@ SENTENCE_BEGIN, SENTENCE_END, WORD_BEGIN, WORD_END, WORD_PAD = 257, 258, 259, 26
 NUM_CHARACTER_IDS = 262
 
 MAX_CHARACTERS = 2**12  # character ids of a word
-MAX_WORDS, MAX_VOCABULARY = (
-    5_000_000,
-    2**27,
-)  # lines and bytes of a vocabulary; the original's are 0.8 and 8 million
+# Lines and bytes of a vocabulary; that of the original has 0.8 and 8 million.
+MAX_WORDS, MAX_VOCABULARY = 5_000_000, 2**27
 
 # The rule of the One Billion Word text, on which the published English models were trained: punctuation is
 # split off, a clitic keeps its apostrophe ("Don 't", "Murray 's"), hyphens, inner dots, decimal points and
