@@ -3,8 +3,9 @@
 import json
 
 import pytest
+import torch
 
-from elmo_hf import ElmoConfig, ElmoForTokenClassification
+from elmo_hf import ElmoConfig, ElmoForTokenClassification, ElmoModel, ElmoTokenizer
 
 
 def test_the_default_is_the_original_model():
@@ -32,6 +33,16 @@ def test_integers_serve_for_floats_and_json_round_trips(tmp_path):
     assert loaded.to_dict() | {"_name_or_path": ""} == config.to_dict() | {"_name_or_path": ""}
     assert (loaded.cell_clip, loaded.proj_clip, loaded.pad_token_id) == (3, None, 10)
     assert json.loads((tmp_path / "config.json").read_text())["char_filters"] == [[1, 4]]
+
+
+@pytest.mark.parametrize("name", ["cell_clip", "proj_clip"])
+def test_a_whole_number_that_torch_could_not_take_is_a_clip(name):
+    sizes = {"char_filters": [[1, 4]], "lstm_dim": 6, "projection_dim": 4, "vocab_size": 5}
+    model = ElmoModel(ElmoConfig(**sizes, **{name: 10**30})).eval()
+    unlimited = ElmoModel(ElmoConfig(**sizes, **{name: None})).eval()
+    unlimited.load_state_dict(model.state_dict())
+    words = ElmoTokenizer()(["two words"], return_tensors="pt")
+    assert torch.equal(model(**words).last_hidden_state, unlimited(**words).last_hidden_state)
 
 
 @pytest.mark.parametrize(

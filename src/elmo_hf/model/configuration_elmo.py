@@ -201,6 +201,10 @@ class ElmoConfig(PreTrainedConfig):
         self.task_char_filters = [list(pair) for pair in self.task_char_filters or []]
         if self.pad_token_id is None:
             self.pad_token_id = self.vocab_size
+        for name in ("cell_clip", "proj_clip", "mix_l2"):  # torch takes no whole number of 2**63 or more
+            value = getattr(self, name)
+            if type(value) is int and abs(value) <= LARGEST:
+                setattr(self, name, float(value))
         super().__post_init__(**kwargs)
 
     def _check_library_options(self, options: dict[str, Any]) -> None:
