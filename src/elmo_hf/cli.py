@@ -123,30 +123,63 @@ def main(
 @app.command()
 def convert(
     sources: Annotated[
-        list[Path], typer.Argument(help="A folder, or files: weights HDF5, options.json, ...")
+        list[Path], typer.Argument(help="A folder, or files: weights, options.json, vocabulary, ...")
     ],
     target: Annotated[Path, typer.Argument(help="The folder to write; it must not exist, or be empty.")],
     to: Annotated[Format, typer.Option(help="The format to write.")] = Format.transformers,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be taken, assumed and left out; write nothing.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="Which model, if the files hold several.")] = None,
+    cell_clip: Annotated[
+        float | None, typer.Option(help="Limit of the cells, in place of that of the files; 0 for none.")
+    ] = None,
+    proj_clip: Annotated[
+        float | None, typer.Option(help="Limit of the layers' outputs, likewise; 0 for none.")
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="relu or tanh, after the convolutions, likewise.")
+    ] = None,
+    skip_connections: Annotated[
+        bool | None,
+        typer.Option("--skip-connections/--no-skip-connections", help="Residual connections, likewise."),
+    ] = None,
+    max_characters: Annotated[
+        int | None, typer.Option(help="Letters of a word with its begin and end, likewise.")
+    ] = None,
 ) -> None:
-    """Convert a published ELMo (AllenNLP, bilm-tf) to a Transformers folder, or a folder back to HDF5.
+    """Convert a published ELMo to a Transformers folder, or a folder back to HDF5.
 
-    Files are recognised by their content, whatever their names: the weights, options.json, a softmax, a
-    vocabulary, a table of word vectors.
+    Files are recognised by their content, whatever their names: HDF5 with an options.json, TensorFlow
+    checkpoints and TF-Hub modules, AllenNLP's archives, folders of ELMoForManyLangs; and a vocabulary.
     """
     with one_sentence("elmo-hf"):
-        from elmo_hf.convert.bilm import convert_from_bilm, convert_to_bilm
+        from elmo_hf.convert import convert, convert_to_bilm
 
         logging.basicConfig(format="%(message)s")
-        logging.getLogger("elmo_hf").setLevel(logging.INFO)  # tells which file was taken for what
+        if not dry_run:
+            logging.getLogger("elmo_hf").setLevel(logging.INFO)  # tells what was taken and what was left
+        given = {
+            "cell_clip": cell_clip,
+            "proj_clip": proj_clip,
+            "char_activation": activation,
+            "use_skip_connections": skip_connections,
+            "max_characters_per_token": max_characters,
+        }
+        settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        settings |= {key: None for key in ("cell_clip", "proj_clip") if settings.get(key) == 0}
         if to is Format.bilm:
-            if len(sources) != 1:
-                raise ElmoError(f"--to bilm converts one folder, but got {len(sources)} sources.")
+            if len(sources) != 1 or settings or name or dry_run:
+                raise ElmoError("--to bilm converts one folder, and takes no other option.")
             convert_to_bilm(sources[0], target)
         else:
-            convert_from_bilm(sources, target)
+            plan = convert(sources, target, settings=settings, name=name, dry_run=dry_run)
+            if dry_run:
+                typer.echo("\n".join(plan.lines()))
+                return
         typer.echo(f"Wrote {target}:")
-        for path in sorted(target.iterdir()):
-            typer.echo(f"  {path.name}  {path.stat().st_size:,} bytes")
+        for path in sorted(path for path in target.rglob("*") if path.is_file()):
+            typer.echo(f"  {path.relative_to(target)}  {path.stat().st_size:,} bytes")
 
 
 @app.command()

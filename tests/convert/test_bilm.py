@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoForTokenClassification, ElmoModel, ElmoTokenizer
-from elmo_hf.convert import ConversionError, convert_from_bilm, convert_to_bilm, hdf5
+from elmo_hf.convert import ConversionError, arrays, convert_from_bilm, convert_to_bilm
 from elmo_hf.convert.bilm import softmax_table, weights_table
 from elmo_hf.convert.options import options_from_config
 from elmo_hf.errors import ElmoError
@@ -239,7 +239,7 @@ def test_compressed_weights(source: Path, tmp_path: Path) -> None:
 
 
 def test_reading_in_blocks(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hdf5, "BLOCK_OF_NUMBERS", 100)
+    monkeypatch.setattr(arrays, "BLOCK_OF_NUMBERS", 100)
     convert_to_bilm(convert_from_bilm([source], tmp_path / "target"), tmp_path / "back")
     assert_same_arrays(tmp_path / "back" / "weights.hdf5", source / "weights.hdf5")
 

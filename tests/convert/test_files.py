@@ -177,7 +177,7 @@ def test_full_disk_leaves_nothing(source: Path, tmp_path: Path, monkeypatch: pyt
 
     converted = convert_from_bilm([source], tmp_path / "converted")
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr("elmo_hf.convert.bilm.shutil.copyfile", fails)
+    monkeypatch.setattr("elmo_hf.convert.plan.shutil.copyfile", fails)
     for convert in (
         lambda: convert_from_bilm([source], tmp_path / "target"),
         lambda: convert_to_bilm(converted, tmp_path / "target"),

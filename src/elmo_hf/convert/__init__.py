@@ -1,12 +1,15 @@
 """Convert weights of other ELMo implementations to Transformers folders and back, without loss.
 
-`bilm` is the format of AllenNLP and bilm-tf: HDF5 weights beside an options.json. A format consists of the
-roles of its files (`files.py`), a table of names (`table.py`) and options (`options.py`).
+Each family of files has a module with the roles of its files, a table of names and its options: `bilm.py`
+(HDF5 weights beside an options.json, from AllenNLP and bilm-tf). `conversion.py` finds the family, `plan.py`
+holds what is going to be done and writes the folder, `table.py` and `arrays.py` are what tables of names and
+readers of files share.
 """
 
-from elmo_hf.convert.bilm import convert_from_bilm, convert_to_bilm
+from elmo_hf.convert.bilm import convert_to_bilm
+from elmo_hf.convert.conversion import convert, convert_from_bilm
 from elmo_hf.errors import ElmoError
 
 ConversionError = ElmoError  # its name in version 0.1.0
 
-__all__ = ["ConversionError", "convert_from_bilm", "convert_to_bilm"]
+__all__ = ["ConversionError", "convert", "convert_from_bilm", "convert_to_bilm"]

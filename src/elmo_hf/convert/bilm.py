@@ -1,6 +1,5 @@
-"""AllenNLP's and bilm-tf's files to a Transformers folder and back, every number unchanged.
+"""AllenNLP's and bilm-tf's HDF5 files: what to make of them, and the way back, every number unchanged.
 
-    convert_from_bilm([Path("elmo_weights.hdf5"), Path("elmo_options.json")], Path("elmo"))
     convert_to_bilm(Path("elmo"), Path("elmo-as-bilm"))
 
 The format: HDF5 weights, their sizes in an options.json, and, optionally, the language model's softmax, a
@@ -10,8 +9,7 @@ pair the names in HDF5 with our parameters; both directions use them.
 
 import logging
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from operator import itemgetter
@@ -20,10 +18,12 @@ from typing import Any
 
 from torch import Tensor, equal
 
-from elmo_hf.convert.files import VOCABULARY, read_json, recognise
-from elmo_hf.convert.hdf5 import Hdf5Arrays, Shape, is_hdf5, top_names
+from elmo_hf.convert.arrays import Shape
+from elmo_hf.convert.files import VOCABULARY, Recognised, read_json
+from elmo_hf.convert.hdf5 import Hdf5Arrays, is_hdf5, top_names
 from elmo_hf.convert.options import settings_from_options, without_characters, write_options
-from elmo_hf.convert.table import Entry, Pairs, build_model, match, write_hdf5
+from elmo_hf.convert.plan import Choices, Family, Plan
+from elmo_hf.convert.table import Entry, Pairs, match, write_hdf5
 from elmo_hf.convert.vocabulary import check_rows, copy_vocabulary, read_tokenizer
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import new_folder
@@ -36,41 +36,28 @@ from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 logger = logging.getLogger(__name__)
 
 
-def convert_from_bilm(sources: Sequence[Path], target: Path) -> Path:
-    """Convert a published ELMo (AllenNLP, bilm-tf) to a Transformers folder, as `elmo-hf convert` does.
-
-    Args:
-        sources: A folder, or files, recognised by their content: the weights' HDF5, options.json, and
-            optionally the softmax, the vocabulary and a table of word vectors. A table that is named as a
-            file replaces the characters.
-        target: The folder to write. It must not exist, or be empty.
-
-    Returns:
-        `target`, with an `ElmoForPreTraining` if a softmax is among the files, otherwise an `ElmoModel`.
-
-    Raises:
-        ElmoError: A file is missing, damaged, or does not fit the others. Nothing is written then.
-    """
-    target = Path(target)
-    with new_folder(target) as output, ExitStack() as open_files:
-        files = find_files([Path(source) for source in sources])
-        settings = settings_from_options(files.options, read_json(files.options))
-        if files.table_is_named:
-            settings = without_characters(settings)
-        elif settings["token_encoder"] == "characters":
-            files.table = None  # the characters encode every word, those of the table included
-        files.log()
-        tokenizer = read_tokenizer(files.vocabulary, settings.get("max_characters_per_token", 50))
-        arrays = open_arrays(files, open_files)
-        check_rows(arrays.opened(), ("embedding", "softmax/W"), files.vocabulary, tokenizer)
-        config = make_config(files.options, settings, tokenizer, arrays.weights)
-        model = build_model(config, pair_up(config, arrays), with_softmax=arrays.softmax is not None)
-        model.save_pretrained(output)
-        tokenizer.save_pretrained(output)
-        shutil.copyfile(files.options, output / "options.json")
-        if files.vocabulary is not None:  # the tokenizer's own copy may differ in line ends
-            shutil.copyfile(files.vocabulary, output / "vocab.txt")
-    return target
+def plan(files: Recognised, choices: Choices, open_files: ExitStack) -> Plan:
+    """What to make of these files. A word table that is named as a file replaces the characters."""
+    taken = find_files(files)
+    settings = settings_from_options(taken.options, read_json(taken.options))
+    if taken.table_is_named:
+        settings = without_characters(settings)
+    elif settings["token_encoder"] == "characters":
+        taken.table = None  # the characters encode every word, those of the table included
+    settings |= choices.settings
+    tokenizer = read_tokenizer(taken.vocabulary, settings.get("max_characters_per_token", 50))
+    arrays = open_arrays(taken, open_files)
+    check_rows(arrays.opened(), ("embedding", "softmax/W"), taken.vocabulary, tokenizer)
+    config = make_config(taken.options, settings, tokenizer, arrays.weights)
+    return Plan(
+        family="an HDF5 file of bilm-tf's layout",
+        files=taken.roles(),
+        config=config,
+        tokenizer=tokenizer,
+        pairs=pair_up(config, arrays),
+        model_class=ElmoModel if arrays.softmax is None else ElmoForPreTraining,
+        copies=taken.copies(),
+    )
 
 
 def convert_to_bilm(folder: Path, target: Path) -> Path:
@@ -106,10 +93,15 @@ def convert_to_bilm(folder: Path, target: Path) -> Path:
 CHARACTERS_IN_FILES = 261  # without the row of padding
 
 
-def weights_table(config: ElmoConfig) -> Iterator[Entry]:
+# Where a layer's arrays are; bilm-tf wrote a single layer in a way that its own reader does not know.
+CELL = "RNN_{direction}/RNN/MultiRNNCell/Cell{layer}/LSTMCell"
+SINGLE_CELL = "RNN_{direction}/RNN/LSTMCell"
+
+
+def weights_table(config: ElmoConfig, cell: str = CELL) -> Iterator[Entry]:
     """Every array of weights.hdf5."""
     yield from word_table(config) if config.token_encoder == "words" else character_table(config)
-    yield from lstm_table(config)
+    yield from lstm_table(config, cell)
 
 
 def word_table(config: ElmoConfig) -> Iterator[Entry]:
@@ -136,12 +128,12 @@ def character_table(config: ElmoConfig) -> Iterator[Entry]:
         yield Entry("CNN_proj/b_proj", (config.projection_dim,), f"{encoder}.projection.bias")
 
 
-def lstm_table(config: ElmoConfig) -> Iterator[Entry]:
+def lstm_table(config: ElmoConfig, cell_name: str = CELL) -> Iterator[Entry]:
     cells, output = config.lstm_dim, config.output_dim
     for layer in range(config.num_hidden_layers):
         width, name = config.projection_dim if layer == 0 else output, f"elmo.layers.{layer}"
         for direction in range(2):  # forward, backward
-            cell = f"RNN_{direction}/RNN/MultiRNNCell/Cell{layer}/LSTMCell"
+            cell = cell_name.format(direction=direction, layer=layer)
             half, shape = itemgetter(direction), (width + output, 4 * cells)
             yield Entry(f"{cell}/W_0", shape, f"{name}.input_weight", half)
             yield Entry(f"{cell}/W_0", shape, f"{name}.recurrent_weight", half, first_row=width)
@@ -203,14 +195,17 @@ class Files:
     table: Path | None
     table_is_named: bool
 
-    def log(self) -> None:
-        for role in ("weights", "options", "softmax", "vocabulary", "table"):
-            if getattr(self, role) is not None:
-                logger.info("%s: %s", role, getattr(self, role))
+    def roles(self) -> dict[str, Path]:
+        paths = {role: getattr(self, role) for role in ROLES}
+        return {role: path for role, path in paths.items() if path is not None}
+
+    def copies(self) -> dict[str, Path]:
+        """The tokenizer's own copy of a vocabulary may differ in line ends."""
+        vocabulary = {"vocab.txt": self.vocabulary} if self.vocabulary is not None else {}
+        return {"options.json": self.options, **vocabulary}
 
 
-def find_files(sources: Sequence[Path]) -> Files:
-    files = recognise(sources, ROLES, role_of)
+def find_files(files: Recognised) -> Files:
     weights, options = files.get("weights"), files.get("options")
     softmax, vocabulary = files.get("softmax"), files.get(VOCABULARY)
     named_table = files.get_named("table")
@@ -226,7 +221,7 @@ def find_files(sources: Sequence[Path]) -> Files:
 
 
 @dataclass(frozen=True)
-class Arrays:
+class OpenFiles:
     weights: Hdf5Arrays
     table: Hdf5Arrays | None  # only if it is the token encoder
     softmax: Hdf5Arrays | None
@@ -235,12 +230,12 @@ class Arrays:
         return [arrays for arrays in (self.weights, self.table, self.softmax) if arrays is not None]
 
 
-def open_arrays(files: Files, open_files: ExitStack) -> Arrays:
+def open_arrays(files: Files, open_files: ExitStack) -> OpenFiles:
     def optional(path: Path | None) -> Hdf5Arrays | None:
         return open_files.enter_context(Hdf5Arrays(path)) if path is not None else None
 
     weights = open_files.enter_context(Hdf5Arrays(files.weights))
-    return Arrays(weights, optional(files.table), optional(files.softmax))
+    return OpenFiles(weights, optional(files.table), optional(files.softmax))
 
 
 def make_config(
@@ -259,15 +254,21 @@ def make_config(
         raise ElmoError(f"{path}: {str(error).rstrip('.')}; correct it.") from error
 
 
-def pair_up(config: ElmoConfig, arrays: Arrays) -> Pairs:
+def pair_up(config: ElmoConfig, arrays: OpenFiles) -> Pairs:
     """Every entry of the tables with the file that holds its array."""
+    cell = (
+        SINGLE_CELL if any(name.startswith("RNN_0/RNN/LSTMCell/") for name in arrays.weights.names) else CELL
+    )
     if arrays.table is None:
-        pairs = match(arrays.weights, weights_table(config))
+        pairs = match(arrays.weights, weights_table(config, cell))
     else:
         replaced = {name for name in arrays.weights.names if name.startswith(("char_embed", "CNN"))}
         pairs = match(arrays.table, word_table(config))
-        pairs += match(arrays.weights, lstm_table(config), replaced)
+        pairs += match(arrays.weights, lstm_table(config, cell), replaced)
     return pairs + (match(arrays.softmax, softmax_table(config)) if arrays.softmax is not None else [])
+
+
+FAMILY = Family("bilm", ROLES, role_of, main="weights", plan=plan)
 
 
 # ---- model -> files

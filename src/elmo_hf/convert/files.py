@@ -74,12 +74,13 @@ class Recognised:
     def get_named(self, role: str) -> Path | None:
         return _only(role, self.named)
 
-    def missing(self, role: str) -> ElmoError:
-        """The error of a needed file that is not there."""
-        if self.not_json and ".json" in self.roles[role]:  # one of those files may have been meant for it
-            return self.not_json[0]
+    def missing(self, *roles: str) -> ElmoError:
+        """The error of a needed file that is not there, in one of these roles."""
+        descriptions = [self.roles[role] for role in roles]
+        if self.not_json and any(".json" in text for text in descriptions):
+            return self.not_json[0]  # that file may have been meant for it
         places = ", ".join(map(str, self.sources)) or "no files at all"
-        return ElmoError(f"there are no {self.roles[role]} in {places}; name the file.")
+        return ElmoError(f"there are no {' or '.join(descriptions)} in {places}; name the file.")
 
 
 def recognise(sources: Sequence[Path], roles: Mapping[str, str], role_of: RoleOf) -> Recognised:

@@ -5,39 +5,34 @@
         arrays.read_into(tensor, "softmax/b")
 
 An HDF5 file may refer to other files, declare terabytes in a hundred bytes, or contain itself. Opening
-refuses all of that and allocates no array; `check_array` compares shapes before any number is read;
-`read_into` reads in blocks and refuses NaN, infinity, what float32 cannot hold, and chunks that would unpack
-to more than the array declares, which the HDF5 library would find out only afterwards.
+refuses all of that and allocates no array. Reading refuses chunks that would unpack to more than the array
+declares, which the HDF5 library would notice only afterwards.
 """
 
 import math
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-import torch
 
+from elmo_hf.convert.arrays import Arrays, Shape
 from elmo_hf.convert.files import check_readable
 from elmo_hf.errors import ElmoError, reason_of
 
 MAX_NAMES = 10_000
 MAX_CHUNKS = 100_000  # of an array
 MAX_DEPTH = 8
-LONGEST_NAME = 100  # in messages
 # The arrays may be this many times larger than the file: trained weights do not compress better.
 MAX_GROWTH = 16
 ALWAYS_ALLOWED_BYTES = 64 << 20
-BLOCK_OF_NUMBERS = 1 << 24
 # The filters of chunks in the orders in which h5py sets them, checksums apart; others may come from plugins.
 GZIP, LZF, SHUFFLE = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_LZF, h5py.h5z.FILTER_SHUFFLE)
 FILTERS = [[], [SHUFFLE], [GZIP], [LZF], [SHUFFLE, GZIP], [SHUFFLE, LZF]]
 FILTER_SLACK = 1024  # what numbers that cannot be packed may take more, beside an eighth
-
-Shape = tuple[int, ...]
 
 
 @contextmanager
@@ -74,11 +69,11 @@ def _opened(path: Path) -> h5py.File:
     return h5py.File(path, "r")
 
 
-class Hdf5Arrays:
+class Hdf5Arrays(Arrays):
     """The arrays of an HDF5 file by their full names; a context manager."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self._unpacked: set[str] = set()  # names of arrays whose chunks are checked
         with damage_in(str(path)):
             self._file = _opened(path)
@@ -89,10 +84,7 @@ class Hdf5Arrays:
                 self._file.close()
                 raise
 
-    def __enter__(self) -> "Hdf5Arrays":
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         self._file.close()
 
     @property
@@ -127,21 +119,21 @@ class Hdf5Arrays:
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
             link_type = "an external" if isinstance(link, h5py.ExternalLink) else "a soft"
-            raise self._error(full_name, f"is {link_type} link, which is not allowed in a weights file")
-        with damage_in(self._place(full_name)):
+            raise self.error(full_name, f"is {link_type} link, which is not allowed in a weights file")
+        with damage_in(self.place(full_name)):
             member = group[name]
         if isinstance(member, h5py.Group):
             if full_name.count("/") + 1 >= MAX_DEPTH:
-                raise self._error(full_name, f"is a group {MAX_DEPTH} deep, or in a circle")
+                raise self.error(full_name, f"is a group {MAX_DEPTH} deep, or in a circle")
         elif not isinstance(member, h5py.Dataset):
-            raise self._error(full_name, "is neither group nor dataset")
+            raise self.error(full_name, "is neither group nor dataset")
         return member
 
     def _check_bytes(self) -> None:
         """Raise if the arrays would take far more memory than the file has bytes."""
         declared = 0
         for name, dataset in self._datasets.items():
-            with damage_in(self._place(name)):
+            with damage_in(self.place(name)):
                 declared += self._declared_bytes(name, dataset)
         size = self.path.stat().st_size
         if declared > MAX_GROWTH * size + ALWAYS_ALLOWED_BYTES:
@@ -152,50 +144,27 @@ class Hdf5Arrays:
 
     def _declared_bytes(self, name: str, dataset: h5py.Dataset) -> int:
         if dataset.is_virtual or dataset.external:
-            raise self._error(name, "keeps its numbers in other files")
+            raise self.error(name, "keeps its numbers in other files")
         pipeline = dataset.id.get_create_plist()
         filters = [pipeline.get_filter(number)[0] for number in range(pipeline.get_nfilters())]
         if [filter_ for filter_ in filters if filter_ != h5py.h5z.FILTER_FLETCHER32] not in FILTERS:
-            raise self._error(name, "is packed by an unusual filter", "export the file without compression")
+            raise self.error(name, "is packed by an unusual filter", "export the file without compression")
         if dataset.chunks and dataset.id.get_num_chunks() > MAX_CHUNKS:
-            raise self._error(name, f"has more than {MAX_CHUNKS:,} chunks", "export it in fewer")
+            raise self.error(name, f"has more than {MAX_CHUNKS:,} chunks", "export it in fewer")
         if not _is_allocated(dataset):
-            raise self._error(name, f"declares shape {dataset.shape}, but its numbers were never written")
+            raise self.error(name, f"declares shape {dataset.shape}, but its numbers were never written")
         chunk = math.prod(dataset.chunks or (0,))
         return dataset.dtype.itemsize * max(math.prod(dataset.shape or ()), chunk)
 
-    # ---- reading: the right arrays
+    # ---- reading
 
-    def check_nothing_else(self, names: Collection[str]) -> None:
-        for name in self._datasets:
-            if name not in names:
-                advice = "give the options that belong to these weights, or remove it"
-                raise self._error(name, "has no place in the model that the options describe", advice)
+    def dtype(self, name: str) -> np.dtype:
+        return self._datasets[name].dtype
 
-    def check_array(self, name: str, shape: Shape) -> None:
-        """Raise unless the file holds this array in this shape. None of its numbers is read."""
-        advice = "give the options that belong to these weights"
-        if name not in self._datasets:
-            raise self._error(name, f"of shape {shape} is missing", advice)
-        dataset = self._datasets[name]
-        if dataset.shape != shape:
-            raise self._error(name, f"must have shape {shape}, but has {dataset.shape}", advice)
-        dtype = dataset.dtype
-        if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
-            raise self._error(
-                name, f"must hold float32 numbers, but holds {dtype!s:.40}", "export it as float32"
-            )
-
-    def read_into(self, target: torch.Tensor, name: str, first_row: int = 0) -> None:
-        """Fill `target` with rows of a checked array from `first_row` on, a block at a time."""
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
         self._check_chunks(name)
-        dataset, row_size = self._datasets[name], target[0].numel()
-        step = max(1, BLOCK_OF_NUMBERS // row_size)
-        for start in range(0, len(target), step):
-            block = target[start : start + step]
-            with damage_in(self._place(name)):
-                values = dataset[first_row + start : first_row + start + len(block)]
-            block.copy_(torch.from_numpy(self._as_float32(name, values)))
+        with damage_in(self.place(name)):
+            return self._datasets[name][start:stop]
 
     def _check_chunks(self, name: str) -> None:
         """Raise if a chunk unpacks to more than its numbers: HDF5 allocates whatever comes out."""
@@ -203,12 +172,12 @@ class Hdf5Arrays:
         if name in self._unpacked or not dataset.chunks:
             return
         size = math.prod(dataset.chunks) * dataset.dtype.itemsize + FILTER_SLACK
-        with damage_in(self._place(name)):
+        with damage_in(self.place(name)):
             chunks: list[Any] = []
             dataset.id.chunk_iter(chunks.append)
             for chunk in chunks:
                 if chunk.size > size + size // 8 or not self._fits(dataset, chunk, size):
-                    raise self._error(name, "has a chunk that is larger than its numbers")
+                    raise self.error(name, "has a chunk that is larger than its numbers")
         self._unpacked.add(name)
 
     def _fits(self, dataset: h5py.Dataset, chunk: Any, size: int) -> bool:
@@ -220,28 +189,6 @@ class Hdf5Arrays:
             return len(zlib.decompressobj().decompress(content, size + 1)) <= size
         except zlib.error:  # the chunk is stored as it is, or the library complains of it
             return True
-
-    def _as_float32(self, name: str, values: np.ndarray) -> np.ndarray:
-        if not np.isfinite(values).all():
-            raise self._error(
-                name, "holds NaN or infinite values", "take a checkpoint from before they appeared"
-            )
-        with np.errstate(over="ignore", under="ignore"):
-            rounded = values.astype(np.float32, copy=False)
-        if not np.array_equal(rounded, values):
-            raise self._error(
-                name, f"holds {values.dtype} values that float32 cannot hold", "round it to float32"
-            )
-        return rounded
-
-    # ---- errors
-
-    def _place(self, name: str) -> str:
-        short = name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "..."
-        return f"{self.path}: dataset {short!r}"
-
-    def _error(self, name: str, fault: str, advice: str = "export the file again") -> ElmoError:
-        return ElmoError(f"{self._place(name)} {fault}; {advice}.")
 
 
 def _is_allocated(dataset: h5py.Dataset) -> bool:

@@ -1,23 +1,24 @@
-"""A table of names: arrays of a file <-> parameters of our models, used in both directions.
+"""A table of names: arrays of a file <-> parameters of our models; HDF5's are used in both directions.
 
 pairs = match(arrays, weights_table(config))          # a format's table, such as that in `bilm.py`
-model = build_model(config, pairs, with_softmax=False)
+model = build_model(ElmoModel, config, pairs)
 write_hdf5(path, weights_table(config), model.state_dict())
 """
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from elmo_hf.convert.hdf5 import Hdf5Arrays, Shape
+from elmo_hf.convert.arrays import Arrays, Shape
 from elmo_hf.convert.hdf5_output import Hdf5Output
 from elmo_hf.model.configuration_elmo import ElmoConfig
-from elmo_hf.model.modeling_elmo import ElmoModel
-from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
+from elmo_hf.model.modeling_elmo import ElmoPreTrainedModel
+
+Model = TypeVar("Model", bound=ElmoPreTrainedModel)
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Entry:
     """An array of a file, or some of its rows, and the parameter that holds the same numbers.
 
     `transform` returns a view of the parameter in the array's layout. Reading fills that view and writing
-    copies it, so that one function serves both directions.
+    copies it, so that one function serves both directions. `adjust` changes the filled view in place, in
+    formats that are only read.
     """
 
     array: str  # its name in the file
@@ -33,16 +35,17 @@ class Entry:
     parameter: str  # its name in ElmoForPreTraining; in ElmoModel it lacks "elmo."
     transform: Callable[[Tensor], Tensor] = lambda parameter: parameter
     first_row: int = 0  # of the array, if several parameters share it
+    adjust: Callable[[Tensor], object] | None = None
 
     def view(self, parameters: dict[str, Tensor]) -> Tensor:
         name = self.parameter
         return self.transform(parameters[name if name in parameters else name.removeprefix("elmo.")])
 
 
-Pairs = list[tuple[Hdf5Arrays, Entry]]
+Pairs = list[tuple[Arrays, Entry]]
 
 
-def match(arrays: Hdf5Arrays, table: Iterable[Entry], ignored: Collection[str] = ()) -> Pairs:
+def match(arrays: Arrays, table: Iterable[Entry], ignored: Collection[str] = ()) -> Pairs:
     """Pair each entry with the file, which must hold every array in its shape, and no others."""
     pairs: Pairs = []
     # One at a time: options may promise a billion layers, and the first missing one ends the loop.
@@ -53,17 +56,30 @@ def match(arrays: Hdf5Arrays, table: Iterable[Entry], ignored: Collection[str] =
     return pairs
 
 
-def build_model(config: ElmoConfig, pairs: Pairs, with_softmax: bool) -> ElmoModel | ElmoForPreTraining:
-    """Make a model of the files' numbers, which are read into the parameters a block at a time."""
+def build_model(model_class: type[Model], config: ElmoConfig, pairs: Pairs) -> Model:
+    """Make a model of the files' numbers."""
     with torch.device("meta"):
-        model = ElmoForPreTraining(config) if with_softmax else ElmoModel(config)
-    parameters = {
-        name: torch.zeros(meta.shape, dtype=torch.float32) for name, meta in model.state_dict().items()
-    }
-    for arrays, entry in pairs:
-        arrays.read_into(entry.view(parameters), entry.array, entry.first_row)
-    model.load_state_dict(parameters, assign=True)
+        model = model_class(config)
+    model.load_state_dict(read_parameters(model, pairs), assign=True)
     return model
+
+
+def read_parameters(model: ElmoPreTrainedModel, pairs: Pairs, start: float = 0.0) -> dict[str, Tensor]:
+    """Each parameter's numbers from the files, and `start` where they have none: in the row of padding."""
+    parameters = {
+        name: torch.full(meta.shape, start, dtype=torch.float32) for name, meta in model.state_dict().items()
+    }
+    fill(parameters, pairs)
+    return parameters
+
+
+def fill(parameters: dict[str, Tensor], pairs: Pairs) -> None:
+    """Read each entry's array into its parameter."""
+    for arrays, entry in pairs:
+        view = entry.view(parameters)
+        arrays.read_into(view, entry.array, entry.first_row)
+        if entry.adjust is not None:
+            entry.adjust(view)
 
 
 def write_hdf5(path: Path, table: Iterable[Entry], parameters: dict[str, Tensor]) -> None:
