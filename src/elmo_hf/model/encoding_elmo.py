@@ -1,5 +1,5 @@
-"""What ElmoTokenizer makes of its input before words become ids: examples, windows over long ones, and where each
-token of a row comes from."""
+"""Between text and ids in ElmoTokenizer: the examples of a batch, windows over long ones, and the origin of
+each token."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

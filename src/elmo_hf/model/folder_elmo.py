@@ -96,6 +96,23 @@ class ElmoFolder:
         path = self.path(file)
         return read_object(path) if path is not None else None
 
+    def check_tokenizer(self) -> None:
+        """Refuse what Transformers would read wrongly, or from elsewhere, for a tokenizer."""
+        settings, *_ = [self.read_object(file) or {} for file in TOKENIZER_OBJECTS]
+        for file in TOKENIZER_TEXTS:
+            self.path(file)
+        for key in ("vocab_file", "letters_file", "tokenizer_file", "fast_tokenizer_files", "init_inputs"):
+            if settings.get(key):  # Transformers would read another file for one of the folder
+                raise ValueError(
+                    f"the tokenizer_config.json of {quoted(self.name)} must not have the option '{key}'; "
+                    "the words are those of vocab.txt beside it, and the letters those of letters.json."
+                )
+        if not isinstance(settings.get("auto_map", {}), dict):  # saving adds its class to it
+            raise ValueError(
+                f"the tokenizer_config.json of {quoted(self.name)} must have an object for 'auto_map', "
+                "but has another value; save the tokenizer again."
+            )
+
     def weights(self) -> list[Path]:
         """The safetensors files; none if there is neither one nor an index."""
         single = self.path(self._with_variant(WEIGHTS))

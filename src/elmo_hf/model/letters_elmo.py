@@ -3,14 +3,14 @@
     lexicon = LetterLexicon("letters.json")
     lexicon(["He", "paid"], max_characters=50)  # (2, 50)
 
-The original ELMo reads bytes (`character_ids` in words_elmo.py), which need no file. ELMoForManyLangs reads code
-points, each with an id of its own. `letters.json` has these ids as the model reads them:
+The original ELMo reads bytes (`character_ids` in words_elmo.py), which need no file. ELMoForManyLangs reads
+code points, each with an id of its own. `letters.json` has these ids as the model reads them:
 
     {"letters": {"a": 5, "天": 6, ...}, "sentence_begin": 18, "sentence_end": 19, "word_begin": 23,
      "word_end": 22, "padding": 21, "unknown": 20}
 
-Id 0 means "no word here", so ids begin at 1. A key of several code points, such as "<bos>", has an id and equals no
-letter of a word.
+Id 0 means "no word here", so ids begin at 1. A key of several code points, such as "<bos>", has an id and
+equals no letter of a word.
 """
 
 import json

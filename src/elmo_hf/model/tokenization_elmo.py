@@ -21,7 +21,7 @@ from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils import PaddingStrategy
 
 from .encoding_elmo import ElmoEncoding, Pair, as_batch, truncated
-from .folder_elmo import HUB_OPTIONS, TOKENIZER_OBJECTS, TOKENIZER_TEXTS, ElmoFolder, library_errors, quoted
+from .folder_elmo import HUB_OPTIONS, ElmoFolder, library_errors, quoted
 from .letters_elmo import LetterLexicon
 from .words_elmo import (
     MAX_CHARACTERS,
@@ -49,7 +49,8 @@ class ElmoTokenizer(PreTrainedTokenizer):
             one that reads bytes. A `LetterLexicon` in its place is used as it is.
         word_column: rows of `char_ids` end with 1 + the word's id, for a model with a table of words beside
             its letters.
-        cut_words: cut words to `max_characters_per_token - 2` code points before their ids are looked up, too.
+        cut_words: cut words to `max_characters_per_token - 2` code points also before their ids are looked
+            up.
         strip_words: drop spaces around the words of `vocab_file`.
     """
 
@@ -108,7 +109,7 @@ class ElmoTokenizer(PreTrainedTokenizer):
             if Path(name).is_file():  # a vocabulary, which Transformers reads only for classes with one file
                 own = {key: value for key, value in options.items() if key not in HUB_OPTIONS}
                 return cls(name, *args, **{"name_or_path": str(name)} | own)
-            _check_folder(ElmoFolder(name, options))
+            ElmoFolder(name, options).check_tokenizer()
             return super().from_pretrained(name, *args, **options)
 
     def with_vocabulary(self, vocab_file: str | Path) -> "ElmoTokenizer":
@@ -450,24 +451,6 @@ class ElmoTokenizer(PreTrainedTokenizer):
                 missing = [value] * (len(padded["input_ids"]) - length)
                 padded[name] = old + missing if side == "right" else missing + old
         return padded
-
-
-def _check_folder(folder: ElmoFolder) -> None:
-    """Refuse files that Transformers would read wrongly, or from elsewhere."""
-    settings, *_ = [folder.read_object(file) or {} for file in TOKENIZER_OBJECTS]
-    for file in TOKENIZER_TEXTS:
-        folder.path(file)
-    for key in ("vocab_file", "letters_file", "tokenizer_file", "fast_tokenizer_files", "init_inputs"):
-        if settings.get(key):  # Transformers would read another file for one of the folder
-            raise ValueError(
-                f"the tokenizer_config.json of {quoted(folder.name)} must not have the option '{key}'; "
-                "the words are those of vocab.txt beside it, and the letters those of letters.json."
-            )
-    if not isinstance(settings.get("auto_map", {}), dict):  # saving adds its class to it
-        raise ValueError(
-            f"the tokenizer_config.json of {quoted(folder.name)} must have an object for 'auto_map', "
-            "but has another value; save the tokenizer again."
-        )
 
 
 def _check_switches(switches: dict[str, bool], vocab_file: object) -> None:
