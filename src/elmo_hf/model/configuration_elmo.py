@@ -290,11 +290,8 @@ class ElmoConfig(PreTrainedConfig):
         return super().from_dict({**config_dict, **options}, **kwargs)
 
     def to_diff_dict(self) -> dict[str, Any]:
-        options = super().to_diff_dict()
-        for name, default in NEWER_OPTIONS.items():
-            if options.get(name) == default:
-                options.pop(name, None)
-        return options
+        options, defaults = super().to_diff_dict(), NEWER_OPTIONS.items()
+        return {name: value for name, value in options.items() if (name, value) not in defaults}
 
     def _refuse_unknown(self, options: dict[str, Any]) -> None:
         """The base class stores a misspelt option without a warning."""
@@ -352,15 +349,10 @@ class ElmoConfig(PreTrainedConfig):
 
     def validate_characters(self) -> None:
         ids = self.boundary_characters or []
-        if len(ids) != 5 or len(set(ids)) < 5:
+        if len(ids) != 5 or len(set(ids)) < 5 or not 0 < min(ids) <= max(ids) < self.num_characters:
             raise ValueError(
                 "ElmoConfig: boundary_characters must be five different ids (sentence begin, sentence end, "
-                f"word begin, word end, padding within a word), but are {quoted(ids)}."
-            )
-        if not 0 < min(ids) <= max(ids) < self.num_characters:
-            raise ValueError(
-                f"ElmoConfig: boundary_characters must be above 0 and below num_characters "
-                f"({self.num_characters}), but are {quoted(ids)}."
+                f"word begin, word end, padding) from 1 to {self.num_characters - 1}, but are {quoted(ids)}."
             )
 
     def validate_projection(self) -> None:
@@ -453,6 +445,8 @@ class ElmoConfig(PreTrainedConfig):
                     f"ElmoConfig: {name} must be from 0 to {limit - 1} (vocab_size is {self.vocab_size}), "
                     f"but is {quoted(value)}."
                 )
+        if self.reads_word_column and None in (self.bos_token_id, self.eos_token_id):
+            raise ValueError("ElmoConfig: words beside characters need bos_token_id and eos_token_id.")
 
     @property
     def reads_elmo(self) -> bool:
@@ -468,6 +462,11 @@ class ElmoConfig(PreTrainedConfig):
     def reads_word_column(self) -> bool:
         """Whether a row of character ids ends with 1 + the word's id."""
         return self.token_encoder == "characters" and self.word_embedding_dim > 0
+
+    @property
+    def reads_bytes(self) -> bool:
+        """Whether a tokenizer without files makes its `char_ids`."""
+        return not self.reads_word_column and self.num_characters == NUM_CHARACTER_IDS
 
     @property
     def char_ids_length(self) -> int:
