@@ -20,7 +20,7 @@ from transformers import BatchEncoding, PreTrainedTokenizer
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils import PaddingStrategy
 
-from .encoding_elmo import ElmoEncoding, Pair, as_batch, truncated
+from .examples_elmo import ElmoEncoding, Pair, as_batch, truncated
 from .folder_elmo import HUB_OPTIONS, ElmoFolder, library_errors, quoted
 from .letters_elmo import LetterLexicon
 from .words_elmo import (
