@@ -130,7 +130,16 @@ def test_the_auto_map_names_every_class_that_the_folder_holds(folder, tmp_path):
 
 BACKBONE = {
     f"{name}_elmo"
-    for name in ("checks", "configuration", "folder", "layers", "modeling", "tokenization", "words")
+    for name in (
+        "checks",
+        "configuration",
+        "encoders",
+        "folder",
+        "layers",
+        "modeling",
+        "tokenization",
+        "words",
+    )
 }
 TASK = BACKBONE | {"cache_elmo", "task_elmo"}
 
