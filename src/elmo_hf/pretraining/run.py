@@ -287,9 +287,15 @@ class Run:
     # ---- checkpoints
 
     def save(self) -> None:
-        """Write a checkpoint: what the next update depends on, of all processes, by the main one."""
+        """Write a checkpoint: what the next update depends on, of all processes, by the main one.
+
+        Raises:
+            ElmoError: an entry of the log or of the record of sentences was lost since the last update, in any
+                process. A checkpoint after that would hide it.
+        """
         if self.step == self.saved_at:
             return
+        self.processes.raise_errors()
         h, c = (state.movedim(2, 0) for state in self.learner.states)
         own = {"epochs": self.row_epochs.to(h.device), "h": h, "c": c}
         rows = {name: self.accelerator.gather(tensor.contiguous()).cpu() for name, tensor in own.items()}
