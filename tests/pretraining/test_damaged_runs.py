@@ -304,7 +304,7 @@ from elmo_hf.corpus import windows
 write = windows.AuditLog.write
 def broken(self, step, window):
     if step == 10 and self.process == {process}:
-        raise RuntimeError('DataLoader worker (pid 1) is killed by signal: Killed.')  # at any time, of PyTorch
+        raise RuntimeError('DataLoader worker is killed by signal')  # as PyTorch does, at any time
     write(self, step, window)
 windows.AuditLog.write = broken
 """

@@ -290,8 +290,8 @@ class Run:
         """Write a checkpoint: what the next update depends on, of all processes, by the main one.
 
         Raises:
-            ElmoError: an entry of the log or of the record of sentences was lost since the last update, in any
-                process. A checkpoint after that would hide it.
+            ElmoError: an entry of the log or the audit was lost in this update, in any process. A checkpoint
+                would hide that.
         """
         if self.step == self.saved_at:
             return
