@@ -32,8 +32,8 @@ class Refusal(Exception):
 
 
 class Repository:
-    def __init__(self, private):
-        self.private = private
+    def __init__(self, private, gated=False):
+        self.private, self.gated = private, gated
         self.commits = {}  # sha -> {path: content}
         self.branches = {}
         self.commit("main", {".gitattributes": b"*.safetensors filter=lfs\n"})
@@ -95,9 +95,9 @@ class Hub:
         """A commit of somebody else."""
         return self.repositories[name].commit(branch, files)
 
-    def add_dataset(self, name, files, private=False):
-        """A dataset of somebody else."""
-        self.repositories[f"{DATASETS}{name}"] = repository = Repository(private)
+    def add_dataset(self, name, files, private=False, gated=False):
+        """A dataset of somebody else; who has not asked for a gated one sees its files' names only."""
+        self.repositories[f"{DATASETS}{name}"] = repository = Repository(private, gated)
         repository.commit("main", files)
 
     def count(self, part):
@@ -326,6 +326,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def resolve(self, name, revision, path):
         repository = self.find(name)
+        if repository.gated:
+            raise Refusal(403, "Access to this resource is restricted.", "GatedRepo")
         sha = repository.find(revision)
         headers = {"X-Repo-Commit": sha}
         content = repository.commits[sha].get(path)
