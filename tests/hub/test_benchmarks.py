@@ -1,6 +1,8 @@
 """Results on benchmarks of the Hub: the files of `.eval_results`, what is refused, and the upload."""
 
 import json
+import re
+import textwrap
 
 import pytest
 import yaml
@@ -15,6 +17,7 @@ from elmo_hf.hub.results import Result, with_results
 from elmo_hf.hub.signature import MARK
 from tests.helpers.card_folders import FACTS, write
 from tests.helpers.hub_folders import FILES, NAME, RESULT_FILES, refused
+from tests.helpers.paths import REPOSITORY
 
 # huggingface_hub sends a file by an option of its HTTP library that is going away.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -188,6 +191,18 @@ def test_texts_stay_where_they_stand(folder):
         "their/wnut_17",
         *[" ".join(evil.split())] * 2,
     )
+
+
+def test_the_example_of_the_readme(folder):
+    text = (REPOSITORY / "hub_cards" / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"^    benchmarks:\n(?: {6}.*\n)+", text, re.MULTILINE)[0]
+    score(folder, [ROW, ROW | {"metric": "recall"}])
+    facts = yaml.safe_dump(FACTS, sort_keys=False) + textwrap.dedent(example)
+    (folder / "facts.yaml").write_text(facts, encoding="utf-8")
+    [content] = render(folder).benchmarks.values()
+    [entry] = parse_eval_result_entries(yaml.safe_load(content))
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("leondz/wnut_17", "default", 0.4321)
+    assert (entry.date, entry.source_name) == ("2026-01-31", "Evaluation log")
 
 
 # ---- beside the card
