@@ -11,7 +11,8 @@ from elmo_hf import ElmoForPreTraining, ElmoModel
 from elmo_hf.cli import app
 from elmo_hf.hub.card import write_card
 from elmo_hf.hub.push import prepare, push
-from elmo_hf.hub.signature import unsigned
+from elmo_hf.hub.reading import MAX_BYTES
+from elmo_hf.hub.signature import MARK, sign, unsigned
 from elmo_hf.loading import describe_model
 from tests.helpers.hub_folders import FILES, NAME, RESULT_FILES, edit, refused
 
@@ -190,7 +191,7 @@ def test_a_card_of_the_folder_that_0_1_0_wrote(hub, folder):
     assert b"SHA-256:" in hub.files(NAME)["README.md"]
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"x" * 1_000_001])
+@pytest.mark.parametrize("content", [b"\xff\xfe", sign(f"# {MARK}\n{'x' * MAX_BYTES}").encode()])
 def test_a_readme_that_is_no_small_text_is_kept(hub, folder, content):
     push(folder, NAME)
     hub.commit(NAME, {"README.md": content})
