@@ -40,6 +40,7 @@ DOCUMENT_TESTS = {
     "hub_cards/README.md": "test_docs.py",
     "training/README.md": "test_docs.py",
 }
+CARDS = ("hub_cards", "yaml")  # its test writes these blocks to the files that they name
 # Flags that shorten long runs.
 SMALL = "--lstm-dim 16 --projection-dim 8 --char-filters [[1,4],[2,8]] --num-highway-layers 1 --samples 8"
 EXTRA_FLAGS = {
@@ -105,7 +106,8 @@ def test_every_block_of_every_document_has_a_test():
     for path in [*PAGES, *map(REPOSITORY.joinpath, DOCUMENT_TESTS)]:
         for block in read_blocks(path):
             assert block.language in KNOWN, f"{block.position}: no test for a block of {block.language!r}"
-            assert block.language not in ("text", "yaml") or path.parent == REPOSITORY, block.position
+            has_reader = path.parent == REPOSITORY or (path.parent.name, block.language) == CARDS
+            assert block.language not in ("text", "yaml") or has_reader, block.position
 
 
 def command_lines(name):
