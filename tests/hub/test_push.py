@@ -1,6 +1,7 @@
 """Uploads to a local Hub: what is sent, which README.md is kept, and the command."""
 
 import hashlib
+import json
 
 import pytest
 import torch
@@ -245,8 +246,8 @@ def test_sums_that_are_not_of_the_model(hub, folder):
 
 
 def test_letters_of_a_lexicon_go_up(hub, folder):
-    """Another tokenizer reads them; this one leaves them alone."""
-    (folder / "letters.json").write_text("{}", encoding="utf-8")
+    content = json.dumps(letters_json(lexicons()[0]))
+    (folder / "letters.json").write_text(content, encoding="utf-8")
     assert "letters.json" in prepare(folder, NAME).files
 
 
