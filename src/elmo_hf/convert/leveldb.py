@@ -53,7 +53,9 @@ def read_table(path: Path) -> dict[bytes, bytes]:
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise ElmoError(f"{path} has more than {MAX_BYTES:,} bytes, too many for an index; give another file.")
+        raise ElmoError(
+            f"{path} has more than {MAX_BYTES:,} bytes, too many for an index; give another file."
+        )
     with damage_in(path):
         return parse_table(data)
 
@@ -113,7 +115,7 @@ def masked_checksum(data: bytes) -> int:
 
 
 def mask(checksum: int) -> int:
-    """Checksums are rotated and shifted, so that checksums of data with checksums in it are no special case."""
+    """As files store checksums: rotated and shifted, lest data that holds its own checksum be special."""
     return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 

@@ -4,7 +4,7 @@
         arrays.check_array("lm/softmax/b", (793471,))
         arrays.read_into(tensor, "lm/softmax/b")
 
-The index is a table of LevelDB: one protocol buffer for each variable, with its type, its shape, and where its
+The index is a table of LevelDB: a protocol buffer for each variable, with its type, its shape, and where its
 bytes lie. Opening checks all of that against the files' sizes and allocates no array. Reading verifies the
 checksum of what it reads, and takes the memory of a few rows.
 """
@@ -14,8 +14,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -26,6 +26,7 @@ from elmo_hf.convert.leveldb import DamageError, damage_in, fields, has_magic, m
 from elmo_hf.errors import ElmoError
 
 INDEX = ".index"
+SHARD_NAME = re.compile(r"variables\.data-\d{5}-of-\d{5}")  # in SavedModels
 MAX_SHARDS = 200
 MAX_DIMENSIONS = 32
 BLOCK_OF_BYTES = 1 << 22  # of checksums
@@ -34,7 +35,18 @@ MAX_GROWTH = 16
 ALWAYS_ALLOWED_BYTES = 64 << 20
 
 BFLOAT16 = 14
-TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 9: "<i8", 10: "?", BFLOAT16: "<u2", 19: "<f2"}
+TYPES = {
+    1: "<f4",
+    2: "<f8",
+    3: "<i4",
+    4: "u1",
+    5: "<i2",
+    6: "i1",
+    9: "<i8",
+    10: "?",
+    BFLOAT16: "<u2",
+    19: "<f2",
+}
 
 Slice = tuple[tuple[int, int | None], ...]  # (start, length) by dimension; None: all of it
 
@@ -88,7 +100,7 @@ class BundleArrays(Arrays):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._verified: set[Stored] = set()
-        self._files: dict[int, BinaryIO] = {}
+        self._files: dict[int, BufferedReader] = {}
         entries = read_table(path)
         with damage_in(path):
             self._shards = read_header(entries.pop(b"", None))
@@ -162,7 +174,7 @@ class BundleArrays(Arrays):
         needed = max(entry.offset + entry.size for entry in entries if entry.shard == shard)
         if needed > size:
             raise ElmoError(
-                f"{path} has {size:,} bytes, but {self.path.name} needs {needed:,}; download or copy it again."
+                f"{path} has {size:,} bytes, but {self.path.name} needs {needed:,}; copy it again."
             )
         if size > MAX_GROWTH * bytes_on_disk(file.fileno(), size) + ALWAYS_ALLOWED_BYTES:
             raise ElmoError(
@@ -176,8 +188,8 @@ class BundleArrays(Arrays):
         self._verify(name, stored)
         file, row = self._files[stored.shard], stored.row_bytes
         file.seek(stored.offset + start * row)
-        data = file.read((stop - start) * row)
-        if len(data) != (stop - start) * row:
+        data = bytearray((stop - start) * row)
+        if file.readinto(data) != len(data):
             raise self.error(name, "has become shorter while it was read", "wait until nobody writes it")
         values = np.frombuffer(data, TYPES[stored.type]).reshape(-1, *stored.shape[1:])
         if stored.type == BFLOAT16:
@@ -274,7 +286,7 @@ def read_entry(content: bytes) -> tuple[Stored, list[Slice]]:
 
 
 def read_shape(content: bytes) -> Shape:
-    shape = []
+    shape: list[int] = []
     for number, value in fields(content):
         if number == 2 and isinstance(value, bytes):
             size = dict(fields(value)).get(1, 0)
@@ -377,7 +389,12 @@ def join_partitions(name: str, pieces: dict[int, Stored]) -> Variable:
     first, rows = ordered[0], 0
     starts: list[tuple[int, Stored]] = []
     for number, piece in enumerate(ordered):
-        if number not in pieces or not piece.shape or piece.shape[1:] != first.shape[1:] or piece.type != first.type:
+        if (
+            number not in pieces
+            or not piece.shape
+            or piece.shape[1:] != first.shape[1:]
+            or piece.type != first.type
+        ):
             raise DamageError(f"the pieces '/part_...' of {name[:100]!r} do not fit one another")
         starts.append((rows, piece))
         rows += piece.shape[0]
