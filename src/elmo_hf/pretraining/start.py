@@ -138,7 +138,10 @@ def converted(name: str, vocab: str | None) -> Iterator[tuple[str, list[str]]]:
         raise ElmoError(f"{name} holds no vocabulary; name that of its softmax by --vocab.")
     with TemporaryDirectory(prefix="elmo-hf-") as folder:
         plan = convert_checkpoint(Path(name), Path(vocab), Path(folder))
-        yield folder, [f"{name}: assumed that {sentence}." for sentence in plan.assumed]
+        try:
+            yield folder, [f"{name}: assumed that {sentence}." for sentence in plan.assumed]
+        except ElmoError as error:  # of a file that nobody else can see
+            raise ElmoError(str(error).replace(folder, name)) from None
 
 
 def set_dropout(model: ElmoForPreTraining, dropout: float) -> None:
