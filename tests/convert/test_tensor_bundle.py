@@ -221,13 +221,15 @@ def test_entries_that_lie(tmp_path: Path, lie: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "places",
-    [[(0, 1), (0, 1)], [(0, 1)], [(1, 1)], [(0, 2), (1, 1)]],
-    ids=["twice", "end", "begin", "overlap"],
+    ("rows", "places"),
+    [(2, [(0, 1), (0, 1)]), (2, [(0, 1)]), (2, [(1, 1)]), (3, [(0, 2), (1, 1)]), (3, [(0, 1), (2, 2)])],
+    ids=["twice", "end", "begin", "overlap", "beyond"],
 )
-def test_slices_that_do_not_cover_their_variable(tmp_path: Path, places: list[tuple[int, int]]) -> None:
+def test_slices_that_do_not_cover_their_variable(
+    tmp_path: Path, rows: int, places: list[tuple[int, int]]
+) -> None:
     slices = b"".join(slice_of(place, (0, 3)) for place in places)
-    entries = {b"v": entry(shape=(2, 3), size=0, slices=slices)}
+    entries = {b"v": entry(shape=(rows, 3), size=0, slices=slices)}
     for number, (start, length) in enumerate(dict.fromkeys(places)):
         key = tensor_bundles.slice_key("v", [(start, length), (0, 3)])
         entries[key] = entry(shape=(length, 3), size=12 * length, offset=40 * number)

@@ -290,10 +290,8 @@ class PretrainingOptimizer:
         """Copy Adagrad's sums of squares of some parameters, by their names in ElmoForPreTraining."""
         own = self.state_dict()
         for name, tensor in sums.items():
-            is_dense = name in self.parameters
-            own[f"dense.{name}.sum" if is_dense else f"softmax.{name.removeprefix('lm_head.')}.sum"].copy_(
-                tensor
-            )
+            place = f"dense.{name}" if name in self.parameters else name.replace("lm_head.", "softmax.")
+            own[f"{place}.sum"].copy_(tensor)
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
