@@ -432,6 +432,14 @@ def test_hostile_zips(label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("kind", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_zips_packed_in_other_ways(tmp_path: Path, kind: int) -> None:
+    (tmp_path / "annotator").mkdir()
+    with zipfile.ZipFile(tmp_path / "annotator" / "elmo_tensorflow", "w", kind) as archive:
+        archive.writestr("variables.index", b"x" * 99)
+    refused([tmp_path / "annotator"], "elmo_tensorflow is packed in an unusual way")
+
+
 def test_a_zip_with_a_link_and_broken_zips(tmp_path: Path) -> None:
     annotator = write_annotator(tmp_path, options(n_layers=1))
     path = annotator / "elmo_tensorflow"

@@ -70,6 +70,8 @@ def variables_of(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipI
         is_variable = place.name == INDEX or SHARD_NAME.fullmatch(place.name)
         if place.parent != indexes[0].parent or not is_variable or info.is_dir():
             continue
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ElmoError(f"{path} is packed in an unusual way; unpack it and pack it by 'zip'.")
         if place.name in members:
             raise ElmoError(f"{path} holds {place.name} twice; give another file.")
         members[place.name] = info
