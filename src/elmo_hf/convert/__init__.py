@@ -1,7 +1,8 @@
 """Convert weights of other ELMo implementations to Transformers folders and back, without loss.
 
 Each family of files has a module with the roles of its files, a table of names and its options: `bilm.py`
-(HDF5 weights beside an options.json, from AllenNLP and bilm-tf). `conversion.py` finds the family, `plan.py`
+(HDF5 weights beside an options.json, from AllenNLP and bilm-tf), `tensorflow.py` (checkpoints, modules,
+SavedModels). `conversion.py` finds the family, `plan.py`
 holds what is going to be done and writes the folder, `table.py` and `arrays.py` are what tables of names and
 readers of files share.
 """

@@ -7,18 +7,19 @@ convert([Path("published-elmo")], Path("my-elmo"), dry_run=True)    # only what 
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from elmo_hf.convert import bilm
-from elmo_hf.convert.files import Recognised, recognise
+from elmo_hf.convert import bilm, tensorflow
+from elmo_hf.convert.files import VOCABULARY, Recognised, recognise
 from elmo_hf.convert.plan import Choices, Family, Plan
 from elmo_hf.errors import ElmoError
 from elmo_hf.files import new_folder
 
 logger = logging.getLogger(__name__)
 
-FAMILIES: tuple[Family, ...] = (bilm.FAMILY,)
+FAMILIES: tuple[Family, ...] = (bilm.FAMILY, tensorflow.FAMILY)
 
 
 def convert(
@@ -68,6 +69,21 @@ def convert_from_bilm(sources: Sequence[Path], target: Path) -> Path:
     return Path(target)
 
 
+def convert_checkpoint(source: Path, vocabulary: Path, folder: Path) -> Plan:
+    """Convert a TensorFlow checkpoint with the vocabulary of its softmax, whatever that file's name.
+
+    Args:
+        folder: an empty one, to write into.
+    """
+    files = recognise([source], tensorflow.ROLES, tensorflow.role_of)
+    listed = [pair for pair in files.listed if pair[0] != VOCABULARY]
+    files = replace(files, named=[*files.named, (VOCABULARY, vocabulary)], listed=listed)
+    with ExitStack() as open_files:
+        plan = tensorflow.plan(files, Choices(), open_files)
+        plan.write(folder, source.resolve().name)
+    return plan
+
+
 def make_plan(
     sources: Sequence[Path], choices: Choices, families: Sequence[Family], open_files: ExitStack
 ) -> Plan:
@@ -85,9 +101,9 @@ def make_plan(
 
 def family_of(files: Recognised, families: Sequence[Family]) -> Family:
     """The family whose weights are among the files."""
-    fitting = [family for family in families if files.get(family.main) is not None]
+    fitting = [family for family in families if files.all(family.main)]
     if len(fitting) > 1:
-        names = " and ".join(str(files.get(family.main)) for family in fitting)
+        names = " and ".join(str(files.all(family.main)[0]) for family in fitting)
         raise ElmoError(f"{names} are weights of different formats; give the files of one.")
     if not fitting:
         raise files.missing(*(family.main for family in families))

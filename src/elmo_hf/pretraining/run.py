@@ -4,7 +4,7 @@
 """
 
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -64,6 +64,7 @@ class Run:
         learner: the model with its optimizer.
         tokenizer: of the model, saved with it.
         checkpoint: where to resume, if not at the beginning.
+        notes: sentences to print at the beginning.
 
     Attributes:
         step, words, epoch: what has been done: updates, words (in one direction), passes over the text.
@@ -79,10 +80,11 @@ class Run:
         learner: Learner,
         tokenizer: ElmoTokenizer,
         checkpoint: Path | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.settings, self.processes, self.accelerator = settings, processes, processes.accelerator
         self.source, self.heldout, self.tokenizer = source, heldout, tokenizer
-        self.learner, self.model = learner, learner.model
+        self.learner, self.model, self.notes = learner, learner.model, notes
         self.folder = Path(settings.output)
         self.rows = settings.rows // self.accelerator.num_processes
         self.first_row = self.rows * self.accelerator.process_index
@@ -185,6 +187,8 @@ class Run:
         else:
             size = self.model.num_parameters()
             self.log.write("start", settings=settings, parameters=size, **facts)
+            for note in self.notes:
+                self.log.print(note)
 
     def _cut_audit_logs(self) -> None:
         """Of all processes; the run may have had more of them before it was resumed."""
