@@ -16,6 +16,7 @@ from elmo_hf.hub.reading import MAX_BYTES
 from elmo_hf.hub.signature import MARK, sign, unsigned
 from elmo_hf.loading import describe_model
 from tests.helpers.hub_folders import FILES, NAME, RESULT_FILES, edit, refused
+from tests.helpers.letters import letters_json, lexicons
 
 # huggingface_hub sends a file by an option of its HTTP library that is going away.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
