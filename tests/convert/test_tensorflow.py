@@ -328,7 +328,14 @@ def test_all_files_of_a_checkpoint_may_be_named(tmp_path: Path) -> None:
 def test_files_of_two_formats(tmp_path: Path) -> None:
     training = write_training_folder(tmp_path / "training", options())
     source = write_source(tmp_path / "hdf5", options())
-    refused([training, source / "weights.hdf5"], "weights.hdf5", "model.ckpt-7.index", "different formats")
+    named = [training / "model.ckpt-7.index", source / "weights.hdf5"]
+    refused(named, "weights.hdf5", "model.ckpt-7.index", "different formats")
+    plan = convert([training, source / "weights.hdf5"], tmp_path / "x", dry_run=True)
+    assert plan.files["weights"] == source / "weights.hdf5"
+    shutil.copy(source / "weights.hdf5", training)  # as bilm-tf's dump beside its checkpoint
+    plan = convert([training], tmp_path / "x", dry_run=True)
+    assert "checkpoint" in plan.files
+    assert any("weights.hdf5, which is another format" in sentence for sentence in plan.left)
 
 
 # ---- modules

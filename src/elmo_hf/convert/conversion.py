@@ -19,7 +19,8 @@ from elmo_hf.files import new_folder
 
 logger = logging.getLogger(__name__)
 
-FAMILIES: tuple[Family, ...] = (bilm.FAMILY, tensorflow.FAMILY)
+# Where a folder holds weights in several formats, the first is taken: a checkpoint holds more than its HDF5.
+FAMILIES: tuple[Family, ...] = (tensorflow.FAMILY, bilm.FAMILY)
 
 
 def convert(
@@ -93,18 +94,24 @@ def make_plan(
         return next((role for family in families if (role := family.role_of(path)) is not None), None)
 
     files = recognise(sources, roles, role_of)
-    plan = family_of(files, families).plan(files, choices, open_files)
+    family, *others = families_of(files, families)
+    plan = family.plan(files, choices, open_files)
+    for other in others:
+        plan.left += [
+            f"{path}, which is another format; name it to convert it" for path in files.all(other.main)
+        ]
     for line in plan.lines():
         logger.info("%s", line)
     return plan
 
 
-def family_of(files: Recognised, families: Sequence[Family]) -> Family:
-    """The family whose weights are among the files."""
+def families_of(files: Recognised, families: Sequence[Family]) -> list[Family]:
+    """The families whose weights are among the files: one, unless a folder has several."""
     fitting = [family for family in families if files.all(family.main)]
-    if len(fitting) > 1:
-        names = " and ".join(str(files.all(family.main)[0]) for family in fitting)
+    named = [family for family in fitting if files.has_named(family.main)]
+    if len(named) > 1:
+        names = " and ".join(str(files.all(family.main)[0]) for family in named)
         raise ElmoError(f"{names} are weights of different formats; give the files of one.")
     if not fitting:
         raise files.missing(*(family.main for family in families))
-    return fitting[0]
+    return named or fitting
