@@ -424,7 +424,7 @@ class StateDictArrays(Arrays):
             if len(numbers) != _span(shape, strides):
                 raise EOFError("it ends early")
         steps = [stride * dtype.itemsize for stride in strides]
-        rows = np.lib.stride_tricks.as_strided(numbers, shape, steps, writeable=False)
+        rows = np.lib.stride_tricks.as_strided(numbers, shape, steps)
         if view.storage.type == "bfloat16":
             return (rows.astype("<u4") << 16).view("<f4")
         return rows
