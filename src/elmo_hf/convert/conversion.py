@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from elmo_hf.convert import bilm, tensorflow
+from elmo_hf.convert import allennlp, bilm, tensorflow
 from elmo_hf.convert.files import VOCABULARY, Recognised, recognise
 from elmo_hf.convert.plan import Choices, Family, Plan
 from elmo_hf.errors import ElmoError
@@ -20,7 +20,7 @@ from elmo_hf.files import new_folder
 logger = logging.getLogger(__name__)
 
 # Where a folder holds weights in several formats, the first is taken: a checkpoint holds more than its HDF5.
-FAMILIES: tuple[Family, ...] = (tensorflow.FAMILY, bilm.FAMILY)
+FAMILIES: tuple[Family, ...] = (tensorflow.FAMILY, allennlp.FAMILY, bilm.FAMILY)
 
 
 def convert(
@@ -98,7 +98,7 @@ def make_plan(
     plan = family.plan(files, choices, open_files)
     for other in others:
         plan.left += [
-            f"{path}, which is another format; name it to convert it" for path in files.all(other.main)
+            f"{path}, which is another format; name it to convert it" for path in other.main_files(files)
         ]
     for line in plan.lines():
         logger.info("%s", line)
@@ -107,11 +107,11 @@ def make_plan(
 
 def families_of(files: Recognised, families: Sequence[Family]) -> list[Family]:
     """The families whose weights are among the files: one, unless a folder has several."""
-    fitting = [family for family in families if files.all(family.main)]
-    named = [family for family in fitting if files.has_named(family.main)]
+    fitting = [family for family in families if family.main_files(files)]
+    named = [family for family in fitting if any(map(files.has_named, family.mains))]
     if len(named) > 1:
-        names = " and ".join(str(files.all(family.main)[0]) for family in named)
+        names = " and ".join(str(family.main_files(files)[0]) for family in named)
         raise ElmoError(f"{names} are weights of different formats; give the files of one.")
     if not fitting:
-        raise files.missing(*(family.main for family in families))
+        raise files.missing(*(role for family in families for role in family.mains))
     return named or fitting
