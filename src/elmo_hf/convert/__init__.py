@@ -7,8 +7,8 @@ holds what is going to be done and writes the folder, `table.py` and `arrays.py`
 readers of files share.
 """
 
-from elmo_hf.convert.bilm import convert_to_bilm
-from elmo_hf.convert.conversion import convert, convert_from_bilm
+from elmo_hf.convert.bilm import convert_from_bilm, convert_to_bilm
+from elmo_hf.convert.conversion import convert
 from elmo_hf.errors import ElmoError
 
 ConversionError = ElmoError  # its name in version 0.1.0

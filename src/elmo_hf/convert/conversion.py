@@ -60,16 +60,6 @@ def convert(
         return plan
 
 
-def convert_from_bilm(sources: Sequence[Path], target: Path) -> Path:
-    """Convert HDF5 weights (AllenNLP, bilm-tf), as `convert` does, and no other format.
-
-    Returns:
-        `target`, with an `ElmoForPreTraining` if a softmax is among the files, otherwise an `ElmoModel`.
-    """
-    convert(sources, target, families=[bilm.FAMILY])
-    return Path(target)
-
-
 def convert_checkpoint(source: Path, vocabulary: Path, folder: Path) -> Plan:
     """Convert a TensorFlow checkpoint with the vocabulary of its softmax, whatever that file's name.
 
