@@ -78,9 +78,9 @@ def test_the_parser_of_this_test_sees_imports():
     names = {
         "checks_elmo",
         "configuration_elmo",
+        "encoders_elmo",
         "layers_elmo",
         "tokenization_elmo",
-        "words_elmo",
     }
     assert modules == {f"elmo_hf.model.{name}" for name in names} | {"elmo_hf.kernels"}
     assert imported_rooms(SOURCE / "cli.py") >= {"corpus", "hub"}

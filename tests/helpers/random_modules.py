@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 from transformers.utils import ModelOutput
 
-from elmo_hf.model import modeling_elmo
+from elmo_hf.model import encoders_elmo, modeling_elmo
 from tests.helpers.random_elmo import OPERATIONS, NotApplicable, Subject, operation
 
 
@@ -82,7 +82,7 @@ OPERATIONS |= HOOKS
 
 
 def global_hook(register: Callable[..., Any], function: Callable[..., Any], subject: Subject) -> None:
-    kind = subject.random.choice([nn.Linear, nn.Conv1d, nn.Embedding, modeling_elmo.ElmoHighway])
+    kind = subject.random.choice([nn.Linear, nn.Conv1d, nn.Embedding, encoders_elmo.ElmoHighway])
 
     def for_a_class(module: Any, *values: Any) -> Any:
         return function(module, *values) if isinstance(module, kind) else None
@@ -167,7 +167,7 @@ def from_embeddings_of_an_instance(subject: Subject) -> None:
 
 def characters_of(subject: Subject) -> Any:
     encoder = subject.bilm.token_encoder
-    if not isinstance(encoder, modeling_elmo.ElmoCharacterEncoder):
+    if not isinstance(encoder, encoders_elmo.ElmoCharacterEncoder):
         raise NotApplicable("no characters")
     return encoder
 
@@ -178,13 +178,13 @@ def forward_of_a_class(cls: Any, method: str, subject: Subject) -> None:
     setattr(cls, method, lambda self, *a, **k: scaled(old(self, *a, **k), 1.25))
 
 
-CLASSES: list[Any] = [nn.Linear, nn.Conv1d, nn.Embedding, nn.Dropout, nn.Identity, modeling_elmo.ElmoCarry]
-CLASSES += [modeling_elmo.ElmoHighway, modeling_elmo.ElmoLayer, modeling_elmo.ElmoCharacterEncoder]
+CLASSES: list[Any] = [nn.Linear, nn.Conv1d, nn.Embedding, nn.Dropout, nn.Identity, encoders_elmo.ElmoCarry]
+CLASSES += [encoders_elmo.ElmoHighway, modeling_elmo.ElmoLayer, encoders_elmo.ElmoCharacterEncoder]
 for cls in CLASSES:
     OPERATIONS[f"forward_of_{cls.__name__}"] = functools.partial(forward_of_a_class, cls, "forward")
 OPERATIONS["conv_forward_of_Conv1d"] = functools.partial(forward_of_a_class, nn.Conv1d, "_conv_forward")
 OPERATIONS["from_embeddings_of_the_encoder"] = functools.partial(
-    forward_of_a_class, modeling_elmo.ElmoCharacterEncoder, "from_embeddings"
+    forward_of_a_class, encoders_elmo.ElmoCharacterEncoder, "from_embeddings"
 )
 
 
@@ -251,14 +251,14 @@ def module_in_a_wrapper(subject: Subject) -> None:
 
 @operation
 def module_in_a_sequence(subject: Subject) -> None:
-    kinds = (nn.Linear, nn.Conv1d, nn.Identity, modeling_elmo.ElmoHighway)
+    kinds = (nn.Linear, nn.Conv1d, nn.Identity, encoders_elmo.ElmoHighway)
     name, old = subject.module(kinds)
     put(subject, name, nn.Sequential(old, subject.random.choice([nn.Identity(), nn.Tanh(), nn.Hardtanh()])))
 
 
 @operation
 def module_left_out(subject: Subject) -> None:
-    name, _ = subject.module((modeling_elmo.ElmoHighway, modeling_elmo.ElmoCarry))
+    name, _ = subject.module((encoders_elmo.ElmoHighway, encoders_elmo.ElmoCarry))
     put(subject, name, nn.Identity())
 
 
@@ -267,7 +267,7 @@ def number_of_highways(subject: Subject) -> None:
     encoder = characters_of(subject)
     old = encoder.highways
     dim = subject.bilm.config.num_filters
-    made = modeling_elmo.ElmoHighway(dim).to(encoder.char_embedding.weight)
+    made = encoders_elmo.ElmoHighway(dim).to(encoder.char_embedding.weight)
     new = [*old, made] if subject.random.random() < 0.5 or not len(old) else list(old)[1:]
     subject.undo.append(functools.partial(setattr, encoder, "highways", old))
     encoder.highways = nn.ModuleList(new)

@@ -59,8 +59,7 @@ def by_tables(encoder, char_ids):
 
 def by_products(encoder, char_ids):
     """As on a GPU."""
-    rows = characters.cut_padding(char_ids.flatten(0, -2), encoder.convolutions)
-    words = characters.encode_by_products(encoder, encoder.char_embedding(rows))
+    words = characters.encode_by_products(encoder, char_ids.flatten(0, -2))
     return words.unflatten(0, char_ids.shape[:-1])
 
 
@@ -147,11 +146,10 @@ def test_gradients_equal_finite_differences():
     # Most of a table is not looked up; differences are computed at the characters that are.
     used = rows.unique()
     for table in tables:
-        used_rows = table.detach().unflatten(0, (-1, 262))[:, used].requires_grad_()
+        used_rows = table.detach()[:, used].requires_grad_()
 
         def look_up(used_rows, table=table):
-            whole = table.detach().unflatten(0, (-1, 262)).index_copy(1, used, used_rows)
-            return characters.SumAndMaximum.apply(blocks, whole.flatten(0, 1))
+            return characters.SumAndMaximum.apply(blocks, table.detach().index_copy(1, used, used_rows))
 
         assert torch.autograd.gradcheck(look_up, used_rows)
 

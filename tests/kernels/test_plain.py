@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from elmo_hf import ElmoModel, kernels
 from elmo_hf.kernels import kept
-from elmo_hf.model import modeling_elmo
+from elmo_hf.model import encoders_elmo, modeling_elmo
 from tests.helpers.small_elmo import encoded_texts, read_texts, small_model
 
 pytestmark = pytest.mark.usefixtures("default_kernels")
@@ -25,7 +25,7 @@ class Scaled(nn.Linear):
         return super().forward(x) * 1.5
 
 
-class OtherHighway(modeling_elmo.ElmoHighway):
+class OtherHighway(encoders_elmo.ElmoHighway):
     def forward(self, x):
         return super().forward(x) + x.mean()
 
@@ -175,7 +175,7 @@ def test_a_hook_of_all_modules(register):
     assert assert_reads_as_the_readable_code(model) == ""
 
 
-@pytest.mark.parametrize("cls", [nn.Linear, nn.Embedding, modeling_elmo.ElmoHighway])
+@pytest.mark.parametrize("cls", [nn.Linear, nn.Embedding, encoders_elmo.ElmoHighway])
 def test_a_patched_class(cls, monkeypatch):
     model = small_model()
     before = read_texts(model)

@@ -64,6 +64,7 @@ __all__ = [
     "fingerprint",
     "frozen",
     "keep_constant",
+    "no_lstm",
     "state_of",
     "use",
     "why_not",
@@ -138,6 +139,11 @@ def choose_lstm(
     if obstacle in (GRADIENTS, NOT_CPU):
         return partial(_read_by_graph, owner) if graphs.serves(x, *weights) else training.lstm
     return None
+
+
+def no_lstm(reason: str) -> None:
+    """Note why no LSTM of this call can be replaced."""
+    _reasons["lstm"] = reason
 
 
 def _read(owner: object, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:

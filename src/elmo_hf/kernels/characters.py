@@ -1,13 +1,16 @@
-"""The character encoder of `modeling_elmo.ElmoCharacterEncoder` with less work, for reading and for training.
+"""The character encoders of `encoders_elmo.py` with less work, for reading and for training.
 
     word = projection(highways(activation(max over places of (convolution + bias))))
+
+With a table of words beside the characters, the projection reads both, and a row of ids ends with the word's.
 
 What makes it faster:
 
 - Each different word of a batch is encoded once.
 - Padding is cut to what the widest filter can see.
-- On a CPU a convolution is a sum of table rows. There are only 262 characters,
-  so a table holds what a filter makes of each of them at each of its offsets.
+- On a CPU a convolution is a sum of table rows. There are few characters (262 if they are bytes), so a table
+  holds what a filter makes of each of them at each of its offsets. Where tables of all characters would be
+  large, or nothing can be kept of them, they are made of the batch's characters.
 - On a GPU a convolution is one product over all places, because cuDNN prepares anew for each new number and
   length of words, and these hardly ever repeat.
 
@@ -30,7 +33,7 @@ from elmo_hf.kernels.gradients import READABLE, refuses_second_derivative
 from elmo_hf.kernels.kept import is_frozen, keep
 from elmo_hf.kernels.products import Product, product
 
-NUM_CHARACTER_IDS = 262  # as in `model/words_elmo.py`; this package imports nothing of the others
+MAX_KEPT = 2**26  # bytes of tables of all characters
 BLOCK_WORDS = 128  # words that are looked up at once: few enough for the cache, and of about one length
 
 
@@ -38,8 +41,8 @@ def encode(encoder: Any, char_ids: Tensor, by_tables: bool, precision: str = "fl
     """Encode words as `encoder` itself does.
 
     Args:
-        encoder: an `ElmoCharacterEncoder` whose modules are plain (`plain.py`).
-        char_ids: (..., characters)
+        encoder: an `ElmoCharacterEncoder` whose modules are plain (`plain.py`), or one with words beside.
+        char_ids: (..., characters), and 1 + the word's id with words beside
         by_tables: sum rows of tables; for a CPU and float32 weights.
         precision: "float32", or "bf16" for the weights after the tables when no gradients are needed.
 
@@ -48,11 +51,10 @@ def encode(encoder: Any, char_ids: Tensor, by_tables: bool, precision: str = "fl
     """
     rows, index = distinct_rows(char_ids.flatten(0, -2))
     if by_tables:
-        rows, index = by_length(rows, index)
+        rows, index = by_length(encoder, rows, index)
         words = encode_by_tables(encoder, rows, precision)
     else:
-        embedded = encoder.char_embedding(cut_padding(rows, encoder.convolutions))
-        words = encode_by_products(encoder, embedded) if rows.is_cuda else encoder.from_embeddings(embedded)
+        words = encode_by_products(encoder, rows) if rows.is_cuda else encode_as_written(encoder, rows)
     return words[index].unflatten(0, char_ids.shape[:-1])
 
 
@@ -72,10 +74,15 @@ def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     return distinct, index
 
 
-def by_length(rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+def by_length(encoder: Any, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """The rows from short to long, and the index into them."""
-    order = lengths(rows).argsort()
+    order = lengths(characters_of(encoder, rows)).argsort()
     return rows[order], order.argsort()[index]
+
+
+def characters_of(encoder: Any, rows: Tensor) -> Tensor:
+    """The rows without the words' ids, which are the last column if there is a table of words."""
+    return rows[:, :-1] if hasattr(encoder, "word_embedding") else rows
 
 
 def cut_padding(rows: Tensor, convolutions: Iterable[nn.Conv1d]) -> Tensor:
@@ -94,45 +101,95 @@ def activation(encoder: Any) -> Callable[[Tensor], Tensor]:
     return torch.tanh if encoder.config.char_activation == "tanh" else F.relu
 
 
-def after_filters(encoder: Any, words: Tensor) -> Tensor:
+def after_filters(encoder: Any, maxima: Tensor, rows: Tensor) -> Tensor:
     """(words, filters), before the activation -> (words, projection_dim)"""
-    return encoder.projection(nn.Sequential(*encoder.highways)(activation(encoder)(words)))
+    words = nn.Sequential(*encoder.highways)(activation(encoder)(maxima))
+    return encoder.projection(beside_words(encoder, words, rows))
 
 
-# ---- by products
+def beside_words(encoder: Any, words: Tensor, rows: Tensor) -> Tensor:
+    """What the projection reads: `[word; characters]` if there is a table of words."""
+    if not hasattr(encoder, "word_embedding"):
+        return words
+    return torch.cat([encoder.word_embedding((rows[:, -1] - 1).clamp(min=0)), words], dim=-1)
 
 
-def encode_by_products(encoder: Any, embedded: Tensor) -> Tensor:
-    """(words, characters, char_embedding_dim) -> (words, projection_dim)"""
+# ---- by products and as written
+
+
+def encode_by_products(encoder: Any, rows: Tensor) -> Tensor:
+    """Rows of ids -> (words, projection_dim)"""
     maxima = []
+    embedded = embed(encoder, rows)
     for conv in encoder.convolutions:
         windows = embedded.unfold(1, conv.kernel_size[0], 1).flatten(2)  # (words, places, dim * width)
         maxima.append(F.linear(windows, conv.weight.flatten(1), conv.bias).amax(dim=1))
-    return after_filters(encoder, torch.cat(maxima, dim=-1))
+    return after_filters(encoder, torch.cat(maxima, dim=-1), rows)
+
+
+def encode_as_written(encoder: Any, rows: Tensor) -> Tensor:
+    """Rows of ids -> (words, projection_dim)"""
+    x = embed(encoder, rows).transpose(1, 2)
+    return after_filters(encoder, torch.cat([conv(x).amax(-1) for conv in encoder.convolutions], -1), rows)
+
+
+def embed(encoder: Any, rows: Tensor) -> Tensor:
+    """Rows of ids -> (words, characters, char_embedding_dim), without most columns of padding"""
+    return encoder.char_embedding(cut_padding(characters_of(encoder, rows), encoder.convolutions))
 
 
 # ---- by tables
 
 
 def encode_by_tables(encoder: Any, rows: Tensor, precision: str) -> Tensor:
-    """(words, characters) -> (words, projection_dim)"""
-    blocks = [cut_padding(block, encoder.convolutions) for block in rows.split(BLOCK_WORDS)]
+    """Rows of ids -> (words, projection_dim)"""
     if torch.is_grad_enabled() and any(weight.requires_grad for weight in encoder.parameters()):
-        filters = make_tables(encoder)
+        used, blocks = used_and_blocks(encoder, rows)
+        filters = make_tables(encoder, used)
         words = torch.cat([SumAndMaximum.apply(blocks, table) + bias for table, bias in filters], dim=-1)
-        return after_filters(encoder, words)
+        return after_filters(encoder, words, rows)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    weights = [encoder.char_embedding.weight, *(conv.weight for conv in encoder.convolutions)]
-    tables = keep(encoder, weights, None, lambda: [table.detach() for table, _ in make_tables(encoder)])
-    maxima = [look_up(blocks, t) + c.bias for t, c in zip(tables, encoder.convolutions, strict=True)]
-    words = torch.cat(maxima, dim=-1)
-    words = activation(encoder)(words)
+    words = activation(encoder)(read_by_tables(encoder, rows))
     for highway in encoder.highways:
         x = words.to(dtype)
         gate = linear(highway.carry, x).float().sigmoid_()
         words = torch.lerp(words, linear(highway.transform, x).float().relu_(), gate)
+    words = beside_words(encoder, words, rows)
     is_projected = isinstance(encoder.projection, nn.Linear)
     return linear(encoder.projection, words.to(dtype)).float() if is_projected else words
+
+
+def read_by_tables(encoder: Any, rows: Tensor) -> Tensor:
+    """Rows of ids -> (words, filters), before the activation"""
+    if table_bytes(encoder) > MAX_KEPT:
+        used, blocks = used_and_blocks(encoder, rows)
+        tables = [table for table, _ in make_tables(encoder, used)]
+    else:
+        blocks = in_blocks(encoder, characters_of(encoder, rows))
+        weights = [encoder.char_embedding.weight, *(conv.weight for conv in encoder.convolutions)]
+        tables = keep(encoder, weights, None, lambda: [table.detach() for table, _ in make_tables(encoder)])
+    maxima = [look_up(blocks, t) + c.bias for t, c in zip(tables, encoder.convolutions, strict=True)]
+    return torch.cat(maxima, dim=-1)
+
+
+def table_bytes(encoder: Any) -> int:
+    """Size of the tables of all characters, in float32."""
+    rows = sum(conv.kernel_size[0] * conv.out_channels for conv in encoder.convolutions)
+    return 4 * encoder.char_embedding.num_embeddings * rows
+
+
+def used_and_blocks(encoder: Any, rows: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The ids of the characters that occur, and the words with these numbered from 0, in blocks."""
+    characters = characters_of(encoder, rows)
+    is_used = torch.zeros(encoder.char_embedding.num_embeddings, dtype=torch.bool)
+    is_used[0] = True  # a table has a row even if there is no word
+    is_used[characters.flatten()] = True
+    numbers = is_used.cumsum(0) - 1
+    return is_used.nonzero().squeeze(1), in_blocks(encoder, numbers[characters])
+
+
+def in_blocks(encoder: Any, characters: Tensor) -> list[Tensor]:
+    return [cut_padding(block, encoder.convolutions) for block in characters.split(BLOCK_WORDS)]
 
 
 def linear(module: nn.Linear, x: Tensor) -> Tensor:
@@ -145,20 +202,21 @@ def linear(module: nn.Linear, x: Tensor) -> Tensor:
     return prepared(x)
 
 
-def make_tables(encoder: Any) -> list[tuple[Tensor, Tensor]]:
-    """For each filter width: the table (width * 262, filters) and the bias (filters)."""
-    embedded = encoder.char_embedding(torch.arange(NUM_CHARACTER_IDS))
-    return [
-        (torch.einsum("cd,ndw->wcn", embedded, conv.weight).flatten(0, 1), conv.bias)
-        for conv in encoder.convolutions
-    ]
+def make_tables(encoder: Any, used: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
+    """For each filter width: the table (width, characters, filters) and the bias (filters).
+
+    `used` are the ids of the tables' characters; by default, all.
+    """
+    used = torch.arange(encoder.char_embedding.num_embeddings) if used is None else used
+    embedded = encoder.char_embedding(used)
+    return [(torch.einsum("cd,ndw->wcn", embedded, conv.weight), conv.bias) for conv in encoder.convolutions]
 
 
 def sums(rows: Tensor, table: Tensor) -> Tensor:
     """(words, characters) -> (words, places, filters): at each place the sum of `width` rows of the table"""
-    width = len(table) // NUM_CHARACTER_IDS
-    index = rows.unfold(1, width, 1) + NUM_CHARACTER_IDS * torch.arange(width)
-    return F.embedding_bag(index.flatten(0, 1), table, mode="sum").unflatten(0, index.shape[:2])
+    width, characters, _ = table.shape
+    index = rows.unfold(1, width, 1) + characters * torch.arange(width)
+    return F.embedding_bag(index.flatten(0, 1), table.flatten(0, 1), mode="sum").unflatten(0, index.shape[:2])
 
 
 def look_up(blocks: Sequence[Tensor], table: Tensor) -> Tensor:
@@ -184,9 +242,9 @@ class SumAndMaximum(Function):
     @staticmethod
     @refuses_second_derivative(READABLE)
     def backward(ctx: Any, d_words: Tensor) -> tuple[None, Tensor]:
-        d_table = d_words.new_zeros(ctx.shape).unflatten(0, (-1, NUM_CHARACTER_IDS))
+        d_table = d_words.new_zeros(ctx.shape)
         d_blocks = d_words.split([len(rows) for rows in ctx.blocks])
         for rows, places, d_block in zip(ctx.blocks, ctx.saved_tensors, d_blocks, strict=True):
             for offset, d_offset in enumerate(d_table):
                 d_offset.scatter_add_(0, rows.gather(1, places.long() + offset), d_block)
-        return None, d_table.flatten(0, 1)
+        return None, d_table

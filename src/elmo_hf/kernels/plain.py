@@ -4,8 +4,9 @@ A replacement skips the calls of the modules that it replaces. Whatever else suc
 adapter, a subclass, a parametrization, a patched `forward`) would be lost without a word. So modules are
 looked at in every call, and only what is known is replaced:
 
-- torch's own classes and those of `modeling_elmo.py`: the file of this package, a copy of it that was saved
-  with a model, or the file of a released version (`RELEASED`). A copy that was edited is not known.
+- torch's own classes and those of `modeling_elmo.py`, `encoders_elmo.py` and `layers_elmo.py`: the files of
+  this package, copies of them that were saved with a model, or the file of a released version (`RELEASED`). A
+  copy that was edited is not known.
 - their methods as they were written, patched neither in the class nor in the module.
 - no hooks, neither of the module nor of all modules.
 - the settings that the replacements assume, such as a convolution without padding.
@@ -13,6 +14,7 @@ looked at in every call, and only what is known is replaced:
 
 import re
 import sys
+from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec
@@ -24,8 +26,10 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
-MODEL_FILE = Path(__file__).parents[1] / "model" / "modeling_elmo.py"
-# SHA-256 of `modeling_elmo.py` in released versions, whose classes and definitions are the same.
+_MODEL_FOLDER = Path(__file__).parents[1] / "model"
+MODEL_FILES = [str(_MODEL_FOLDER / f"{name}_elmo.py") for name in ("modeling", "encoders", "layers")]
+# SHA-256 of `modeling_elmo.py` in released versions, whose classes (all in this file) and definitions are the
+# same.
 RELEASED = {"0.1.0": "3e394ad64d9f7ce73842a0e00e1021486862062c7df33046b10139fe69028459"}
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -64,7 +68,7 @@ def settings(root: nn.Module, name: str) -> tuple[Any, ...]:
     values: list[Any] = []
     configs: dict[int, Any] = {}
     for path, module in _modules_of(root):
-        reason = _why_not(module, type(root).__module__, path)
+        reason = _why_not(module, path)
         if reason:
             raise NotPlain(f"{name}{path} ({type(module).__name__}) {reason}")
         attributes = module.__dict__
@@ -76,7 +80,7 @@ def settings(root: nn.Module, name: str) -> tuple[Any, ...]:
 
 def why_not_root(model: nn.Module) -> str:
     """Why calling the model may do something else than its own `forward`, as `why_not_plain` for the rest."""
-    return _why_not(model, type(model).__module__, "called")
+    return _why_not(model, "called")
 
 
 def is_original(function: Any) -> bool:
@@ -103,10 +107,10 @@ def _modules_of(root: nn.Module) -> list[tuple[str, nn.Module]]:
     return modules
 
 
-def _why_not(module: Any, home: str, path: str) -> str:
+def _why_not(module: Any, path: str) -> str:
     """`path` is the module's place below the root; empty for the root itself, which is not called."""
     cls, attributes, is_root = type(module), module.__dict__, not path
-    methods = _methods_of(cls, home)
+    methods = _methods_of(cls)
     if methods is None:
         return "is of a class that the kernels do not know, or that is patched"
     torch_class = cls if cls in _TORCH else cls.__mro__[1]
@@ -129,9 +133,18 @@ def _why_not(module: Any, home: str, path: str) -> str:
     for value in attributes.values():
         if isinstance(value, Tensor):
             return "has a tensor that is no parameter"
-    if cls is nn.Dropout and attributes["training"] and attributes["p"]:
+    if torch_class is nn.Dropout and attributes["training"] and attributes["p"]:
         return "drops numbers at random"
+    if torch_class is nn.LSTM and not _reads_its_parameters(module):
+        return "reads other weights than its parameters"
     return ""
+
+
+def _reads_its_parameters(rnn: nn.LSTM) -> bool:
+    """A recurrent module of torch has a second list of its weights, which it reads."""
+    weights = list(rnn._parameters.values())
+    flat = rnn._flat_weights
+    return len(flat) == len(weights) and all(a is b for a, b in zip(flat, weights, strict=True))
 
 
 # ---- classes
@@ -148,7 +161,12 @@ _ASSUMED: dict[type, list[tuple[str, Any]]] = {
     nn.Conv1d: list(_CONVOLUTION.items()),
     nn.Embedding: list(_EMBEDDING.items()),
 }
-_WEIGHTS = {nn.Linear: ("weight", "bias"), nn.Conv1d: ("weight", "bias"), nn.Embedding: ("weight",)}
+_WEIGHTS = {
+    nn.Linear: ("weight", "bias"),
+    nn.Conv1d: ("weight", "bias"),
+    nn.Embedding: ("weight",),
+    nn.LSTM: ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"),
+}
 # Where they stand in a model.
 _PLACES = {
     nn.Linear: re.compile(r"\.(carry|transform|projection)$"),
@@ -156,8 +174,13 @@ _PLACES = {
     nn.Embedding: re.compile(r"\.(char|word)_embedding$"),
     nn.Identity: re.compile(r"\.projection$"),
     nn.Dropout: re.compile(r"\.dropout$"),
-    nn.ModuleList: re.compile(r"\.(convolutions|highways|layers)$"),
+    nn.ModuleList: re.compile(r"\.(convolutions|highways|layers|forward_layers|backward_layers)$"),
+    nn.LSTM: re.compile(r"\.(forward|backward)_layers\.\d+$"),
 }
+
+
+def _functions_of(cls: type) -> dict[str, FunctionType]:
+    return {name: value for name, value in vars(cls).items() if isinstance(value, FunctionType)}
 
 
 class _Class(NamedTuple):
@@ -168,8 +191,9 @@ class _Class(NamedTuple):
     methods: frozenset[str]  # the names of all methods
 
     @classmethod
-    def of(cls, known: type) -> "_Class":
-        own = [name for name, value in vars(known).items() if isinstance(value, FunctionType)]
+    def of(cls, known: type, ours: Sequence[type] = ()) -> "_Class":
+        """`ours` are the classes whose functions it has: itself, and those of the same files below it."""
+        own = [name for base in ours or [known] for name in _functions_of(base)]
         names = [*own, "forward", "__call__", "_call_impl"]
         return cls(names, [getattr(known, name) for name in names], _method_names(known))
 
@@ -178,22 +202,30 @@ class _Class(NamedTuple):
 
 
 _TORCH = {cls: _Class.of(cls) for cls in _PLACES}
-_known: Any = WeakKeyDictionary()  # class of `modeling_elmo.py` -> _Class
+_known: Any = WeakKeyDictionary()  # class of our files -> _Class
 
 
-def _methods_of(cls: type, home: str) -> frozenset[str] | None:
+def _methods_of(cls: type) -> frozenset[str] | None:
     """The names of a class's methods; None if it is not known or is patched."""
     seen = _TORCH.get(cls) or _known.get(cls)
     if seen is not None and seen.is_unchanged(cls):
         return seen.methods
-    if cls in _TORCH or cls.__module__ != home:
+    if cls in _TORCH:
         return None
-    functions = [value for value in vars(cls).values() if isinstance(value, FunctionType)]
+    ours = [base for base in cls.__mro__ if base is cls or _is_of_a_known_file(base)]
+    functions = [(base.__module__, function) for base in ours for function in _functions_of(base).values()]
     base = _TORCH.get(cls.__mro__[1])  # such as nn.Linear, whose forward the class inherits
-    if not all(_is_known(home, function) for function in functions) or (base and not base.is_unchanged(cls)):
+    if not all(_is_known(*pair) for pair in functions) or (base and not base.is_unchanged(cls)):
         return None
-    _known[cls] = _Class.of(cls)
+    if not _is_of_a_known_file(cls):  # a class without functions of its own
+        return None
+    _known[cls] = _Class.of(cls, ours)
     return _known[cls].methods
+
+
+def _is_of_a_known_file(cls: type) -> bool:
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return file is not None and _is_known_file(file)
 
 
 def _is_known(module: str, function: Any) -> bool:
@@ -206,7 +238,7 @@ def _is_known(module: str, function: Any) -> bool:
     return file is not None and function.__code__.co_filename == file and _is_known_file(file)
 
 
-# Where the decorators of `modeling_elmo.py` come from.
+# Where the decorators of our files come from.
 _DECORATORS = tuple(
     str(Path(spec.origin).parent)
     for spec in map(find_spec, ("torch", "transformers", __package__))
@@ -215,7 +247,7 @@ _DECORATORS = tuple(
 
 
 def _is_known_file(file: str) -> bool:
-    if file == str(MODEL_FILE):
+    if file in MODEL_FILES:
         return True
     try:
         return _is_known_content(file, Path(file).stat().st_mtime_ns)
@@ -226,4 +258,5 @@ def _is_known_file(file: str) -> bool:
 @cache
 def _is_known_content(file: str, modified: int) -> bool:
     content = Path(file).read_bytes()
-    return content == MODEL_FILE.read_bytes() or sha256(content).hexdigest() in RELEASED.values()
+    is_copy = any(content == Path(path).read_bytes() for path in MODEL_FILES)
+    return is_copy or sha256(content).hexdigest() in RELEASED.values()

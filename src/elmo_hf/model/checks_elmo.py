@@ -22,7 +22,6 @@ from transformers import initialization as init
 
 from .configuration_elmo import ElmoConfig
 from .folder_elmo import ElmoFolder, library_errors
-from .words_elmo import NUM_CHARACTER_IDS
 
 IGNORED = -100  # a label that is not known, as everywhere in Transformers
 INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -60,7 +59,7 @@ def word_mask(
 
 
 def check_char_ids(config: ElmoConfig, char_ids: Tensor | None) -> Tensor:
-    length = config.max_characters_per_token
+    length, has_words = config.char_ids_length, config.reads_word_column
     if char_ids is None:
         raise ValueError(
             "this ELMo reads words letter by letter and needs char_ids; ElmoTokenizer returns them beside "
@@ -70,9 +69,13 @@ def check_char_ids(config: ElmoConfig, char_ids: Tensor | None) -> Tensor:
     if char_ids.dim() != 3 or char_ids.shape[-1] != length:
         raise ValueError(
             f"char_ids must have the shape (batch, words, {length}), but has {tuple(char_ids.shape)}; "
-            f"make the tokenizer with max_characters_per_token={length}."
+            "make the tokenizer with "
+            f"max_characters_per_token={config.max_characters_per_token}{', and word_column' * has_words}."
         )
-    check_range("char_ids", char_ids, NUM_CHARACTER_IDS - 1)
+    characters = char_ids[..., : config.max_characters_per_token]
+    check_range("char_ids", characters, config.num_characters - 1)
+    if has_words:
+        check_range("the last column of char_ids (1 + the word's id)", char_ids[..., -1], config.vocab_size)
     return char_ids
 
 
@@ -89,11 +92,16 @@ def check_input_ids(config: ElmoConfig, input_ids: Tensor | None) -> Tensor:
 def check_embeds(config: ElmoConfig, embeds: Tensor) -> None:
     check_tensor("inputs_embeds", embeds, "numbers")
     allowed: list[tuple[int, ...]] = [(config.projection_dim,)]
-    if config.token_encoder == "characters":
+    if config.token_encoder == "characters" and not config.reads_word_column:
         allowed.append((config.max_characters_per_token, config.char_embedding_dim))
     if embeds.shape[2:] not in allowed:
         shapes = " or ".join(f"(batch, words, {', '.join(map(str, shape))})" for shape in allowed)
-        raise ValueError(f"inputs_embeds must have the shape {shapes}, but has {tuple(embeds.shape)}.")
+        reason = "; characters alone are not enough, since this ELMo also reads words" * (
+            config.reads_word_column and embeds.dim() == 4
+        )
+        raise ValueError(
+            f"inputs_embeds must have the shape {shapes}, but has {tuple(embeds.shape)}{reason}."
+        )
 
 
 def check_where(model: Any, ids: Tensor | None, embeds: Tensor | None) -> None:
@@ -114,6 +122,14 @@ def check_labels(labels: Tensor, mask: Tensor, num_labels: int) -> None:
     check_integers("labels", labels)
     check_shape("labels", labels, mask)
     check_range("labels", labels.masked_fill(~mask | (labels == IGNORED), 0), num_labels - 1)
+
+
+def check_has_states(config: ElmoConfig) -> None:
+    if config.stacked_lstm_layers:
+        raise ValueError(
+            "this ELMo has no states, for its stacked LSTMs read whole sentences from both ends; read each "
+            "sentence by itself, without states, output_states or windows."
+        )
 
 
 def check_states(states: Any, expected: tuple[Tensor, Tensor]) -> None:

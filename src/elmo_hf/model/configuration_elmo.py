@@ -1,7 +1,7 @@
 """ElmoConfig: the sizes and options of an ELMo and of task models, with one sentence for every mistake.
 
-All published variants are settings: word lengths, layers, highway layers, projections, clips, residual
-connections, relu or tanh, and a table of word vectors in place of the character network.
+All published variants are settings: letters, word lengths, layers, highway layers, projections, clips,
+residual connections, relu or tanh, and a table of word vectors in place of the characters or beside them.
 """
 
 import difflib
@@ -15,7 +15,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from .folder_elmo import ElmoFolder, library_errors, quoted
-from .words_elmo import MAX_CHARACTERS, MAX_WORDS
+from .words_elmo import MAX_CHARACTERS, MAX_WORDS, NUM_CHARACTER_IDS
 
 # Options that Transformers takes or writes into a config, although its base class has no such fields.
 TRANSFORMERS_OPTIONS = {
@@ -40,11 +40,15 @@ TYPES = ("float16", "bfloat16", "float32", "float64")
 LIMITS = {
     "vocab_size": (1, MAX_WORDS),
     "max_characters_per_token": (1, MAX_CHARACTERS),
+    "num_characters": (1, 2**21),
+    "word_embedding_dim": (0, 2**16),
     "char_embedding_dim": (1, 2**16),
     "num_highway_layers": (0, 2**8),
     "lstm_dim": (1, 2**20),
     "projection_dim": (1, 2**20),
     "num_hidden_layers": (1, 2**8),
+    "stacked_lstm_layers": (0, 2**8),
+    "num_mixes": (0, 2**8),
     "task_word_dim": (0, 2**16),
     "task_char_embedding_dim": (1, 2**16),
     "task_hidden_size": (1, 2**20),
@@ -60,6 +64,16 @@ LIMITS = {
 MAX_FILTERS, MAX_FILTER_SIZES = 2**20, 2**8
 MAX_LABELS = 2**14
 LARGEST = 3e38  # float32
+BOUNDARY_CHARACTERS = [257, 258, 259, 260, 261]  # of the bytes in `words_elmo.py`
+# Options that 0.1.0 does not have. Their defaults are not written, so that it reads what does not need them.
+NEWER_OPTIONS = {
+    "num_characters": NUM_CHARACTER_IDS,
+    "boundary_characters": BOUNDARY_CHARACTERS,
+    "word_embedding_dim": 0,
+    "lstm_projection": None,
+    "stacked_lstm_layers": 0,
+    "num_mixes": 0,
+}
 
 
 def one_sentence(cls: type) -> type:
@@ -90,21 +104,32 @@ class ElmoConfig(PreTrainedConfig):
     Args:
         vocab_size: number of word ids: rows of the language model's softmax and of the word table, if any.
         token_encoder: `"characters"` reads a word letter by letter, `"words"` looks it up in a table.
-        max_characters_per_token: length of a row of character ids; a word has at most two bytes less.
+        max_characters_per_token: characters in a row of character ids; a word has at most two less.
+        num_characters: number of character ids: rows of their table. The id 0 means that there is no word.
+        boundary_characters: the ids of sentence begin, sentence end, word begin, word end, and padding within
+            a word.
         char_embedding_dim: size of a character's vector.
         char_filters: the convolutions as `[[width, number of filters], ...]`.
         char_activation: `"relu"` or `"tanh"`, after the maximum over the word.
         num_highway_layers: highway layers after the convolutions, 0 or more.
         char_projection: whether a linear layer maps the filters to `projection_dim`. By default there is one
             exactly when the sizes differ, as in bilm-tf.
+        word_embedding_dim: size of the vectors in a table of words, which a projection follows. With
+            `"characters"` the table is beside them, and the projection reads `[word; characters]`; a row of
+            character ids then ends with 1 + the word's id. 0 for no such table with `"characters"`, and for
+            one of `projection_dim`, without a projection, with `"words"`.
         lstm_dim: memory cells of an LSTM, per direction.
-        projection_dim: size of a word vector, and of an LSTM's output, per direction. If it is not below
-            `lstm_dim`, the LSTM has no projection, and its output has the size `lstm_dim`.
+        projection_dim: size of a word vector, and of an LSTM's output, per direction, if it has a projection.
+        lstm_projection: whether an LSTM's output is projected to `projection_dim`; otherwise it has the size
+            `lstm_dim`. By default it is exactly when `projection_dim` is below `lstm_dim`, as in bilm-tf.
         num_hidden_layers: number of biLSTM layers.
+        stacked_lstm_layers: number of LSTMs in the only layer of a model whose LSTMs read both directions of
+            the one below; such a model has no states. 0 for all others.
         cell_clip: limit of the cells' absolute value; `None` for no limit.
         proj_clip: limit of the projected output's absolute value; `None` for no limit.
         use_skip_connections: each layer from the second on adds its input to its output.
         dropout: in training, on each LSTM layer's input and, in the language model, on its output.
+        num_mixes: number of trained mixes of its layers that the checkpoint holds, as `ElmoModel.scalar_mix`.
         has_warm_state: the checkpoint holds an initial state that `ElmoModel.warm_up` has stored.
         use_warm_state: a call without `states` starts from that state instead of zeros.
         bos_token_id, eos_token_id, unk_token_id, pad_token_id: word ids; padding is one past the vocabulary.
@@ -145,14 +170,20 @@ class ElmoConfig(PreTrainedConfig):
     vocab_size: int = 793_471
     token_encoder: Literal["characters", "words"] = "characters"
     max_characters_per_token: int = 50
+    num_characters: int = NUM_CHARACTER_IDS
+    boundary_characters: list[int] | None = None
     char_embedding_dim: int = 16
     char_filters: list[list[int]] | None = None
     char_activation: Literal["relu", "tanh"] = "relu"
     num_highway_layers: int = 2
     char_projection: bool | None = None
+    word_embedding_dim: int = 0
     lstm_dim: int = 4096
     projection_dim: int = 512
+    lstm_projection: bool | None = None
     num_hidden_layers: int = 2
+    stacked_lstm_layers: int = 0
+    num_mixes: int = 0
     cell_clip: float | int | None = 3.0
     proj_clip: float | int | None = 3.0
     use_skip_connections: bool = True
@@ -198,6 +229,9 @@ class ElmoConfig(PreTrainedConfig):
         if self.char_filters is None:
             self.char_filters = [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512], [7, 1024]]
         self.char_filters = [list(pair) for pair in self.char_filters]
+        self.boundary_characters = list(
+            BOUNDARY_CHARACTERS if self.boundary_characters is None else self.boundary_characters
+        )
         self.task_char_filters = [list(pair) for pair in self.task_char_filters or []]
         if self.pad_token_id is None:
             self.pad_token_id = self.vocab_size
@@ -255,6 +289,10 @@ class ElmoConfig(PreTrainedConfig):
             options.setdefault("pad_token_id", None)  # one past the new vocabulary
         return super().from_dict({**config_dict, **options}, **kwargs)
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        options, defaults = super().to_diff_dict(), NEWER_OPTIONS.items()
+        return {name: value for name, value in options.items() if (name, value) not in defaults}
+
     def _refuse_unknown(self, options: dict[str, Any]) -> None:
         """The base class stores a misspelt option without a warning."""
         known = {field.name for field in fields(self)}
@@ -309,11 +347,37 @@ class ElmoConfig(PreTrainedConfig):
                     f"is {self.max_characters_per_token}, so it fits into no word."
                 )
 
+    def validate_characters(self) -> None:
+        ids = self.boundary_characters or []
+        if len(ids) != 5 or len(set(ids)) < 5 or not 0 < min(ids) <= max(ids) < self.num_characters:
+            raise ValueError(
+                "ElmoConfig: boundary_characters must be five different ids (sentence begin, sentence end, "
+                f"word begin, word end, padding) from 1 to {self.num_characters - 1}, but are {quoted(ids)}."
+            )
+
     def validate_projection(self) -> None:
+        if self.char_projection is False and self.reads_word_column:
+            raise ValueError(
+                "ElmoConfig: char_projection is False, but words beside characters (word_embedding_dim) need "
+                "one."
+            )
         if self.char_projection is False and self.num_filters != self.projection_dim:
             raise ValueError(
                 f"ElmoConfig: char_projection is False, but the {self.num_filters} char_filters need a "
                 f"projection to projection_dim {self.projection_dim}."
+            )
+
+    def validate_layers(self) -> None:
+        has_layers = self.num_hidden_layers > 1 or self.lstm_projection is False or self.has_warm_state
+        if self.stacked_lstm_layers and has_layers:
+            raise ValueError(
+                "ElmoConfig: with stacked_lstm_layers a model has num_hidden_layers=1, an lstm_projection, "
+                "and no warm state."
+            )
+        if self.num_mixes and self.projection_dim != self.output_dim:
+            raise ValueError(
+                f"ElmoConfig: num_mixes is {self.num_mixes}, but the words of projection_dim "
+                f"{self.projection_dim} and the layers' outputs of {self.output_dim} cannot be mixed."
             )
 
     def validate_numbers(self) -> None:
@@ -381,6 +445,8 @@ class ElmoConfig(PreTrainedConfig):
                     f"ElmoConfig: {name} must be from 0 to {limit - 1} (vocab_size is {self.vocab_size}), "
                     f"but is {quoted(value)}."
                 )
+        if self.reads_word_column and None in (self.bos_token_id, self.eos_token_id):
+            raise ValueError("ElmoConfig: words beside characters need bos_token_id and eos_token_id.")
 
     @property
     def reads_elmo(self) -> bool:
@@ -393,14 +459,31 @@ class ElmoConfig(PreTrainedConfig):
         return sum(number for _, number in self.char_filters)
 
     @property
+    def reads_word_column(self) -> bool:
+        """Whether a row of character ids ends with 1 + the word's id."""
+        return self.token_encoder == "characters" and self.word_embedding_dim > 0
+
+    @property
+    def reads_bytes(self) -> bool:
+        """Whether a tokenizer without files makes its `char_ids`."""
+        return not self.reads_word_column and self.num_characters == NUM_CHARACTER_IDS
+
+    @property
+    def char_ids_length(self) -> int:
+        """Length of a row of `char_ids`."""
+        return self.max_characters_per_token + self.reads_word_column
+
+    @property
     def has_char_projection(self) -> bool:
         if self.char_projection is None:
-            return self.num_filters != self.projection_dim
+            return self.reads_word_column or self.num_filters != self.projection_dim
         return self.char_projection
 
     @property
     def has_lstm_projection(self) -> bool:
-        return self.projection_dim < self.lstm_dim
+        if self.lstm_projection is None:
+            return self.stacked_lstm_layers > 0 or self.projection_dim < self.lstm_dim
+        return self.lstm_projection
 
     @property
     def output_dim(self) -> int:

@@ -13,6 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import initialization as init
+
+from .configuration_elmo import ElmoConfig
 
 
 class ElmoScalarMix(nn.Module):
@@ -97,6 +100,17 @@ class ElmoScalarMix(nn.Module):
     def penalty(self) -> Tensor:
         """`l2 * sum(w^2)`, to be added to the task's loss: a large l2 keeps the mix near the mean."""
         return self.l2 * (self.weights**2).sum()
+
+
+class ElmoStoredMix(ElmoScalarMix):
+    """The trained mixes that come with a biLM. Their weights are buffers, so that nothing trains them."""
+
+    def __init__(self, config: ElmoConfig) -> None:
+        super().__init__(config.num_hidden_layers + 1, config.num_mixes, config.mix_layer_norm)
+        for name in ("weights", "gamma"):
+            value = getattr(self, name).detach()
+            delattr(self, name)
+            self.register_buffer(name, value)
 
 
 class ElmoVariationalDropout(nn.Dropout):
@@ -293,3 +307,19 @@ class ElmoInterleavedRNN(ElmoRNN):
             is_forward = number % 2 == 0
             x = layer(x) if is_forward else _reorder(layer(_reorder(x, mirror)), mirror)
         return x
+
+
+def init_rnn(rnn: nn.LSTM | nn.GRU | ElmoHighwayLSTM) -> None:
+    """Each gate's matrix orthogonal, as in He et al. (2017); biases zero, but 1 for an LSTM's forget gate,
+    which `ElmoHighwayLSTM` adds itself."""
+    gates_dim, cells = 1 if isinstance(rnn, ElmoHighwayLSTM) else 0, rnn.hidden_size
+    for name, parameter in rnn.named_parameters():
+        if getattr(parameter, "_is_hf_initialized", False):  # loaded; a gate, a view, has no such flag
+            continue
+        if parameter.dim() > 1:
+            for gate in parameter.split(cells, dim=gates_dim):
+                init.orthogonal_(gate)
+            continue
+        init.zeros_(parameter)
+        if isinstance(rnn, nn.LSTM) and name.startswith("bias_ih"):
+            parameter[cells : 2 * cells] = 1.0

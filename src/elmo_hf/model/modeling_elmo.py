@@ -1,4 +1,4 @@
-"""ELMo (Peters et al. 2018), in the order of the data: characters, words, two stacks of LSTMs, layers.
+"""ELMo (Peters et al. 2018) from the words' vectors (`encoders_elmo.py`) on: two stacks of LSTMs, layers.
 
 The forward half of a vector has read the sentence from its beginning up to the word, the backward half from
 its end down to the word. Both directions are one tensor: direction 0 reads the words in their order,
@@ -17,13 +17,18 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .checks_elmo import check_states, check_where, checked_folder, word_mask
+from .checks_elmo import check_has_states, check_states, check_where, checked_folder, word_mask
 from .configuration_elmo import ElmoConfig
-from .layers_elmo import ElmoScalarMix
+from .encoders_elmo import (
+    ElmoCarry,
+    ElmoCharacterEncoder,
+    ElmoWordEncoder,
+    token_encoder,
+)
+from .layers_elmo import ElmoBiRNN, ElmoHighwayLSTM, ElmoScalarMix, ElmoStoredMix, init_rnn
 from .tokenization_elmo import ElmoTokenizer
-from .words_elmo import NUM_CHARACTER_IDS, SENTENCE_BEGIN, SENTENCE_END, WORD_BEGIN, WORD_END, WORD_PAD
 
-try:  # faster code for the LSTM and the characters, where the whole package is installed
+try:  # faster code for the LSTM, where the whole package is installed
     from elmo_hf import kernels
 
     checks_once = kernels.checks_once
@@ -39,87 +44,6 @@ AUTO_MAP: dict[str, Any] = {
     "AutoModel": "modeling_elmo.ElmoModel",
     "AutoTokenizer": ["tokenization_elmo.ElmoTokenizer", None],
 }
-
-
-# ---- characters -> words
-
-
-class ElmoCarry(nn.Linear):
-    """The gate of a highway layer. Its bias starts at -2, so that most of the input passes unchanged."""
-
-
-class ElmoHighway(nn.Module):
-    """`y = g * relu(W x + b) + (1 - g) * x`, with the gate `g = sigmoid(W_g x + b_g)`. The gate's name
-    `carry` is that of the original checkpoints."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.carry = ElmoCarry(dim, dim)
-        self.transform = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate = torch.sigmoid(self.carry(x))
-        return gate * F.relu(self.transform(x)) + (1 - gate) * x
-
-
-class ElmoCharacterEncoder(nn.Module):
-    """A word's characters to its vector, which does not depend on the sentence: convolutions, each filter's
-    maximum over the word, highway layers, and a projection."""
-
-    def __init__(self, config: ElmoConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.char_embedding = nn.Embedding(NUM_CHARACTER_IDS, config.char_embedding_dim, padding_idx=0)
-        self.convolutions = nn.ModuleList(
-            nn.Conv1d(config.char_embedding_dim, number, width) for width, number in config.char_filters or []
-        )
-        dim, has_projection = config.num_filters, config.has_char_projection
-        self.highways = nn.ModuleList(ElmoHighway(dim) for _ in range(config.num_highway_layers))
-        self.projection = nn.Linear(dim, config.projection_dim) if has_projection else nn.Identity()
-
-    def forward(self, char_ids: Tensor) -> Tensor:
-        """(..., characters) -> (..., projection_dim)"""
-        words = kernels.encode(self, char_ids) if kernels else None
-        return words if words is not None else self.from_embeddings(self.char_embedding(char_ids))
-
-    def from_embeddings(self, char_vectors: Tensor) -> Tensor:
-        """(..., characters, char_embedding_dim) -> (..., projection_dim)"""
-        x = char_vectors.flatten(0, -3).transpose(1, 2)  # (words, char_embedding_dim, characters)
-        activation = torch.tanh if self.config.char_activation == "tanh" else F.relu
-        words = torch.cat([activation(conv(x).amax(dim=-1)) for conv in self.convolutions], dim=-1)
-        for highway in self.highways:
-            words = highway(words)
-        return self.projection(words).unflatten(0, char_vectors.shape[:-2])
-
-    def boundaries(self) -> Tensor:
-        """The vectors of sentence begin and sentence end, (2, projection_dim)."""
-        return self(self.boundary_ids())
-
-    def boundary_ids(self) -> Tensor:
-        """The characters of sentence begin and sentence end, (2, characters)."""
-        device = self.char_embedding.weight.device
-        rows = torch.full((2, self.config.max_characters_per_token), WORD_PAD, device=device)
-        rows[0, :3] = rows.new_tensor([WORD_BEGIN, SENTENCE_BEGIN, WORD_END])
-        rows[1, :3] = rows.new_tensor([WORD_BEGIN, SENTENCE_END, WORD_END])
-        return rows
-
-
-class ElmoWordEncoder(nn.Module):
-    """A table of word vectors in place of the characters, which a few models were trained with."""
-
-    def __init__(self, config: ElmoConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.word_embedding = nn.Embedding(config.vocab_size, config.projection_dim)
-
-    def forward(self, word_ids: Tensor) -> Tensor:
-        """(...) -> (..., projection_dim)"""
-        is_padding = word_ids.eq(self.config.pad_token_id or 0)  # this id is one past the table
-        return self.word_embedding(word_ids.masked_fill(is_padding, 0))
-
-    def boundaries(self) -> Tensor:
-        ids = [self.config.bos_token_id, self.config.eos_token_id]
-        return self(torch.tensor(ids, device=self.word_embedding.weight.device))
 
 
 # ---- words -> words in their context
@@ -197,6 +121,27 @@ class ElmoLayer(GradientCheckpointingLayer):
         return outputs + x if self.adds_input else outputs, h, c
 
 
+class ElmoStackedLayer(GradientCheckpointingLayer):
+    """A stack of LSTMs of which each reads both directions of the one below, and one projection for both.
+
+    It has the form of an `ElmoLayer`, but reads sentences only, and has no state.
+    """
+
+    def __init__(self, config: ElmoConfig) -> None:
+        super().__init__()
+        sizes = config.projection_dim, config.lstm_dim, config.stacked_lstm_layers
+        self.rnn = ElmoBiRNN(*sizes, dropout=config.dropout)
+        self.projection = nn.Linear(config.lstm_dim, config.projection_dim)
+
+    def forward(self, x: Tensor, mask: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (2, batch, time, projection_dim) -> the same, and h and c as they are"""
+        if kernels:
+            kernels.no_lstm("stacked LSTMs have no faster code")
+        forward, backward = self.rnn(x[0], mask[0]).chunk(2, dim=-1)  # x[1] is the mirror image of x[0]
+        outputs = self.projection(torch.stack([forward, backward.flip(1)]))
+        return outputs.masked_fill(~mask[..., None], 0), h, c
+
+
 # ---- the models
 
 
@@ -223,7 +168,13 @@ class ElmoPreTrainedModel(PreTrainedModel):
     base_model_prefix = "elmo"
     auto_map = AUTO_MAP
     supports_gradient_checkpointing = True
-    _no_split_modules = ["ElmoCharacterEncoder", "ElmoWordEncoder", "ElmoLayer"]  # noqa: RUF012
+    _no_split_modules = [  # noqa: RUF012
+        "ElmoCharacterEncoder",
+        "ElmoWordAndCharacterEncoder",
+        "ElmoWordEncoder",
+        "ElmoLayer",
+        "ElmoStackedLayer",
+    ]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -245,6 +196,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
                 init.constant_(module.bias, -2.0 if isinstance(module, ElmoCarry) else 0.0)
         elif isinstance(module, ElmoLayer):
             self._init_lstm(module)
+        elif isinstance(module, (nn.LSTM, nn.GRU, ElmoHighwayLSTM)):
+            init_rnn(module)
         elif isinstance(module, ElmoScalarMix):
             start = module.weights.new_tensor(module.initial_weights)
             init.copy_(module.weights, start.expand_as(module.weights))
@@ -290,20 +243,25 @@ class ElmoModel(ElmoPreTrainedModel):
         output.last_hidden_state, output.hidden_states  # the top layer, and all; each (batch, words, dim)
 
     There is one vector for each word. A call does not depend on earlier ones, unless it gets their `states`.
+    `model.scalar_mix(output.hidden_states)` are the trained mixes of the layers, if the checkpoint has any.
     """
 
     _keys_to_ignore_on_load_unexpected = ["lm_head"]  # noqa: RUF012 (an ElmoModel can load a language model)
 
     token_encoder: ElmoCharacterEncoder | ElmoWordEncoder
     layers: nn.ModuleList
+    scalar_mix: ElmoScalarMix | None
     warm_h: Tensor
     warm_c: Tensor
 
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__(config)
-        has_characters = config.token_encoder == "characters"
-        self.token_encoder = ElmoCharacterEncoder(config) if has_characters else ElmoWordEncoder(config)
-        self.layers = nn.ModuleList(ElmoLayer(config, index) for index in range(config.num_hidden_layers))
+        self.token_encoder = token_encoder(config)
+        if config.stacked_lstm_layers:
+            self.layers = nn.ModuleList([ElmoStackedLayer(config)])
+        else:
+            self.layers = nn.ModuleList(ElmoLayer(config, index) for index in range(config.num_hidden_layers))
+        self.scalar_mix = ElmoStoredMix(config) if config.num_mixes else None
         if config.has_warm_state:
             self._register_warm_state(*self.zero_states(rows=1))
         self.post_init()
@@ -333,11 +291,11 @@ class ElmoModel(ElmoPreTrainedModel):
 
         Args:
             input_ids: word ids, (batch, words); only a model with a word table reads them.
-            char_ids: character ids of `ElmoTokenizer`, (batch, words, characters), for all other models.
+            char_ids: rows of `ElmoTokenizer`, (batch, words, config.char_ids_length), for all other models.
             attention_mask: (batch, words), 1 for a word and 0 for padding, on either side. By default a word
                 is what has characters, or an id other than that of padding.
-            inputs_embeds: vectors in place of ids: of characters, (batch, words, characters,
-                char_embedding_dim), or of words, (batch, words, projection_dim).
+            inputs_embeds: vectors in place of ids: of words, (batch, words, projection_dim), or of characters
+                where nothing else is read, (batch, words, characters, char_embedding_dim).
             states: `output.states` of the call that read the preceding text. Row i continues from row i of
                 the states; additional rows start from zeros, and states without a row are returned unchanged.
             output_states: return the states after these sentences, with their gradient.
@@ -348,6 +306,8 @@ class ElmoModel(ElmoPreTrainedModel):
         Returns:
             An `ElmoModelOutput`.
         """
+        if states is not None or output_states:
+            check_has_states(self.config)
         mask = word_mask(self.config, input_ids, char_ids, attention_mask, inputs_embeds)
         words = self.word_vectors(input_ids, char_ids, inputs_embeds)
         if output_hidden_states is None:
@@ -357,7 +317,8 @@ class ElmoModel(ElmoPreTrainedModel):
         x, mask = torch.stack([words, words.flip(1)]), torch.stack([mask, mask.flip(1)])
         num_boundaries = 0 if keep_boundaries else 1  # to be removed at either side
         after_first = None
-        if states is None and not (output_states or keep_boundaries or self.training) and kernels:
+        starts_anew = states is None and not (output_states or keep_boundaries or self.training)
+        if starts_anew and kernels and not self.config.stacked_lstm_layers:
             after_first = kernels.keep_constant(self, self._after_first)
         if after_first is not None:
             # The state after the first boundary is always the same, and that after the last is not needed.
@@ -422,7 +383,7 @@ class ElmoModel(ElmoPreTrainedModel):
         """Read windows of running text, as in training: each direction its own words in its own order.
 
         Args:
-            ids: (2, rows, steps, characters), or word ids (2, rows, steps) in a model with a word table.
+            ids: (2, rows, steps, char_ids_length), or word ids (2, rows, steps) in a model with a word table.
                 Sentence begin and end are among them; the model adds none.
             mask: (2, rows, steps), True for a word.
             states: those that the previous windows returned.
@@ -430,6 +391,7 @@ class ElmoModel(ElmoPreTrainedModel):
         Returns:
             The top layer in the order of reading, (2, rows, steps, output_dim), and the new states.
         """
+        check_has_states(self.config)
         if ids.dim() < 3 or len(ids) != 2:
             raise ValueError(f"ids must have the shape (2, rows, steps, ...), but have {tuple(ids.shape)}.")
         flat_ids, flat_mask = ids.flatten(0, 1), mask.flatten(0, 1) if mask is not None else None
@@ -476,8 +438,11 @@ class ElmoModel(ElmoPreTrainedModel):
         `states=model.warm_states(batch)` or `config.use_warm_state = True`. A word table needs the tokenizer.
         """
         if tokenizer is None:
-            if self.config.token_encoder == "words":
-                raise ValueError("a model with a word table needs its tokenizer: warm_up(text, tokenizer).")
+            if self.config.token_encoder == "words" or not self.config.reads_bytes:
+                raise ValueError(
+                    "a model with a word table or with letters of its own needs its tokenizer: "
+                    "warm_up(text, tokenizer)."
+                )
             tokenizer = ElmoTokenizer(max_characters_per_token=self.config.max_characters_per_token)
         lines = [line for line in (text.splitlines() if isinstance(text, str) else text) if line.strip()]
         if not lines:

@@ -28,9 +28,8 @@ from transformers import initialization as init
 from .cache_elmo import ElmoLayerCache
 from .checks_elmo import check_char_ids, check_input_ids, check_shape, word_mask
 from .configuration_elmo import ElmoConfig
-from .layers_elmo import ElmoHighwayLSTM, ElmoScalarMix, words_first
+from .layers_elmo import ElmoScalarMix, words_first
 from .modeling_elmo import AUTO_MAP, ElmoModel, ElmoPreTrainedModel, checks_once
-from .words_elmo import NUM_CHARACTER_IDS, SENTENCE_BEGIN, SENTENCE_END
 
 
 class ElmoWordTable(nn.Embedding):
@@ -55,11 +54,11 @@ class ElmoTaskWords(nn.Module):
             self.word_table = ElmoWordTable(config.vocab_size, config.task_word_dim)
         if filters:
             dim = config.task_char_embedding_dim
-            self.char_embedding = nn.Embedding(NUM_CHARACTER_IDS, dim, padding_idx=0)
+            self.char_embedding = nn.Embedding(config.num_characters, dim, padding_idx=0)
             self.convolutions = nn.ModuleList(nn.Conv1d(dim, number, width) for width, number in filters)
 
     def forward(self, input_ids: Tensor | None, char_ids: Tensor | None, mask: Tensor) -> Tensor | None:
-        """(batch, words), (batch, words, characters), (batch, words) -> (batch, words, size), or None"""
+        """(batch, words), (batch, words, char_ids_length), (batch, words) -> (batch, words, size), or None"""
         vectors = []
         if self.config.task_word_dim:
             vectors.append(self.word_table(input_ids))
@@ -69,8 +68,9 @@ class ElmoTaskWords(nn.Module):
         return torch.cat(vectors, dim=-1).masked_fill(~mask[:, :, None], 0) if vectors else None
 
     def _from_characters(self, char_ids: Tensor) -> Tensor:
-        """(batch, words, characters) -> (batch, words, filters). Each different word is encoded once."""
-        words, index = char_ids.flatten(0, 1).unique(dim=0, return_inverse=True)
+        """(batch, words, char_ids_length) -> (batch, words, filters). Each different word is encoded once."""
+        characters = char_ids[..., : self.config.max_characters_per_token]  # without the word's id
+        words, index = characters.flatten(0, 1).unique(dim=0, return_inverse=True)
         x = self.char_embedding(words).transpose(1, 2)  # (words, dim, characters)
         encoded = torch.cat([F.relu(conv(x).amax(dim=-1)) for conv in self.convolutions], dim=-1)
         return encoded[index].unflatten(0, char_ids.shape[:2])
@@ -259,28 +259,8 @@ class ElmoTaskModel(ElmoPreTrainedModel):
         if isinstance(module, ElmoWordTable):
             limit = (3 / module.embedding_dim) ** 0.5  # a vector's length is about 1, whatever its size
             init.uniform_(module.weight, -limit, limit)
-        elif isinstance(module, (nn.LSTM, nn.GRU, ElmoHighwayLSTM)):
-            _init_rnn(module)
         else:
             super()._init_weights(module)
-
-
-def _init_rnn(rnn: nn.LSTM | nn.GRU | ElmoHighwayLSTM) -> None:
-    """Each gate's matrix orthogonal, as in He et al. (2017); biases zero, but 1 for an LSTM's forget gate,
-    which `ElmoHighwayLSTM` adds itself."""
-    gates_dim, cells = 1 if isinstance(rnn, ElmoHighwayLSTM) else 0, rnn.hidden_size
-    for name, parameter in rnn.named_parameters():
-        if getattr(
-            parameter, "_is_hf_initialized", False
-        ):  # loaded; a gate, which is a view, has no such flag
-            continue
-        if parameter.dim() > 1:
-            for gate in parameter.split(cells, dim=gates_dim):
-                init.orthogonal_(gate)
-            continue
-        init.zeros_(parameter)
-        if isinstance(rnn, nn.LSTM) and name.startswith("bias_ih"):
-            parameter[cells : 2 * cells] = 1.0
 
 
 # ---- rows that hold two texts, `first </S> <S> second`
@@ -291,8 +271,8 @@ def boundary_words(
 ) -> tuple[Tensor, Tensor] | None:
     """Where the words `</S>` and `<S>` are, each (batch, words); None if a row is given as vectors only."""
     if char_ids is not None and config.token_encoder == "characters":
-        first_letters = char_ids[:, :, 1]
-        return mask & (first_letters == SENTENCE_END), mask & (first_letters == SENTENCE_BEGIN)
+        first_letters, (begin, end, *_) = char_ids[:, :, 1], config.boundary_characters or []
+        return mask & (first_letters == end), mask & (first_letters == begin)
     if input_ids is None:
         return None
     return mask & (input_ids == config.eos_token_id), mask & (input_ids == config.bos_token_id)
