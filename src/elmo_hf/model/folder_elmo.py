@@ -12,6 +12,7 @@ import json
 import math
 import re
 import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ TOKENIZER_OBJECTS = (
     "added_tokens.json",
     "tokenizer.json",
 )
-TOKENIZER_TEXTS = ("vocab.txt", "chat_template.jinja")
+TOKENIZER_TEXTS = ("vocab.txt", "letters.json", "chat_template.jinja")
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 SHARD_NAME = re.compile(r"\w[\w.-]*\.safetensors")
 DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
@@ -95,6 +96,23 @@ class ElmoFolder:
         path = self.path(file)
         return read_object(path) if path is not None else None
 
+    def check_tokenizer(self) -> None:
+        """Refuse what Transformers would read wrongly, or from elsewhere, for a tokenizer."""
+        settings, *_ = [self.read_object(file) or {} for file in TOKENIZER_OBJECTS]
+        for file in TOKENIZER_TEXTS:
+            self.path(file)
+        for key in ("vocab_file", "letters_file", "tokenizer_file", "fast_tokenizer_files", "init_inputs"):
+            if settings.get(key):  # Transformers would read another file for one of the folder
+                raise ValueError(
+                    f"the tokenizer_config.json of {quoted(self.name)} must not have the option '{key}'; "
+                    "the words are those of vocab.txt beside it, and the letters those of letters.json."
+                )
+        if not isinstance(settings.get("auto_map", {}), dict):  # saving adds its class to it
+            raise ValueError(
+                f"the tokenizer_config.json of {quoted(self.name)} must have an object for 'auto_map', "
+                "but has another value; save the tokenizer again."
+            )
+
     def weights(self) -> list[Path]:
         """The safetensors files; none if there is neither one nor an index."""
         single = self.path(self._with_variant(WEIGHTS))
@@ -154,13 +172,14 @@ def check_inside(path: Path) -> Path:
     return path
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a bounded size."""
+def read_object(path: Path, unique_keys: bool = False) -> dict[str, Any]:
+    """A JSON object from a file of a bounded size. With `unique_keys`, a key that stands twice is refused."""
     size = path.stat().st_size
     if size > MAX_JSON:
         raise ValueError(f"{quoted(path, 200)} has {size:,} bytes, more than the {MAX_JSON:,} that are read.")
     try:
-        value = json.loads(path.read_bytes().decode("utf-8"))
+        text = path.read_bytes().decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_unique if unique_keys else None)
     except (ValueError, RecursionError) as error:
         reason = quoted(str(error).partition(": line")[0], 100)
         raise ValueError(
@@ -168,6 +187,15 @@ def read_object(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(value, dict):
         raise ValueError(f"{quoted(path, 200)} must hold a JSON object, but holds {type(value).__name__}.")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of two equal keys, the parser would keep the last."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"{key!r} stands there twice")
     return value
 
 

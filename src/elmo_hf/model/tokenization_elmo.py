@@ -10,80 +10,31 @@ and end, so labels and `word_ids()` are one to one with the words. Only a pair o
 `<S>` between them, as in the text that an ELMo is trained on.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from transformers import BatchEncoding, PreTrainedTokenizer
-from transformers.tokenization_utils_base import CharSpan, TruncationStrategy
+from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils import PaddingStrategy
 
-from .folder_elmo import TOKENIZER_OBJECTS, TOKENIZER_TEXTS, ElmoFolder, library_errors, quoted
-from .words_elmo import MAX_CHARACTERS, SPLITTERS, Sentence, character_ids, read_vocabulary, split_text
+from .encoding_elmo import ElmoEncoding, Pair, as_batch, truncated
+from .folder_elmo import HUB_OPTIONS, ElmoFolder, library_errors, quoted
+from .letters_elmo import LetterLexicon
+from .words_elmo import (
+    MAX_CHARACTERS,
+    NUM_CHARACTER_IDS,
+    SPLITTERS,
+    Sentence,
+    character_ids,
+    read_vocabulary,
+    split_text,
+)
 
-
-@dataclass
-class ElmoEncoding:
-    """The origin of each token of a row, in the form that `BatchEncoding` uses.
-
-    One token is one word. Padding and separators have the word id `None`.
-    """
-
-    ids: list[int] = field(default_factory=list)
-    tokens: list[str] = field(default_factory=list)
-    offsets: list[tuple[int, int]] = field(default_factory=list)
-    word_ids: list[int | None] = field(default_factory=list)
-    sequence_ids: list[int | None] = field(default_factory=list)
-    type_ids: list[int] = field(default_factory=list)
-    special_tokens_mask: list[int] = field(default_factory=list)
-    attention_mask: list[int] = field(default_factory=list)
-    n_sequences: int = 1
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def pad(self, length: int, side: str, token: str, token_id: int) -> None:
-        missing = length - len(self)
-        empty: dict[str, Any] = {"ids": token_id, "tokens": token, "offsets": (0, 0), "word_ids": None}
-        empty |= {"sequence_ids": None, "type_ids": 0, "special_tokens_mask": 1, "attention_mask": 0}
-        for name, value in empty.items():
-            old = getattr(self, name)
-            setattr(self, name, old + [value] * missing if side == "right" else [value] * missing + old)
-
-    def token_to_sequence(self, token: int) -> int | None:
-        return self.sequence_ids[token]
-
-    def token_to_word(self, token: int) -> int | None:
-        return self.word_ids[token]
-
-    def token_to_chars(self, token: int) -> tuple[int, int] | None:
-        return self.offsets[token] if self.word_ids[token] is not None else None
-
-    def word_to_tokens(self, word: int, sequence: int = 0) -> tuple[int, int] | None:
-        for token, ids in enumerate(zip(self.word_ids, self.sequence_ids, strict=True)):
-            if ids == (word, sequence):
-                return token, token + 1
-        return None
-
-    def word_to_chars(self, word: int, sequence: int = 0) -> CharSpan | None:
-        tokens = self.word_to_tokens(word, sequence)
-        return CharSpan(*self.offsets[tokens[0]]) if tokens else None
-
-    def char_to_token(self, char: int, sequence: int = 0) -> int | None:
-        for token, (start, end) in enumerate(self.offsets):
-            if self.sequence_ids[token] == sequence and start <= char < end:
-                return token
-        return None
-
-    def char_to_word(self, char: int, sequence: int = 0) -> int | None:
-        token = self.char_to_token(char, sequence)
-        return self.word_ids[token] if token is not None else None
-
-
-Pair = tuple[Sentence, Sentence | None]
+# Options that say how a model of another library reads words; others are not in tokenizer_config.json.
+DEFAULT_SWITCHES = {"word_column": False, "cut_words": False, "strip_words": True}
 
 
 class ElmoTokenizer(PreTrainedTokenizer):
@@ -94,9 +45,16 @@ class ElmoTokenizer(PreTrainedTokenizer):
             `</S>` and `<UNK>` are found by name, and follow the last word if the file lacks them.
         max_characters_per_token: length of a row of character ids.
         word_splitter: how raw text is split: `"penn"`, as the published models' text was, or `"whitespace"`.
+        letters_file: a lexicon of letters, `letters.json`, for a model that reads code points; `None` for
+            one that reads bytes. A `LetterLexicon` in its place is used as it is.
+        word_column: rows of `char_ids` end with 1 + the word's id, for a model with a table of words beside
+            its letters.
+        cut_words: cut words to `max_characters_per_token - 2` code points also before their ids are looked
+            up.
+        strip_words: drop spaces around the words of `vocab_file`.
     """
 
-    vocab_files_names = {"vocab_file": "vocab.txt"}  # noqa: RUF012 (the base class's own style)
+    vocab_files_names = {"vocab_file": "vocab.txt", "letters_file": "letters.json"}  # noqa: RUF012 (as the base)
     model_input_names = ["input_ids", "char_ids", "attention_mask"]  # noqa: RUF012
     # The token classification pipeline reads this to learn whether tokens are parts of words. They are not.
     _tokenizer = SimpleNamespace(model=SimpleNamespace(continuing_subword_prefix="##"))
@@ -110,12 +68,20 @@ class ElmoTokenizer(PreTrainedTokenizer):
         eos_token: str = "</S>",
         unk_token: str = "<UNK>",
         pad_token: str = "<PAD>",
+        letters_file: str | Path | LetterLexicon | None = None,
+        word_column: bool = False,
+        cut_words: bool = False,
+        strip_words: bool = True,
         **kwargs: Any,
     ) -> None:
         _check_options(max_characters_per_token, word_splitter, kwargs)
+        switches = {"word_column": word_column, "cut_words": cut_words, "strip_words": strip_words}
+        _check_switches(switches, vocab_file)
         self.max_characters_per_token = max_characters_per_token
         self.word_splitter = word_splitter
-        self._lines = read_vocabulary(vocab_file) if vocab_file is not None else []
+        self.word_column, self.cut_words = word_column, cut_words
+        self.lexicon = LetterLexicon(letters_file) if isinstance(letters_file, str | Path) else letters_file
+        self._lines = read_vocabulary(vocab_file, strip_words) if vocab_file is not None else []
         self._words = list(self._lines)
         # As in bilm-tf, the last of two equal lines counts.
         self._word_ids = {word: number for number, word in enumerate(self._words)}
@@ -131,6 +97,7 @@ class ElmoTokenizer(PreTrainedTokenizer):
             eos_token=eos_token,
             unk_token=unk_token,
             pad_token=pad_token,
+            **{name: value for name, value in switches.items() if value is not DEFAULT_SWITCHES[name]},
             **kwargs,
         )
 
@@ -139,23 +106,22 @@ class ElmoTokenizer(PreTrainedTokenizer):
         """As in Transformers. The files are checked before any is read."""
         name = pretrained_model_name_or_path
         with library_errors(name):
-            if not Path(name).is_file():
-                folder = ElmoFolder(name, options)
-                settings, *_ = [folder.read_object(file) or {} for file in TOKENIZER_OBJECTS]
-                for file in TOKENIZER_TEXTS:
-                    folder.path(file)
-                for key in ("vocab_file", "tokenizer_file", "fast_tokenizer_files", "init_inputs"):
-                    if settings.get(key):  # Transformers would read another file for one of the folder
-                        raise ValueError(
-                            f"the tokenizer_config.json of {quoted(name)} must not have the option '{key}'; "
-                            "the words are those of vocab.txt beside it."
-                        )
-                if not isinstance(settings.get("auto_map", {}), dict):  # saving adds its class to it
-                    raise ValueError(
-                        f"the tokenizer_config.json of {quoted(name)} must have an object for 'auto_map', "
-                        "but has another value; save the tokenizer again."
-                    )
+            if Path(name).is_file():  # a vocabulary, which Transformers reads only for classes with one file
+                own = {key: value for key, value in options.items() if key not in HUB_OPTIONS}
+                return cls(name, *args, **{"name_or_path": str(name)} | own)
+            ElmoFolder(name, options).check_tokenizer()
             return super().from_pretrained(name, *args, **options)
+
+    def with_vocabulary(self, vocab_file: str | Path) -> "ElmoTokenizer":
+        """The same letters, rules and columns, with other words."""
+        return ElmoTokenizer(
+            vocab_file,
+            self.max_characters_per_token,
+            self.word_splitter,
+            letters_file=self.lexicon,
+            word_column=self.word_column,
+            cut_words=self.cut_words,
+        )
 
     # ---- vocabulary
 
@@ -173,7 +139,15 @@ class ElmoTokenizer(PreTrainedTokenizer):
         return dict(self._word_ids)
 
     def _convert_token_to_id(self, token: str) -> int:
-        return self._word_ids.get(token, self._word_ids[str(self._special_tokens_map["unk_token"])])
+        return self._ids([token])[0]
+
+    def _ids(self, words: Sequence[str]) -> list[int]:
+        """Word ids, as `input_ids` has them."""
+        unknown = self._word_ids[str(self._special_tokens_map["unk_token"])]
+        if self.cut_words:
+            room, whole = self.max_characters_per_token - 2, set(map(str, self._special_tokens_map.values()))
+            words = [word if word in whole else word[:room] for word in words]
+        return [self._word_ids.get(word, unknown) for word in words]
 
     def _convert_id_to_token(self, index: int) -> str:
         if index == self.pad_token_id:
@@ -200,11 +174,18 @@ class ElmoTokenizer(PreTrainedTokenizer):
         super().__setattr__(key, value)
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        if not self._lines:
-            return ()
-        path = Path(save_directory) / ((filename_prefix + "-" if filename_prefix else "") + "vocab.txt")
-        path.write_bytes("".join(word + "\n" for word in self._lines).encode("utf-8"))
-        return (str(path),)
+        prefix = filename_prefix + "-" if filename_prefix else ""
+        vocabulary, letters = (
+            Path(save_directory, prefix + name) for name in self.vocab_files_names.values()
+        )
+        paths = []
+        if self._lines:
+            vocabulary.write_bytes("".join(word + "\n" for word in self._lines).encode("utf-8"))
+            paths.append(str(vocabulary))
+        if self.lexicon is not None:
+            self.lexicon.save(letters)
+            paths.append(str(letters))
+        return tuple(paths)
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         return " ".join(tokens)
@@ -268,38 +249,56 @@ class ElmoTokenizer(PreTrainedTokenizer):
             return self._as_sentence(text) if is_split_into_words else self._split(text, split_special_tokens)
 
         limit = None if truncation_strategy == TruncationStrategy.DO_NOT_TRUNCATE else max_length
-        examples, is_batch = _as_batch(text, text_pair, is_split_into_words)
+        examples, is_batch = as_batch(text, text_pair, is_split_into_words)
         encodings, sources = [], []
         for number, (first, second) in enumerate(examples):
             pair = (split(first), split(second) if second is not None else None)
-            cuts_both = second is not None and truncation_strategy == TruncationStrategy.LONGEST_FIRST
-            if return_overflowing_tokens and cuts_both:
-                raise ValueError(
-                    "windows over a pair need to know which sentence to cut; pass truncation='only_first' or "
-                    "'only_second'."
-                )
-            windows = self._truncate(pair, limit, truncation_strategy, stride, add_special_tokens)
-            for window in windows if return_overflowing_tokens else windows[:1]:
-                encodings.append(self._encode(window, add_special_tokens))
-                self._eventual_warn_about_too_long_sequence(encodings[-1].ids, max_length, verbose)
-                sources.append(number)
+            options = (limit, truncation_strategy, stride, add_special_tokens, return_overflowing_tokens)
+            windows = self._encode_windows(pair, *options)
+            encodings += windows
+            sources += [number] * len(windows)
+        for encoding in encodings:
+            self._eventual_warn_about_too_long_sequence(encoding.ids, max_length, verbose)
         self._pad_encodings(encodings, padding_strategy, max_length, pad_to_multiple_of, padding_side)
 
-        data: dict[str, Any] = {"input_ids": [encoding.ids for encoding in encodings]}
-        if return_token_type_ids:
-            data["token_type_ids"] = [encoding.type_ids for encoding in encodings]
-        if return_attention_mask is not False:
-            data["attention_mask"] = [encoding.attention_mask for encoding in encodings]
-        if return_special_tokens_mask:
-            data["special_tokens_mask"] = [encoding.special_tokens_mask for encoding in encodings]
-        if return_offsets_mapping:
-            data["offset_mapping"] = [encoding.offsets for encoding in encodings]
-        data["char_ids"] = self._char_rows(encodings)
+        columns = {
+            "input_ids": ("ids", True),
+            "token_type_ids": ("type_ids", return_token_type_ids),
+            "attention_mask": ("attention_mask", return_attention_mask is not False),
+            "special_tokens_mask": ("special_tokens_mask", return_special_tokens_mask),
+            "offset_mapping": ("offsets", return_offsets_mapping),
+        }
+        data: dict[str, Any] = {
+            name: [getattr(encoding, attribute) for encoding in encodings]
+            for name, (attribute, is_wanted) in columns.items()
+            if is_wanted
+        }
+        data["char_ids"] = self._char_rows_of(encodings)
         if return_length:
             data["length"] = [len(encoding) for encoding in encodings]
         if return_overflowing_tokens:
             data["overflow_to_sample_mapping"] = sources
         return self._finish(data, encodings, return_tensors, is_batch or return_overflowing_tokens)
+
+    def _encode_windows(
+        self,
+        pair: Pair,
+        limit: int | None,
+        strategy: TruncationStrategy,
+        stride: int,
+        add_special_tokens: bool,
+        keeps_all: bool,
+    ) -> list[ElmoEncoding]:
+        """The pair cut to `limit` tokens; with `keeps_all`, also the windows over the words cut off."""
+        has_two = pair[1] is not None
+        if keeps_all and has_two and strategy == TruncationStrategy.LONGEST_FIRST:
+            raise ValueError(
+                "windows over a pair need to know which sentence to cut; pass truncation='only_first' or "
+                "'only_second'."
+            )
+        special = self.num_special_tokens_to_add(has_two) if add_special_tokens else 0
+        windows = truncated(pair, limit, strategy, stride, special, self.truncation_side)
+        return [self._encode(window, add_special_tokens) for window in windows[: None if keeps_all else 1]]
 
     def _finish(
         self, data: dict[str, Any], encodings: list[ElmoEncoding], return_tensors: Any, is_batch: bool
@@ -308,7 +307,7 @@ class ElmoTokenizer(PreTrainedTokenizer):
         if return_tensors is not None:
             if not encodings:  # a batch of no sentences still has its dimensions
                 data = {"input_ids": np.zeros((0, 0), int), "attention_mask": np.zeros((0, 0), int)}
-                data["char_ids"] = np.zeros((0, 0, self.max_characters_per_token), int)
+                data["char_ids"] = np.zeros((0, 0, self.char_ids_length), int)
             if "offset_mapping" in data:  # (words, 2), also of no words
                 data["offset_mapping"] = [np.array(row, int).reshape(-1, 2) for row in data["offset_mapping"]]
             return BatchEncoding(data, encodings, return_tensors)  # type: ignore[arg-type]
@@ -316,49 +315,6 @@ class ElmoTokenizer(PreTrainedTokenizer):
         if not is_batch:
             data = {name: values[0] for name, values in data.items()}
         return BatchEncoding(data, encodings)  # type: ignore[arg-type]
-
-    def _truncate(
-        self,
-        pair: Pair,
-        limit: int | None,
-        strategy: TruncationStrategy,
-        stride: int,
-        add_special_tokens: bool,
-    ) -> list[Pair]:
-        """The pair cut to `limit` tokens, followed by windows over the words that were cut off."""
-        first, second = pair
-        special = self.num_special_tokens_to_add(second is not None) if add_special_tokens else 0
-        excess = len(first) + len(second or ()) + special - (limit or 0)
-        if limit is None or excess <= 0:
-            return [pair]
-        if second is not None and strategy == TruncationStrategy.LONGEST_FIRST:
-            return [self._cut_longest_first(first, second, max(limit - special, 0))]
-        long = second if second is not None and strategy == TruncationStrategy.ONLY_SECOND else first
-        room = len(long) - excess
-        if room < 1 or stride >= room:
-            raise ValueError(
-                f"max_length {limit} leaves {max(room, 0)} words of a sentence of {len(long)}, which must be "
-                f"more than stride {stride}; raise max_length, lower stride, or truncate the other sentence."
-            )
-        starts = range(0, len(long) - stride, room - stride)
-        spans = [
-            (start, min(start + room, len(long)))
-            for start in starts
-            if start == 0 or start + stride < len(long)
-        ]
-        if self.truncation_side == "left":
-            spans = [(len(long) - end, len(long) - start) for start, end in spans]
-        cuts = [long.cut(start, end) for start, end in spans]
-        return [(cut, second) if long is first else (first, cut) for cut in cuts]
-
-    def _cut_longest_first(self, first: Sentence, second: Sentence, room: int) -> Pair:
-        """Shorten the longer sentence until both have the same length, then both in turn."""
-        keep_second = min(len(second), max(room // 2, room - len(first)))
-        keep_first = min(len(first), room - keep_second)
-        if self.truncation_side == "left":
-            starts = len(first) - keep_first, len(second) - keep_second
-            return first.cut(starts[0], len(first)), second.cut(starts[1], len(second))
-        return first.cut(0, keep_first), second.cut(0, keep_second)
 
     def _encode(self, pair: Pair, add_special_tokens: bool) -> ElmoEncoding:
         first, second = pair
@@ -372,8 +328,7 @@ class ElmoTokenizer(PreTrainedTokenizer):
         return encoding
 
     def _append(self, encoding: ElmoEncoding, sentence: Sentence, sequence: int) -> None:
-        unknown = self._convert_token_to_id(self.unk_token)
-        encoding.ids += [self._word_ids.get(word, unknown) for word in sentence.words]
+        encoding.ids += self._ids(sentence.words)
         encoding.tokens += sentence.words
         encoding.offsets += sentence.offsets
         encoding.word_ids += range(sentence.start, sentence.start + len(sentence))
@@ -407,15 +362,40 @@ class ElmoTokenizer(PreTrainedTokenizer):
         for encoding in encodings:
             encoding.pad(length, side or self.padding_side, self.pad_token, self.pad_token_id)
 
-    def _char_rows(self, encodings: list[ElmoEncoding]) -> list[np.ndarray]:
-        """Character ids of each row, (words, characters), computed for the whole batch at once."""
+    @property
+    def char_ids_length(self) -> int:
+        """Length of a word's row of `char_ids`."""
+        return self.max_characters_per_token + self.word_column
+
+    @property
+    def num_characters(self) -> int:
+        """Ids of letters, from 0, that rows of `char_ids` may hold."""
+        return NUM_CHARACTER_IDS if self.lexicon is None else self.lexicon.num_characters
+
+    def char_rows(self, words: Sequence[str], max_characters: int | None = None) -> np.ndarray:
+        """Rows of `char_ids`: (words, char_ids_length).
+
+        Args:
+            max_characters: letters of a row, `max_characters_per_token` by default.
+        """
+        letters: Callable[..., np.ndarray] = character_ids if self.lexicon is None else self.lexicon
+        length = self.max_characters_per_token if max_characters is None else max_characters
+        rows = letters(words, length, self.bos_token, self.eos_token)
+        if not self.word_column:
+            return rows
+        ids = np.fromiter(self._ids(words), dtype=np.int64, count=len(words))
+        ids[ids >= self.vocab_size] = self.unk_token_id  # the padding token as text has no word vector
+        return np.concatenate([rows, ids[:, None] + 1], axis=1)
+
+    def _char_rows_of(self, encodings: list[ElmoEncoding]) -> list[np.ndarray]:
+        """Rows of `char_ids` of each encoding, computed for the whole batch at once."""
         if not encodings:
             return []
         is_word = np.concatenate([np.array(encoding.attention_mask, dtype=bool) for encoding in encodings])
         tokens = [token for encoding in encodings for token in encoding.tokens]
         words = [token for token, real in zip(tokens, is_word, strict=True) if real]
-        rows = np.zeros((len(is_word), self.max_characters_per_token), dtype=np.int64)
-        rows[is_word] = character_ids(words, self.max_characters_per_token, self.bos_token, self.eos_token)
+        rows = np.zeros((len(is_word), self.char_ids_length), dtype=np.int64)
+        rows[is_word] = self.char_rows(words)
         return np.split(rows, np.cumsum([len(encoding) for encoding in encodings])[:-1])
 
     # ---- special tokens and padding, for the library's helpers and the Trainer's collators
@@ -457,20 +437,28 @@ class ElmoTokenizer(PreTrainedTokenizer):
         padded = super().pad(encoded_inputs, *args, **kwargs)
         rows = padded.get("char_ids")
         if rows is not None and hasattr(rows, "reshape"):  # tensors of empty sentences lose a dimension
-            padded["char_ids"] = rows.reshape(*padded["input_ids"].shape, self.max_characters_per_token)
+            padded["char_ids"] = rows.reshape(*padded["input_ids"].shape, self.char_ids_length)
         return padded
 
     def _pad(self, encoded_inputs: Any, *args: Any, **kwargs: Any) -> dict:
         length = len(encoded_inputs["input_ids"])
         side = kwargs.get("padding_side") or self.padding_side
         padded = super()._pad(encoded_inputs, *args, **kwargs)
-        empty: dict[str, Any] = {"char_ids": [0] * self.max_characters_per_token, "offset_mapping": (0, 0)}
+        empty: dict[str, Any] = {"char_ids": [0] * self.char_ids_length, "offset_mapping": (0, 0)}
         for name, value in empty.items():
             if name in padded:
                 old = np.asarray(padded[name]).tolist() if name == "char_ids" else list(padded[name])
                 missing = [value] * (len(padded["input_ids"]) - length)
                 padded[name] = old + missing if side == "right" else missing + old
         return padded
+
+
+def _check_switches(switches: dict[str, bool], vocab_file: object) -> None:
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be true or false, but is {quoted(value)!r}.")
+    if switches["word_column"] and vocab_file is None:
+        raise ValueError("word_column needs vocab_file, whose lines are the rows of the table of words.")
 
 
 def _check_options(max_characters: object, splitter: object, options: dict[str, Any]) -> None:
@@ -492,39 +480,6 @@ def _check_options(max_characters: object, splitter: object, options: dict[str, 
         raise ValueError(f"model_input_names must be a list of {sorted(known)}, but is {quoted(names)!r}.")
     if not isinstance(options.get("split_special_tokens", False), bool):
         raise ValueError("split_special_tokens must be true or false.")
-
-
-def _as_batch(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[list[tuple[Any, Any]], bool]:
-    """Any input that the library's tokenizers accept as a list of (first, second or None); and if a batch."""
-    if isinstance(text, str):
-        if is_split_into_words:
-            raise ValueError("is_split_into_words=True needs a list of words, but got one string.")
-        return [(text, text_pair)], False
-    if not isinstance(text, Iterable):
-        raise ValueError(f"ElmoTokenizer reads strings and lists of strings, but got {type(text).__name__}.")
-    texts = list(text)
-    if is_split_into_words and texts and isinstance(texts[0], str):
-        return [(texts, text_pair)], False
-    if is_split_into_words and isinstance(text, tuple) and text_pair is None and len(texts) == 2:
-        return [(texts[0], texts[1])], False
-    if text_pair is None:
-        pair_types = tuple if is_split_into_words else (tuple, list)
-        return [_as_pair(item) if isinstance(item, pair_types) else (item, None) for item in texts], True
-    pairs = list(text_pair)
-    if isinstance(text_pair, str) or len(pairs) != len(texts):
-        raise ValueError(
-            f"text is a batch of {len(texts)}, so text_pair must be a list of {len(texts)} as well."
-        )
-    return list(zip(texts, pairs, strict=True)), True
-
-
-def _as_pair(item: Any) -> tuple[Any, Any]:
-    if len(item) != 2:
-        raise ValueError(
-            f"a batch holds strings or pairs of them, but one entry is a list of {len(item)}; for words that "
-            "are split already, pass is_split_into_words=True."
-        )
-    return item[0], item[1]
 
 
 ElmoTokenizer.register_for_auto_class("AutoTokenizer")

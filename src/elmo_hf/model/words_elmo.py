@@ -99,8 +99,12 @@ def _matches(text: str, splitter: Any, whole: Sequence[str]) -> Iterator[Any]:
     yield from splitter.finditer(text, start)
 
 
-def read_vocabulary(path: str | Path) -> list[str]:
-    """The words of a file, one per line. The line number is the word's id, so every line is kept."""
+def read_vocabulary(path: str | Path, strip: bool = True) -> list[str]:
+    """The words of a file, one per line. The line number is the word's id, so every line is kept.
+
+    Args:
+        strip: drop spaces around a word. Without it, a word may begin and end with them, or be one.
+    """
     path = Path(path)
     if path.exists() and not path.is_file():
         raise ValueError(f"{path}: the vocabulary is no plain file; give a text file with one word a line.")
@@ -120,7 +124,9 @@ def read_vocabulary(path: str | Path) -> list[str]:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: the vocabulary is not UTF-8 text (byte {error.start}).") from None
-    words = [line.strip() for line in text.removesuffix("\n").split("\n")]
+    words = text.removesuffix("\n").split("\n")
+    if strip:
+        words = [word.strip() for word in words]
     if words == [""]:
         raise ValueError(f"{path}: the vocabulary is empty; it needs one word a line.")
     return words
