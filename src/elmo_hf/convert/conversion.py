@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from elmo_hf.convert import bilm
+from elmo_hf.convert import bilm, manylangs
 from elmo_hf.convert.files import Recognised, recognise
 from elmo_hf.convert.plan import Choices, Family, Plan
 from elmo_hf.errors import ElmoError
@@ -18,7 +18,7 @@ from elmo_hf.files import new_folder
 
 logger = logging.getLogger(__name__)
 
-FAMILIES: tuple[Family, ...] = (bilm.FAMILY,)
+FAMILIES: tuple[Family, ...] = (bilm.FAMILY, manylangs.FAMILY)
 
 
 def convert(

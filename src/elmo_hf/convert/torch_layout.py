@@ -13,7 +13,9 @@ from torch import Tensor
 from elmo_hf.convert.table import Entry
 from elmo_hf.model.configuration_elmo import ElmoConfig
 
-ROUNDING = "the bias of the forget gates, from which the 1 is taken that the model adds; this may round its last digit"
+ROUNDING = (
+    "the forget gates' bias is stored without the 1 that the model adds, which may round its last digit"
+)
 # Theirs are i, f, g, o, of which g is our j; ours are i, j, f, o.
 OUR_GATES = (0, 2, 1, 3)
 FORGET = 1
