@@ -23,7 +23,7 @@ from elmo_hf import kernels
 from elmo_hf.errors import ElmoError, quoted, reason_of
 from elmo_hf.files import checksum
 from elmo_hf.model import folder_elmo
-from elmo_hf.model.configuration_elmo import ElmoConfig
+from elmo_hf.model.configuration_elmo import BOUNDARY_CHARACTERS, ElmoConfig
 from elmo_hf.model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
@@ -83,14 +83,34 @@ def check_finite(model: ElmoPreTrainedModel, name: str | Path) -> None:
 
 
 def check_pair(model: ElmoPreTrainedModel, tokenizer: ElmoTokenizer, name: str | Path) -> None:
-    """Both must be of one model: a word has so many letters, or a table so many words."""
-    letters = model.config.token_encoder == "characters"
-    setting = "max_characters_per_token" if letters else "vocab_size"
-    wanted, found = getattr(model.config, setting), getattr(tokenizer, setting)
-    if wanted != found:
-        raise ElmoError(
-            f"{name} has a model with {setting} {wanted} and a tokenizer with {found}; save them as one."
+    """Both must be of one model: a word has so many letters, with the same ids, and a table so many words."""
+    config = model.config
+    pairs: dict[str, tuple[Any, Any]] = {}
+    if config.token_encoder == "characters":
+        pairs["max_characters_per_token"] = (
+            config.max_characters_per_token,
+            tokenizer.max_characters_per_token,
         )
+        pairs["boundary_characters"] = config.boundary_characters, tokenizer.boundary_characters
+        pairs["char_ids_length"] = config.char_ids_length, tokenizer.char_ids_length
+    if config.token_encoder == "words" or config.reads_word_column:
+        pairs["vocab_size"] = config.vocab_size, tokenizer.vocab_size
+    for setting, (wanted, actual) in pairs.items():
+        if wanted != actual:
+            raise ElmoError(
+                f"{name} has a model with {setting} {wanted} and a tokenizer with {actual}; save them as one."
+            )
+    if config.token_encoder == "characters" and tokenizer.num_characters > config.num_characters:
+        raise ElmoError(
+            f"{name} has a model with num_characters {config.num_characters}, and its tokenizer has the id "
+            f"{tokenizer.num_characters - 1}; save them as one."
+        )
+
+
+def needs_tokenizer(config: ElmoConfig) -> bool:
+    """Whether a model reads more than bytes, and so needs the tokenizer that was saved with it."""
+    has_words = config.token_encoder == "words" or config.reads_word_column
+    return has_words or config.boundary_characters != BOUNDARY_CHARACTERS
 
 
 @contextmanager

@@ -140,21 +140,30 @@ class Vocabulary:
         words: in the order of their ids.
         counts: how often each occurs, if that is known.
         name: of the vocabulary, for messages.
+        specials: its words for the begin and the end of a sentence, and for a word that it lacks.
+        max_letters: words are cut to so many letters before they are looked up; None for no limit.
 
-    `vocabulary.ids[word]` is the id of `<UNK>` for a word outside the vocabulary.
+    `vocabulary.ids[word]` is the id of `<UNK>` for a word outside the vocabulary. `<S>` and `</S>` have the
+    ids of the begin and the end of a sentence, whatever their words are.
     """
 
     def __init__(
-        self, words: list[str], counts: list[int] | None = None, name: str = "the vocabulary"
+        self,
+        words: list[str],
+        counts: list[int] | None = None,
+        name: str = "the vocabulary",
+        specials: tuple[str, str, str] = SPECIALS,
+        max_letters: int | None = None,
     ) -> None:
         self.words, self.counts, self.name = words, counts, name
         numbers = {word: number for number, word in enumerate(words)}
-        for special in SPECIALS:
+        for special in specials:
             if special not in numbers:
                 raise ElmoError(
-                    f"{name} has no line {special}; a language model needs {', '.join(SPECIALS)}."
+                    f"{name} has no line {special}; a language model needs {', '.join(specials)}."
                 )
-        self.ids = _Ids(numbers, numbers[UNKNOWN])
+        begin, end, unknown = (numbers[special] for special in specials)
+        self.ids = _Ids(numbers | {BEGIN: begin, END: end}, unknown, max_letters)
         for number, word in enumerate(words):
             if not word:
                 raise ElmoError(f"{name}, line {number + 1} is empty; every line must be a word.")
@@ -185,15 +194,18 @@ class Vocabulary:
 class _Ids(dict[str, int]):
     """Ids by words; a word outside the vocabulary has the id of the unknown word."""
 
-    def __init__(self, numbers: dict[str, int], unknown: int) -> None:
+    def __init__(self, numbers: dict[str, int], unknown: int, max_letters: int | None = None) -> None:
+        if max_letters is not None:  # no longer word is looked up
+            numbers = {word: number for word, number in numbers.items() if len(word) <= max_letters}
         super().__init__(numbers)
-        self.unknown = unknown
+        self.unknown, self.max_letters = unknown, max_letters
 
     def __missing__(self, word: str) -> int:
-        return self.unknown
+        is_cut = self.max_letters is not None and len(word) > self.max_letters
+        return self.get(word[: self.max_letters], self.unknown) if is_cut else self.unknown
 
-    def __reduce__(self) -> tuple[type["_Ids"], tuple[dict[str, int], int]]:
-        return _Ids, (dict(self), self.unknown)
+    def __reduce__(self) -> tuple[type["_Ids"], tuple[dict[str, int], int, int | None]]:
+        return _Ids, (dict(self), self.unknown, self.max_letters)
 
 
 def _read_counts(path: Path, words: list[str]) -> list[int]:

@@ -1,7 +1,7 @@
 """Text to the windows that a bidirectional language model is trained on, resumable to the word.
 
     source = Source("corpus/*.txt")
-    encoder = Encoder(Vocabulary.load("vocab.txt"))
+    encoder = Encoder(Vocabulary.load("vocab.txt"))  # of encoder.py
     for window in Windows(source, encoder, Plan(rows=128, epochs=10), workers=2):
         window.char_ids      # (2 directions, rows, 20 words, 50 characters)
         window.targets       # (2 directions, rows, 20 words)
@@ -39,12 +39,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from elmo_hf.corpus.encoder import Encoder
 from elmo_hf.corpus.order import START, Rows, SentenceOrder
 from elmo_hf.corpus.source import Source
-from elmo_hf.corpus.vocabulary import SPECIALS, Vocabulary
 from elmo_hf.errors import ElmoError, sentence_of
 from elmo_hf.files import append_line, read_lines
-from elmo_hf.model.words_elmo import character_ids
 
 State = dict[str, Any]
 
@@ -95,7 +94,8 @@ class SentenceStart(NamedTuple):
 class Window:
     """The next words of some rows, in both directions.
 
-    char_ids: (2, rows, steps, characters) int16, for a model that reads characters, 0 where there is no word.
+    char_ids: (2, rows, steps, characters) int16, or int32 for higher ids, for a model that reads characters,
+        0 where there is no word.
     input_ids: (2, rows, steps) int64, for a model with a table of words instead, 0 where there is no word.
     targets: (2, rows, steps) int64 ids of the words to predict, 0 where there is none.
     mask: (2, rows, steps) bool, False where a row has come to its end, after the last epoch.
@@ -109,75 +109,6 @@ class Window:
     mask: np.ndarray
     sentence_starts: list[SentenceStart]
     state: State
-
-
-# ---- words to numbers
-
-
-class Encoder:
-    """Words to what the model reads (`inputs`) and predicts (`targets`).
-
-    Args:
-        vocabulary: ids of the words.
-        max_characters: length of a word's row of character ids.
-        token_encoder: "characters", or "words" for a model with a table of words, as in `ElmoConfig`.
-        cache_words: distinct words whose character ids are kept, 100 bytes each.
-    """
-
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        max_characters: int = 50,
-        token_encoder: str = "characters",
-        cache_words: int = 100_000,
-    ) -> None:
-        if token_encoder not in ("characters", "words"):
-            raise ElmoError(f"token_encoder must be 'characters' or 'words', but is {token_encoder!r}.")
-        self.vocabulary, self.reads_characters = vocabulary, token_encoder == "characters"
-        self._slots = _Slots()
-        self._character_ids = np.empty((cache_words, max_characters), dtype=np.int16)
-
-    def targets(self, words: list[str]) -> np.ndarray:
-        """The words' ids: (words,)."""
-        return np.fromiter(map(self.vocabulary.ids.__getitem__, words), dtype=np.int64, count=len(words))
-
-    def inputs(self, words: list[str]) -> np.ndarray:
-        """Character ids (words, characters), or for a model with a table of words their ids (words,)."""
-        if not self.reads_characters:
-            return self.targets(words)
-        capacity, length = self._character_ids.shape
-        if len(self._slots) + len(words) > capacity:
-            self._slots = _Slots()
-            self._character_ids = np.empty((max(capacity, len(words)), length), dtype=np.int16)
-        slots = np.fromiter(map(self._slots.__getitem__, words), dtype=np.int64, count=len(words))
-        if self._slots.new:
-            new = slice(len(self._slots) - len(self._slots.new), len(self._slots))
-            self._character_ids[new] = character_ids(self._slots.new, length)
-            self._slots.new = []
-        return self._character_ids[slots]
-
-    def check(self, source: Source, sentences: int = 1000) -> None:
-        """Refuse a corpus that is empty, or whose first sentences have no word of the vocabulary."""
-        words = {word: None for sentence in islice(source, sentences) for word in sentence}
-        if not words:
-            raise ElmoError(f"{source.name} is empty; there is no word in it.")
-        if not any(word in self.vocabulary.ids and word not in SPECIALS for word in words):
-            raise ElmoError(
-                f"no word of the first {sentences} sentences of {source.name} is in {self.vocabulary.name} "
-                f"(such as {next(iter(words))!r:.60}); make the vocabulary from this corpus, split likewise."
-            )
-
-
-class _Slots(dict[str, int]):
-    """Rows 0, 1, 2, ... of a table, given to words when they are first asked for; these are in `new` then."""
-
-    def __init__(self) -> None:
-        self.new: list[str] = []
-
-    def __missing__(self, word: str) -> int:
-        slot = self[word] = len(self)
-        self.new.append(word)
-        return slot
 
 
 # ---- windows of some rows

@@ -21,7 +21,6 @@ from elmo_hf.errors import ElmoError
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo import ElmoModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
-from elmo_hf.model.words_elmo import character_ids
 
 POOLS = (None, "mean", "max")
 DTYPES = ("float32", "float16")
@@ -205,8 +204,7 @@ class Embedder:
 
     def _encode(self, words: list[str]) -> Tensor:
         """Distinct words, from their characters: (words, projection_dim)."""
-        tokenizer = self.tokenizer
         length = self.model.config.max_characters_per_token
-        ids = torch.from_numpy(character_ids(words, length, tokenizer.bos_token, tokenizer.eos_token))
+        ids = torch.from_numpy(self.tokenizer.char_rows(words, length))
         chunks = ids.to(self.model.device).split(ENCODED_AT_ONCE)
         return torch.cat([self.model.token_encoder(chunk) for chunk in chunks])

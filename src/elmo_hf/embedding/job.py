@@ -47,8 +47,8 @@ from elmo_hf.embedding.vectors import (
 )
 from elmo_hf.errors import ElmoError
 from elmo_hf.files import LOCK, PARTIAL, locked_folder, read_json, write_json
-from elmo_hf.loading import evaluating, load, load_model
-from elmo_hf.model.configuration_elmo import ElmoConfig
+from elmo_hf.loading import evaluating, load, load_model, needs_tokenizer
+from elmo_hf.model.configuration_elmo import NEWER_OPTIONS, ElmoConfig
 from elmo_hf.model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
@@ -195,8 +195,11 @@ def _load(
     elmo = model.base_model
     if not isinstance(elmo, ElmoModel):
         raise ElmoError(f"embed needs an ELMo, its folder or its name, but got {type(model).__name__}.")
-    if tokenizer is None and elmo.config.token_encoder == "words":
-        raise ElmoError("a model with a word table needs its tokenizer: embed(..., tokenizer=tokenizer).")
+    if tokenizer is None and needs_tokenizer(elmo.config):
+        raise ElmoError(
+            "a model with a word table, or letters of its own, needs its tokenizer: embed(..., "
+            "tokenizer=tokenizer)."
+        )
     length = elmo.config.max_characters_per_token
     return elmo, tokenizer or ElmoTokenizer(max_characters_per_token=length)
 
@@ -204,9 +207,15 @@ def _load(
 def fingerprint(model: ElmoModel, tokenizer: ElmoTokenizer) -> str:
     """A digest of everything that a word's vector depends on, except the machine."""
     settings = {name: getattr(model.config, name) for name in inspect.get_annotations(ElmoConfig)}
+    # Without options at the value that an earlier version implied, so that its jobs go on.
+    settings = {name: value for name, value in settings.items() if NEWER_OPTIONS.get(name, ()) != value}
     rules = [tokenizer.word_splitter, tokenizer.all_special_tokens, tokenizer.max_characters_per_token]
-    if model.config.token_encoder == "words":
+    if model.config.token_encoder == "words" or tokenizer.word_column:
         rules.append(tokenizer.get_vocab())
+    if tokenizer.cut_words:
+        rules.append("cut_words")
+    if tokenizer.lexicon is not None:
+        rules.append(tokenizer.lexicon.content)
     digest = hashlib.sha256(json.dumps([settings, rules], sort_keys=True).encode("utf-8"))
     for name, weight in sorted(model.state_dict().items()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())

@@ -113,7 +113,7 @@ class Start:
             path = Path(flags.output) / "vocab.txt"
             with whole_file(path) as partial:
                 partial.write_text("".join(word + "\n" for word in self.words), encoding="utf-8")
-            tokenizer = ElmoTokenizer(path, self.elmo.max_characters_per_token, tokenizer.word_splitter)
+            tokenizer = tokenizer.with_vocabulary(path)
             config = config | {"vocab_size": tokenizer.vocab_size, **special_ids(tokenizer)}
         if flags.elmo:
             model, _ = load_model(flags.elmo, self.model_class, needs="elmo.", **config)
@@ -141,7 +141,8 @@ def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]
     elmo = load_config(flags.elmo) if flags.elmo else ElmoConfig(**SMOKE_ELMO)
     tokenizer = load_tokenizer(flags.elmo) if flags.elmo else ElmoTokenizer()
     # A biLM with a word table has a vocabulary, which the task shares.
-    has_words = config.task_word_dim > 0 and elmo.token_encoder == "characters"
+    elmo_has_words = elmo.token_encoder == "words" or elmo.reads_word_column
+    has_words = config.task_word_dim > 0 and not elmo_has_words
     words = own_words(flags, data, config.task_word_dim) if has_words else None
     return Start(flags, task.model_class, fields, config, elmo, tokenizer, words)
 

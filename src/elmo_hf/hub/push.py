@@ -49,7 +49,7 @@ from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
 # What is uploaded besides weights, code, card and results.
 FILES = ["config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"]
-FILES += ["options.json", "facts.yaml"]
+FILES += ["letters.json", "options.json", "facts.yaml"]
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 OF_WEIGHTS = (".safetensors", ".safetensors.index.json")
 RESULTS = (".json", ".md", ".png")
@@ -241,7 +241,8 @@ def check_loads(folder: Path) -> None:
         if not weight.isfinite().all():
             raise ElmoError(f"{folder} has weights that are no numbers, as {name}; nobody could use it.")
     words, config = tokenizer.vocab_size, model.config
-    if words != config.vocab_size and (hasattr(model, "lm_head") or config.token_encoder == "words"):
+    has_words = hasattr(model, "lm_head") or config.token_encoder == "words" or config.reads_word_column
+    if words != config.vocab_size and has_words:
         raise ElmoError(f"{folder} has a model of {config.vocab_size} words, and a tokenizer of {words}.")
 
 

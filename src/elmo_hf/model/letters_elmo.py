@@ -43,6 +43,11 @@ class LetterLexicon:
         self._table[list(letters)] = list(letters.values())
 
     @property
+    def boundaries(self) -> list[int]:
+        """The ids of sentence begin and end, word begin and end, and padding within a word."""
+        return [self.ids[name] for name in ENTRIES[:5]]
+
+    @property
     def num_characters(self) -> int:
         """Rows of the table of letter vectors that the ids need: the highest id and one, for id 0."""
         return max(*self.ids.values(), *self.content["letters"].values()) + 1

@@ -20,10 +20,11 @@ from transformers import BatchEncoding, PreTrainedTokenizer
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils import PaddingStrategy
 
-from .encoding_elmo import ElmoEncoding, Pair, as_batch, truncated
+from .examples_elmo import ElmoEncoding, Pair, as_batch, truncated
 from .folder_elmo import HUB_OPTIONS, ElmoFolder, library_errors, quoted
 from .letters_elmo import LetterLexicon
 from .words_elmo import (
+    BOUNDARIES,
     MAX_CHARACTERS,
     NUM_CHARACTER_IDS,
     SPLITTERS,
@@ -371,6 +372,11 @@ class ElmoTokenizer(PreTrainedTokenizer):
     def num_characters(self) -> int:
         """Ids of letters, from 0, that rows of `char_ids` may hold."""
         return NUM_CHARACTER_IDS if self.lexicon is None else self.lexicon.num_characters
+
+    @property
+    def boundary_characters(self) -> list[int]:
+        """As in `ElmoConfig`."""
+        return list(BOUNDARIES) if self.lexicon is None else self.lexicon.boundaries
 
     def char_rows(self, words: Sequence[str], max_characters: int | None = None) -> np.ndarray:
         """Rows of `char_ids`: (words, char_ids_length).

@@ -13,7 +13,7 @@ import numpy as np
 import regex
 
 # Character ids as the model reads them: a byte is 1 to 256, and 0 means "no word here".
-SENTENCE_BEGIN, SENTENCE_END, WORD_BEGIN, WORD_END, WORD_PAD = 257, 258, 259, 260, 261
+BOUNDARIES = SENTENCE_BEGIN, SENTENCE_END, WORD_BEGIN, WORD_END, WORD_PAD = 257, 258, 259, 260, 261
 NUM_CHARACTER_IDS = 262
 
 MAX_CHARACTERS = 2**12  # character ids of a word

@@ -35,7 +35,6 @@ from elmo_hf.loading import evaluating
 from elmo_hf.model.modeling_elmo import States
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
-from elmo_hf.model.words_elmo import character_ids
 
 STATES = ("zero", "warm", "carried")
 SORTED_AT_ONCE = 32_768  # words of the buffer from which sentences of similar length are batched
@@ -154,7 +153,8 @@ def _check(model: Any, tokenizer: Any, states: str, numbers: dict[str, Any]) -> 
             "the tokenizer has no vocabulary, so there is no word to predict; make it with "
             "ElmoTokenizer(vocab_file), a word a line in the order of the model's softmax."
         )
-    for name in ("vocab_size", "bos_token_id", "eos_token_id", "unk_token_id"):
+    names = ["vocab_size", "bos_token_id", "eos_token_id", "unk_token_id"]
+    for name in [*names, "boundary_characters"] if config.token_encoder == "characters" else names:
         of_model, of_tokenizer = getattr(config, name), getattr(tokenizer, name)
         if of_model != of_tokenizer:
             raise ElmoError(
@@ -264,9 +264,8 @@ class _LossSums:
         if self.model.config.token_encoder == "words":
             rows = self._word_ids(words).flatten()
         else:
-            boundaries = self.tokenizer.bos_token, self.tokenizer.eos_token
             length = self.model.config.max_characters_per_token
-            rows = torch.from_numpy(character_ids(words.flatten().tolist(), length, *boundaries))
+            rows = torch.from_numpy(self.tokenizer.char_rows(words.flatten().tolist(), length))
         ids = rows.new_zeros(*mask.shape, *rows.shape[1:])
         ids[mask] = rows
         return ids

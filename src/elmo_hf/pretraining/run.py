@@ -117,10 +117,14 @@ class Run:
         return record
 
     def _open_windows(self) -> Windows:
-        settings, config = self.settings, self.model.config
-        ids = self.tokenizer.get_vocab()
-        words = sorted(ids, key=lambda word: ids[word])[: config.vocab_size]
-        vocabulary = Vocabulary(words, name=settings.vocab or str(settings.start))
+        settings, config, tokenizer = self.settings, self.model.config, self.tokenizer
+        words = tokenizer.convert_ids_to_tokens(list(range(config.vocab_size)))
+        vocabulary = Vocabulary(
+            words,
+            name=settings.vocab or str(settings.start),
+            specials=(tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token),
+            max_letters=tokenizer.max_characters_per_token - 2 if tokenizer.cut_words else None,
+        )
         if settings.vocab and Vocabulary.load(settings.vocab).words != words:
             raise ElmoError(
                 f"{settings.vocab} has other words than the run was begun with; use the same vocabulary."
@@ -135,7 +139,7 @@ class Run:
         )
         return Windows(
             self.source,
-            Encoder(vocabulary, config.max_characters_per_token, config.token_encoder),
+            Encoder(vocabulary, token_encoder=config.token_encoder, tokenizer=tokenizer),
             plan,
             process=self.accelerator.process_index,
             processes=self.accelerator.num_processes,

@@ -119,10 +119,12 @@ def with_vocabulary(
     rows of new words start as in a fresh model.
     """
     Vocabulary.load(vocab)  # raises a clear error where the file is wrong
-    new_tokenizer = ElmoTokenizer(vocab, tokenizer.max_characters_per_token, tokenizer.word_splitter)
+    new_tokenizer = tokenizer.with_vocabulary(vocab)
     changes = {"vocab_size": new_tokenizer.vocab_size} | special_ids(new_tokenizer)
     new_model = ElmoForPreTraining(ElmoConfig.from_dict(model.config.to_dict() | changes))
     old_ids, new_ids = tokenizer.get_vocab(), new_tokenizer.get_vocab()
+    for name in ("bos_token", "eos_token", "unk_token"):  # they may have other names in the old vocabulary
+        old_ids[getattr(new_tokenizer, name)] = getattr(tokenizer, f"{name}_id")
     shared = [word for word in new_ids if word in old_ids and new_ids[word] < new_tokenizer.vocab_size]
     new_rows = torch.tensor([new_ids[word] for word in shared])
     old_rows = torch.tensor([old_ids[word] for word in shared])
