@@ -50,7 +50,8 @@ def read_lexicon(path: Path, limit: int) -> Ids:
 def _read_line(place: str, line: str) -> tuple[str, int]:
     fields = line.strip().split("\t")
     if len(fields) > 2:
-        raise ElmoError(f"{place} has {len(fields)} fields, but must have a name and an id; correct it.")
+        count = len(fields)
+        raise ElmoError(f"{place} has {count} fields, but must have a name and an id; correct it.")
     name, id_ = fields if len(fields) == 2 else (NAME_OF_WHITE_SPACE, fields[0])
     try:
         return name, int(id_)
@@ -67,10 +68,8 @@ def check_ids(path: Path, ids: Ids, needed: Collection[str], rows: int) -> None:
             raise ElmoError(f"{path} lacks {name}, which every model needs; give the file of these weights.")
     for name, id_ in ids.items():
         if not 0 <= id_ < rows:
-            raise ElmoError(
-                f"{path} has the id {quoted(id_)} for {quoted(name)!r}, but the table of vectors has the rows 0 to "
-                f"{rows - 1}; give the file of these weights."
-            )
+            place = f"{path} has the id {quoted(id_)} for {quoted(name)!r}"
+            raise ElmoError(f"{place}, but there are {rows} vectors; give the file of these weights.")
 
 
 def one_row_each(path: Path, ids: Ids, rows: int) -> tuple[Ids, dict[int, int]]:

@@ -230,8 +230,8 @@ def make_tokenizer(
 
 
 def padding_name(words: Lexicon | None) -> str:
-    """A name for padding that is no word, unlike their <pad>."""
-    name = "<PAD>"
+    """A name for padding that is no word of theirs, unlike <pad>, and none of a text, as <PAD> might be."""
+    name = "<no word>"
     while words is not None and name in words.ids:
         name = f"<{name}>"
     return name
