@@ -2,24 +2,18 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.parts layer-cache --size original
     OMP_NUM_THREADS=1 python -m benchmarks.parts role-rules dev.conll.xz
-    python -m benchmarks.parts kills --kills 20 --processes 2
 
 | name | what is measured |
 |---|---|
 | layer-cache | epochs of a tagger on a frozen biLM whose layers are kept in memory, on disk, or not at all |
 | role-rules | decoding of semantic roles with and without the constraints on roles |
-| kills | whether a pretraining run that is killed again and again ends as one that was not |
 
 Times are seconds of the processor.
 """
 
 import argparse
 import json
-import os
 import random
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.report import RESULTS, ROOT, command, machine
+from benchmarks.report import RESULTS, command, machine
 from benchmarks.speed.workloads import SIZES, made_up_sentences
 from elmo_hf import ElmoConfig, ElmoForTokenClassification, ElmoLayerCache, ElmoTokenizer
 from elmo_hf.files import write_json
@@ -48,7 +42,6 @@ def main(arguments: list[str] | None = None) -> None:
     parts = parser.add_subparsers(required=True, metavar="NAME")
     add_layer_cache(parts.add_parser("layer-cache", help="a tagger with and without the layer cache"))
     add_role_rules(parts.add_parser("role-rules", help="decoding with and without the constraints on roles"))
-    add_kills(parts.add_parser("kills", help="a pretraining run that is killed at random steps"))
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
     content = {"command": command("parts", arguments), "machine": machine(), **options.measure(options)}
@@ -206,109 +199,6 @@ def decode(
         seconds = time.process_time() - start
     rows = [[crf.labels[label] for label in row if label >= 0] for path in paths for row in path.tolist()]
     return rows, round(seconds, 2), len(caught)
-
-
-# ---- killed pretraining
-
-TRAINING = ROOT / "training"
-SMALL_RUN = "--lstm_dim 16 --projection_dim 8 --char_embedding_dim 4 --char_filters [[1,4],[2,8]] "
-SMALL_RUN += "--num_highway_layers 1 --num_hidden_layers 1 --max_characters_per_token 12 --seed 7 "
-SMALL_RUN += "--rows 6 --window 5 --samples 32 --workers 1 --shuffle_sentences 50 --log_every 1 --resume auto"
-
-
-def add_kills(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--save-every", type=int, default=20, help="steps between two checkpoints (20)")
-    parser.add_argument("--seed", type=int, default=0, help="of the steps at which it is killed (0)")
-    parser.add_argument("--output", type=Path, help="a JSON file (none)")
-    parser.set_defaults(measure=measure_kills)
-
-
-def measure_kills(options: argparse.Namespace) -> dict[str, Any]:
-    """Exits with code 1 if a logged loss, a weight or a state of the optimizer differs in one bit."""
-    with tempfile.TemporaryDirectory() as temporary:
-        whole, killed = Path(temporary) / "whole", Path(temporary) / "killed"
-        finish(start_pretraining(whole, options))
-        last = len(logged_steps(whole))
-        steps = sorted(random.Random(options.seed).sample(range(1, last), options.kills))
-        kills = [step for step in steps if kill_at(start_pretraining(killed, options), killed, step)]
-        finish(start_pretraining(killed, options))
-        differences = different_files(killed, whole)
-    if differences:
-        sys.exit(f"after {len(kills)} kills these differ: {', '.join(differences)}.")
-    return {"processes": options.processes, "steps": last, "killed_at": kills, "differences": 0}
-
-
-def start_pretraining(output: Path, options: argparse.Namespace) -> list["subprocess.Popen[bytes]"]:
-    """One process a rank, each the leader of a group of its own, with the worker that reads for it."""
-    text, vocab = TRAINING / "runs" / "smoke.txt", TRAINING / "runs" / "smoke_vocab.txt"
-    arguments = ["--data", text, "--vocab", vocab, "--output", output, "--epochs", options.epochs]
-    arguments += ["--save_every", options.save_every, *SMALL_RUN.split()]
-    shared: dict[str, str] = {}
-    if options.processes > 1:
-        size = str(options.processes)
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": size}
-        shared["LOCAL_WORLD_SIZE"] = size
-    return [
-        subprocess.Popen(
-            [sys.executable, str(TRAINING / "pretrain.py"), *map(str, arguments)],
-            env=os.environ | shared | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if shared else {}),
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        for rank in range(options.processes)
-    ]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def finish(processes: list["subprocess.Popen[bytes]"]) -> None:
-    codes = [process.wait() for process in processes]
-    if any(codes):
-        sys.exit("the pretraining failed, see above.")
-
-
-def kill_at(processes: list["subprocess.Popen[bytes]"], output: Path, step: int) -> bool:
-    """Sends SIGKILL to all processes when this step is logged; False if the run ended before."""
-    while processes[0].poll() is None:
-        if len(logged_steps(output)) >= step:
-            for process in processes:
-                os.killpg(process.pid, signal.SIGKILL)
-            break
-        time.sleep(0.002)
-    codes = [process.wait() for process in processes]
-    return codes[0] == -signal.SIGKILL
-
-
-def logged_steps(output: Path) -> list[dict[str, Any]]:
-    """What the log has of each step, without times; a line that is being written is left out."""
-    path = output / "log.jsonl"
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    steps = [entry for entry in map(json.loads, lines) if entry["kind"] == "step"]
-    times = ("words_per_second", "waited")
-    return [{name: value for name, value in entry.items() if name not in times} for entry in steps]
-
-
-def different_files(output: Path, expected: Path) -> list[str]:
-    """The log, and the tensors of the final model and the last checkpoint, where they are not the same."""
-    folders = ["final", max(expected.glob("checkpoint-*")).name]
-    names = [
-        path.relative_to(expected) for name in folders for path in (expected / name).rglob("*.safetensors")
-    ]
-    different = [
-        str(name)
-        for name in names
-        if not (output / name).exists() or (output / name).read_bytes() != (expected / name).read_bytes()
-    ]
-    if logged_steps(output) != logged_steps(expected):
-        different.append("log.jsonl")
-    return different
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from elmo_hf.convert import bilm, manylangs
+from elmo_hf.convert import allennlp, bilm, manylangs
 from elmo_hf.convert.files import Recognised, recognise
 from elmo_hf.convert.plan import Choices, Family, Plan
 from elmo_hf.errors import ElmoError
@@ -18,7 +18,7 @@ from elmo_hf.files import new_folder
 
 logger = logging.getLogger(__name__)
 
-FAMILIES: tuple[Family, ...] = (bilm.FAMILY, manylangs.FAMILY)
+FAMILIES: tuple[Family, ...] = (bilm.FAMILY, allennlp.FAMILY, manylangs.FAMILY)
 
 
 def convert(
@@ -85,10 +85,10 @@ def make_plan(
 
 def family_of(files: Recognised, families: Sequence[Family]) -> Family:
     """The family whose weights are among the files."""
-    fitting = [family for family in families if files.get(family.main) is not None]
+    fitting = [family for family in families if family.main_file(files) is not None]
     if len(fitting) > 1:
-        names = " and ".join(str(files.get(family.main)) for family in fitting)
+        names = " and ".join(str(family.main_file(files)) for family in fitting)
         raise ElmoError(f"{names} are weights of different formats; give the files of one.")
     if not fitting:
-        raise files.missing(*(family.main for family in families))
+        raise files.missing(*(role for family in families for role in family.mains))
     return fitting[0]

@@ -106,6 +106,7 @@ class Family:
         role_of: the role of a file by its content, or None.
         main: the role without which there is no model.
         plan: makes the plan of recognised files; what it opens is closed with the stack.
+        other_mains: roles that may be there in its place.
     """
 
     name: str
@@ -113,3 +114,12 @@ class Family:
     role_of: RoleOf
     main: str
     plan: Callable[[Recognised, Choices, ExitStack], Plan]
+    other_mains: tuple[str, ...] = ()
+
+    @property
+    def mains(self) -> tuple[str, ...]:
+        return (self.main, *self.other_mains)
+
+    def main_file(self, files: Recognised) -> Path | None:
+        """The file of the first of these roles that there is."""
+        return next((path for role in self.mains if (path := files.get(role)) is not None), None)
