@@ -1,6 +1,8 @@
 """Converted folders of ELMoForManyLangs give the vectors of its own code and of the numpy reference."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +36,22 @@ SENTENCES = [
 ]
 
 
-def read(folder: Path, sentences: list[list[str]], side: str = "right") -> list[np.ndarray]:
-    """All layers of each sentence, (layers + 1, words, dim), from its text on."""
+Read = Callable[..., list[np.ndarray]]
+
+
+def reader(folder: Path) -> Read:
     tokenizer, model = ElmoTokenizer.from_pretrained(folder), ElmoModel.from_pretrained(folder).eval()
+    return partial(read, tokenizer, model)
+
+
+@torch.no_grad()
+def read(
+    tokenizer: ElmoTokenizer, model: ElmoModel, sentences: list[list[str]], side: str = "right"
+) -> list[np.ndarray]:
+    """All layers of each sentence, (layers + 1, words, dim), from its words on."""
     options = {"padding": True, "padding_side": side, "return_tensors": "pt"}
     batch = tokenizer(sentences, is_split_into_words=True, **options)
-    with torch.no_grad():
-        states = model(**batch, output_hidden_states=True).hidden_states
+    states = model(**batch, output_hidden_states=True).hidden_states
     masks = batch["attention_mask"].bool()
     assert all(not layer[~masks].any() for layer in states)
     return [np.stack([layer[row][mask].numpy() for layer in states]) for row, mask in enumerate(masks)]
@@ -55,11 +66,11 @@ def assert_equal(actual: list[np.ndarray], expected: list[np.ndarray]) -> None:
 
 def assert_reads_as(folder: Path, source: Path, sentences: list[list[str]] = SENTENCES) -> None:
     """Each sentence alone, and all in batches that are padded on either side."""
-    reference = ManyLangs(source)
+    reference, read = ManyLangs(source), reader(folder)
     expected = [reference.layers(sentence) for sentence in sentences]
     for side in ("right", "left"):
-        assert_equal(read(folder, sentences, side), expected)
-    assert_equal([read(folder, [sentence])[0] for sentence in sentences], expected)
+        assert_equal(read(sentences, side), expected)
+    assert_equal([read([sentence])[0] for sentence in sentences], expected)
 
 
 def converted(tmp_path: Path, *arguments: object, **options: object) -> tuple[Path, Path]:
@@ -94,11 +105,11 @@ def test_vectors_of_their_code(fixture: Path, any_kernels: str, tmp_path: Path) 
     sentences = json.loads((fixture / "sentences.json").read_text(encoding="utf-8"))
     expected = [*np.load(fixture / "expected.npz").values()]
     convert([fixture], tmp_path / "elmo")
+    read = reader(tmp_path / "elmo")
     for side in ("right", "left"):
-        assert_equal(read(tmp_path / "elmo", sentences, side), expected)
-        assert_equal(read(tmp_path / "elmo", sentences[::-1], side), expected[::-1])
-    alone = [read(tmp_path / "elmo", [sentence])[0] for sentence in sentences]
-    assert_equal(alone, expected)
+        assert_equal(read(sentences, side), expected)
+        assert_equal(read(sentences[::-1], side), expected[::-1])
+    assert_equal([read([sentence])[0] for sentence in sentences], expected)
     assert_reads_as(tmp_path / "elmo", fixture)
 
 
@@ -169,7 +180,7 @@ def test_words_alone(tmp_path: Path, token_embedder: str, max_characters: int) -
     reference = ManyLangs(write_folder(tmp_path / "same", content(char_dim=0, max_characters=max_characters)))
     reference.settings["name"] = token_embedder.lower()
     expected = [reference.layers(sentence) for sentence in SENTENCES]
-    assert_equal(read(tmp_path / "target", SENTENCES), expected)
+    assert_equal(reader(tmp_path / "target")(SENTENCES), expected)
     is_cut = np.allclose(expected[2][0][0], expected[2][0][1])  # DONAU and a longer word
     assert is_cut == (token_embedder != "lstm")
 
