@@ -313,6 +313,7 @@ def test_the_softmax_is_left_out_where_it_does_not_fit(tmp_path: Path) -> None:
         "cnn_softmax": {"classifier": "cnn_softmax"},
         "the second of 3 layers": {"n_layers": 3},
         "the second of 1 layers": {"n_layers": 1},
+        "stacked LSTMs": {"encoder": "lstm"},
     }
     for number, (words, sizes) in enumerate(cases.items()):
         source = write_folder(tmp_path / str(number), content(**sizes), classifier=True)

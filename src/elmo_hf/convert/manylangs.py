@@ -374,7 +374,10 @@ def find_softmax(
     if "corr.weight" in softmax.names:
         left.append(f"{path}: a softmax of words' letters (cnn_softmax), which no model here has")
         return None
-    if settings["num_hidden_layers"] != 2 and not settings.get("stacked_lstm_layers"):
+    if settings.get("stacked_lstm_layers"):
+        left.append(f"{path}: a softmax of stacked LSTMs, which have seen the words that they predict")
+        return None
+    if settings["num_hidden_layers"] != 2:
         left.append(f"{path}: a softmax of the second of {settings['num_hidden_layers']} layers")
         return None
     return softmax
