@@ -11,7 +11,7 @@ from datasets import Dataset, IterableDataset
 import elmo_hf
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer, cli, read_vectors
 from elmo_hf.corpus.source import open_records
-from elmo_hf.embedding.job import shard_inputs, survey
+from elmo_hf.embedding.job import fingerprint, shard_inputs, survey
 from tests.helpers.embed_corpora import (
     FORMATS,
     SMALL,
@@ -35,6 +35,17 @@ def corpus(tmp_path):
 
 
 # ---- the vectors
+
+
+def test_a_job_of_0_1_0_goes_on():
+    """Options of the config that came later do not change the digest of a model that lacks them."""
+    sizes = {"lstm_dim": 3, "projection_dim": 2, "char_embedding_dim": 2, "char_filters": [[1, 2]]}
+    model = ElmoModel(ElmoConfig(**sizes, vocab_size=3))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(0.5)
+    digest = "4a856b26e61bc2d97ea1ee817c9f17126483dff4289b42cd98bfbb125fa60def"  # by 0.1.0
+    assert fingerprint(model, ElmoTokenizer()) == digest
 
 
 @pytest.mark.parametrize("layers", ["top", "average", "all", "1", "2,0"])

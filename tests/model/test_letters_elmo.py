@@ -263,6 +263,12 @@ def test_a_right_file_of_these_tests_is_not_refused(tmp_path):
     assert ElmoTokenizer.from_pretrained(tmp_path).num_characters == 15
 
 
+@pytest.mark.parametrize("path", ["/dev/zero", "/nowhere/letters.json"])
+def test_what_is_no_file_is_not_read(path):
+    with pytest.raises(ValueError, match=f"{path} is no plain file"):
+        ElmoTokenizer(letters_file=path)
+
+
 def test_files_from_elsewhere(make, tmp_path):
     make().save_pretrained(tmp_path / "folder")
     path, config = (tmp_path / "folder" / name for name in ("letters.json", "tokenizer_config.json"))

@@ -143,7 +143,7 @@ def choose_lstm(
 
 def no_lstm(reason: str) -> None:
     """Note why no LSTM of this call can be replaced."""
-    _reasons["lstm"] = reason
+    _reasons["lstm"] = _why_readable() or reason
 
 
 def _read(owner: object, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -33,7 +33,7 @@ from elmo_hf.kernels.gradients import READABLE, refuses_second_derivative
 from elmo_hf.kernels.kept import is_frozen, keep
 from elmo_hf.kernels.products import Product, product
 
-MAX_KEPT = 2**26  # bytes of tables of all characters
+MAX_KEPT = 2**24  # bytes of tables of all characters; larger ones are slower than those of a batch
 BLOCK_WORDS = 128  # words that are looked up at once: few enough for the cache, and of about one length
 
 

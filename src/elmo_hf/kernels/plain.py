@@ -200,6 +200,11 @@ class _Class(NamedTuple):
     def is_unchanged(self, known: type) -> bool:
         return self.functions == [getattr(known, name, None) for name in self.names]
 
+    def is_inherited_by(self, cls: type) -> bool:
+        """Whether a class below it has the same functions, but for those that it defines itself."""
+        own, pairs = _functions_of(cls), zip(self.names, self.functions, strict=True)
+        return all(name in own or getattr(cls, name, None) == function for name, function in pairs)
+
 
 _TORCH = {cls: _Class.of(cls) for cls in _PLACES}
 _known: Any = WeakKeyDictionary()  # class of our files -> _Class
@@ -210,14 +215,12 @@ def _methods_of(cls: type) -> frozenset[str] | None:
     seen = _TORCH.get(cls) or _known.get(cls)
     if seen is not None and seen.is_unchanged(cls):
         return seen.methods
-    if cls in _TORCH:
+    if cls in _TORCH or not _is_of_a_known_file(cls):
         return None
-    ours = [base for base in cls.__mro__ if base is cls or _is_of_a_known_file(base)]
+    ours = [base for base in cls.__mro__ if _is_of_a_known_file(base)]
     functions = [(base.__module__, function) for base in ours for function in _functions_of(base).values()]
     base = _TORCH.get(cls.__mro__[1])  # such as nn.Linear, whose forward the class inherits
-    if not all(_is_known(*pair) for pair in functions) or (base and not base.is_unchanged(cls)):
-        return None
-    if not _is_of_a_known_file(cls):  # a class without functions of its own
+    if not all(_is_known(*pair) for pair in functions) or (base and not base.is_inherited_by(cls)):
         return None
     _known[cls] = _Class.of(cls, ours)
     return _known[cls].methods

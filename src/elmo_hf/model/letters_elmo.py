@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .folder_elmo import check_inside, quoted, read_object
+from .folder_elmo import quoted, read_object
 
 ENTRIES = ("sentence_begin", "sentence_end", "word_begin", "word_end", "padding", "unknown")
 MAX_LETTER = 2**21  # ids; Unicode has 1.1 million code points
@@ -34,7 +34,11 @@ class LetterLexicon:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.content = read_object(check_inside(Path(path)), unique_keys=True)
+        if not Path(path).is_file():
+            raise ValueError(
+                f"{quoted(path, 200)} is no plain file; give a lexicon of letters, letters.json."
+            )
+        self.content = read_object(Path(path), unique_keys=True)
         _check(self.content, quoted(path, 200))
         self.ids: dict[str, int] = {name: self.content[name] for name in ENTRIES}
         letters = {ord(key): number for key, number in self.content["letters"].items() if len(key) == 1}
