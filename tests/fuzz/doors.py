@@ -3,10 +3,22 @@
 import torch
 from transformers.utils import logging
 
-from tests.fuzz import cards, conversions, jobs, models, recipes, runs, shards, tasks, texts, uploads
+from tests.fuzz import (
+    cards,
+    conversions,
+    jobs,
+    manylangs,
+    models,
+    recipes,
+    runs,
+    shards,
+    tasks,
+    texts,
+    uploads,
+)
 from tests.fuzz.harness import Door
 
-MODULES = (conversions, models, shards, recipes, runs, jobs, cards, uploads, texts, tasks)
+MODULES = (conversions, manylangs, models, shards, recipes, runs, jobs, cards, uploads, texts, tasks)
 DOORS: dict[str, Door] = {door.name: door for module in MODULES for door in module.DOORS}
 
 

@@ -45,7 +45,7 @@ def content(
     max_characters: int = 50,
     classifier: str = "sampled_softmax",
 ) -> Content:
-    """The content of an architecture's file, small, with clips low enough to be reached."""
+    """The content of a file of sizes, small, with clips low enough to be reached."""
     sizes = {"projection_dim": projection_dim, "dim": dim, "n_layers": n_layers}
     return {
         "encoder": {"name": encoder, **sizes, "cell_clip": cell_clip, "proj_clip": proj_clip},
@@ -200,10 +200,14 @@ def read_weights(path: Path) -> Weights:
 
 
 class ManyLangs:
-    """The model of a folder whose architecture's file is cfg.json."""
+    """The model of a folder.
 
-    def __init__(self, folder: Path) -> None:
-        content = json.loads((folder / "cfg.json").read_text())
+    Args:
+        sizes: the file of sizes, cfg.json by default.
+    """
+
+    def __init__(self, folder: Path, sizes: Path | None = None) -> None:
+        content = json.loads((sizes or folder / "cfg.json").read_text(encoding="utf-8"))
         self.settings, self.encoder_settings = content["token_embedder"], content["encoder"]
         self.letters = read_lexicon(folder / "char.dic") if self.settings["char_dim"] else None
         self.words = read_lexicon(folder / "word.dic") if self.settings["word_dim"] else None
