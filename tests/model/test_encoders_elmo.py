@@ -3,6 +3,8 @@
 All layers and gradients do, with any padding, and kernels on and off.
 """
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,42 @@ def test_a_stored_mix_is_not_trained(freeze_elmo, tmp_path):
     assert trained == {name for name, parameter in head.named_parameters() if parameter.grad is not None}
     assert not any("scalar_mix" in name for name in trained)
     assert {"elmo.scalar_mix.weights", "elmo.scalar_mix.gamma"} <= head.state_dict().keys()
+
+
+REMOTE = """
+    import sys
+    import json
+    import torch
+    from transformers import AutoModel
+    layers = []
+    for folder, ids, new in zip(*map(json.loads, sys.argv[1:]), strict=True):
+        model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+        model.save_pretrained(new)
+        hidden_states = model(char_ids=torch.tensor(ids), output_hidden_states=True).hidden_states
+        layers.append([layer.tolist() for layer in (*hidden_states, *model.scalar_mix(hidden_states))])
+    print(json.dumps(layers))
+"""
+
+
+def test_saved_folders_load_without_the_package(fork_server, tmp_path):
+    kinds, folders, ids, expected = ["words beside letters", "a stack"], [], [], []
+    for kind in kinds:
+        model = varied_model(kind, num_mixes=2)
+        model.save_pretrained(tmp_path / kind)
+        assert (tmp_path / kind / "encoders_elmo.py").is_file()
+        batch, _ = varied_batch(model)
+        hidden_states = model(**batch, output_hidden_states=True).hidden_states
+        expected.append([*hidden_states, *model.scalar_mix(hidden_states)])
+        folders.append(tmp_path / kind)
+        ids.append(batch["char_ids"].tolist())
+    for copy in ("second", "third"):
+        new = [str(tmp_path / copy / kind) for kind in kinds]
+        arguments = [json.dumps(values) for values in (list(map(str, folders)), ids, new)]
+        actual = fork_server.run_without_the_package(REMOTE, *arguments)
+        for layers, want in zip(actual, expected, strict=True):
+            for layer, wanted in zip(layers, want, strict=True):
+                torch.testing.assert_close(torch.tensor(layer), wanted)
+        folders = new
 
 
 # ---- task models and caches
