@@ -115,7 +115,7 @@ def more_letters(tokenizer):
     ("kind", "other", "message"),
     [
         ("letters", lambda t: ElmoTokenizer(None, 16), "boundary_characters"),
-        ("letters", more_letters, "num_characters 24, and its tokenizer has the id 99"),
+        ("letters", more_letters, "num_characters 24, and its tokenizer has the id 99;"),
         ("letters", lambda t: ElmoTokenizer(None, 17, letters_file=t.lexicon), "max_characters_per_token 16"),
         (
             "letters and words",
@@ -128,5 +128,5 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path, kind, other, message)
     model, tokenizer = letter_model(tmp_path / "lexicons", kind)
     model.save_pretrained(tmp_path / "model")
     other(tokenizer).save_pretrained(tmp_path / "model")
-    with pytest.raises(ElmoError, match=rf"{message}.* and .* tokenizer .*; save them as one\.$"):
+    with pytest.raises(ElmoError, match=rf"{message}.* them as one\.$"):
         load_language_model(tmp_path / "model")

@@ -46,6 +46,7 @@ class ElmoTokenizer(PreTrainedTokenizer):
             `</S>` and `<UNK>` are found by name, and follow the last word if the file lacks them.
         max_characters_per_token: length of a row of character ids.
         word_splitter: how raw text is split: `"penn"`, as the published models' text was, or `"whitespace"`.
+        pad_token: a name that is no word of the vocabulary, so that its id is one past the last word's.
         letters_file: a lexicon of letters, `letters.json`, for a model that reads code points; `None` for
             one that reads bytes. A `LetterLexicon` in its place is used as it is.
         word_column: rows of `char_ids` end with 1 + the word's id, for a model with a table of words beside
