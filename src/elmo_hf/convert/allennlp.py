@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from elmo_hf.convert.allennlp_tagger import NotTheSame, Tagger, is_tagger, tagger_in
 from elmo_hf.convert.archives import extract, is_archive
 from elmo_hf.convert.files import MAX_JSON_BYTES, Recognised, read_json
 from elmo_hf.convert.options import settings_from_options
@@ -28,6 +29,9 @@ from elmo_hf.convert.vocabulary import read_tokenizer
 from elmo_hf.errors import ElmoError, quoted
 from elmo_hf.loading import special_ids
 from elmo_hf.model.configuration_elmo import ElmoConfig
+from elmo_hf.model.modeling_elmo import ElmoModel
+from elmo_hf.model.modeling_elmo_tagging import ElmoForTokenClassification
+from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import MAX_VOCABULARY, NUM_CHARACTER_IDS
 
 # ---- the files
@@ -279,11 +283,11 @@ def bilm_table(config: ElmoConfig, place: Place) -> Iterator[Entry]:
             yield from cell_table(cell, config, layer, direction)
 
 
-def mix_table(place: Place, number: int, layers: int, parameter: str, row: int) -> Iterator[Entry]:
+def mix_table(config: ElmoConfig, place: Place, number: int, parameter: str, row: int) -> Iterator[Entry]:
     """A mix of a biLM's layers: a number for each, and its scale."""
     mix = f"{place.mixes}scalar_mix_{number}"
     yield Entry(f"{mix}.gamma", (1,), f"{parameter}.gamma", lambda gamma: gamma[row : row + 1])
-    for layer in range(layers):
+    for layer in range(config.num_hidden_layers + 1):
         yield Entry(f"{mix}.scalar_parameters.{layer}", (1,), f"{parameter}.weights", _one_weight(row, layer))
 
 
@@ -316,27 +320,43 @@ def plan(files: Recognised, choices: Choices, open_files: ExitStack) -> Plan:
     shapes = settings_from_shapes(arrays, place)
     stored = settings_from_files(source, shapes)
     settings = {**ASSUMED, **shapes, "mix_layer_norm": mix_layer_norm(source.training), **stored}
-    settings |= choices.settings
-    tokenizer = read_tokenizer(None, settings["max_characters_per_token"])
-    settings |= {"vocab_size": tokenizer.vocab_size, **special_ids(tokenizer)}
-    config = make_config(arrays.path, settings)
+    tagger, reason = find_tagger(source, arrays, place)
+    settings |= {**(tagger.settings(source.training) if tagger else {}), **choices.settings}
+    longest = settings["max_characters_per_token"]
+    tokenizer = tagger.tokenizer(longest, open_files) if tagger else read_tokenizer(None, longest)
+    config = make_config(arrays.path, settings, tokenizer)
     pairs = match(arrays, bilm_table(config, place))
+    if tagger is not None:
+        pairs += match(arrays, mix_table(config, place, 0, "input_mix", 0))
+        pairs += match(arrays, tagger.table(arrays, config.hidden_size, config.vocab_size))
     for number in range(config.num_mixes):
-        layers = config.num_hidden_layers + 1
-        pairs += match(arrays, mix_table(place, number, layers, "elmo.scalar_mix", number))
+        pairs += match(arrays, mix_table(config, place, number, "elmo.scalar_mix", number))
     return Plan(
         family="AllenNLP's weights of a model",
         files=source.files,
         config=config,
         tokenizer=tokenizer,
         pairs=pairs,
+        model_class=ElmoForTokenClassification if tagger else ElmoModel,
         assumed=list(assumptions(stored, choices.settings)),
-        left=list(left_out(arrays, pairs, place)),
+        left=[*reason, *left_out(arrays, pairs, place)],
         changed=list(changes(arrays, config, place)),
     )
 
 
-def make_config(path: Path, settings: Mapping[str, Any]) -> ElmoConfig:
+def find_tagger(source: Source, arrays: Weights, place: Place) -> tuple[Tagger | None, list[str]]:
+    """The tagger, or the reason why one that there is cannot be taken."""
+    if not is_tagger(arrays):
+        return None, []
+    known = {name for name in arrays.names if name.startswith(place.mixes)}
+    try:
+        return tagger_in(arrays, place.bilm, source.training, source.vocabulary, known), []
+    except NotTheSame as error:
+        return None, [f"the tagger, since {error}"]
+
+
+def make_config(path: Path, settings: Mapping[str, Any], tokenizer: ElmoTokenizer) -> ElmoConfig:
+    settings = {**settings, "vocab_size": tokenizer.vocab_size, **special_ids(tokenizer)}
     try:
         return ElmoConfig(**settings)
     except ValueError as error:
@@ -352,6 +372,8 @@ def assumptions(stored: Mapping[str, Any], chosen: Mapping[str, Any]) -> Iterato
 def left_out(arrays: Weights, pairs: Pairs, place: Place) -> Iterator[str]:
     """Other tensors of the model, by the first words of their names."""
     taken = {entry.array for _, entry in pairs}
+    if "crf.transitions" in taken:
+        taken.add("crf._constraint_mask")  # the config has its rules
     cached = {place.bilm + name for name in ("_word_embedding.weight", "_bos_embedding", "_eos_embedding")}
     if not cached.isdisjoint(arrays.names):
         yield "vectors of words that were computed beforehand; the letters give them anew"

@@ -85,6 +85,11 @@ class Stream:
             size -= len(block)
         return b"".join(taken)
 
+    def finish(self) -> None:
+        """Read to the end, where gzip compares a checksum."""
+        while self._take(BLOCK):
+            pass
+
     def _take(self, size: int) -> bytes:
         if self._position + size > self._limit:
             raise ValueError("it unpacks to far more than its own size")
@@ -141,6 +146,7 @@ def extract(path: Path, wanted: Wanted, folder: Path) -> dict[str, Path]:
                 )
             taken[name] = folder / name.replace("/", "-")
             copy(stream, member, taken[name])
+        stream.finish()
     return taken
 
 
