@@ -42,22 +42,24 @@ def read_lexicon(path: Path, limit: int) -> Ids:
         raise ElmoError(f"{path} has more than {MAX_WORDS:,} lines; give another file.")
     ids: Ids = {}
     for number, line in enumerate(text.splitlines(), start=1):
-        name, id_ = _read_line(f"{path}, line {number}", line)
+        name, id_ = _read_line(line, path, number)
         ids[name] = id_
     return ids
 
 
-def _read_line(place: str, line: str) -> tuple[str, int]:
+def _read_line(line: str, path: Path, number: int) -> tuple[str, int]:
     fields = line.strip().split("\t")
     if len(fields) > 2:
         count = len(fields)
-        raise ElmoError(f"{place} has {count} fields, but must have a name and an id; correct it.")
+        raise ElmoError(
+            f"{path}, line {number} has {count} fields, but must have a name and an id; correct it."
+        )
     name, id_ = fields if len(fields) == 2 else (NAME_OF_WHITE_SPACE, fields[0])
     try:
         return name, int(id_)
     except ValueError:
         raise ElmoError(
-            f"{place} has {quoted(id_)!r} for an id, which must be a whole number; correct it."
+            f"{path}, line {number} has {quoted(id_)!r} for an id, which must be a whole number; correct it."
         ) from None
 
 
