@@ -121,6 +121,10 @@ HUGE = 8**11 - 1  # the largest size of a header
             [member("x", b"21 size=999999999999\n", type=tarfile.XHDTYPE), member("weights.th")],
             "truncated or damaged",
         ),
+        "a header that is longer than any number": (
+            [member("x", b"9999999999999999999 x=1\n", type=tarfile.XHDTYPE), member("weights.th")],
+            "truncated or damaged",
+        ),
         "a header that says a name above": (
             [member("x", b"17 path=../../a.b\n", type=tarfile.XHDTYPE), member("weights.th")],
             OUTSIDE,
@@ -165,6 +169,19 @@ def test_a_wrong_bit_is_noticed(tmp_path: Path) -> None:
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     refused(path, "truncated or damaged")
+
+
+def test_what_follows_an_archive_is_not_read(tmp_path: Path) -> None:
+    """Ten gigabytes of nothing."""
+    (tmp_path / "out").mkdir()
+    for is_packed in (True, False):
+        path = write(tmp_path / "x.tar.gz", member("config.json", b"{}"), is_packed=is_packed)
+        os.truncate(path, 10 * 2**30)
+        start = time.monotonic()
+        (taken,) = extract(path, wanted, tmp_path / "out").values()
+        assert taken.read_bytes() == b"{}"
+        assert time.monotonic() - start < 5
+        taken.unlink()
 
 
 def test_an_archive_in_an_archive_is_a_file(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import torch
 from transformers.utils import logging
 
 from tests.fuzz import (
+    allennlp_doors,
     cards,
     conversions,
     jobs,
@@ -18,7 +19,8 @@ from tests.fuzz import (
 )
 from tests.fuzz.harness import Door
 
-MODULES = (conversions, manylangs, models, shards, recipes, runs, jobs, cards, uploads, texts, tasks)
+MODULES = (conversions, allennlp_doors, manylangs, models, shards, recipes, runs, jobs, cards, uploads)
+MODULES += (texts, tasks)
 DOORS: dict[str, Door] = {door.name: door for module in MODULES for door in module.DOORS}
 
 

@@ -11,7 +11,7 @@ import torch
 from elmo_hf import ElmoModel, ElmoTokenizer
 from elmo_hf.convert import convert
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
-from tests.fuzz import folders, json_values, packed, raw_bytes, state_dicts
+from tests.fuzz import folders, json_values, packed, raw_bytes, state_dicts, tensors
 from tests.fuzz.door import Case, Door, Fault
 from tests.fuzz.json_values import every
 from tests.helpers.naive_manylangs import ManyLangs, content, write_folder
@@ -54,7 +54,8 @@ def damage(case: Case) -> str:
         return json_values.damage_file(rng, folder / "cfg.json", OPTIONS, case.outside)
     if choice < 0.62:
         return json_values.damage_file(rng, folder / "config.json", NAMES, case.outside)
-    return state_dicts.damage(rng, folder / rng.choice(WEIGHTS))
+    path = folder / rng.choice(WEIGHTS)
+    return tensors.damage(rng, path) if choice < 0.8 else state_dicts.damage(rng, path, rng.random() < 0.5)
 
 
 # ---- lexicons

@@ -8,7 +8,7 @@ its mixes are taken, and all other weights are left.
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -73,13 +73,16 @@ class Source:
     vocabulary: dict[str, Path] = field(default_factory=dict)  # files by their names without ".txt"
 
 
-def find_source(files: Recognised, open_files: ExitStack) -> Source:
+def find_source(files: Recognised, members: dict[Path, str], open_files: ExitStack) -> Source:
     """An archive or a state dict that is named comes before the files of a folder."""
     for get in (files.get_named, files.get):
         for role in ("state", "archive", "epoch"):
             path = get(role)
             if path is not None:
-                source = unpack(path, open_files) if role == "archive" else find_beside(path, role, files)
+                if role == "archive":
+                    source = unpack(path, members, open_files)
+                else:
+                    source = find_beside(path, role, files)
                 if (options := files.get("options")) is not None:
                     source.options = [(options, read_json(options))]
                     source.files["options"] = options
@@ -87,9 +90,23 @@ def find_source(files: Recognised, open_files: ExitStack) -> Source:
     raise files.missing("archive", "state")
 
 
-def unpack(path: Path, open_files: ExitStack) -> Source:
+@contextmanager
+def member_names() -> Iterator[dict[Path, str]]:
+    """Names for messages: those of unpacked files, which are nowhere when somebody reads the message."""
+    names: dict[Path, str] = {}
+    try:
+        yield names
+    except ElmoError as error:
+        text = str(error)
+        for path, name in names.items():
+            text = text.replace(str(path), name)
+        raise ElmoError(text) from error
+
+
+def unpack(path: Path, names: dict[Path, str], open_files: ExitStack) -> Source:
     folder = Path(open_files.enter_context(TemporaryDirectory()))
     members = extract(path, wanted, folder)
+    names |= {member: f"{path}: {name}" for name, member in members.items()}
     weights = [name for name in members if name in STATE_FILES]
     if len(weights) != 1:
         held = "none" if not weights else " and ".join(weights)
@@ -313,7 +330,11 @@ def match(arrays: Weights, table: Iterator[Entry]) -> Pairs:
 
 def plan(files: Recognised, choices: Choices, open_files: ExitStack) -> Plan:
     """What to make of an archive or a state dict."""
-    source = find_source(files, open_files)
+    with member_names() as names:
+        return plan_of(find_source(files, names, open_files), choices, open_files)
+
+
+def plan_of(source: Source, choices: Choices, open_files: ExitStack) -> Plan:
     arrays = open_files.enter_context(Weights(source.weights))
     arrays.path = next(iter(source.files.values()))  # for messages
     place = find_place(arrays, choices.name)

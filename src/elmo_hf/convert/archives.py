@@ -7,7 +7,6 @@ that leads out of it is refused as a whole, and so is one that unpacks to far mo
 tarfile takes the memory that a header names before it reads so much.
 """
 
-import gzip
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,6 +25,18 @@ MAX_GROWTH = 16
 ALWAYS_ALLOWED_BYTES = 64 << 20
 BLOCK = 1 << 20
 
+FAULTS = (
+    tarfile.TarError,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+)
+
 # The largest size that a file of this name may have, or None if it is not wanted.
 Wanted = Callable[[str], int | None]
 
@@ -37,17 +48,27 @@ def damage_in(path: Path) -> Iterator[None]:
         yield
     except ElmoError:
         raise
-    except (
-        tarfile.TarError,
-        zlib.error,
-        EOFError,
-        OSError,
-        ValueError,
-        LookupError,
-        RecursionError,
-    ) as error:
+    except FAULTS as error:
         reason = f"{reason_of(error):.200}"
         raise ElmoError(f"{path} is truncated or damaged ({reason}); download it again.") from error
+
+
+class Unpacked:
+    """What gzip has packed, up to its checksum. Python's own reader goes on byte by byte through whatever
+    follows, which may be gigabytes of nothing."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._unpacker = zlib.decompressobj(31)  # with gzip's header and checksum
+
+    def read(self, size: int) -> bytes:
+        while not self._unpacker.eof:
+            packed = self._unpacker.unconsumed_tail or self._file.read(BLOCK)
+            if not packed:
+                raise EOFError("it ends early")
+            if data := self._unpacker.decompress(packed, size):
+                return data
+        return b""
 
 
 class Stream:
@@ -86,8 +107,8 @@ class Stream:
         return b"".join(taken)
 
     def finish(self) -> None:
-        """Read to the end, where gzip compares a checksum."""
-        while self._take(BLOCK):
+        """Read to the end, where gzip has a checksum; a plain file has none."""
+        while isinstance(self._file, Unpacked) and self._take(BLOCK):
             pass
 
     def _take(self, size: int) -> bytes:
@@ -105,7 +126,7 @@ def opened(path: Path) -> Iterator[tuple[tarfile.TarFile, Stream]]:
     with path.open("rb") as file:
         is_packed = file.read(2) == GZIP
         file.seek(0)
-        stream = Stream(gzip.GzipFile(fileobj=file) if is_packed else file, limit)
+        stream = Stream(Unpacked(file) if is_packed else file, limit)
         readable: Any = stream  # all that tarfile needs of a file
         with tarfile.open(fileobj=readable, mode="r:") as archive:
             yield archive, stream
@@ -116,7 +137,7 @@ def is_archive(path: Path) -> bool:
     try:
         with opened(path) as (archive, _):
             return archive.next() is not None
-    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, LookupError, RecursionError):
+    except FAULTS:
         return False
 
 
