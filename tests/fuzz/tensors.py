@@ -1,4 +1,4 @@
-"""Damage to the tensors of a state dict that stays one: names, shapes, types, values, and the file's length."""
+"""Damage to the tensors of a state dict that stays one: names, shapes, types, values; the file's length."""
 
 from collections import OrderedDict
 from collections.abc import Callable
