@@ -214,7 +214,7 @@ class ManyLangs:
         self.embedder = read_weights(folder / "token_embedder.pkl")
         self.encoder = read_weights(folder / "encoder.pkl")
         self.classifier = {}
-        if (folder / "classifier.pkl").exists():
+        if (folder / "classifier.pkl").is_file():
             self.classifier = read_weights(folder / "classifier.pkl")
 
     def layers(self, sentence: list[str]) -> Array:
