@@ -1,6 +1,7 @@
 """Converted folders of ELMoForManyLangs give the vectors of its own code and of the numpy reference."""
 
 import json
+import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer, kernels
-from elmo_hf.convert import convert
+from elmo_hf.convert import convert, lexicons
+from elmo_hf.errors import ElmoError
 from tests.helpers.naive_manylangs import (
     LETTERS,
     SPECIAL_LETTERS,
@@ -19,6 +21,7 @@ from tests.helpers.naive_manylangs import (
     content,
     lexicon_of,
     random_content,
+    read_lexicon,
     write_folder,
     write_lexicon,
 )
@@ -282,6 +285,27 @@ def test_line_breaks(tmp_path: Path, end: str) -> None:
         (source / name).write_bytes(text.replace("\n", end).encode("utf-8"))
     convert([source], tmp_path / "target")
     assert_reads_as(tmp_path / "target", source)
+
+
+def test_lexicons_are_read_as_by_their_code(tmp_path: Path) -> None:
+    """Random lines, names, white space and line breaks: the same ids, or both refuse the file."""
+    rng, path, accepted = random.Random(0), tmp_path / "char.dic", 0
+    pieces = ["a\t1\n", "b\t2\r\n", "3\n", "\t4\n", " c \t 5 \n", "é\u3000\t6\u2028", "\x1f\t7\n", "a\t8\x85"]
+    pieces += ["\ufeffd\t9\x0b", "e\t٣\r", "f\t+1_0\x1c", "g" * 80 + "\t2\n", "🙂\t0\n", "h\t-1\x1e"]
+    for number in range(400):
+        text = "".join(
+            rng.choices([*pieces, "\n", "x\n", "\r"] if number % 4 == 0 else pieces, k=rng.randrange(30))
+        )
+        path.write_bytes(text.encode("utf-8"))
+        try:
+            expected = read_lexicon(path)
+        except ValueError:
+            with pytest.raises(ElmoError):
+                lexicons.read_lexicon(path, 10_000)
+            continue
+        assert lexicons.read_lexicon(path, 10_000) == expected
+        accepted += 1
+    assert 200 < accepted < 380
 
 
 def test_the_last_of_two_equal_names_counts(tmp_path: Path) -> None:
