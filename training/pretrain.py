@@ -47,7 +47,10 @@ def prepare(settings: Settings, processes: Processes) -> Run:
     source, heldout = open_text(settings), open_heldout(settings)
     model, tokenizer = start_model(settings, checkpoint)
     learner = Learner(model, settings, processes.accelerator)
-    return Run(settings, processes, source, heldout, learner, tokenizer, checkpoint)
+    run = Run(settings, processes, source, heldout, learner, tokenizer, checkpoint)
+    if checkpoint is None:
+        run.warn_of_doubts()
+    return run
 
 
 def train(run: Run) -> None:
@@ -78,7 +81,8 @@ def log_perplexities(run: Run) -> None:
         run.log.write("evaluation", step=run.step, epoch=run.epoch, text=name, **result.to_dict())
         run.log.print(
             f"step {run.step:,}, {name}: perplexity {result.mean:.2f} "
-            f"(forward {result.forward:.2f}, backward {result.backward:.2f}; {result.tokens:,} tokens)"
+            f"(forward {result.forward:.2f}, backward {result.backward:.2f}; {result.tokens:,} tokens, "
+            f"{result.states} states)"
         )
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -354,7 +355,11 @@ def test_new_text_with_new_words(launcher, tmp_path):
     (tmp_path / "new.txt").write_text("\n".join(new_words) + "\n", encoding="utf-8")
     (tmp_path / "held.txt").write_text("The zebra sees the okapi .\n" * 5, encoding="utf-8")
     same = {"start": old, **model, "heldout": tmp_path / "held.txt", "max_steps": 1, "learning_rate": 1e-30}
-    end(launcher, small_run(tmp_path, "new", vocab=tmp_path / "new.txt", **same))
+    run = launcher.start(small_run(tmp_path, "new", vocab=tmp_path / "new.txt", **same))
+    assert run.wait() == [0]
+    assert re.fullmatch(
+        r"37% of the first words of \S+ are not in \S+/new\.txt, .* split otherwise\.", only_sentence(run)
+    )
     before, _ = load_language_model(str(old))
     after, tokenizer = load_language_model(str(tmp_path / "new" / "final"))
     assert after.config.vocab_size == len(new_words)
@@ -373,7 +378,7 @@ def test_new_text_with_new_words(launcher, tmp_path):
     run = launcher.start(small_run(tmp_path, "refused", vocab=None, **bare))
     assert run.wait() == [1]
     assert "has no softmax" in run.err
-    end(launcher, small_run(tmp_path, "bare", vocab=tmp_path / "new.txt", **bare))
+    assert launcher.start(small_run(tmp_path, "bare", vocab=tmp_path / "new.txt", **bare)).wait() == [0]
     after, _ = load_language_model(str(tmp_path / "bare" / "final"))
     assert after.config.vocab_size == len(new_words)
     for name, weight in before.elmo.state_dict().items():

@@ -26,6 +26,7 @@ LARGEST = 2**63  # of a number
 # The ranges of settings, as messages name them.
 RANGES: dict[str, Callable[[float], bool]] = {
     "at least 1": lambda value: value >= 1,
+    "at least 2": lambda value: value >= 2,
     "0 or more": lambda value: value >= 0,
     "above 0": lambda value: value > 0,
     "below 1": lambda value: value < 1,
@@ -107,9 +108,14 @@ class Settings:
     precision: str = setting("no", "mixed precision: no (float32) or bf16", choices=["no", "bf16"])
     # ---- evaluating, saving, logging
     heldout: list[str] = setting([], "files of held-out text whose perplexity is logged")
+    heldout_every: int | None = setting(
+        None,
+        "hold out every so many lines of the text: to be evaluated, and not trained on",
+        "at least 2",
+    )
     evaluate_every: int = setting(0, "updates between evaluations; 0: each epoch and at the end", "0 or more")
     evaluation_states: str = setting(
-        "carried", "LSTM states before a held-out sentence: zero or carried", choices=["zero", "carried"]
+        "zero", "LSTM states before a held-out sentence: zero or carried", choices=["zero", "carried"]
     )
     save_every: int = setting(1000, "updates between checkpoints", "at least 1")
     keep: int = setting(2, "number of checkpoints to keep", "at least 1")
@@ -150,7 +156,7 @@ MODEL = [
 # Settings that a resumed run cannot change.
 FIXED_ON_RESUME = [
     *("split", "subset", "column", "raw", "split_sentences", "shuffle_sentences", "shared_reading", "seed"),
-    *("start", "window", "samples", "optimizer", "loss_scale", "precision", *MODEL),
+    *("heldout_every", "start", "window", "samples", "optimizer", "loss_scale", "precision", *MODEL),
 ]
 
 
