@@ -175,11 +175,10 @@ def _splitting(sample: Sample, source: Source, splits: bool) -> Iterator[str]:
         usual = [word for word in sample.glued if word[0].isalpha() and not word[0].isupper()]
         signs.append(f"words such as {examples(usual or sample.glued)} keep their punctuation")
         options.append("--raw")
-    if sample.is_paragraphs and not source.split_sentences:
-        average = sample.num_sentences / len(sample.lines)
-        signs.append(
-            f"a line has {average:.0f} sentences and {len(sample.words) / len(sample.lines):.0f} words"
-        )
+    if sample.paragraphs and not source.split_sentences:
+        numbers = zip(*sample.paragraphs, strict=True)
+        sentences, words = (sum(column) / len(sample.paragraphs) for column in numbers)
+        signs.append(f"lines have {sentences:.0f} sentences and {words:.0f} words on average")
         options.append("--split-sentences")
     if signs:
         kind = "raw text" if "--raw" in options else "text in paragraphs"
