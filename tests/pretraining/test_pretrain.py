@@ -385,7 +385,9 @@ def test_new_text_with_new_words(launcher, tmp_path):
         assert torch.equal(after.elmo.state_dict()[name], weight), name
 
     same |= {"epochs": 2, "learning_rate": 0.2, "max_steps": None, "dropout": 0.3}
-    end(launcher, small_run(tmp_path, "adapted", data=tmp_path / "text-1.txt", vocab=None, **same))
+    run = launcher.start(small_run(tmp_path, "adapted", data=tmp_path / "text-1.txt", vocab=None, **same))
+    assert run.wait() == [0]
+    assert "33% of the first words of" in only_sentence(run)  # of the held-out text
     log = read_lines(tmp_path / "adapted" / "log.jsonl")
     evaluations = [entry for entry in log if entry["kind"] == "evaluation"]
     assert [entry["epoch"] for entry in evaluations] == [0, 1, 2]
