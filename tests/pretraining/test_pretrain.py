@@ -73,7 +73,7 @@ def only_sentence(run):
         ({"char_filters": "[[1, 0]]"}, "char_filters must be [width, number] pairs"),
         ({"rows": 2, "workers": 3}, "2 rows are too few"),
         ({"processes": 2}, "processes is 2, but 1 run"),
-        ({"trackers": "notebook"}, "Unsupported logging capability: notebook"),
+        ({"trackers": "notebook"}, "there is no tracker notebook; there are aim,"),
         ({"resume": "/nowhere/checkpoint-1"}, "is not an intact checkpoint"),
         ({"heldout": "/nowhere/held.txt"}, "there is no file /nowhere/held.txt"),
     ],

@@ -189,7 +189,7 @@ def _draw_perplexity(panel: "Axes", evaluations: list[Entry], settings: Entry) -
     texts = list(dict.fromkeys(map(_text_and_states, evaluations)))[:MAX_TEXTS]
     all_states = list(dict.fromkeys(states for _, states in texts))
     title = f"held-out perplexity, {all_states[0]}" if len(all_states) == 1 else "held-out perplexity"
-    _set_title(panel, title.removesuffix(", "), "full softmax")
+    _set_title(panel, title.removesuffix(", "), "perplexity (full softmax)")
     if not evaluations:
         _say_empty(panel, _why_no_evaluation(settings))
         return

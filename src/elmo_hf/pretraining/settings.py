@@ -21,6 +21,7 @@ from elmo_hf.files import read_bytes
 from elmo_hf.hub.reading import MAX_BYTES, parse_yaml
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.pretraining.optimizers import SCHEDULES, OptimizerSettings
+from elmo_hf.pretraining.trackers import tracker_names
 
 LARGEST = 2**63  # of a number
 # The ranges of settings, as messages name them.
@@ -120,7 +121,7 @@ class Settings:
     save_every: int = setting(1000, "updates between checkpoints", "at least 1")
     keep: int = setting(2, "number of checkpoints to keep", "at least 1")
     log_every: int = setting(20, "updates between entries of the log", "at least 1")
-    trackers: list[str] = setting([], "accelerate's trackers, such as tensorboard")
+    trackers: list[str] = setting([], "accelerate's trackers, such as tensorboard, trackio, wandb; or none")
     audit: bool = setting(False, "log which sentences each update reads, in audit-*.jsonl")
 
     def model_config(self, vocab_size: int, **ids: Any) -> ElmoConfig:
@@ -176,6 +177,7 @@ def read_settings(arguments: list[str] | None = None) -> Settings:
     path = options.pop("config", None)
     settings = Settings(**(read_yaml(Path(path)) if path else {}) | options)
     check(settings)
+    settings.trackers = tracker_names(settings.trackers)
     return settings
 
 
@@ -204,7 +206,8 @@ def default_of(field: Field[Any]) -> Any:
 
 def option_strings(name: str) -> list[str]:
     """max_steps -> --max-steps, --max_steps"""
-    return [f"--{name.replace('_', '-')}", *([f"--{name}"] if "_" in name else [])]
+    others = ["--report-to", "--report_to"] if name == "trackers" else []  # as the Trainer calls it
+    return [f"--{name.replace('_', '-')}", *([f"--{name}"] if "_" in name else []), *others]
 
 
 def argument(field: Field[Any]) -> dict[str, Any]:
