@@ -314,7 +314,7 @@ def vocab(
         )
         if heldout is not None:
             share = heldout_unknown_share(heldout, vocabulary)
-            typer.echo(f"Every {heldout_every:,}th line is held out: {share:.2%} of its words are <UNK>.")
+            typer.echo(f"One line in {heldout_every:,} is held out: {share:.2%} of their words are <UNK>.")
         rare = rare_doubt(counts, vocabulary, max_words, bool(text_doubts))
         if rare is not None:
             warn(rare)

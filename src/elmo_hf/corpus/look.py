@@ -29,11 +29,15 @@ MOST_HELDOUT = 10_000  # sentences
 _GLUED = regex.compile(r"[\"“‘(\[«„¿¡']*[\p{L}\p{M}][\p{L}\p{M}'’-]+[.,;:?!…।،؟。，]+[\"”’)\]»“']*")
 _GLUED_END = regex.compile(r".*[.?!…।؟。][\"”’)\]»“']*")
 _APART = regex.compile(r"[.,;?!…।،؟。，]|\.\.\.|''|``")
-_CODE = regex.compile(r".*[\p{L}\p{N}_\])](?:\(|=|\[|_|::|->|\{)|[{}=<>+*/%&|();]+|.*[;{]")
+_STOP = regex.compile(r"[.,।،。，]")
+_CODE = regex.compile(
+    r".*[\p{L}\p{N}_\])](?:\(|=|\[|_|::|->|\{)|[{}=<>+*/%&|();]+|.*[)\]\"'\d]?[{]|.*[)\]\"'\d];"
+)
 # Scripts that are written without blanks between words.
 _UNSPACED = regex.compile(
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}ー々]"
 )
+_IDEOGRAPH = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}]")
 _TAG = regex.compile(
     r"<!doctype html|</?(?:html|head|body|div|span|p|br|a|b|i|em|strong|table|tr|td|th|ul|ol|li|h[1-6]|img|"
     r"script|style|doc|text|page|title|ref|math|sub|sup|TEI|s|w)(?:\s[^<>]*)?/?>",
@@ -57,7 +61,7 @@ def doubts(source: Source, column_option: str = "--column", splits: bool = True)
     if source.is_words or not sample.lines:
         return []
     name = quoted(source.name)
-    form = _form(sample, column_option) if source.column is None else None
+    form = _form(sample, column_option) if source.is_plain_text else None
     if form is not None:
         return [f"{name} looks like {form}."]
     if sample.is_code:
@@ -128,14 +132,15 @@ class Sample:
 
     @property
     def is_code(self) -> bool:
-        return sum(_CODE.match(word) is not None for word in self.words) > 0.12 * len(self.words)
+        return sum(_CODE.match(word) is not None for word in self.words) > max(2, 0.12 * len(self.words))
 
     @property
     def is_raw(self) -> bool:
         """Sentences whose signs stand at their words."""
         ends = sum(_GLUED_END.fullmatch(word) is not None for word in self.glued)
         is_frequent = len(self.glued) >= max(2, 0.03 * len(self.words))
-        return is_frequent and ends >= 0.15 * len(self.glued) and len(self.glued) > 2 * self.apart
+        stops = sum(_STOP.fullmatch(word) is not None for word in self.words)  # French sets ? and ! apart
+        return is_frequent and ends >= 0.15 * len(self.glued) and len(self.glued) > 2 * stops
 
     @property
     def is_split(self) -> bool:
@@ -156,8 +161,9 @@ class Sample:
             return False
         words = self.words_of(source)
         unspaced = [word for word in words if _UNSPACED.search(word)]
-        letters = sum(map(len, unspaced))
-        return letters > 0.5 * sum(map(len, words)) and letters > 7 * len(unspaced)
+        letters, ideographs = sum(map(len, unspaced)), sum(map(len, filter(_IDEOGRAPH.search, unspaced)))
+        usual = 3.5 if ideographs > 0.5 * letters else 7  # more than words have
+        return letters > 0.5 * sum(map(len, words)) and letters > usual * len(unspaced)
 
     def words_of(self, source: Source) -> list[str]:
         return [word for line in self.lines for text in source.sentences(line) for word in source.words(text)]

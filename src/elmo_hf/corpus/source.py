@@ -226,8 +226,8 @@ class Source:
         source.is_heldout = True
         if not any(source):
             raise ElmoError(
-                f"{self.name} has no line number {self.heldout_every:,}, so no line is held out; lower "
-                "heldout_every, or name held-out text of its own."
+                f"{self.name} has too few lines: with heldout_every {self.heldout_every:,} none is held out; "
+                "lower it, or name held-out text of its own."
             )
         return source
 
@@ -249,6 +249,11 @@ class Source:
         for shard in range(self.num_shards):
             for line in chain.from_iterable(self.lines(shard)):
                 yield from map(self.words, self.sentences(line))
+
+    @property
+    def is_plain_text(self) -> bool:
+        """Whether a record is a line of a text file or of memory, and not the column of a table."""
+        return self._kind == "text" or self.column is None
 
     @property
     def identity(self) -> dict[str, Any]:
