@@ -1,16 +1,12 @@
 """training/pretrain.py as a user runs it: its training, its log and its errors."""
 
-import importlib.util
-import inspect
 import json
 import math
 import os
 import re
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from dataclasses import asdict, fields
 
 import pytest
@@ -22,9 +18,7 @@ from elmo_hf import ElmoTokenizer
 from elmo_hf.cli import app
 from elmo_hf.errors import ElmoError
 from elmo_hf.loading import load_language_model
-from elmo_hf.pretraining.perplexity import perplexity
 from elmo_hf.pretraining.settings import Settings, read_settings
-from elmo_hf.pretraining.summary import summarize
 from tests.helpers.launcher import SMOKE, memory_of_run, read_lines, small_run, steps_of, write_corpus
 from tests.helpers.paths import REPOSITORY, TRAINING
 
@@ -294,68 +288,6 @@ def test_evaluation_equals_the_perplexity_command(launcher, tmp_path):
         assert {name: logged[name] for name in expected} == pytest.approx(expected, rel=1e-6)
 
 
-def test_lines_that_are_held_out(launcher, tmp_path):
-    """No process trains on them, also after a stop; their perplexity is that of the file in the run's folder."""
-    changes = {"heldout_every": 7, "audit": None, "save_every": 6, "max_steps": 18, "epochs": 2, "rows": 4}
-    arguments = [*small_run(tmp_path, **changes), "--audit"]
-    assert launcher.start(arguments, 2, BREAKS_AT_13).wait() != [0, 0]
-    end(launcher, arguments, 2)
-    read = set()
-    for process in range(2):
-        for entry in read_lines(tmp_path / "run" / f"audit-{process}.jsonl"):
-            read |= {(shard, line) for _, _, shard, line, _ in entry["forward"] + entry["backward"]}
-    texts = sorted(tmp_path.glob("text-*.txt"))
-    lines = [path.read_text(encoding="utf-8").splitlines() for path in texts]
-    heldout = [line for shard, text in enumerate(lines) for line in text[6 - shard :: 7]]
-    assert all(line.strip() for text in lines for line in text)  # so that all lines count
-    assert read
-    assert not [place for place in read if (place[0] + place[1] + 1) % 7 == 0]
-    written = tmp_path / "run" / "heldout.txt"
-    assert written.read_text(encoding="utf-8").splitlines() == heldout
-    logged = [entry for entry in read_lines(tmp_path / "run" / "log.jsonl") if entry["kind"] == "evaluation"][
-        -1
-    ]
-    assert (logged["text"], logged["states"]) == ("heldout.txt", "zero")
-    command = [
-        "perplexity",
-        str(written),
-        "--model",
-        str(tmp_path / "run" / "final"),
-        "--json",
-        "--no-progress",
-    ]
-    result = json.loads(CliRunner().invoke(app, command).stdout)  # with the command's default of states
-    assert result["mean"] == pytest.approx(logged["mean"], rel=1e-6)
-    for every, message in (
-        (8, "heldout_every 7, and now it is 8"),
-        (None, "heldout_every 7, and now it is None"),
-    ):
-        run = launcher.start(small_run(tmp_path, **changes | {"heldout_every": every}), 2)
-        assert run.wait() == [1, 1]
-        assert message in only_sentence(run)
-
-
-def test_states_that_change_on_resuming_are_said(launcher, tmp_path):
-    heldout = TRAINING / "runs" / "smoke_heldout.txt"
-    end(launcher, small_run(tmp_path, heldout=heldout, evaluation_states="carried", max_steps=2))
-    run = launcher.start(small_run(tmp_path, heldout=heldout, max_steps=4))
-    assert run.wait() == [0]
-    assert "from carried states so far, and does so from zero states now" in only_sentence(run)
-    log = read_lines(tmp_path / "run" / "log.jsonl")
-    assert [entry["states"] for entry in log if entry["kind"] == "evaluation"] == ["carried", "zero"]
-    summary = summarize(tmp_path / "run")["heldout"]["smoke_heldout.txt"]
-    assert {summary[name]["states"] for name in ("first", "best", "last")} == {"zero"}
-
-
-def test_one_default_of_states():
-    """Of all commands and functions that compute a perplexity: a sentence is read as the package reads it."""
-    settings = next(field for field in fields(Settings) if field.name == "evaluation_states")
-    function = inspect.signature(perplexity).parameters["states"]
-    assert settings.default == function.default == "zero"
-    output = CliRunner().invoke(app, ["perplexity", "--help"], env={"COLUMNS": "200"}).output
-    assert re.search(r"--states .*\[default: zero\]", output, re.DOTALL)
-
-
 BREAKS_AT_13 = """
 from elmo_hf.pretraining import learner
 update = learner.Learner.update
@@ -401,32 +333,6 @@ def test_trackers_and_plot(launcher, tmp_path):
     assert texts == ["smoke_heldout.txt", "text-1.txt"]
     assert CliRunner().invoke(app, ["plot", str(tmp_path / "run")]).exit_code == 0
     assert (tmp_path / "run" / "log.png").is_file()
-
-
-def test_trackio(launcher, tmp_path):
-    pytest.importorskip("trackio")
-    hook = f"import os; os.environ['TRACKIO_DIR'] = {str(tmp_path / 'trackio')!r}"
-    arguments = small_run(tmp_path, max_steps=6, trackers="trackio", log_every=2)
-    run = launcher.start(arguments, hook=hook)
-    assert run.wait() == [0], run.err
-    run = launcher.start([*arguments, "--max_steps", "8"], hook=hook)  # goes on under the same name
-    assert run.wait() == [0], run.err
-    with closing(sqlite3.connect(tmp_path / "trackio" / "elmo.db")) as base:
-        rows = base.execute("select run_name, step from metrics order by id").fetchall()
-    assert rows == [("run", 2), ("run", 4), ("run", 6), ("run", 8)]
-
-
-def test_trackers_that_are_not_installed(launcher, tmp_path):
-    if importlib.util.find_spec("aim") is not None:
-        pytest.skip("aim is installed")
-    assert (
-        error_of(launcher, tmp_path, trackers="aim") == "the tracker aim is not installed; `pip install aim`."
-    )
-    flags = ["--data", "a", "--vocab", "v", "--output", "o", "--report-to"]
-    assert read_settings([*flags, "none"]).trackers == []
-    assert read_settings([*flags, "trackio", "tensorboard", "trackio"]).trackers == ["trackio", "tensorboard"]
-    with pytest.raises(ElmoError, match="not both: none aim"):
-        read_settings([*flags, "none", "aim"])
 
 
 def test_memory_does_not_grow(launcher, tmp_path):
