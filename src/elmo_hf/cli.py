@@ -353,13 +353,13 @@ def perplexity(
         language_model, tokenizer = load_language_model(model or TINY)
         language_model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
         arguments = options_for(context, compute) | {"model": language_model}
+        result = compute(tokenizer=tokenizer, **arguments)
         corpus = open_records(source, arguments["text_column"], arguments["tokens_column"])
         if not corpus.is_words:
             corpus.raw, corpus.split_sentences = arguments["raw"], arguments["split_sentences"]
         splits = tokenizer.word_splitter != "whitespace"
         for doubt in model_doubts(corpus, tokenizer.get_vocab(), model or "elmo-tiny", splits):
             warn(doubt)
-        result = compute(tokenizer=tokenizer, **arguments)
         if as_json:
             content = result.to_dict() | {"command": command_line("elmo-hf", sys.argv[1:])}
             typer.echo(json.dumps(with_results(content, perplexities({str(source): result.to_dict()}))))

@@ -48,6 +48,7 @@ SPLIT_TEXTS = {
     "without signs": ["the cat sat on the mat", "the dog did not"],
     "Chinese": ["他 坐 在 河岸 上 ， 她 在 划船 。"],
     "Thai": ["เขา นั่ง อยู่ ริม ฝั่ง แม่น้ำ"],
+    "boundaries": ["<S> the mat was flat . </S>", "<unk> cat , too .", "<s> a <eos>"],
     "words": ["cat", "dog", "mat", "St."],
     "verse": ["Shall I compare thee to a summer 's day ?", "Thou art more lovely and more temperate :"],
 }

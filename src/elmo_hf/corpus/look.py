@@ -40,10 +40,12 @@ _UNSPACED = regex.compile(
 _IDEOGRAPH = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}]")
 _TAG = regex.compile(
     r"<!doctype html|</?(?:html|head|body|div|span|p|br|a|b|i|em|strong|table|tr|td|th|ul|ol|li|h[1-6]|img|"
-    r"script|style|doc|text|page|title|ref|math|sub|sup|TEI|s|w)(?:\s[^<>]*)?/?>",
+    r"script|style|doc|text|page|title|ref|math|sub|sup|TEI)(?:\s[^<>]*)?/?>",
     regex.IGNORECASE,
 )
-_ELEMENT = regex.compile(r"\s*</?[A-Za-z][\w:.-]*(?:\s+[\w:.-]+=\"[^\"]*\")*\s*/?>.*(?:>|\w)")
+_ELEMENT = regex.compile(
+    r"\s*<(?!(?i:/?s|unk|bos|eos|pad)>)/?[A-Za-z][\w:.-]*(?:\s+[\w:.-]+=\"[^\"]*\")*\s*/?>.*(?:>|\w)"
+)
 _LABEL = regex.compile(r"O|[BIESLU]-\S+")
 _FIELD_END = regex.compile(r"(?<!\d)[,;](?=\S)|[,;](?=[^\s\d])")  # no comma of prose, nor that of 1,000
 _LETTERS = regex.compile(r"[\p{L}\p{M}]")
