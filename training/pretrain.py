@@ -48,7 +48,10 @@ def prepare(settings: Settings, processes: Processes) -> Run:
     start = start_model(settings, checkpoint)
     learner = Learner(start.model, settings, processes.accelerator)
     learner.optimizer.set_sums(start.sums)
-    return Run(settings, processes, source, heldout, learner, start.tokenizer, checkpoint, start.notes)
+    run = Run(settings, processes, source, heldout, learner, start.tokenizer, checkpoint, start.notes)
+    if checkpoint is None:
+        run.warn_of_doubts()
+    return run
 
 
 def train(run: Run) -> None:
@@ -79,7 +82,8 @@ def log_perplexities(run: Run) -> None:
         run.log.write("evaluation", step=run.step, epoch=run.epoch, text=name, **result.to_dict())
         run.log.print(
             f"step {run.step:,}, {name}: perplexity {result.mean:.2f} "
-            f"(forward {result.forward:.2f}, backward {result.backward:.2f}; {result.tokens:,} tokens)"
+            f"(forward {result.forward:.2f}, backward {result.backward:.2f}; {result.tokens:,} tokens, "
+            f"{result.states} states)"
         )
 
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from elmo_hf.errors import ElmoError, one_sentence
+from elmo_hf.errors import ElmoError, one_sentence, warn
 
 if TYPE_CHECKING:
     from elmo_hf.pretraining.perplexity import Perplexity
@@ -266,15 +266,23 @@ def vocab(
     ] = None,
     split: Annotated[str, typer.Option(help="The part of a folder or Hub data set.")] = "train",
     config: Annotated[str | None, typer.Option(help="The configuration of a Hub data set.")] = None,
+    heldout_every: Annotated[
+        int | None,
+        typer.Option(
+            help="Leave out every so many lines, which pretraining with this option holds out.", min=2
+        ),
+    ] = None,
     progress: Annotated[bool, typer.Option(help="Show words per second.")] = True,
 ) -> None:
     """Count the words of a corpus and write the vocabulary of a language model (and vocab.counts.tsv).
 
-    Words must be split as in training: use --raw and --split-sentences here if you use them there.
+    Words must be split as in training: use --raw and --split-sentences here if you use them there, and
+    likewise --heldout-every.
     """
     with one_sentence("elmo-hf"):
         from tqdm.auto import tqdm
 
+        from elmo_hf.corpus.look import doubts, heldout_unknown_share, rare_doubt
         from elmo_hf.corpus.source import Source
         from elmo_hf.corpus.vocabulary import check_options, count_words, counts_path, write_vocabulary
 
@@ -286,7 +294,12 @@ def vocab(
             config=config,
             raw=raw,
             split_sentences=split_sentences,
+            heldout_every=heldout_every,
         )
+        heldout = None if heldout_every is None else source.heldout()
+        text_doubts = doubts(source)
+        for doubt in text_doubts:
+            warn(doubt)
         with tqdm(unit=" words", unit_scale=True, disable=not progress) as bar:
             counts = count_words(source, progress=bar.update)
         vocabulary = write_vocabulary(output, counts, min_count, max_words)
@@ -301,6 +314,12 @@ def vocab(
             f"{output}: {len(vocabulary):,} words. {1 - unknown / counts.tokens:.2%} of the text is in it, "
             f"{unknown / counts.tokens:.2%} is <UNK>.\n{counts_path(output)}: how often each word occurs."
         )
+        if heldout is not None:
+            share = heldout_unknown_share(heldout, vocabulary)
+            typer.echo(f"One line in {heldout_every:,} is held out: {share:.2%} of their words are <UNK>.")
+        rare = rare_doubt(counts, vocabulary, max_words, bool(text_doubts))
+        if rare is not None:
+            warn(rare)
 
 
 @app.command()
@@ -325,6 +344,8 @@ def perplexity(
         from transformers.utils import logging as transformers_logging
 
         from elmo_hf import TINY
+        from elmo_hf.corpus.look import model_doubts
+        from elmo_hf.corpus.source import open_records
         from elmo_hf.hub.results import command_line, perplexities, with_results
         from elmo_hf.loading import load_language_model
         from elmo_hf.pretraining.perplexity import perplexity as compute
@@ -335,6 +356,12 @@ def perplexity(
         language_model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
         arguments = options_for(context, compute) | {"model": language_model}
         result = compute(tokenizer=tokenizer, **arguments)
+        corpus = open_records(source, arguments["text_column"], arguments["tokens_column"])
+        if not corpus.is_words:
+            corpus.raw, corpus.split_sentences = arguments["raw"], arguments["split_sentences"]
+        splits = tokenizer.word_splitter != "whitespace"
+        for doubt in model_doubts(corpus, tokenizer.get_vocab(), model or "elmo-tiny", splits):
+            warn(doubt)
         if as_json:
             content = result.to_dict() | {"command": command_line("elmo-hf", sys.argv[1:])}
             typer.echo(json.dumps(with_results(content, perplexities({str(source): result.to_dict()}))))

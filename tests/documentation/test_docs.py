@@ -45,7 +45,8 @@ CARDS = ("hub_cards", "yaml")  # its test writes these blocks to the files that 
 # Flags that shorten long runs.
 SMALL = "--lstm-dim 16 --projection-dim 8 --char-filters [[1,4],[2,8]] --num-highway-layers 1 --samples 8"
 EXTRA_FLAGS = {
-    "--output runs/news --resume": f"{SMALL} --rows 4 --window 5 --epochs 1 --log-every 1",
+    "elmo-hf vocab 'news": "--heldout-every 2",  # the test's text is short
+    "--output runs/news --resume": f"{SMALL} --rows 4 --window 5 --epochs 1 --log-every 1 --heldout-every 2",
     "smoke_cpu.yaml": "--max-steps 2",
     "finetune_ner.py": "--epochs 1 --seeds 0",
     "hub_cards/render.py": "--check",

@@ -1,7 +1,9 @@
 """The run of a recipe: its training, its output and its errors, with the recipe for named entities."""
 
 import json
+import sqlite3
 import sys
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +13,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from elmo_hf.finetuning import run as finetuning
 from elmo_hf.finetuning.run import rounded
+from tests.helpers.launcher import Program
 from training import finetune_ner
 
 
@@ -193,3 +196,48 @@ def test_times_are_no_scores():
         "f1": 0.5,
         "loss": 1.0,
     }
+
+
+def test_trackers_get_the_scores(tmp_path, call, name_files, monkeypatch):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    sizes = ["--train-size", 40, "--dev-size", 10, "--test-size", 20, "--epochs", 2]
+    flags = [*name_files, "--smoke", "--output", tmp_path / "run", *sizes, "--seeds", 0, 1]
+    call(finetune_ner, *flags, "--report-to", "tensorboard")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    for seed in ("0", "1"):
+        events = EventAccumulator(str(tmp_path / "run" / "logs" / f"seed-{seed}"))
+        events.Reload()
+        values = [event.value for event in events.Scalars("eval/f1")]
+        assert values[-1] == pytest.approx(results["runs"][seed]["test"]["f1"], abs=1e-4)
+    call(finetune_ner, *flags)  # who watches is no setting of the run
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["runs"] == results["runs"]
+
+
+def test_trackio_gets_a_run_for_each_seed(launcher, tmp_path, name_files):
+    pytest.importorskip("trackio")
+    sizes = ["--train-size", 20, "--dev-size", 10, "--test-size", 10, "--epochs", 1]
+    flags = ["--smoke", "--output", tmp_path / "run", *sizes, "--seeds", 0, 1, "--report-to", "trackio"]
+    hook = f"import os; os.environ['TRACKIO_DIR'] = {str(tmp_path / 'trackio')!r}"
+    recipe = Program("training.finetune_ner", "main", "training/finetune_ner.py")
+    run = launcher.start([*name_files, *flags], hook=hook, program=recipe)
+    assert run.wait() == [0], run.err
+    with closing(sqlite3.connect(tmp_path / "trackio" / "elmo.db")) as base:
+        rows = base.execute("select distinct run_name from metrics order by run_name").fetchall()
+    assert rows == [("run-seed-0",), ("run-seed-1",)]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["aim"], "there is no tracker aim; there are azure_ml, comet_ml, "),
+        (["clearml"], r"the tracker clearml is not installed; `pip install clearml`\.$"),
+        (["none", "tensorboard"], "trackers are none, or some of them, but not both: none tensorboard"),
+    ],
+)
+def test_trackers_that_are_not_there(tmp_path, call, name_files, names, message):
+    with pytest.raises(ValueError, match=message):
+        call(finetune_ner, *name_files, "--smoke", "--output", tmp_path / "run", "--report-to", *names)
+    assert not (tmp_path / "run").exists()

@@ -147,8 +147,8 @@ def test_mistakes_are_found_before_anything_is_written(tmp_path):
     for output, message in (("log.jpg", "should end in .png"), ("no/log.png", "there is no folder")):
         with pytest.raises(ValueError, match=message):
             draw(whole_run(), tmp_path / output)
-    with pytest.raises(ValueError, match="the log has no step yet"):
-        draw([start(), evaluation(1)], tmp_path / "log.png")
+    with pytest.raises(ValueError, match="the log has no step and no evaluation yet"):
+        draw([start()], tmp_path / "log.png")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -226,3 +226,58 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypat
         draw(whole_run(), tmp_path / "a.png")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == before
+
+
+# ---- short runs, late evaluations, states
+
+
+def texts_of(panel):
+    return [text.get_text() for text in panel.texts]
+
+
+def test_evaluations_after_the_last_logged_step_are_inside_the_picture():
+    figure = make_figure([start(), step(20), evaluation(20), evaluation(33, 30.0)])
+    assert figure.axes[1].get_xlim()[1] > 33
+    assert figure.get_suptitle() == "pretraining: 33 steps"
+    log = [start(), step(20), evaluation(33), {"kind": "end", "step": 33, "words": 84_480}]
+    assert make_figure(log).get_suptitle() == "pretraining: 33 steps, 84.5k words"
+
+
+def test_a_run_that_is_too_short_to_log_a_step():
+    figure = make_figure(
+        [start(log_every=20), evaluation(3), evaluation(6), {"kind": "end", "step": 6, "words": 9}]
+    )
+    loss, perplexity, speed = figure.axes
+    assert texts_of(loss) == texts_of(speed) == ["no step is logged before step 20 (--log-every)"]
+    assert lines_of(perplexity)["mean 50.00"].tolist() == [[3, 50], [6, 50]]
+    assert figure.get_suptitle() == "pretraining: 6 steps, 9 words"
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({}, "no evaluation yet"),
+        ({"heldout": [], "heldout_every": None}, "the run has no held-out text (--heldout, --heldout-every)"),
+        ({"heldout": [], "heldout_every": 100, "evaluate_every": 0}, "no evaluation yet"),
+        ({"heldout": ["a"], "evaluate_every": 500}, "no evaluation before step 500 (--evaluate-every)"),
+    ],
+)
+def test_a_panel_without_evaluations_says_why(settings, reason):
+    assert texts_of(make_figure([start(**settings), step(20)]).axes[1]) == [reason]
+
+
+def test_the_states_stand_in_the_title_or_beside_each_number():
+    zero, carried = (
+        {**evaluation(number), "text": "a.txt", "states": states}
+        for number, states in ((1, "zero"), (2, "carried"))
+    )
+    panel = make_figure([zero]).axes[1]
+    assert panel.get_title("left") == "held-out perplexity, zero states"
+    panel = make_figure([zero, carried]).axes[1]
+    assert panel.get_title("left") == "held-out perplexity"
+    labels = [text.get_text() for text in panel.get_legend().get_texts()]
+    assert [label for label in labels if "mean" in label] == [
+        "zero states, mean 50.00",
+        "carried states, mean 50.00",
+    ]
+    assert make_figure([evaluation(1)]).axes[1].get_title("left") == "held-out perplexity"  # of an old log

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -72,7 +73,7 @@ def only_sentence(run):
         ({"char_filters": "[[1, 0]]"}, "char_filters must be [width, number] pairs"),
         ({"rows": 2, "workers": 3}, "2 rows are too few"),
         ({"processes": 2}, "processes is 2, but 1 run"),
-        ({"trackers": "notebook"}, "Unsupported logging capability: notebook"),
+        ({"trackers": "notebook"}, "there is no tracker notebook; there are aim,"),
         ({"resume": "/nowhere/checkpoint-1"}, "is not an intact checkpoint"),
         ({"heldout": "/nowhere/held.txt"}, "there is no file /nowhere/held.txt"),
     ],
@@ -324,7 +325,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(launcher, tmp_path):
 def test_trackers_and_plot(launcher, tmp_path):
     pytest.importorskip("tensorboard")
     heldout = [TRAINING / "runs" / "smoke_heldout.txt", tmp_path / "text-1.txt"]
-    arguments = [*small_run(tmp_path, max_steps=6, trackers="tensorboard"), "--heldout", *heldout]
+    arguments = [*small_run(tmp_path, max_steps=6, report_to="tensorboard"), "--heldout", *heldout]
     end(launcher, arguments)
     assert list((tmp_path / "run" / "elmo").glob("**/events.*"))
     log = read_lines(tmp_path / "run" / "log.jsonl")
@@ -354,7 +355,11 @@ def test_new_text_with_new_words(launcher, tmp_path):
     (tmp_path / "new.txt").write_text("\n".join(new_words) + "\n", encoding="utf-8")
     (tmp_path / "held.txt").write_text("The zebra sees the okapi .\n" * 5, encoding="utf-8")
     same = {"start": old, **model, "heldout": tmp_path / "held.txt", "max_steps": 1, "learning_rate": 1e-30}
-    end(launcher, small_run(tmp_path, "new", vocab=tmp_path / "new.txt", **same))
+    run = launcher.start(small_run(tmp_path, "new", vocab=tmp_path / "new.txt", **same))
+    assert run.wait() == [0]
+    assert re.fullmatch(
+        r"37% of the first words of \S+ are not in \S+/new\.txt, .* split otherwise\.", only_sentence(run)
+    )
     before, _ = load_language_model(str(old))
     after, tokenizer = load_language_model(str(tmp_path / "new" / "final"))
     assert after.config.vocab_size == len(new_words)
@@ -373,14 +378,16 @@ def test_new_text_with_new_words(launcher, tmp_path):
     run = launcher.start(small_run(tmp_path, "refused", vocab=None, **bare))
     assert run.wait() == [1]
     assert "has no softmax" in run.err
-    end(launcher, small_run(tmp_path, "bare", vocab=tmp_path / "new.txt", **bare))
+    assert launcher.start(small_run(tmp_path, "bare", vocab=tmp_path / "new.txt", **bare)).wait() == [0]
     after, _ = load_language_model(str(tmp_path / "bare" / "final"))
     assert after.config.vocab_size == len(new_words)
     for name, weight in before.elmo.state_dict().items():
         assert torch.equal(after.elmo.state_dict()[name], weight), name
 
     same |= {"epochs": 2, "learning_rate": 0.2, "max_steps": None, "dropout": 0.3}
-    end(launcher, small_run(tmp_path, "adapted", data=tmp_path / "text-1.txt", vocab=None, **same))
+    run = launcher.start(small_run(tmp_path, "adapted", data=tmp_path / "text-1.txt", vocab=None, **same))
+    assert run.wait() == [0]
+    assert "33% of the first words of" in only_sentence(run)  # of the held-out text
     log = read_lines(tmp_path / "adapted" / "log.jsonl")
     evaluations = [entry for entry in log if entry["kind"] == "evaluation"]
     assert [entry["epoch"] for entry in evaluations] == [0, 1, 2]

@@ -134,7 +134,7 @@ def test_the_summary_fills_a_card(run, tmp_path, monkeypatch, capsys):
     assert json.loads(output.read_text(encoding="utf-8")) == summarize(folder)
     text = render_card(card)
     assert f"{summarize(folder)['words']:,} words, a direction" in text
-    assert "| held-out | carried |" in text
+    assert "| held-out | zero |" in text
     assert sorted(path.name for path in output.parent.iterdir() if path.name.startswith(".")) == []
 
 

@@ -11,6 +11,7 @@ or of a data set on the Hub; `datasets` reads what is no file of these kinds. No
 the records that are being read. A shard is a file, or what `datasets` calls so.
 """
 
+import copy
 import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
@@ -81,6 +82,7 @@ class Source:
             what stands between blanks.
         split_sentences: a record is a paragraph, to be split into sentences; otherwise it is one sentence.
         holds_words: whether the column holds lists of words. Default: as the first record has it.
+        heldout_every: leave out the held-out lines: every so many of those that are not empty.
 
     Attributes:
         stream: the type of data that may be readable only once; None for files, data sets and lists.
@@ -96,7 +98,11 @@ class Source:
         raw: bool = False,
         split_sentences: bool = False,
         holds_words: bool | None = None,
+        heldout_every: int | None = None,
     ) -> None:
+        if heldout_every is not None and heldout_every < 2:
+            raise ElmoError(f"heldout_every must be at least 2, but is {heldout_every}.")
+        self.heldout_every, self.is_heldout = heldout_every, False
         self.raw, self.split_sentences = raw, split_sentences
         self.files: list[str] = []
         self.stream: str | None = None
@@ -190,9 +196,40 @@ class Source:
             yield from chain.from_iterable(self._records(shard, 0))
 
     def lines(self, shard: int, skip: int = 0) -> Iterator[list[str]]:
-        """The records of a shard from number `skip` on as text, some at a time."""
+        """The records of a shard from number `skip` on as text, some at a time.
+
+        Held-out lines are empty, and so the numbers of the others are the same with and without them.
+        """
+        if self.heldout_every is not None:
+            yield from self._lines_of_side(shard, skip, self.heldout_every)
+            return
         for records in self._records(shard, skip):
             yield [record if isinstance(record, str) else " ".join(record) for record in records]
+
+    def _lines_of_side(self, shard: int, skip: int, every: int) -> Iterator[list[str]]:
+        """A line's side depends on how many lines before it in its shard are not empty. The count begins at
+        the shard's number, so that of many small files some have held-out lines."""
+        number = shard
+        for records in self._records(shard, 0):
+            lines = [record if isinstance(record, str) else " ".join(record) for record in records]
+            for index, line in enumerate(lines):
+                number += bool(line) and not line.isspace()
+                if (number % every == 0) != self.is_heldout:
+                    lines[index] = ""
+            if skip < len(lines):
+                yield lines[skip:]
+            skip = max(0, skip - len(lines))
+
+    def heldout(self) -> "Source":
+        """The held-out lines of the same corpus; there is a word in them."""
+        source = copy.copy(self)
+        source.is_heldout = True
+        if not any(source):
+            raise ElmoError(
+                f"{self.name} has too few lines: with heldout_every {self.heldout_every:,} none is held out; "
+                "lower it, or name held-out text of its own."
+            )
+        return source
 
     def sentences(self, line: str) -> list[str]:
         """The sentences of a line as text; none of an empty one."""
@@ -214,9 +251,15 @@ class Source:
                 yield from map(self.words, self.sentences(line))
 
     @property
+    def is_plain_text(self) -> bool:
+        """Whether a record is a line of a text file or of memory, and not the column of a table."""
+        return self._kind == "text" or self.column is None
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What must be the same for the sentences to be the same."""
-        return {"shards": self.num_shards, "raw": self.raw, "split_sentences": self.split_sentences}
+        facts = {"shards": self.num_shards, "raw": self.raw, "split_sentences": self.split_sentences}
+        return facts if self.heldout_every is None else facts | {"heldout_every": self.heldout_every}
 
     def place(self, shard: int) -> str:
         """The name of a shard, for messages."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from elmo_hf.errors import program_name
+from elmo_hf.pretraining.trackers import NONE
 
 SPLITS = ("train", "dev", "test")
 MODULE = "python -m elmo_hf.finetuning"
@@ -59,6 +60,8 @@ def make_parser(doc: str, optimizer: str = "adam", **defaults: Any) -> argparse.
     help = "fields of ElmoConfig, such as elmo_at_output=true"
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help=help)
     parser.add_argument("--smoke", action="store_true", help="a small random biLM, few examples, few epochs")
+    help = "trackers of the Trainer, such as tensorboard, trackio, wandb (none)"
+    parser.add_argument("--report-to", nargs="+", default=[NONE], metavar="TRACKER", help=help)
     parser.add_argument("--optimizer", default=optimizer, help=f"({optimizer})")
     for name, value in defaults.items():
         flag = f"--{name.replace('_', '-')}"

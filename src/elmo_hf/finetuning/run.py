@@ -31,6 +31,10 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging as transformers_logging
 
@@ -47,10 +51,12 @@ from elmo_hf.model.cache_elmo import ElmoLayerCache
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.task_elmo import ElmoTaskModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
+from elmo_hf.pretraining.trackers import check_trackers, end_run, keep_offline, tracker_names
 
 EVALUATION_BATCHES = 4  # times the training batch: there are no gradients to keep
 AVERAGE_DECAY = 0.999
 SMOKE_EPOCHS = 8
+LOGS = "logs"  # folder of a tracker's files
 # The biLM of a smoke run is random and small, and so is the task model.
 SMOKE_CONFIG = {"task_hidden_size": 40, "task_num_layers": 2}
 SMOKE_ELMO: dict[str, Any] = {
@@ -287,6 +293,9 @@ def finetune(
     """
     output = Path(flags.output)
     check_output(output)
+    keep_offline()
+    installed = get_available_reporting_integrations()
+    check_trackers(tracker_names(flags.report_to), INTEGRATION_TO_CALLBACK, installed)
     if len(set(flags.seeds)) < len(flags.seeds):
         raise ElmoError(f"--seeds names a seed twice: {' '.join(map(str, flags.seeds))}.")
     data = longest_first(drawn(data, flags))
@@ -329,6 +338,7 @@ def run_seed(
     with kernels.frozen(model.elmo) if model.elmo_cache is not None else nullcontext():
         trainer.train()
     scores: dict[str, Any] = {split: rounded(trainer.evaluate(data[split])) for split in ("dev", "test")}
+    end_run(flags.report_to)
     seconds, cpu_seconds = time.perf_counter() - wall_start, time.process_time() - cpu_start
     with whole_folder(folder) as unfinished:
         model.save_pretrained(unfinished)  # not by the Trainer, which would add a pickle, training_args.bin
@@ -361,6 +371,9 @@ def make_trainer(
         callbacks=[EarlyStoppingCallback(flags.patience)],
     )
     trainer.length = task.length
+    for callback in trainer.callback_handler.callbacks:
+        if getattr(callback, "logging_dir", "") is None:  # tensorboard's would be in the checkpoints' folder
+            callback.logging_dir = str(Path(flags.output) / LOGS / f"seed-{seed}")
     return trainer
 
 
@@ -407,7 +420,9 @@ def arguments(flags: argparse.Namespace, seed: int, best: str) -> TrainingArgume
         greater_is_better=True,
         label_names=["labels"],
         remove_unused_columns=False,
-        report_to="none",
+        report_to=tracker_names(flags.report_to),
+        run_name=f"{Path(flags.output).resolve().name}-seed-{seed}",
+        project="elmo",
         disable_tqdm=not sys.stderr.isatty(),  # a file would get a line for every step
         dataloader_pin_memory=torch.cuda.is_available(),
         seed=seed,

@@ -61,7 +61,10 @@ class RunLog:
             cut_log(self.path, step)
         if self.has_trackers:
             plain = {name: value for name, value in settings.items() if isinstance(value, int | float | str)}
-            self.accelerator.init_trackers("elmo", config=plain)
+            # A resumed run goes on under its name.
+            name = self.path.parent.resolve().name
+            named = {"trackio": {"name": name, "resume": "allow"}, "wandb": {"name": name}}
+            self.accelerator.init_trackers("elmo", config=plain, init_kwargs=named)
         self.bar = tqdm(
             total=self.total_words,
             initial=words,

@@ -8,13 +8,13 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from elmo_hf.errors import ElmoError, visible
 from elmo_hf.files import whole_file
-from elmo_hf.pretraining.log import Entry
+from elmo_hf.pretraining.log import Entry, is_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,8 @@ def draw(log: Iterable[Entry], output: str | Path, name: str = "") -> None:
         name: the title, for runs whose settings have no name.
 
     Raises:
-        ElmoError: the log has no step yet, the file cannot be written there, or matplotlib is missing.
+        ElmoError: the log has no step and no evaluation yet, the file cannot be written there, or matplotlib
+            is missing.
     """
     log, output = list(log), Path(output)
     if output.suffix.lower() != ".png":
@@ -54,16 +55,17 @@ def make_figure(log: list[Entry], name: str = "") -> "Figure":
         raise ElmoError("a picture needs the package matplotlib; `pip install 'elmo-hf[plot]'`.") from None
 
     steps = [entry for entry in log if entry["kind"] == "step"]
-    if not steps:
-        raise ElmoError("the log has no step yet, so there is nothing to draw.")
+    evaluations = [entry for entry in log if entry["kind"] == "evaluation"]
+    if not steps and not evaluations:
+        raise ElmoError("the log has no step and no evaluation yet, so there is nothing to draw.")
     _check_values(log)
     figure = Figure(figsize=(8, 6), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
     panels = figure.subplots(3, 1, sharex=True, height_ratios=(5, 5, 3))
     _style_panels(panels, [entry["step"] for entry in log if entry["kind"] == "resume"][-MAX_RESUMES:])
-    _draw_loss(panels[0], steps, _settings(log).get("softmax"))
-    _draw_perplexity(panels[1], [entry for entry in log if entry["kind"] == "evaluation"])
-    _draw_speed(panels[2], steps)
-    panels[-1].set_xlim(0, 1.01 * max(1, *(entry["step"] for entry in steps)))
+    _draw_loss(panels[0], steps, _settings(log))
+    _draw_perplexity(panels[1], evaluations, _settings(log))
+    _draw_speed(panels[2], steps, _settings(log))
+    panels[-1].set_xlim(0, 1.01 * max(1, *(entry["step"] for entry in [*steps, *evaluations])))
     panels[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
     panels[-1].set_xlabel("training step", fontsize=9)
     figure.align_ylabels(panels)
@@ -91,25 +93,57 @@ def _settings(log: list[Entry]) -> Entry:
 
 def _title(log: list[Entry], name: str) -> str:
     """The run's name, and the steps and words so far."""
-    last = [entry for entry in log if entry["kind"] == "step"][-1]
+    last = max((entry for entry in log if is_number(entry.get("step"))), key=lambda entry: entry["step"])
+    counts = [entry for entry in log if is_number(entry.get("words")) and entry.get("step") == last["step"]]
+    words = f", {_abbreviate(counts[-1]['words'])} words" if counts else ""
     name = visible(str(_settings(log).get("name") or name or "pretraining"))
     name = name if len(name) <= 40 else name[:37] + "..."
-    return f"{name}: {last['step']:,} steps, {_abbreviate(last['words'])} words"
+    return f"{name}: {last['step']:,} {'step' if last['step'] == 1 else 'steps'}{words}"
 
 
-def _draw_loss(panel: "Axes", steps: list[Entry], softmax: Any) -> None:
+def _draw_loss(panel: "Axes", steps: list[Entry], settings: Entry) -> None:
+    softmax = settings.get("softmax")
     suffix = f" ({softmax} softmax)" if isinstance(softmax, str) else ""
     _set_title(panel, "training loss" + suffix, "nats a token")
+    if not steps:
+        _say_empty(panel, _why_no_step(settings))
+        return
     _draw_smoothed(panel, steps, "loss", BLUE, lambda loss: f"{loss:.3f}")
     _add_legend(panel)
 
 
-def _draw_speed(panel: "Axes", steps: list[Entry]) -> None:
+def _draw_speed(panel: "Axes", steps: list[Entry], settings: Entry) -> None:
     _set_title(panel, "speed", "words a second")
+    if not steps:
+        _say_empty(panel, _why_no_step(settings))
+        return
     _draw_smoothed(panel, steps, "words_per_second", GREEN, _abbreviate)
     panel.set_ylim(bottom=0)
     panel.yaxis.set_major_formatter(lambda value, _: _abbreviate(value))
     _add_legend(panel)
+
+
+def _why_no_step(settings: Entry) -> str:
+    every = settings.get("log_every")
+    return (
+        f"no step is logged before step {every:,} (--log-every)" if is_number(every) else "no step logged yet"
+    )
+
+
+def _why_no_evaluation(settings: Entry) -> str:
+    if "heldout" in settings and not settings["heldout"] and not settings.get("heldout_every"):
+        return "the run has no held-out text (--heldout, --heldout-every)"
+    every = settings.get("evaluate_every")
+    return (
+        f"no evaluation before step {every:,} (--evaluate-every)"
+        if every and is_number(every)
+        else "no evaluation yet"
+    )
+
+
+def _say_empty(panel: "Axes", reason: str) -> None:
+    panel.text(0.5, 0.5, reason, ha="center", va="center", transform=panel.transAxes, color=GREY)
+    panel.set_yticks([])
 
 
 def _draw_smoothed(
@@ -145,17 +179,26 @@ def running_mean(values: np.ndarray, width: int) -> np.ndarray:
     return np.divide(totals[ends] - totals[starts], count, out=mean, where=count > 0)
 
 
-def _draw_perplexity(panel: "Axes", evaluations: list[Entry]) -> None:
-    _set_title(panel, "held-out perplexity (full softmax)", "perplexity")
+def _text_and_states(entry: Entry) -> tuple[str, str]:
+    states = entry.get("states")
+    return str(entry.get("text")), f"{visible(states)[:20]} states" if isinstance(states, str) else ""
+
+
+def _draw_perplexity(panel: "Axes", evaluations: list[Entry], settings: Entry) -> None:
+    """The lines of each text; those that start from other LSTM states are lines of their own."""
+    texts = list(dict.fromkeys(map(_text_and_states, evaluations)))[:MAX_TEXTS]
+    all_states = list(dict.fromkeys(states for _, states in texts))
+    title = f"held-out perplexity, {all_states[0]}" if len(all_states) == 1 else "held-out perplexity"
+    _set_title(panel, title.removesuffix(", "), "perplexity (full softmax)")
     if not evaluations:
-        panel.text(0.5, 0.5, "no evaluation yet", ha="center", transform=panel.transAxes, color=GREY)
-        panel.set_yticks([])
+        _say_empty(panel, _why_no_evaluation(settings))
         return
     panel.set_yscale("log")
-    texts = list(dict.fromkeys(str(entry.get("text")) for entry in evaluations))[:MAX_TEXTS]
     for text, colours in zip(texts, cycle(((BLACK, BLUE, ORANGE), (GREEN, GREEN, GREEN))), strict=False):
-        of_text = [entry for entry in evaluations if str(entry.get("text")) == text]
-        prefix = f"{visible(str(text)).split('.txt')[0][:40]}, " if len(texts) > 1 else ""
+        of_text = [entry for entry in evaluations if _text_and_states(entry) == text]
+        names = [visible(text[0]).split(".txt")[0][:40]] if len(dict(texts)) > 1 else []
+        names += [text[1] or "unknown states"] if len(all_states) > 1 else []
+        prefix = "".join(f"{name}, " for name in names)
         for name, colour, style in zip(
             ("mean", "forward", "backward"), colours, ("-", "--", ":"), strict=True
         ):

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from tqdm import tqdm
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from elmo_hf.errors import ElmoError, is_out_of_memory, sentence_of, warn
 from elmo_hf.files import locked_folder
 from elmo_hf.pretraining.settings import Settings
+from elmo_hf.pretraining.trackers import check_trackers, keep_offline
 
 STOPPED = 143  # exit code of a program that SIGTERM has ended
 TIMEOUT = timedelta(hours=12)  # of the other processes while the main one evaluates or saves
@@ -36,8 +38,8 @@ def start_processes(settings: Settings) -> Iterator["Processes"]:
     accelerator = make_accelerator(settings)
     processes = Processes(accelerator)
     try:
+        check_trackers(settings.trackers, LOGGER_TYPE_TO_CLASS, installed_trackers())
         check_processes(settings, accelerator.num_processes)
-        check_trackers(settings, len(accelerator.log_with))
         yield processes
     except ElmoError:  # of all processes
         if accelerator.is_main_process:
@@ -50,13 +52,18 @@ def start_processes(settings: Settings) -> Iterator["Processes"]:
 
 
 def make_accelerator(settings: Settings) -> Accelerator:
+    keep_offline()
     return Accelerator(
         cpu=not torch.accelerator.is_available(),  # otherwise several processes on CPUs do not connect
         mixed_precision=settings.precision,
-        log_with=settings.trackers or None,
+        log_with=[name for name in settings.trackers if name in installed_trackers()] or None,
         project_dir=settings.output,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=TIMEOUT)],
     )
+
+
+def installed_trackers() -> list[str]:
+    return [str(name) for name in get_available_trackers()]
 
 
 def check_processes(settings: Settings, running: int) -> None:
@@ -67,12 +74,6 @@ def check_processes(settings: Settings, running: int) -> None:
         )
     if settings.rows % running:
         raise ElmoError(f"{settings.rows} rows cannot be shared evenly by {running} processes.")
-
-
-def check_trackers(settings: Settings, available: int) -> None:
-    """accelerate drops trackers that are not installed without a word."""
-    if available < len(set(settings.trackers)):
-        raise ElmoError(f"not all of the trackers {', '.join(settings.trackers)} are installed here.")
 
 
 # ---- failing together

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from elmo_hf.corpus.look import training_doubts
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.vocabulary import Vocabulary
 from elmo_hf.corpus.windows import (
@@ -29,7 +30,7 @@ from elmo_hf.corpus.windows import (
     merge_states,
 )
 from elmo_hf.errors import ElmoError, reason_of
-from elmo_hf.files import whole_folder, write_manifest
+from elmo_hf.files import whole_file, whole_folder, write_manifest
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.pretraining.checkpoints import (
     OPTIMIZER,
@@ -46,6 +47,8 @@ from elmo_hf.pretraining.progress import TRAINING, Progress, read_progress
 from elmo_hf.pretraining.settings import Settings
 from elmo_hf.pretraining.text_record import TextRecord, compare, record_text
 
+HELDOUT = "heldout.txt"  # the lines that `heldout_every` holds out
+
 
 class Batch(NamedTuple):
     """The text of one update."""
@@ -60,7 +63,7 @@ class Run:
 
     Args:
         source: the text to read.
-        heldout: held-out texts by name.
+        heldout: held-out texts by name. `started` adds the lines that the settings hold out.
         learner: the model with its optimizer.
         tokenizer: of the model, saved with it.
         checkpoint: where to resume, if not at the beginning.
@@ -93,6 +96,7 @@ class Run:
         self.position: Any = None  # of this process in the text, after the last update
         self.row_epochs = torch.zeros(self.rows, 2, dtype=torch.int64)  # by direction
         self.sentences: dict[tuple[int, int], list[SentenceStart]] = {}  # by direction and row: the last two
+        self.heldout_lines = None if settings.heldout_every is None else source.heldout()
         self.text = self._record_text(checkpoint)
         if checkpoint is not None:
             self._load(checkpoint)
@@ -121,16 +125,19 @@ class Run:
     def _open_windows(self) -> Windows:
         settings, config, tokenizer = self.settings, self.model.config, self.tokenizer
         words = tokenizer.convert_ids_to_tokens(list(range(config.vocab_size)))
+        loaded = Vocabulary.load(settings.vocab) if settings.vocab else None
         vocabulary = Vocabulary(
             words,
-            name=settings.vocab or str(settings.start),
+            counts=loaded.counts if loaded is not None else None,
+            name=settings.vocab or f"the vocabulary of {settings.start}",
             specials=(tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token),
             max_letters=tokenizer.max_characters_per_token - 2 if tokenizer.cut_words else None,
         )
-        if settings.vocab and Vocabulary.load(settings.vocab).words != words:
+        if loaded is not None and loaded.words != words:
             raise ElmoError(
                 f"{settings.vocab} has other words than the run was begun with; use the same vocabulary."
             )
+        self.vocabulary = vocabulary
         plan = Plan(
             rows=settings.rows,
             steps=settings.window,
@@ -149,13 +156,22 @@ class Run:
             state=self.position,
         )
 
+    def warn_of_doubts(self) -> None:
+        """Say it if the first lines of the text are not what the settings say."""
+        if self.accelerator.is_main_process:
+            texts = training_doubts(self.source, self.vocabulary)
+            for source in () if texts else self.heldout.values():
+                texts += training_doubts(source, self.vocabulary)
+            for doubt in texts:
+                self.processes.warn(doubt)
+
     def _total_words(self) -> int | None:
         """Words that the run will read, for the progress bar. The counts beside the vocabulary include each
         sentence's end."""
         settings, limits = self.settings, []
         if settings.max_steps is not None:
             limits.append(settings.max_steps * settings.rows * settings.window * settings.accumulate)
-        counts = Vocabulary.load(settings.vocab).counts if settings.vocab else None
+        counts = self.vocabulary.counts
         if counts is not None:
             limits.append(settings.epochs * (sum(counts) - counts[self.tokenizer.bos_token_id]))
         return min(limits, default=None)
@@ -167,6 +183,8 @@ class Run:
         """Open the log and handle SIGTERM and Ctrl-C; close the log and the text's readers at the end."""
         with self.stop.installed(), closing(self.groups), closing(self.log):
             self.processes.on_main_process(lambda: clear_strays(self.folder))
+            if self.heldout_lines is not None:
+                self.processes.on_main_process(self._write_heldout)
             if self.settings.audit:
                 self.processes.on_main_process(self._cut_audit_logs)
             with self.processes.collect_errors():
@@ -176,6 +194,14 @@ class Run:
                 path = self.folder / f"audit-{self.accelerator.process_index}.jsonl"
                 self.audit = AuditLog(path, self.accelerator.process_index)
             yield
+
+    def _write_heldout(self) -> None:
+        """The held-out lines as a text of their own, a sentence a line, its words between blanks."""
+        assert self.heldout_lines is not None
+        path = self.folder / HELDOUT
+        with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(" ".join(words) + "\n" for words in self.heldout_lines if words)
+        self.heldout[HELDOUT if HELDOUT not in self.heldout else str(path)] = Source(path)
 
     def _open_log(self) -> None:
         settings = asdict(self.settings) | {"softmax": "sampled" if self.learner.samples else "full"}
@@ -357,6 +383,12 @@ class Run:
         self.step, self.words, self.epoch = progress.step, progress.words, progress.epoch
         self.evaluated_at, self.position = progress.evaluated_at, progress.position
         self.saved_at = self.step
+        states = progress.settings.get("evaluation_states", self.settings.evaluation_states)
+        if states != self.settings.evaluation_states and self.heldout:
+            self.processes.warn(
+                f"the run evaluated held-out text from {states} states so far, and does so from "
+                f"{self.settings.evaluation_states} states now; --evaluation-states {states} keeps them."
+            )
         self._load_optimizer(checkpoint / OPTIMIZER)
         rows = read_tensors(checkpoint / ROWS)
         self._check_rows(checkpoint / ROWS, rows, progress.settings["rows"])

@@ -21,11 +21,13 @@ from elmo_hf.files import read_bytes
 from elmo_hf.hub.reading import MAX_BYTES, parse_yaml
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.pretraining.optimizers import SCHEDULES, OptimizerSettings
+from elmo_hf.pretraining.trackers import tracker_names
 
 LARGEST = 2**63  # of a number
 # The ranges of settings, as messages name them.
 RANGES: dict[str, Callable[[float], bool]] = {
     "at least 1": lambda value: value >= 1,
+    "at least 2": lambda value: value >= 2,
     "0 or more": lambda value: value >= 0,
     "above 0": lambda value: value > 0,
     "below 1": lambda value: value < 1,
@@ -109,14 +111,19 @@ class Settings:
     precision: str = setting("no", "mixed precision: no (float32) or bf16", choices=["no", "bf16"])
     # ---- evaluating, saving, logging
     heldout: list[str] = setting([], "files of held-out text whose perplexity is logged")
+    heldout_every: int | None = setting(
+        None,
+        "hold out every so many lines of the text: to be evaluated, and not trained on",
+        "at least 2",
+    )
     evaluate_every: int = setting(0, "updates between evaluations; 0: each epoch and at the end", "0 or more")
     evaluation_states: str = setting(
-        "carried", "LSTM states before a held-out sentence: zero or carried", choices=["zero", "carried"]
+        "zero", "LSTM states before a held-out sentence: zero or carried", choices=["zero", "carried"]
     )
     save_every: int = setting(1000, "updates between checkpoints", "at least 1")
     keep: int = setting(2, "number of checkpoints to keep", "at least 1")
     log_every: int = setting(20, "updates between entries of the log", "at least 1")
-    trackers: list[str] = setting([], "accelerate's trackers, such as tensorboard")
+    trackers: list[str] = setting([], "accelerate's trackers, such as tensorboard, trackio, wandb; or none")
     audit: bool = setting(False, "log which sentences each update reads, in audit-*.jsonl")
 
     def model_config(self, vocab_size: int, **ids: Any) -> ElmoConfig:
@@ -152,7 +159,7 @@ MODEL = [
 # Settings that a resumed run cannot change.
 FIXED_ON_RESUME = [
     *("split", "subset", "column", "raw", "split_sentences", "shuffle_sentences", "shared_reading", "seed"),
-    *("start", "window", "samples", "optimizer", "loss_scale", "precision", *MODEL),
+    *("heldout_every", "start", "window", "samples", "optimizer", "loss_scale", "precision", *MODEL),
 ]
 
 
@@ -172,6 +179,7 @@ def read_settings(arguments: list[str] | None = None) -> Settings:
     path = options.pop("config", None)
     settings = Settings(**(read_yaml(Path(path)) if path else {}) | options)
     check(settings)
+    settings.trackers = tracker_names(settings.trackers)
     return settings
 
 
@@ -200,7 +208,8 @@ def default_of(field: Field[Any]) -> Any:
 
 def option_strings(name: str) -> list[str]:
     """max_steps -> --max-steps, --max_steps"""
-    return [f"--{name.replace('_', '-')}", *([f"--{name}"] if "_" in name else [])]
+    others = ["--report-to", "--report_to"] if name == "trackers" else []  # as the Trainer calls it
+    return [f"--{name.replace('_', '-')}", *([f"--{name}"] if "_" in name else []), *others]
 
 
 def argument(field: Field[Any]) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def check_resumed(old: dict[str, object], new: dict[str, object]) -> None:
 
 def open_text(settings: Settings, data: list[str] | None = None) -> Source:
     """Open the text of `settings.data`, or other data with the same settings."""
+    heldout_every = settings.heldout_every if data is None else None
     data = settings.data if data is None else data
     return Source(
         data[0] if len(data) == 1 else data,
@@ -65,6 +66,7 @@ def open_text(settings: Settings, data: list[str] | None = None) -> Source:
         config=settings.subset,
         raw=settings.raw,
         split_sentences=settings.split_sentences,
+        heldout_every=heldout_every,
     )
 
 

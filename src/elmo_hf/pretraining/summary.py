@@ -118,12 +118,18 @@ def hours_worked(log: list[Entry], words: int) -> float:
 
 
 def heldout(log: list[Entry]) -> dict[str, Entry]:
-    """The first, best and last evaluation of each text; the best is that of the lowest mean perplexity."""
+    """The first, best and last evaluation of each text; the best is that of the lowest mean perplexity.
+
+    If the LSTM states at the start of a sentence were changed in between, those before do not compare.
+    """
     by_text: dict[str, list[Entry]] = {}
     for entry in log:
         if entry["kind"] == "evaluation":
             values = {name: value for name, value in entry.items() if name not in ("kind", "text")}
-            by_text.setdefault(entry.get("text", "held-out text"), []).append(values)
+            entries = by_text.setdefault(entry.get("text", "held-out text"), [])
+            if entries and entries[-1].get("states") != values.get("states"):
+                entries.clear()
+            entries.append(values)
     return {
         text: {
             "first": entries[0],
