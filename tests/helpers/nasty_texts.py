@@ -1,0 +1,58 @@
+"""Thousands of texts on which two implementations of a tokenizer may differ, the same ones each time."""
+
+import random
+import unicodedata
+
+# Parts that rules look at, and the characters of which mistakes are made.
+PARTS = """
+' ’ 's ’s 't 'll 're ''s s' 'S - -- --- . .. ... … , ,, ! ? ?! " “ ” ( ) [ ] { } < > / \\ | # $ % & * + = @ ^ _ ` ~
+Mr. Mrs. Dr. dr. No. no. U.S. U.S.A. e.g. i.e. Ph.D. Ph.D J. F. I. a. é. Å. É. Inc. etc. Sept. p.m. vs. St.Mary
+Kennedy He The But and he well-known well-.5 3.14 1,000 1,000,000 ,5 .5 -5 -.5 1. 1.5.2 1,a a,1 1990's 1990s' ½ ² ٣ ٣,٤
+don't Don’t DON'T o'clock rock'n'roll l'eau aujourd'hui ' s O'Neill's é's e\u0301's e\u0301.'s
+<S> </S> <UNK> <PAD> <S><S> x<S> <S>x <s>
+中文 我们去银行。他借钱！ ｡ 日本語「はい」。 한국어 你好！？再见
+שלום עֲלֵיכֶם السلام عليكم، بنك؟ نعم۔ مُدَرِّسَة می\u200cروم हिन्दी है। क्या था॥ ไทย ภาษาไทย
+😀 👩\u200d👩\u200d👧 👍🏽 🇩🇪 ❤\ufe0f 1\ufe0f\u20e3 𝒜𝓑 𐐷 𠮷野家 e\u0301 \u0301 \u0301\u0302 a\u0301\u0302b \u200d \u200c \u200b \u00ad
+\ufeff \ufffd \u202e \u2066 \ufffe Ⅷ ǅ ß İ ŉ ﬁ Ａ ＇ ʼ ＂ « » ‹ › „ ¿ ¡ ‼ ⁇ ། 。 。」 ."） 』 €5 £5 –5 —
+""".split()
+BLANKS = [
+    *"\t\n\v\f\r \x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2005\u200a\u2028\u2029\u202f\u205f\u3000",
+    "\r\n",
+    "  ",
+]
+CONTROLS = [chr(code) for code in (*range(32), *range(0x7F, 0xA0))]
+LONG = ["x" * 47, "x" * 48, "x" * 49, "é" * 24, "x" + "é" * 24, "漢" * 17, "😀" * 13, "a-" * 60, "'" * 50, "." * 60]
+SINGLE = ["", " ", "\0", "a\0", "\0a", "a\0\0", "\ud800", "\udfff", "a\ud83d", "\udc00b", "\ud800.", "a\udc00's"]
+
+
+def nasty_texts(number: int = 4000, seed: int = 0) -> list[str]:
+    """The texts. A first half of a surrogate pair is never followed by a second: in JavaScript, that is a pair."""
+    generator = random.Random(seed)
+    assigned = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) not in ("Cn", "Co", "Cs")]
+    frequent = [character for character in assigned if character < "\u0530"]
+    surrogates = [chr(code) for code in (0xD800, 0xDBFF)]
+
+    def piece() -> str:
+        kind = generator.random()
+        if kind < 0.6:
+            return generator.choice(PARTS)
+        if kind < 0.7:
+            return generator.choice(CONTROLS)
+        if kind < 0.73:
+            return generator.choice(surrogates) + "x"
+        if kind < 0.76:
+            return generator.choice(LONG)
+        characters = frequent if kind < 0.9 else assigned
+        return "".join(generator.choice(characters) for _ in range(generator.randrange(1, 6)))
+
+    def text() -> str:
+        density = generator.choice([0.0, 0.2, 0.5, 0.9])
+        pieces = []
+        for _ in range(generator.randrange(1, 16)):
+            pieces.append(piece())
+            if generator.random() < density:
+                pieces.append(" " if generator.random() < 0.8 else generator.choice(BLANKS))
+        return "".join(pieces)
+
+    each = [f"a{character}b {character}'s.{character} C" for character in assigned[:: len(assigned) // 2000]]
+    return [*SINGLE, *LONG, *PARTS, *BLANKS, *CONTROLS, *each, *(text() for _ in range(number))]
