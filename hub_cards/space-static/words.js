@@ -9,8 +9,7 @@
 
 // A byte is 1 to 256, and 0 means "no word here".
 const SENTENCE_BEGIN = 257, SENTENCE_END = 258, WORD_BEGIN = 259, WORD_END = 260, WORD_PAD = 261;
-const BEGIN = "<S>", END = "</S>";
-const SPECIAL = [BEGIN, END, "<UNK>", "<PAD>"]; // each is one word where it stands alone
+const SPECIAL = ["<S>", "</S>", "<UNK>", "<PAD>"]; // a tokenizer's: begin and end of a sentence, and others
 
 // ---- words
 
@@ -34,13 +33,17 @@ const PENN = [
   `${SIGN}\\p{M}*`, // any other sign stands alone
 ];
 const SPLITTERS = { penn: new RegExp(PENN.join("|"), "gu"), whitespace: new RegExp(`${SIGN}+`, "gu") };
-const ALONE = new RegExp(`(?<!${SIGN})(?:${SPECIAL.join("|")})(?!${SIGN})`, "gu");
+const escaped = (text) => text.replace(/[\\^$.*+?()[\]{}|\/]/g, "\\$&");
 
-/** The words of a text, by the rule of the One Billion Word text ("penn") or split at blanks ("whitespace"). */
-export function splitText(text, splitter = "penn") {
+/**
+ * The words of a text, by the rule of the One Billion Word text ("penn") or split at blanks ("whitespace"). What is
+ * listed in `special` is one word where it stands alone.
+ */
+export function splitText(text, splitter = "penn", special = SPECIAL) {
+  const alone = new RegExp(`(?<!${SIGN})(?:${special.map(escaped).join("|")})(?!${SIGN})`, "gu");
   const words = [];
   let start = 0;
-  for (const special of text.matchAll(ALONE)) {
+  for (const special of text.matchAll(alone)) {
     words.push(...(text.slice(start, special.index).match(SPLITTERS[splitter]) ?? []), special[0]);
     start = special.index + special[0].length;
   }
@@ -57,10 +60,10 @@ function bytesOf(word) {
 }
 
 /** A row of `length` character ids: word begin, the word's bytes, cut if they are too many, word end, padding. */
-export function characterIds(word, length) {
+export function characterIds(word, length, [begin, end] = SPECIAL) {
   const row = new Array(length).fill(WORD_PAD);
   row[0] = WORD_BEGIN;
-  const boundary = { [BEGIN]: SENTENCE_BEGIN, [END]: SENTENCE_END }[word];
+  const boundary = word === end ? SENTENCE_END : word === begin ? SENTENCE_BEGIN : undefined;
   const content = boundary === undefined ? Array.from(bytesOf(word), (byte) => byte + 1) : [boundary];
   content.slice(0, length - 2).forEach((id, index) => (row[index + 1] = id));
   row[Math.min(content.length, length - 2) + 1] = WORD_END;
@@ -169,10 +172,10 @@ const LINE_ENDS = /\r\n|[\n-\r\x1c-\x1e\x85\u2028\u2029]/u;
 export const visible = (text) => text.replace(HIDDEN, "\ufffd");
 
 /** The words of each sentence of a text; a line may hold several. Sentences without a word are left out. */
-export function sentencesOf(text, splitter = "penn") {
+export function sentencesOf(text, splitter = "penn", special = SPECIAL) {
   const lines = text.split(LINE_ENDS).map(visible);
   return lines
     .flatMap(splitSentences)
-    .map((sentence) => splitText(sentence, splitter))
+    .map((sentence) => splitText(sentence, splitter, special))
     .filter((words) => words.length);
 }
