@@ -5,8 +5,8 @@
     python -m http.server --directory my-page/                     # to look at it
 
 The folder has the files of `hub_cards/space-static/`, the model as ONNX, and the files of onnxruntime-web
-that run it. These come from npm (`npm pack`), in the version and with the checksum below, and not from a CDN, so
-that a visitor's browser asks no other host than the page's own. `--runtime` takes an archive that is there.
+that run it. These come from npm (`npm pack`), in the version and with the checksum below, not from a CDN: so
+a visitor's browser asks no other host than the page's own. `--runtime` takes an archive that is there.
 """
 
 import argparse

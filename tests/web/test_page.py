@@ -12,6 +12,7 @@ import torch
 
 from elmo_hf.demo.examples import EXAMPLES
 from elmo_hf.demo.reading import MAX_WORDS
+from tests.helpers.appearance import CONTRAST, CUT
 from tests.helpers.demo_models import cosine
 from tests.helpers.static_page import served
 
@@ -222,6 +223,23 @@ def test_nothing_of_a_text_is_markup(ready):
     shown = page.locator("#sentences .words").inner_text()
     assert "< img src = x onerror = alert ( 1 ) >" in shown
     assert "\u202e" not in shown
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_nothing_is_cut_and_contrast_suffices(ready, width, scheme):
+    page = ready
+    page.set_viewport_size({"width": width, "height": 800})
+    page.emulate_media(color_scheme=scheme)
+    for text in (EXAMPLES["left"], "a " * 600 + "b" * 300, "ذهب الرجل إلى البنك ذهب"):
+        read(page, text)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert (
+            page.evaluate(CUT, "label, button, legend, h1, h2, p, td, th, mark, .number, svg, select") == []
+        )
+        assert (
+            page.evaluate(CONTRAST, "p, td, th, mark, .number, .word, h1, h2, label, button, legend") >= 4.5
+        )
 
 
 # ---- what is said
