@@ -104,7 +104,8 @@ def fetch_runtime(folder: Path) -> Path:
     hint = f"fetch {RUNTIME} by `npm pack` elsewhere, and pass the archive as --runtime."
     if npm is None:
         raise ElmoError(f"there is no npm here; {hint}")
-    command = [npm, "pack", RUNTIME, "--pack-destination", str(folder), "--ignore-scripts", "--silent"]
+    options = ["--pack-destination", str(folder), "--ignore-scripts", "--prefer-offline", "--silent"]
+    command = [npm, "pack", RUNTIME, *options]
     done = subprocess.run(command, capture_output=True, text=True)
     archive = next(folder.glob("*.tgz"), None)
     if done.returncode or archive is None:

@@ -11,6 +11,7 @@ const state = { settings: null, ask: null, examples: null, text: null, picked: n
 // ---- the model
 
 function fail(sentence) {
+  $("loading").hidden = false;
   $("progress").hidden = true;
   $("status").className = "fault";
   $("status").textContent = sentence;
@@ -35,9 +36,10 @@ function startModel(settings) {
   return new Promise((resolve, reject) => {
     const stop = (sentence) => {
       worker.terminate(); // what it still loads is of no use
-      reject(new Error(sentence));
+      for (const { reject: refuse } of [...waiting.values(), { reject }]) refuse(new Error(sentence));
     };
-    worker.onerror = () => stop("worker.js could not be started; the page's folder is not whole, or the browser is too old.");
+    worker.onerror = () =>
+      stop("worker.js could not be started; the page's folder is not whole, or the browser is too old.");
     worker.onmessage = ({ data }) => {
       if (data.progress !== undefined) showProgress(data);
       else if (data.ready) resolve(ask);
@@ -176,7 +178,7 @@ function layOut(settings) {
     const button = $("examples").appendChild(example(word));
     button.onclick = () => {
       $("text").value = settings.examples[word];
-      if (!$("read").disabled || state.text) readText(word);
+      if (state.ask) readText(word);
     };
   }
   $("about").textContent = about(settings);

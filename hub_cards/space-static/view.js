@@ -42,14 +42,14 @@ export function showText(box, words, pick) {
   const lines = [];
   for (const word of words) {
     if (word.index === 0) {
-      lines.push(element("span", { class: "words", dir: "auto" }));
+      lines.push(element("span", { class: "words" }));
       lines.at(-1).label = word.label;
     } else {
       lines.at(-1).append(" ");
     }
     lines.at(-1).append(word.isWord ? wordButton(word, pick) : word.form);
   }
-  const line = (words) => element("div", { class: "sentence" }, badge(words.label), words);
+  const line = (words) => element("div", { class: "sentence", dir: "auto" }, badge(words.label), words);
   box.replaceChildren(...lines.map(line));
 }
 
@@ -82,9 +82,20 @@ function inContext({ words, index }) {
   return element("td", { class: "context", dir: "auto" }, before, element("mark", {}, words[index]), after);
 }
 
-// ---- groups
+// ---- occurrences and their groups
 
 const sameAs = (words, picked) => words.filter((word) => word.key === picked.key);
+
+/** An occurrence's label is its sentence: 3, or 3.1, 3.2 if there are several in it. */
+function labelsOf(occurrences) {
+  const inSentence = (label) => occurrences.filter((word) => word.label === label);
+  return new Map(
+    occurrences.map((word) => {
+      const all = inSentence(word.label);
+      return [word, all.length > 1 ? `${word.label}.${all.indexOf(word) + 1}` : word.label];
+    }),
+  );
+}
 
 /** A group for each occurrence of the picked word that is on the map. */
 export function groupsOf(words, picked, vector, number) {
@@ -105,7 +116,9 @@ export function sameWord({ words, picked, columns, layer, vector, groups }) {
   const isChosen = (column) => String(column) === layer;
   const cells = (word) => columns.map((column) => cosineCell(cosine(vector(word, column), vector(picked, column)), isChosen(column)));
   const heads = columns.map((column) => [column === "mix" ? "mix" : `layer ${column}`, isChosen(column)]);
-  const body = rows.map(([word]) => element("tr", {}, labelCell(word, groups), ...cells(word), inContext(word)));
+  const labels = labelsOf(occurrences);
+  const row = (word) => element("tr", {}, labelCell(labels.get(word), groups.get(word)), ...cells(word), inContext(word));
+  const body = rows.map(([word]) => row(word));
   const missing = occurrences.length - 1 - rows.length;
   const note = missing ? [element("p", { class: "caption" }, `The nearest ${rows.length} of ${rows.length + missing}.`)] : [];
   return [table(heads, body), ...note];
@@ -118,8 +131,8 @@ export function otherWords({ words, picked, layer, vector }) {
   const isFirst = ([word]) => !keys.has(word.key) && keys.add(word.key);
   const rows = sorted([picked, ...others], picked, (word) => vector(word, layer)).filter(isFirst).slice(0, MAX_ROWS);
   if (!rows.length) return [message("There is no other word.")];
-  const body = rows.map(([word, cosine]) => element("tr", {}, labelCell(word), cosineCell(cosine, true), inContext(word)));
-  return [table([["cosine", true]], body), caption(words)];
+  const body = rows.map(([word, cosine]) => element("tr", {}, labelCell(word.label), cosineCell(cosine, true), inContext(word)));
+  return [table([["cosine", true]], body), caption(rows)];
 }
 
 /** The words except the picked one, with their cosines, the nearest first. */
@@ -137,39 +150,40 @@ function table(columns, body) {
 
 const cosineClass = (isChosen) => (isChosen ? "cosine chosen" : "cosine");
 const cosineCell = (cosine, isChosen) => element("td", { class: cosineClass(isChosen) }, cosine.toFixed(2));
-const labelCell = (word, groups) => element("td", { class: "label" }, badge(word.label, groups?.get(word)));
+const labelCell = (label, group) => element("td", { class: "label" }, badge(label, group));
 
-function caption(words) {
-  const text = "The numbers are cosines; 1 is the same vector." + (words.some((word) => word.isExample) ? " e is an example's sentence." : "");
-  return element("p", { class: "caption" }, text);
+function caption(rows) {
+  const note = rows.some(([word]) => word.isExample) ? " The letter e means an example's sentence." : "";
+  return element("p", { class: "caption" }, `The numbers are cosines; 1 is the same vector.${note}`);
 }
 
 // ---- the map
 
 /** A numbered circle for each occurrence; a line joins a circle that was moved to its point. */
 export function map({ words, picked, layer, vector, groups }) {
-  const onMap = [...groups.keys()], total = sameAs(words, picked).length;
+  const onMap = [...groups.keys()], occurrences = sameAs(words, picked), labels = labelsOf(occurrences);
   const { points, variance } = project(onMap.map((word) => vector(word, layer)));
   const fitted = fit(points, FRAME), centres = separate(fitted, RADIUS + 1, FRAME);
   const lines = [], circles = [];
   onMap.forEach((word, k) => {
-    const [x, y] = fitted[k], [cx, cy] = centres[k].map((number) => number.toFixed(1)), css = `group-${groups.get(word)}`;
+    const label = labels.get(word), [x, y] = fitted[k], [cx, cy] = centres[k].map((number) => number.toFixed(1)), css = `group-${groups.get(word)}`;
     if (Math.hypot(x - cx, y - cy) > RADIUS / 2) lines.push(svg("path", { d: `M${x.toFixed(1)} ${y.toFixed(1)}L${cx} ${cy}`, class: css }));
     circles.push(
       svg("g", {}, svg("title", {}, word.words.join(" ").slice(0, 200)),
         svg("circle", { cx, cy, r: RADIUS, class: `${css}${word === picked ? " picked" : ""}` }),
-        svg("text", { x: cx, y: Number(cy) + 4, class: word.label.length > 3 ? "long" : "" }, word.label)),
+        svg("text", { x: cx, y: Number(cy) + 4, class: label.length > 3 ? "long" : "" }, label)),
     );
   });
   const frame = svg("rect", { x: 1, y: 1, width: WIDTH - 2, height: HEIGHT - 2, rx: 6 });
   const label = `Map of the occurrences of ${picked.form}`;
   const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label }, frame, ...lines, ...circles);
-  return [picture, ...mapNotes(variance, onMap.length, total)];
+  return [picture, ...mapNotes(variance, onMap.length, occurrences.length)];
 }
 
 function mapNotes(variance, shown, total) {
   const percent = variance.map((share) => `${Math.round(100 * share)}%`).join(" and ");
-  const notes = [`Numbers are sentences, colours are groups. Across and up: ${percent} of how the vectors differ.`];
+  const axes = shown > 1 ? ` Across and up: ${percent} of how the vectors differ.` : "";
+  const notes = [`Numbers are sentences, colours are groups.${axes}`];
   if (shown > 1 && !variance[0]) notes.push("All occurrences have one and the same vector here.");
   if (total > shown) notes.push(`The map has ${shown} of ${total} occurrences.`);
   return notes.map((note) => element("p", { class: "caption" }, note));

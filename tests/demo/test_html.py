@@ -73,7 +73,7 @@ def test_lines_from_the_right_are_isolated(reader):
     assert isolated("א bank") == "\u2068א bank\u2069"
     assert isolated("بنك") == "\u2068بنك\u2069"
     text = reader.read("ذهب إلى البنك .")
-    assert Parsed(words_html(text, "", None)).all("span")[1] == {"dir": "auto"}
+    assert Parsed(words_html(text, "", None)).all("div")[1] == {"class": "sentence", "dir": "auto"}
     assert Parsed(table_html(text, [(0, 0.5)], {}, {})).all("td")[-1] == {"dir": "auto"}
 
 
@@ -99,5 +99,7 @@ def test_map_has_a_numbered_circle_for_each_occurrence(reader):
     left, right = float(circles[0]["cx"]), float(circles[1]["cx"])
     assert left < float(circles[3]["cx"]) < right
     assert float(circles[3]["cy"]) > float(circles[0]["cy"])  # up is up
+    single = Parsed(map_html(text, same[:1], points[:1] * 0, np.zeros(2), [0], same[0]))
+    assert single.text.endswith("Numbers are sentences, colours are groups.")
     assert len(parsed.all("path")) == 1  # two points coincide, so that one circle is moved
     assert "75% and 25%" in parsed.text

@@ -1,10 +1,12 @@
 """The static page's folder, written from elmo-tiny, and a server for it on this machine."""
 
+import os
 import shutil
 import threading
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from unittest import mock
 
 import pytest
 
@@ -17,7 +19,8 @@ NODE = shutil.which("node")
 def fetch_runtime(folder):
     """The archive of onnxruntime-web from npm, or a skip that says why there is none."""
     try:
-        return space_static.fetch_runtime(folder)
+        with mock.patch.dict(os.environ, npm_config_fetch_retries="0"):  # without a network, skip at once
+            return space_static.fetch_runtime(folder)
     except ElmoError as error:
         pytest.skip(f"the static page is tested with onnxruntime-web from npm: {error}")
 

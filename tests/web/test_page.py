@@ -121,7 +121,7 @@ def table(page, section):
 
 
 def test_vectors_are_those_of_the_model(open_page, sentences, expected_vectors):
-    page = open_page()
+    page, sentences, expected_vectors = open_page(), sentences[::3], expected_vectors[::3]
     actual = page.evaluate(
         """async sentences => {
              const settings = await (await fetch('settings.json')).json();
@@ -204,11 +204,26 @@ def test_own_sentences_and_examples(ready):
     expect(page.locator("#text")).to_have_value(EXAMPLES["spring"])
 
 
+def test_several_occurrences_in_a_sentence(ready):
+    page = ready
+    read(page, "The left hand left the left bag.\nHe left.")
+    page.locator("#word").select_option("left")
+    page.locator("#with-examples").uncheck()
+    labels = page.locator("#map text").all_text_contents()
+    assert labels == ["1.1", "1.2", "1.3", "2"]
+    assert sorted(label for label, _, _ in table(page, "#same")) == ["1.2", "1.3", "2"]
+    page.locator("#with-examples").check()
+
+
 def test_direction_of_each_line(ready):
     page = ready
     read(page, "ذهب الرجل إلى البنك.\nHe said السلام عليكم to me.\n他 在 银行 工作。")
     directions = "[...document.querySelectorAll('.words')].map(words => getComputedStyle(words).direction)"
     assert page.evaluate(directions) == ["rtl", "ltr", "ltr"]
+    left, right = (
+        box.bounding_box()["x"] for box in page.locator(".sentence").first.locator("span").all()[:2]
+    )
+    assert left > right  # the number of a line from the right is on the right
     # the first word of two Arabic ones in an English line is on the right
     left = [page.get_by_role("button", name=word).bounding_box()["x"] for word in ("السلام", "عليكم")]
     assert left[0] > left[1]

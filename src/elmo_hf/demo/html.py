@@ -74,8 +74,8 @@ def words_html(text: Text, key: str, picked: int | None) -> str:
             )
             forms.append(button if word.is_word else form)
         lines.append(
-            f'<div class="sentence"><span class="number">{index + 1}</span>'
-            f'<span dir="auto">{" ".join(forms)}</span></div>'
+            f'<div class="sentence" dir="auto"><span class="number">{index + 1}</span>'
+            f"<span>{' '.join(forms)}</span></div>"
         )
     return _box("\n".join(lines))
 
@@ -136,13 +136,13 @@ def map_html(
             f'font-weight="600" text-anchor="middle">{labels[number]}</text></g>'
         )
     percent = " and ".join(f"{share:.0%}" for share in variance)
+    axes = f" Across and up: {percent} of how the vectors differ." if len(occurrences) > 1 else ""
     word = escape(text.words[occurrences[0]].form)
     return _box(
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Map of the occurrences of {word}">'
         f'<rect x="1" y="1" width="{WIDTH - 2}" height="{HEIGHT - 2}" rx="6" fill="none" stroke="#888" '
         f'stroke-opacity=".5"/>{"".join(lines)}{"".join(circles)}</svg>'
-        '<p class="caption">Numbers are sentences, colours are groups. '
-        f"Across and up: {percent} of how the vectors differ.</p>"
+        f'<p class="caption">Numbers are sentences, colours are groups.{axes}</p>'
     )
 
 
