@@ -240,7 +240,10 @@ def test_lines_from_the_right(visit):
     page.keyboard.press("Enter")
     expect(page.locator("#occurrence input")).to_have_value("3: \u2068قال : البنك بعيد .\u2069")
     expect(page.locator("#word input")).to_have_value("\u2068البنك\u2069 (2)")
-    assert page.locator("#nearest td").last.evaluate("node => getComputedStyle(node).direction") == "rtl"
+    style = page.locator("#nearest td").last.evaluate(
+        "node => (style => [style.direction, style.textAlign])(getComputedStyle(node))"
+    )
+    assert style == ["rtl", "start"]
 
 
 # ---- appearance

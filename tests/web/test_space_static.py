@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 
 import pytest
@@ -92,3 +93,15 @@ def test_output_that_exists(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["space_static.py", str(tmp_path)])
     with pytest.raises(ElmoError, match="is not an empty folder; name another or remove it"):
         space_static.main()
+
+
+def test_commands_that_publish_a_space():
+    """Those of the README are commands and options of huggingface_hub."""
+    text = (PAGE / "README.md").read_text(encoding="utf-8")
+    commands = [line.split()[1:] for line in text.splitlines() if line.startswith("hf ")]
+    assert len(commands) == 2
+    for command in commands:
+        names = [word for word in command[:2] if word.isalpha()]
+        program = [sys.executable, "-m", "huggingface_hub.cli.hf", *names, "--help"]
+        help_text = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+        assert [word for word in command if word.startswith("--") and word not in help_text] == []

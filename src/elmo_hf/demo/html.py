@@ -37,7 +37,7 @@ STYLE = """
 .elmo th { text-align: left; font-weight: 600; font-size: 13px; opacity: .8; }
 .elmo th, .elmo td { padding: 4px 8px 4px 0; border: 0; border-bottom: 1px solid rgba(128, 128, 128, .35);
   vertical-align: baseline; }
-.elmo td:last-child { overflow-wrap: anywhere; width: 100%; padding-right: 0; }
+.elmo td:last-child { overflow-wrap: anywhere; width: 100%; padding-right: 0; text-align: start !important; }
 .elmo td.cosine { font-variant-numeric: tabular-nums; }
 .elmo svg { display: block; width: 100%; max-width: 540px; height: auto; margin: 0 auto; }
 .elmo p.caption { text-align: center; font-size: 14px; margin-top: 8px; }
