@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from elmo_hf.demo.html import in_context, labels_of, map_html, message_html, table_html, words_html
+from elmo_hf.demo.html import in_context, isolated, labels_of, map_html, message_html, table_html, words_html
 from tests.helpers.demo_models import TEXT
 
 
@@ -29,11 +29,13 @@ class Parsed(HTMLParser):
 def test_every_word_is_a_button_and_occurrences_are_marked(reader):
     text = reader.read(TEXT)
     same = text.occurrences("bank")
-    buttons = Parsed(words_html(text, "bank", same[2])).all("button")
+    buttons = [span for span in Parsed(words_html(text, "bank", same[2])).all("span") if "role" in span]
     assert [int(button["data-word"]) for button in buttons] == [
         number for number, word in enumerate(text.words) if word.form not in ".,!"
     ]
-    classes = {int(button["data-word"]): button["class"] for button in buttons}
+    assert {(button["role"], button["tabindex"]) for button in buttons} == {("button", "0")}
+    assert [int(button["data-word"]) for button in buttons if button["aria-pressed"] == "true"] == [same[2]]
+    classes = {int(button["data-word"]): button["class"].removeprefix("word ") for button in buttons}
     assert [number for number, css in classes.items() if css == "picked"] == [same[2]]
     assert sorted(number for number, css in classes.items() if css != "other") == same
 
@@ -66,6 +68,15 @@ def test_table_has_a_row_for_each_word(reader):
     assert "Bank on it , said the man on the <mark>bank</mark> !" in html
 
 
+def test_lines_from_the_right_are_isolated(reader):
+    assert isolated("bank") == "bank"
+    assert isolated("א bank") == "\u2068א bank\u2069"
+    assert isolated("بنك") == "\u2068بنك\u2069"
+    text = reader.read("ذهب إلى البنك .")
+    assert Parsed(words_html(text, "", None)).all("div")[1] == {"class": "sentence", "dir": "auto"}
+    assert Parsed(table_html(text, [(0, 0.5)], {}, {})).all("td")[-1] == {"dir": "auto"}
+
+
 def test_long_sentences_are_cut_around_the_word(reader):
     text = reader.read(" ".join(f"w{number}" for number in range(60)))
     html = in_context(text, 30)
@@ -88,5 +99,7 @@ def test_map_has_a_numbered_circle_for_each_occurrence(reader):
     left, right = float(circles[0]["cx"]), float(circles[1]["cx"])
     assert left < float(circles[3]["cx"]) < right
     assert float(circles[3]["cy"]) > float(circles[0]["cy"])  # up is up
+    single = Parsed(map_html(text, same[:1], points[:1] * 0, np.zeros(2), [0], same[0]))
+    assert single.text.endswith("Numbers are sentences, colours are groups.")
     assert len(parsed.all("path")) == 1  # two points coincide, so that one circle is moved
     assert "75% and 25%" in parsed.text

@@ -15,6 +15,7 @@ from elmo_hf import ElmoModel, ElmoTokenizer
 from elmo_hf.demo import load
 from elmo_hf.demo.examples import EXAMPLES
 from elmo_hf.demo.reading import MAX_WORDS
+from tests.helpers.appearance import CONTRAST, CUT
 from tests.helpers.demo_models import cosine
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -151,7 +152,7 @@ def test_a_visit(site, visit, layers):
 
     # a word is clicked
     page.locator("#words .sentence").nth(2).get_by_role("button", name="Play").click()
-    expect(page.locator("#words button.picked")).to_have_text("Play")
+    expect(page.locator("#words .word.picked")).to_have_text("Play")
     expect(page.locator("#occurrence input")).to_have_value("3: Play it again , said …")
     check_table(page, expected_rows(layers, third, (2, 0), is_play))
 
@@ -192,7 +193,7 @@ def test_a_visit(site, visit, layers):
     expect(page.locator("#word input")).to_have_value("light (8)")
     expect(page.locator("#text textarea")).to_have_value(EXAMPLES["light"])
     expect(page.locator("#map circle")).to_have_count(8)
-    expect(page.locator("#words button.picked")).to_have_text("light")
+    expect(page.locator("#words .word.picked")).to_have_text("light")
 
 
 def test_text_that_is_hostile_long_or_empty(visit):
@@ -221,30 +222,34 @@ def test_text_that_is_hostile_long_or_empty(visit):
     expect(page.locator("#map circle")).to_have_count(0)
 
 
+def test_lines_from_the_right(visit):
+    """Each line has its own direction, and a word is picked by a key, too."""
+    from playwright.sync_api import expect
+
+    page = visit()
+    read(page, "ذهب الرجل إلى البنك .\nHe said السلام عليكم to me .\nقال : البنك بعيد .")
+    expect(page.locator("#words .sentence")).to_have_count(3)
+    spans = "[...document.querySelectorAll('#words .sentence > span:last-child')]"
+    directions = page.evaluate(f"{spans}.map(span => getComputedStyle(span).direction)")
+    assert directions == ["rtl", "ltr", "rtl"]
+    left = [page.get_by_role("button", name=word).bounding_box()["x"] for word in ("السلام", "عليكم")]
+    assert left[0] > left[1]  # also inside an English line
+    textarea = page.locator("#text textarea")
+    assert textarea.evaluate("node => getComputedStyle(node).unicodeBidi") == "plaintext"
+    page.locator("#words .sentence").nth(2).get_by_role("button", name="البنك").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#occurrence input")).to_have_value("3: \u2068قال : البنك بعيد .\u2069")
+    expect(page.locator("#word input")).to_have_value("\u2068البنك\u2069 (2)")
+    style = page.locator("#nearest td").last.evaluate(
+        "node => (style => [style.direction, style.textAlign])(getComputedStyle(node))"
+    )
+    assert style == ["rtl", "start"]
+
+
 # ---- appearance
 
-CUT = """() => [...document.querySelectorAll(
-    '.elmo *, [data-testid="block-info"], label, button, h1, h3, p, #text textarea')].filter(node => {
-  const box = node.getBoundingClientRect(), style = getComputedStyle(node);
-  if (!box.width || node.closest('svg') && node.tagName != 'svg') return false;
-  const inside = node.scrollWidth <= node.clientWidth + 1 && node.scrollHeight <= node.clientHeight + 1;
-  return box.left < 0 || box.right > innerWidth || (style.display != 'inline' && !inside && node.clientWidth);
-}).map(node => node.tagName + ' ' + node.id + ' ' + node.textContent.slice(0, 60))"""
-CONTRAST = """() => {
-  const channels = colour => colour.match(/[\\d.]+/g).map(Number);
-  const light = colour => channels(colour).slice(0, 3).map(c => c / 255)
-    .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, n) => sum + c * [0.2126, 0.7152, 0.0722][n], 0);
-  const behind = node => {
-    const colour = getComputedStyle(node).backgroundColor, alpha = channels(colour)[3] ?? 1;
-    return alpha > 0 ? colour : node.parentElement ? behind(node.parentElement) : 'rgb(255, 255, 255)';
-  };
-  return [...document.querySelectorAll('.elmo p, .elmo td, .elmo mark, .elmo .number, .elmo button, h1, h3')]
-    .map(node => {
-      const [a, b] = [light(getComputedStyle(node).color), light(behind(node))].sort((x, y) => y - x);
-      return (a + 0.05) / (b + 0.05);
-    }).reduce((least, node) => Math.min(least, node));
-}"""
+BOXES = '.elmo *, [data-testid="block-info"], label, button, h1, h3, p, #text textarea'
+TEXTS = ".elmo p, .elmo td, .elmo mark, .elmo .number, .elmo .word, h1, h3"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -252,8 +257,8 @@ CONTRAST = """() => {
 def test_nothing_is_cut_and_contrast_suffices(visit, width, scheme):
     page = visit(width, 900 if width > 800 else 800, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    assert page.evaluate(CUT) == []
-    assert page.evaluate(CONTRAST) >= 4.5
+    assert page.evaluate(CUT, BOXES) == []
+    assert page.evaluate(CONTRAST, TEXTS) >= 4.5
     assert page.evaluate("getComputedStyle(document.querySelector('#words .sentence')).color") == (
         page.evaluate("getComputedStyle(document.querySelector('h1')).color")
     )

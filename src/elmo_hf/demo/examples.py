@@ -37,4 +37,22 @@ A light rain fell in the evening.
 The light of the moon shone on the water.
 They ate a light supper and went to bed.
 We saw a light in the distance.""",
+    "spring": """\
+The birds come back to the garden every spring.
+They drank cold water from the spring in the rocks.
+In the spring the snow melts and the flowers appear.
+The spring of the clock was broken.
+A spring of clear water rose at the foot of the hill.
+We shall marry in the spring of next year.
+He pressed the spring, and the lid of the box flew open.
+Last spring they planted roses along the wall.""",
+    "left": """\
+She left the room without a word.
+He held the letter in his left hand.
+They left the town early in the morning.
+The house stands on the left side of the road.
+My father left Paris when he was twenty.
+She wore a ring on her left hand.
+He left his wife and children at home.
+The path to the left leads down to the river.""",
 }

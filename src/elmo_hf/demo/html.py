@@ -3,6 +3,7 @@
 Functions from plain data to a string. Everything that comes from a text or a model is escaped.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from html import escape
 from itertools import islice
@@ -21,25 +22,26 @@ FRAME = (18.0, 18.0, WIDTH - 18.0, HEIGHT - 18.0)  # of the circles' centres
 
 STYLE = """
 .elmo p, .elmo table { font-size: 15px; line-height: 1.55; margin: 0 0 6px; }
-.elmo button { font: inherit; color: inherit; background: none; border: 0; padding: 0 1px; border-radius: 4px;
-  cursor: pointer; }
-.elmo button:hover, .elmo button:focus-visible { outline: 2px solid #0072B2; }
+.elmo .word { padding: 0 1px; border-radius: 4px; cursor: pointer; }
+.elmo .word:hover, .elmo .word:focus-visible { outline: 2px solid #0072B2; }
 .elmo mark { color: #111; background: #FFD96B; border-radius: 4px; padding: 0 3px; }
-.elmo button.same { color: #111; background: #FFE9AE; }
-.elmo button.picked { color: #111; background: #FFC21A; font-weight: 600; }
+.elmo .word.same { color: #111; background: #FFE9AE; }
+.elmo .word.picked { color: #111; background: #FFC21A; font-weight: 600; }
 .elmo .number { display: inline-block; min-width: 22px; padding: 0 4px; border-radius: 11px;
   text-align: center; font-size: 12px; line-height: 22px; font-weight: 600; color: #fff; background: #555; }
 .elmo .sentence { display: flex; gap: 8px; align-items: baseline; font-size: 15px; line-height: 1.6; }
-.elmo .sentence > span:last-child { min-width: 0; overflow-wrap: anywhere; }
+.elmo .sentence > span:last-child { flex: 1; min-width: 0; overflow-wrap: anywhere; }
+.elmo .number { flex: none; }
 .elmo table { border-collapse: collapse; width: 100%; }
 .elmo table, .elmo thead, .elmo tbody, .elmo tr { border: 0 !important; }
 .elmo th { text-align: left; font-weight: 600; font-size: 13px; opacity: .8; }
 .elmo th, .elmo td { padding: 4px 8px 4px 0; border: 0; border-bottom: 1px solid rgba(128, 128, 128, .35);
   vertical-align: baseline; }
-.elmo td:last-child { overflow-wrap: anywhere; width: 100%; padding-right: 0; }
+.elmo td:last-child { overflow-wrap: anywhere; width: 100%; padding-right: 0; text-align: start !important; }
 .elmo td.cosine { font-variant-numeric: tabular-nums; }
 .elmo svg { display: block; width: 100%; max-width: 540px; height: auto; margin: 0 auto; }
 .elmo p.caption { text-align: center; font-size: 14px; margin-top: 8px; }
+#text textarea, #tags .textfield { unicode-bidi: plaintext; text-align: start; }
 #word input, #occurrence input { padding-right: 28px; text-overflow: ellipsis; }
 """
 
@@ -55,7 +57,10 @@ def labels_of(text: Text, occurrences: Sequence[int]) -> dict[int, str]:
 
 
 def words_html(text: Text, key: str, picked: int | None) -> str:
-    """All sentences. Words are buttons, those with `key` are marked, the picked one most."""
+    """All sentences. Words are buttons, those with `key` are marked, the picked one most.
+
+    The buttons are inline elements, so that words of two directions in a line stand in their order.
+    """
     lines = []
     words = iter(enumerate(text.words))
     for index, sentence in enumerate(text.sentences):
@@ -63,10 +68,13 @@ def words_html(text: Text, key: str, picked: int | None) -> str:
         for number, word in islice(words, len(sentence)):
             form = escape(word.form)
             css = "picked" if number == picked else "same" if word.key == key else "other"
-            button = f'<button type="button" class="{css}" data-word="{number}">{form}</button>'
+            button = (
+                f'<span role="button" tabindex="0" aria-pressed="{str(number == picked).lower()}" '
+                f'class="word {css}" data-word="{number}">{form}</span>'
+            )
             forms.append(button if word.is_word else form)
         lines.append(
-            f'<div class="sentence"><span class="number">{index + 1}</span>'
+            f'<div class="sentence" dir="auto"><span class="number">{index + 1}</span>'
             f"<span>{' '.join(forms)}</span></div>"
         )
     return _box("\n".join(lines))
@@ -81,7 +89,7 @@ def table_html(
         label = labels.get(number, str(text.words[number].sentence + 1))
         cells.append(
             f'<tr data-word="{number}"><td>{_badge(label, groups.get(number))}</td>'
-            f'<td class="cosine">{cosine:.3f}</td><td>{in_context(text, number)}</td></tr>'
+            f'<td class="cosine">{cosine:.3f}</td><td dir="auto">{in_context(text, number)}</td></tr>'
         )
     head = '<tr><th scope="col">in</th><th scope="col">cosine</th><th scope="col">sentence</th></tr>'
     return _box(f"<table><thead>{head}</thead><tbody>{''.join(cells)}</tbody></table>")
@@ -128,14 +136,20 @@ def map_html(
             f'font-weight="600" text-anchor="middle">{labels[number]}</text></g>'
         )
     percent = " and ".join(f"{share:.0%}" for share in variance)
+    axes = f" Across and up: {percent} of how the vectors differ." if len(occurrences) > 1 else ""
     word = escape(text.words[occurrences[0]].form)
     return _box(
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Map of the occurrences of {word}">'
         f'<rect x="1" y="1" width="{WIDTH - 2}" height="{HEIGHT - 2}" rx="6" fill="none" stroke="#888" '
         f'stroke-opacity=".5"/>{"".join(lines)}{"".join(circles)}</svg>'
-        '<p class="caption">Numbers are sentences, colours are groups. '
-        f"Across and up: {percent} of how the vectors differ.</p>"
+        f'<p class="caption">Numbers are sentences, colours are groups.{axes}</p>'
     )
+
+
+def isolated(text: str) -> str:
+    """A text for a line of another direction: if it is written from the right, in Unicode's isolates."""
+    is_from_right = any(unicodedata.bidirectional(character) in ("R", "AL") for character in text)
+    return f"\u2068{text}\u2069" if is_from_right else text
 
 
 def message_html(message: str) -> str:

@@ -23,9 +23,15 @@ INTRODUCTION = """# A word in its context
 
 ELMo gives a word another vector in every sentence. Type some sentences and pick a word: where does the \
 model find it used in the same way?"""
-ON_CLICK = """element.addEventListener('click', event => {
-  const word = event.target.closest('button[data-word]');
+ON_CLICK = """const pick = event => {
+  const word = event.target.closest('[role=button][data-word]');
   if (word) trigger('click', {word: Number(word.dataset.word)});
+};
+element.addEventListener('click', pick);
+element.addEventListener('keydown', event => {
+  if (event.key !== 'Enter' && event.key !== ' ') return;
+  event.preventDefault();
+  pick(event);
 });"""
 # For gradio's app: the page's style, and nothing that is sent to, loaded from or kept for somebody else.
 OPTIONS: dict[str, Any] = {
@@ -151,7 +157,7 @@ class _Page:
         keys = text.keys()
         long = [key for key in keys if len(key) > 3 and len(text.occurrences(key)) > 1]
         key = word if word in keys else next(iter(long or keys), None)
-        choices = [(f"{key} ({len(text.occurrences(key))})", key) for key in keys]
+        choices = [(f"{html.isolated(key)} ({len(text.occurrences(key))})", key) for key in keys]
         tags = [self.reader.tag(typed)] if self.tags else []
         return [typed, text.note, gr.update(choices=choices, value=key), _occurrences(text, key), *tags]
 
@@ -234,7 +240,7 @@ def _occurrences(text: Text, key: str | None, picked: int | None = None) -> Any:
     """The dropdown of a word's occurrences."""
     numbers = text.occurrences(key) if key else []
     labels = html.labels_of(text, numbers)
-    choices = [(f"{labels[number]}: {_excerpt(text, number)}", number) for number in numbers]
+    choices = [(f"{labels[number]}: {html.isolated(_excerpt(text, number))}", number) for number in numbers]
     picked = picked if picked is not None else next(iter(numbers), None)
     return gr.update(choices=choices, value=picked)
 
@@ -259,7 +265,7 @@ def _table(
     all_words = [number for number, word in enumerate(text.words) if word.is_word]
     rows = nearest(vectors, picked, occurrences if among == SAME_WORD else all_words, MAX_NEAREST)
     if not rows:
-        form = text.words[picked].form
+        form = html.isolated(text.words[picked].form)
         return html.message_html(
             f"“{form}” occurs once; write another sentence with it, or look among all words."
         )
