@@ -14,7 +14,7 @@ the records that are being read. A shard is a file, or what `datasets` calls so.
 import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields
 from itertools import chain, islice
 from pathlib import Path
@@ -52,6 +52,7 @@ READERS: dict[str, Callable[[str, str | None], Iterator[Columns]]] = {
     "csv": read_csv,
     "parquet": read_parquet,
 }
+SECONDS_FOR_HUB = 10  # until it answers
 LONGEST_WORD = 10_000  # letters; the model reads the first 48 bytes of a word
 _BOUNDARY = re.compile(r"(?<!\S)</?S>(?!\S)")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+|\w[\w-]*")
@@ -134,6 +135,8 @@ class Source:
             data = [data]
         if not isinstance(data, list | tuple) or not data:
             raise ElmoError(f"a corpus is a file, files, a folder or a data set, but got {data!r:.60}.")
+        if config is not None:
+            raise ElmoError(f"{self.name} is no data set, so there is no configuration {config!r} of it.")
         self.files = [file for item in data for file in _files(item)]
         self._kind = _kind_of(self.files)
         return None
@@ -142,14 +145,16 @@ class Source:
         """Take the files of a folder or Hub data set, or its stream if it has options of its own."""
         import datasets
 
+        is_here = Path(name).exists()
         try:
-            builder = datasets.load_dataset_builder(name, config)
+            with nullcontext() if is_here else _offline_without_hub():
+                builder = datasets.load_dataset_builder(name, config)
         except READING_ERRORS as error:
-            if Path(name).exists():
+            if is_here:
                 raise
-            reason = reason_of(error)
             raise ElmoError(
-                f"there is no file {name}, and as a data set of the Hub, {name} cannot be read: {reason}."
+                f"there is no file {name}, and as a data set of the Hub, {name} cannot be read: "
+                f"{reason_of(error)}."
             ) from None
         files = builder.config.data_files or {}
         if split not in files or not _is_usual(builder.config):
@@ -389,6 +394,25 @@ def _is_hub_name(name: str) -> bool:
     is_like_a_file = Path(name).exists() or suffix in KINDS or suffix in PACKED or suffix == ".txt"
     is_in_a_folder = "/" in name and Path(name).parent.is_dir()
     return not is_like_a_file and not is_in_a_folder and _HUB_NAME.fullmatch(name) is not None
+
+
+@contextmanager
+def _offline_without_hub() -> Iterator[None]:
+    """If the Hub does not answer, `datasets` looks at once for what was downloaded before. By itself, it
+    would try for most of a minute first, also for a mistyped file's name."""
+    import datasets
+    from huggingface_hub.utils import get_session
+
+    was_offline = datasets.config.HF_HUB_OFFLINE
+    try:
+        if not was_offline:
+            get_session().head(datasets.config.HF_ENDPOINT, timeout=SECONDS_FOR_HUB)
+    except Exception:  # of a library below, which may be another one tomorrow
+        datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = was_offline
 
 
 def _files(item: Any) -> list[str]:

@@ -91,7 +91,7 @@ def parse_layers(layers: str | int | Sequence[int], config: ElmoConfig) -> Layer
         numbers = [int(item) for item in items if re.fullmatch(r"\d+", item, re.ASCII)]
         if len(numbers) < len(items) or len(set(numbers)) < len(items) or not set(numbers) <= set(all_layers):
             raise ElmoError(
-                f"layers must be top, average, all or different numbers from 0 to {top} of this model's "
+                f"layers must be top, average, all, mix or different numbers from 0 to {top} of this model's "
                 f"{top + 1} layers, such as 0,{top}, but is {text!r}."
             )
         chosen = Layers(numbers, ",".join(map(str, numbers)))
