@@ -256,6 +256,8 @@ def _read_npy(path: Path) -> Shard:
     if not all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in tokens):
         raise ValueError("its .json has no lists of words")
     vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(vectors, np.ndarray) or vectors.dtype.kind != "f" or vectors.ndim not in (2, 3):
+    if not isinstance(vectors, np.memmap) or vectors.dtype.kind != "f" or vectors.ndim not in (2, 3):
         raise ValueError("it holds no array of vectors")
+    if vectors.offset + vectors.nbytes != path.stat().st_size:
+        raise ValueError("it is longer than its array")
     return Shard(Header(**content), tokens, np.asarray(vectors))
