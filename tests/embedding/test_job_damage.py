@@ -257,6 +257,7 @@ def test_hdf5_files_of_others_lead_nowhere_else(tmp_path):
             "0", (1000, 10_000), "f4", chunks=True, compression="gzip"
         ),
         "group": lambda file: file.create_group("0"),
+        "no shape": lambda file: file.create_dataset("0", data=h5py.Empty("f4")),
         "unwritten": lambda file: file.create_dataset("0", (100_000, 1000), "f4"),
     }
     for name, make in makers.items():

@@ -243,8 +243,11 @@ def _read_parquet(path: Path, columns: Sequence[str], pooled: bool) -> Shard:
 
 def write_npy(path: Path, vectors: np.ndarray, tokens: list[list[str]], header: dict[str, Any]) -> None:
     """Write `vectors` for `numpy.load`, and then, beside it, the header and each sentence's words."""
+    vectors = np.ascontiguousarray(vectors)
     with whole_file(path) as partial, partial.open("wb") as file:
-        np.save(file, np.ascontiguousarray(vectors), allow_pickle=False)
+        # Not `np.save`, which does not notice that a full disk has not taken the last numbers.
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(vectors))
+        file.write(vectors.reshape(-1).view(np.uint8))
     with whole_file(path.with_suffix(".json")) as partial, partial.open("w", encoding="utf-8") as text:
         json.dump(header | {"tokens": tokens}, text, ensure_ascii=False)
 

@@ -137,6 +137,8 @@ class Hdf5Vectors(Vectors):
         array = self._file[name] if is_inside else None
         if not isinstance(array, h5py.Dataset) or array.chunks or array.is_virtual or array.external:
             raise ValueError(f"{name!r} is no plain array")
+        if array.shape is None:
+            raise ValueError(f"{name!r} is no plain array, but empty")
         if array.nbytes > self._path.stat().st_size:
             raise ValueError(f"{name!r} is larger than the file")
         return array
