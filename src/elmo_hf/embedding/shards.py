@@ -247,7 +247,7 @@ def write_npy(path: Path, vectors: np.ndarray, tokens: list[list[str]], header: 
     with whole_file(path) as partial, partial.open("wb") as file:
         # Not `np.save`, which does not notice that a full disk has not taken the last numbers.
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(vectors))
-        file.write(vectors.reshape(-1).view(np.uint8))
+        file.write(vectors.reshape(-1).view(np.uint8).data)
     with whole_file(path.with_suffix(".json")) as partial, partial.open("w", encoding="utf-8") as text:
         json.dump(header | {"tokens": tokens}, text, ensure_ascii=False)
 
