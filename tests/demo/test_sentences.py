@@ -93,7 +93,7 @@ def test_the_name_of_the_output_says_its_format(run, tmp_path):
     assert (tmp_path / "v.jsonl").read_text() == run("--file", "a.txt", "--json").stdout
     assert run("--file", "a.txt", "--output", "v.txt").exit_code == 0
     assert (tmp_path / "v.txt").read_text() == run("--file", "a.txt").stdout
-    assert "[bank]" in (tmp_path / "v.txt").read_text()
+    assert "  0: 1.00  1: " in (tmp_path / "v.txt").read_text()
 
 
 def test_a_column_of_a_table(run, tmp_path):

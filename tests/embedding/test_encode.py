@@ -27,7 +27,7 @@ def mixing_model(num_mixes, layer_norm=False):
     torch.manual_seed(0)
     sizes = {"lstm_dim": 16, "projection_dim": 8, "char_filters": [[1, 4], [3, 8]], "num_highway_layers": 1}
     model = ElmoModel(ElmoConfig(**sizes, num_mixes=num_mixes, mix_layer_norm=layer_norm)).eval()
-    model.scalar_mix.weights.copy_(torch.arange(3.0 * num_mixes).view(num_mixes, 3) / 4)
+    model.scalar_mix.weights.copy_(torch.tensor([[0.0, 1.0, 2.0], [1.5, 0.5, -1.0]])[:num_mixes])
     model.scalar_mix.gamma.fill_(1.5)
     return model
 
