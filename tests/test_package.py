@@ -36,6 +36,39 @@ def test_the_import_and_the_help_wait_for_no_library(program):
     assert not set(HEAVY) & set(json.loads(loaded))
 
 
+CONSOLE_SCRIPT = "from elmo_hf.cli import app\nsys.argv[0] = 'elmo-hf'\napp()"
+MODULE = "import runpy\nrunpy.run_module('elmo_hf', run_name='__main__')"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "shown"),
+    [
+        (["--help"], {}, "elmo-hf vectors"),
+        (["-h"], {}, "elmo-hf vectors"),
+        (["--version"], {}, f"elmo-hf {elmo_hf.__version__}"),
+        (["embed", "--help"], {}, "--keep-columns"),
+        ([], {"COMP_WORDS": "elmo-hf v", "COMP_CWORD": "1", "_ELMO_HF_COMPLETE": "complete_bash"}, "vectors"),
+    ],
+)
+@pytest.mark.parametrize("start", [CONSOLE_SCRIPT, MODULE])
+def test_help_and_completion_take_half_a_second_of_processor_time(start, arguments, environment, shown):
+    program = (
+        "import atexit, resource, sys\n"
+        "used = lambda: resource.getrusage(resource.RUSAGE_SELF)\n"
+        "atexit.register(lambda: print(used().ru_utime + used().ru_stime, file=sys.stderr))\n"
+        f"sys.argv = ['elmo-hf', *{arguments!r}]\n{start}"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown in process.stdout
+    assert float(process.stderr.splitlines()[-1]) < 0.5
+
+
 def test_every_public_name_is_there():
     for name in elmo_hf.__all__:
         assert getattr(elmo_hf, name) is not None

@@ -12,6 +12,7 @@ from elmo_hf import auto
 
 if TYPE_CHECKING:
     from elmo_hf import kernels
+    from elmo_hf.embedding.encode import encode
     from elmo_hf.embedding.job import embed
     from elmo_hf.embedding.vectors import read_vectors
     from elmo_hf.errors import ElmoError
@@ -44,6 +45,7 @@ __all__ = [
     "ElmoScalarMix",
     "ElmoTokenizer",
     "embed",
+    "encode",
     "kernels",
     "read_vectors",
 ]
@@ -62,6 +64,7 @@ _MODULES = {
     "ElmoScalarMix": "model.layers_elmo",
     "ElmoTokenizer": "model.tokenization_elmo",
     "embed": "embedding.job",
+    "encode": "embedding.encode",
     "read_vectors": "embedding.vectors",
 }
 

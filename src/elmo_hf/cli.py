@@ -13,21 +13,18 @@ elmo-hf push my-elmo/ someone/my-elmo
 elmo-hf demo --model my-elmo/
 """
 
-import ast
-import inspect
 import json
 import logging
 import os
-import re
 import sys
-from collections.abc import Callable, Collection
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from elmo_hf.errors import ElmoError, one_sentence, warn
+from elmo_hf.options import options_for, options_of
 
 if TYPE_CHECKING:
     from elmo_hf.pretraining.perplexity import Perplexity
@@ -40,62 +37,17 @@ Model = Annotated[
         help="A folder, or a name on the Hub.", show_default="elmo-tiny, which comes with the package"
     ),
 ]
+Column = Annotated[
+    str | None, typer.Option(help="The column of the text or the words. Default: text or tokens.")
+]
+Subset = Annotated[
+    str | None, typer.Option("--subset", "--config", help="The configuration of a Hub data set.")
+]
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-Command = TypeVar("Command", bound=Callable[..., None])
-
-
-def options_of(path: str, name: str, without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """Makes the keyword-only arguments of a function the options of a command: names, defaults, help texts.
-
-    They are read from the function's source, because to import it takes as long as to import torch.
-    """
-    tree = ast.parse((Path(__file__).parent / path).read_text(encoding="utf-8"))
-    [function] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
-    texts = argument_texts(ast.get_docstring(function) or "")
-    options = [
-        inspect.Parameter(
-            argument.arg,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=ast.literal_eval(default),
-            annotation=option(argument.arg, ast.literal_eval(default), texts[argument.arg]),
-        )
-        for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
-        if default is not None and argument.arg not in without
-    ]
-
-    def decorate(command: Command) -> Command:
-        signature = inspect.signature(command)
-        own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-        command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-        return command
-
-    return decorate
-
-
-def option(name: str, default: Any, text: str) -> Any:
-    """An option of the default's type; one without a default is a text, and false is a mere flag."""
-    flags = [f"--{name.replace('_', '-')}"] if default is False else []
-    help = text[0].upper() + text[1:]
-    return Annotated[str | None if default is None else type(default), typer.Option(*flags, help=help)]
-
-
-def argument_texts(docstring: str) -> dict[str, str]:
-    """The texts of a docstring's section "Args:" by argument."""
-    section = docstring.partition("Args:\n")[2].partition("\n\n")[0]
-    entries = re.findall(r"^    (\w[\w, ]*): (.*?)(?=^    \w|\Z)", section, re.MULTILINE | re.DOTALL)
-    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
-
-
-def options_for(context: typer.Context, function: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments of a command that a function takes under the same name."""
-    names = inspect.signature(function).parameters
-    return {name: value for name, value in context.params.items() if name in names}
 
 
 def show_version(is_asked: bool) -> None:
@@ -104,6 +56,12 @@ def show_version(is_asked: bool) -> None:
 
         typer.echo(f"elmo-hf {__version__}")
         raise typer.Exit
+
+
+class VectorFormat(str, Enum):
+    text = "text"
+    json = "json"
+    npy = "npy"
 
 
 class Format(str, Enum):
@@ -117,7 +75,16 @@ def main(
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """ELMo for Hugging Face Transformers: word vectors, conversion of old weights, pretraining, upload."""
+    """ELMo for Hugging Face Transformers: vectors of words in their context.
+
+    Try it, with the small model that comes with the package:
+
+        elmo-hf vectors "He sat on the river bank." "The bank lent him money."
+
+    vectors and embed give the vectors of sentences and of corpora, convert reads the ELMos that AllenNLP,
+    bilm-tf and others published, vocab, perplexity and plot serve pretraining on your own text, export, card
+    and push pass a model on. COMMAND --help describes each; elmo-hf --install-completion sets up the Tab key.
+    """
 
 
 @app.command()
@@ -186,28 +153,60 @@ def convert(
 
 @app.command()
 def vectors(
-    sentences: Annotated[list[str], typer.Argument(help="Sentences of plain text.")],
+    sentences: Annotated[
+        list[str] | None,
+        typer.Argument(help="Sentences of plain text, each in quotes; - reads standard input."),
+    ] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(help="A file of sentences: text, .jsonl, .parquet, .csv; may be given repeatedly."),
+    ] = None,
     model: Model = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print all numbers, one line of JSON per word.")
+    layers: Annotated[
+        str, typer.Option(help="top, average, all, mix (the model's trained mix), or numbers: 0,1,2.")
+    ] = "average",
+    pool: Annotated[str | None, typer.Option(help="mean or max: a vector for each sentence.")] = None,
+    format: Annotated[
+        VectorFormat | None,
+        typer.Option(
+            help="text (some numbers to look at), json (all numbers, a line for each word) or npy.",
+            show_default="that of the output's name, or text",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The file to write. Beside NAME.npy, NAME.json gets the words."),
+    ] = None,
+    column: Column = None,
+    whitespace: Annotated[
+        bool, typer.Option("--whitespace", help="Split text at whitespace only, not by the model's rule.")
     ] = False,
+    as_text: Annotated[
+        bool, typer.Option("--as-text", help="Take arguments for sentences even if they name files.")
+    ] = False,
+    progress: Annotated[bool, typer.Option(help="Show words per second, if it takes longer.")] = True,
 ) -> None:
-    """Print the vector of each word in its context: the average of the layers.
+    """Print or write the vector of each word in its context: the average of the layers, or --layers.
 
     Words that occur more than once are compared: the cosine of their vectors in each layer.
     """
     with one_sentence("elmo-hf"):
-        from elmo_hf import TINY, ElmoModel
-        from elmo_hf.demo.terminal import comparisons, numbers, read
-        from elmo_hf.loading import load
+        from elmo_hf import TINY
+        from elmo_hf.demo.sentences import choose_output, write_vectors
 
-        words, layers = read(sentences, *load(model or TINY, ElmoModel))
-        if not as_json:
-            typer.echo("\n".join([*numbers(words, layers), *comparisons(words, layers)]))
-            return
-        for sentence, sentence_layers in zip(words, layers, strict=True):
-            for word, vector in zip(sentence, sentence_layers.mean(dim=0).tolist(), strict=True):
-                typer.echo(json.dumps({"word": word, "vector": vector}, ensure_ascii=False))
+        write_vectors(
+            sentences or [],
+            file or [],
+            choose_output(format.value if format else None, as_json, output),
+            model or TINY,
+            as_text=as_text,
+            column=column,
+            layers=layers,
+            pool=pool,
+            whitespace=whitespace,
+            progress=progress,
+        )
 
 
 @app.command()
@@ -215,10 +214,11 @@ def vectors(
 def embed(
     context: typer.Context,
     source: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="INPUT",
-            help="Text (one sentence per line), .jsonl, .parquet or .csv; .gz, .bz2, .xz, .zst.",
+            help="Text (one sentence per line), .jsonl, .parquet or .csv; .gz, .bz2, .xz, .zst; a data set "
+            "on the Hub; - for standard input.",
         ),
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The folder to write, or to continue.")],
@@ -261,11 +261,9 @@ def vocab(
     split_sentences: Annotated[
         bool, typer.Option("--split-sentences", help="Each line is a paragraph, not a sentence.")
     ] = False,
-    column: Annotated[
-        str | None, typer.Option(help="The column of text or words; default: text or tokens.")
-    ] = None,
+    column: Column = None,
     split: Annotated[str, typer.Option(help="The part of a folder or Hub data set.")] = "train",
-    config: Annotated[str | None, typer.Option(help="The configuration of a Hub data set.")] = None,
+    config: Subset = None,
     heldout_every: Annotated[
         int | None,
         typer.Option(

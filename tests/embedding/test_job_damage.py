@@ -173,7 +173,7 @@ def test_a_damaged_plan_or_index_is_one_sentence(model, corpus, finished, tmp_pa
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("format", ["safetensors", "parquet"])
+@pytest.mark.parametrize("format", ["safetensors", "parquet", "npy"])
 def test_a_damaged_shard_is_made_again_or_named(model, corpus, finished, tmp_path, format, damage):
     output = shutil.copytree(finished / format, tmp_path / "out")
     shard = output / f"vectors-00001.{format}"
@@ -188,6 +188,17 @@ def test_a_damaged_shard_is_made_again_or_named(model, corpus, finished, tmp_pat
     else:
         elmo_hf.embed(corpus, output, model, format=format, **SMALL)
         assert contents(output) == contents(finished / format)
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros", "list", "fifo"])
+def test_damaged_words_of_an_array_are_named_and_made_again(model, corpus, finished, tmp_path, damage):
+    output = shutil.copytree(finished / "npy", tmp_path / "out")
+    DAMAGES[damage](output / "vectors-00001.json")
+    with pytest.raises(ElmoError, match=r"vectors-00001\.npy is missing or damaged \(.*\); remove it"):
+        list(read_vectors(output))
+    (output / "index.json").unlink()
+    elmo_hf.embed(corpus, output, model, format="npy", **SMALL)
+    assert contents(output) == contents(finished / "npy")
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -246,6 +257,7 @@ def test_hdf5_files_of_others_lead_nowhere_else(tmp_path):
             "0", (1000, 10_000), "f4", chunks=True, compression="gzip"
         ),
         "group": lambda file: file.create_group("0"),
+        "no shape": lambda file: file.create_dataset("0", data=h5py.Empty("f4")),
         "unwritten": lambda file: file.create_dataset("0", (100_000, 1000), "f4"),
     }
     for name, make in makers.items():
@@ -279,8 +291,8 @@ def test_another_stream_is_noticed_after_the_end(model, tmp_path):
 def test_a_file_that_changes_while_it_is_read(model, corpus, tmp_path, monkeypatch):
     path, survey = shutil.copy(corpus, tmp_path / "a.txt"), job.survey
 
-    def survey_and_change(source):
-        result = survey(source)
+    def survey_and_change(*arguments):
+        result = survey(*arguments)
         with path.open("a", encoding="utf-8") as file:
             file.write("One more .\n")
         return result

@@ -68,7 +68,7 @@ MISTAKES = [
     ("corpus.txt", {"layers": "0,0"}, "different numbers"),
     ("corpus.txt", {"layers": "first"}, "layers must be top, average, all"),
     ("corpus.txt", {"layers": [0, -1]}, "but is '0,-1'"),
-    ("corpus.txt", {"format": "csv"}, "format must be one of safetensors, hdf5, parquet, but is 'csv'"),
+    ("corpus.txt", {"format": "csv"}, "format must be one of safetensors, hdf5, parquet, npy, but is 'csv'"),
     ("corpus.txt", {"pool": "sum"}, "pool must be one of None, mean, max, but is 'sum'"),
     ("corpus.txt", {"dtype": "int8"}, "dtype must be one of"),
     ("corpus.txt", {"batch_words": 0}, "batch_words must be a whole number of at least 1, but is 0"),

@@ -78,6 +78,26 @@ def test_tables_for_other_programs(model, tmp_path):
     assert table["vector"].to_pylist()[1] == [0.0] * 16
 
 
+def test_arrays_for_numpy(model, tmp_path):
+    lines = [["Ice", "is"], [], ["cold"]]
+    for pool, shape in ((None, (2, 3, 16)), ("max", (2, 3, 16))):
+        output = tmp_path / str(pool)
+        elmo_hf.embed(lines, output, model, layers="0,2", format="npy", pool=pool, **SMALL)
+        assert sorted(path.name for path in output.iterdir()) == [
+            "index.json",
+            "plan.json",
+            "vectors-00000.json",
+            "vectors-00000.npy",
+        ]
+        array = np.load(output / "vectors-00000.npy")
+        assert array.shape == shape
+        states = layers_of(model, ["Ice", "is"])[[0, 2]]
+        wanted = states[:, 1] if pool is None else states.max(axis=1)
+        np.testing.assert_allclose(array[:, 1 if pool is None else 0], wanted, atol=2e-6)
+        content = json.loads((output / "vectors-00000.json").read_text(encoding="utf-8"))
+        assert content["tokens"] == lines
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_vectors_are_a_sequence(model, corpus, tmp_path, format):
     sentences = elmo_hf.embed(corpus, tmp_path / "out", model, format=format, **SMALL)

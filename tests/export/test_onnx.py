@@ -377,7 +377,7 @@ def write_faulty_models(tmp_path):
             "elmo",
             "onnx",
             {"layers": "5"},
-            "layers must be top, average, all or different numbers from 0 to 2",
+            "layers must be top, average, all, mix or different numbers from 0 to 2",
         ),
     ],
 )
@@ -410,3 +410,10 @@ def test_too_many_weights_for_one_file(tmp_path, monkeypatch):
     with pytest.raises(ElmoError, match=r"the weights take [\d,]+ bytes, .* int8 takes less"):
         export.export_onnx(tmp_path / "elmo", tmp_path / "onnx")
     export.export_onnx(tmp_path / "elmo", tmp_path / "onnx", int8=True)
+
+
+def test_a_trained_mix_is_refused(tmp_path):
+    save(tmp_path / "elmo", num_mixes=1)
+    with pytest.raises(ElmoError, match="layers is mix, which the ONNX file cannot hold; export all"):
+        export.export_onnx(tmp_path / "elmo", tmp_path / "onnx", layers="mix")
+    assert not (tmp_path / "onnx").exists()

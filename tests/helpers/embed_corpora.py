@@ -7,7 +7,7 @@ import torch
 
 from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer
 
-FORMATS = ("safetensors", "hdf5", "parquet")
+FORMATS = ("safetensors", "hdf5", "parquet", "npy")
 # Options for a quick run with several shards and batches.
 SMALL = {"progress": False, "device": "cpu", "shard_words": 40, "batch_words": 24}
 

@@ -5,7 +5,8 @@ are packed. What a file says of its sizes is compared with its bytes before it i
 some rows at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from elmo_hf.corpus.readers import LONGEST, RECORDS_AT_ONCE, Columns, open_bytes
@@ -20,24 +21,47 @@ _DICTIONARY_PAGE = 2
 
 def read_parquet(file: str, column: str | None) -> Iterator[Columns]:
     """A column, some rows at a time. Without its name: "text" and "tokens", and None for the others."""
+    usual = ("text", "tokens") if column is None else (column,)
+    return _read(file, lambda name: name in usual, column is None)
+
+
+def read_whole_parquet(file: str, _: str | None = None) -> Iterator[Columns]:
+    """All columns, some rows at a time."""
+    return _read(file, lambda _: True, False)
+
+
+def parquet_schema(file: str) -> Any:
     import pyarrow.parquet
 
+    with _one_sentence(file), open_bytes(file) as content:
+        return pyarrow.parquet.read_schema(content)
+
+
+def _read(file: str, is_chosen: Callable[[str], bool], names_others: bool) -> Iterator[Columns]:
+    import pyarrow.parquet
+
+    with (
+        _one_sentence(file),
+        open_bytes(file) as content,
+        pyarrow.parquet.ParquetFile(content, buffer_size=2**20) as table,
+    ):
+        names = table.schema_arrow.names
+        chosen = [name for name in names if is_chosen(name)]
+        if not chosen and table.metadata.num_rows:
+            yield {name: [None] for name in names}
+            return
+        for number in range(table.num_row_groups):
+            group = table.metadata.row_group(number)
+            rows = min(_rows_at_once(content, group, name, file) for name in chosen)
+            for batch in table.iter_batches(rows, [number], chosen, use_threads=False):
+                others = [name for name in names if name not in chosen] if names_others else []
+                yield _values(batch, file) | {name: [None] * batch.num_rows for name in others}
+
+
+@contextmanager
+def _one_sentence(file: str) -> Iterator[None]:
     try:
-        with open_bytes(file) as content, pyarrow.parquet.ParquetFile(content, buffer_size=2**20) as table:
-            names = table.schema_arrow.names
-            chosen = [
-                name for name in names if name == column or (column is None and name in ("text", "tokens"))
-            ]
-            if not chosen and table.metadata.num_rows:
-                yield {name: [None] for name in names}
-                return
-            for number in range(table.num_row_groups):
-                rows = min(
-                    _rows_at_once(content, table.metadata.row_group(number), name, file) for name in chosen
-                )
-                for batch in table.iter_batches(rows, [number], chosen, use_threads=False):
-                    others = [name for name in names if name not in chosen] if column is None else []
-                    yield _values(batch, file) | {name: [None] * batch.num_rows for name in others}
+        yield
     except (ElmoError, OSError):
         raise
     except Exception as error:  # pyarrow raises many types for a damaged file

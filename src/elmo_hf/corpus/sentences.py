@@ -5,11 +5,12 @@ for group in grouped(source.records(), words=32_768):  # in the order of the cor
     for numbers in batches([len(words) for words in group], budget=4096): ...
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import regex
 
+T = TypeVar("T")
 Record = str | list[str]  # a line of text or a row of a table: its text, or its words
 
 # ---- paragraphs to sentences
@@ -100,13 +101,17 @@ def word_count(record: Record) -> int:
     return max(1, len(record) if isinstance(record, list) else max(len(record.split()), len(record) // 16))
 
 
-def grouped(records: Iterable[Record], words: int) -> Iterator[list[Record]]:
-    """Consecutive records, of which each group but the last has at least `words` words by `word_count`."""
-    group: list[Record] = []
+def grouped(records: Iterable[T], words: int, count: Callable[[T], int] | None = None) -> Iterator[list[T]]:
+    """Consecutive records, of which each group but the last has at least `words` words.
+
+    They are counted by `count`, by default by `word_count`.
+    """
+    count_words: Callable[[Any], int] = count or word_count
+    group: list[T] = []
     size = 0
     for record in records:
         group.append(record)
-        size += word_count(record)
+        size += count_words(record)
         if size >= words:
             yield group
             group, size = [], 0

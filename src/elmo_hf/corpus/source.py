@@ -15,7 +15,7 @@ import copy
 import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields
 from itertools import chain, islice
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from elmo_hf.corpus.parquet import read_parquet
+from elmo_hf.corpus.parquet import parquet_schema, read_parquet, read_whole_parquet
 from elmo_hf.corpus.readers import (
     PACKED,
     READING_ERRORS,
@@ -53,6 +53,7 @@ READERS: dict[str, Callable[[str, str | None], Iterator[Columns]]] = {
     "csv": read_csv,
     "parquet": read_parquet,
 }
+SECONDS_FOR_HUB = 10  # until it answers
 LONGEST_WORD = 10_000  # letters; the model reads the first 48 bytes of a word
 _BOUNDARY = re.compile(r"(?<!\S)</?S>(?!\S)")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+|\w[\w-]*")
@@ -140,6 +141,8 @@ class Source:
             data = [data]
         if not isinstance(data, list | tuple) or not data:
             raise ElmoError(f"a corpus is a file, files, a folder or a data set, but got {data!r:.60}.")
+        if config is not None:
+            raise ElmoError(f"{self.name} is no data set, so there is no configuration {config!r} of it.")
         self.files = [file for item in data for file in _files(item)]
         self._kind = _kind_of(self.files)
         return None
@@ -148,7 +151,17 @@ class Source:
         """Take the files of a folder or Hub data set, or its stream if it has options of its own."""
         import datasets
 
-        builder = datasets.load_dataset_builder(name, config)
+        is_here = Path(name).exists()
+        try:
+            with nullcontext() if is_here else _offline_without_hub():
+                builder = datasets.load_dataset_builder(name, config)
+        except READING_ERRORS as error:
+            if is_here:
+                raise
+            raise ElmoError(
+                f"there is no file {name}, and as a data set of the Hub, {name} cannot be read: "
+                f"{reason_of(error)}."
+            ) from None
         files = builder.config.data_files or {}
         if split not in files or not _is_usual(builder.config):
             return datasets.load_dataset(name, config, split=split, streaming=True)
@@ -194,6 +207,27 @@ class Source:
         """Every record, empty ones too: its text, or its words."""
         for shard in range(self.num_shards):
             yield from chain.from_iterable(self._records(shard, 0))
+
+    def rows(self) -> Iterator[tuple[Record, dict[str, Any]]]:
+        """Every record, as `records` has it, with the values of the other columns of its row."""
+        for shard in range(self.num_shards):
+            for number, row in enumerate(self._rows(shard, whole=True)):
+                is_table = self.column is not None and isinstance(row, dict)
+                others = {str(name): _plain(value) for name, value in row.items()} if is_table else {}
+                others.pop(str(self.column), None)
+                yield self._record(self._value(row), shard, number), others
+
+    def arrow_types(self) -> dict[str, Any]:
+        """The Arrow types of the columns, as far as the files or the data set declare them."""
+        if not self.files:
+            features = getattr(getattr(self, "dataset", None), "features", None)
+            schema = features.arrow_schema if features else ()
+        elif self._kind == "parquet":
+            with self._readable(self.place(0), 0):
+                schema = parquet_schema(self.files[0])
+        else:
+            schema = ()
+        return {field.name: field.type for field in schema}
 
     def lines(self, shard: int, skip: int = 0) -> Iterator[list[str]]:
         """The records of a shard from number `skip` on as text, some at a time.
@@ -269,25 +303,27 @@ class Source:
 
     # ---- rows of a shard, their values in the column, and these as records
 
-    def _rows(self, shard: int) -> Iterator[Any]:
+    def _rows(self, shard: int, whole: bool = False) -> Iterator[Any]:
+        """Rows; those of a Parquet file have only the column that is read, unless they are to be whole."""
         if self._rows_in_memory is not None:
             yield from self._rows_in_memory  # what it raises comes from the caller's code, and is left alone
         elif self._kind == "json":
             with self._readable(self.place(shard), shard):
                 yield from read_json(self.files[shard])
         else:
-            for columns in self._columns(shard, 0):
+            for columns in self._columns(shard, 0, whole):
                 for number in range(_num_rows(columns)):
                     yield {name: values[number] for name, values in columns.items()}
 
-    def _columns(self, shard: int, skip: int) -> Iterator[Columns]:
+    def _columns(self, shard: int, skip: int, whole: bool = False) -> Iterator[Columns]:
         """The rows of a table from number `skip` on, some at a time."""
         with self._readable(self.place(shard), shard):
             if not self.files:
                 rows = self.dataset.shard(self.num_shards, shard)
                 yield from (rows.skip(skip) if skip else rows).iter(batch_size=RECORDS_AT_ONCE)
                 return
-            for columns in READERS[self._kind](self.files[shard], self.column):
+            reader = read_whole_parquet if whole and self._kind == "parquet" else READERS[self._kind]
+            for columns in reader(self.files[shard], self.column):
                 size = _num_rows(columns)
                 if not skip:
                     yield columns
@@ -351,25 +387,37 @@ class Source:
             raise ElmoError(f"{place} cannot be read: {reason_of(error)}.") from None
 
 
-def open_records(data: Any, text_column: str | None = None, tokens_column: str | None = None) -> Source:
+def open_records(
+    data: Any,
+    text_column: str | None = None,
+    tokens_column: str | None = None,
+    *,
+    column: str | None = None,
+    split: str = "train",
+    subset: str | None = None,
+) -> Source:
     """A corpus for `embed` and `perplexity`: a list is not one of files, but of texts or lists of words.
 
     Args:
-        data: what `Source` reads, except lists of files and names on the Hub; or an iterable of texts, lists
-            of words or dictionaries.
-        text_column, tokens_column: the column of the text, or of the lists of words. Default: "text" or
-            "tokens".
+        data: what `Source` reads, except lists of files; or an iterable of texts, lists of words or
+            dictionaries.
+        column: the column of the text, or of the lists of words. Default: "text" or "tokens".
+        text_column, tokens_column: the same, where the one must hold text, and the other lists of words.
+        split, subset: which part of a folder or Hub data set is read.
     """
-    if text_column is not None and tokens_column is not None:
-        raise ElmoError("text_column and tokens_column cannot both be given; a sentence is one of them.")
+    given = [name for name in (column, text_column, tokens_column) if name is not None]
+    if len(given) > 1:
+        raise ElmoError(
+            "column, text_column and tokens_column cannot both be given; a sentence is in one of them."
+        )
     if not isinstance(data, str | Path | Iterable):
         raise ElmoError(f"a corpus is a file or an iterable, but got {type(data).__name__}.")
-    if isinstance(data, str | Path) and _is_hub_name(str(data)):
-        raise ElmoError(f"there is no file {data}.")
-    if not isinstance(data, str | Path | Mapping) and type(data).__module__.split(".")[0] != "datasets":
+    is_data_set = type(data).__module__.split(".")[0] == "datasets" and "Column" not in type(data).__name__
+    if not isinstance(data, str | Path | Mapping) and not is_data_set:
         data = InMemory(data)
-    column = text_column if tokens_column is None else tokens_column
-    return Source(data, column=column, holds_words=None if column is None else tokens_column is not None)
+    holds_words = None if text_column is None and tokens_column is None else tokens_column is not None
+    chosen = given[0] if given else None
+    return Source(data, column=chosen, split=split, config=subset, holds_words=holds_words)
 
 
 # ---- files
@@ -389,6 +437,25 @@ def _is_hub_name(name: str) -> bool:
     is_like_a_file = Path(name).exists() or suffix in KINDS or suffix in PACKED or suffix == ".txt"
     is_in_a_folder = "/" in name and Path(name).parent.is_dir()
     return not is_like_a_file and not is_in_a_folder and _HUB_NAME.fullmatch(name) is not None
+
+
+@contextmanager
+def _offline_without_hub() -> Iterator[None]:
+    """If the Hub does not answer, `datasets` looks at once for what was downloaded before. By itself, it
+    would try for most of a minute first, also for a mistyped file's name."""
+    import datasets
+    from huggingface_hub.utils import get_session
+
+    was_offline = datasets.config.HF_HUB_OFFLINE
+    try:
+        if not was_offline:
+            get_session().head(datasets.config.HF_ENDPOINT, timeout=SECONDS_FOR_HUB)
+    except Exception:  # of a library below, which may be another one tomorrow
+        datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = was_offline
 
 
 def _files(item: Any) -> list[str]:
@@ -437,7 +504,12 @@ def _listed(names: Iterable[Any]) -> str:
     return ", ".join(first[:20]) + (" and more" if len(first) > 20 else "")
 
 
-# ---- text
+# ---- values
+
+
+def _plain(value: Any) -> Any:
+    """A value of numpy as Python's own."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _is_list(value: Any) -> bool:

@@ -1,18 +1,14 @@
 """Vectors in a terminal: some numbers of each, and how a word's vector follows its context.
 
-words, layers = read(["He sat on the bank.", "The bank lent him money."], model, tokenizer)
-print("\\n".join([*numbers(words, layers), *comparisons(words, layers)]))
+print("\\n".join([*numbers(words, vectors), *comparisons(words, layers)]))
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from elmo_hf.errors import ElmoError, visible
-from elmo_hf.model.modeling_elmo import ElmoModel
-from elmo_hf.model.tokenization_elmo import ElmoTokenizer
+from elmo_hf.errors import visible
 
 Words = list[list[str]]
 Position = tuple[int, int]  # sentence, word
@@ -20,31 +16,32 @@ PRINTED_NUMBERS = 6  # of a vector
 BAR_WIDTH = 20  # characters for a cosine of 1
 
 
-def read(sentences: Sequence[str], model: ElmoModel, tokenizer: ElmoTokenizer) -> tuple[Words, list[Tensor]]:
-    """The words of each sentence, as a terminal may show them, and its layers (layers, words, dim)."""
-    words = [tokenizer.tokenize(sentence) for sentence in sentences]
-    for number, sentence in enumerate(words, start=1):
-        if not sentence:
-            raise ElmoError(f"sentence {number} has no words; give each sentence at least one.")
-    encoding = tokenizer(list(sentences), padding=True, return_tensors="pt")
-    with torch.inference_mode():
-        hidden_states = model(**encoding, output_hidden_states=True).hidden_states
-    stacked = torch.stack(hidden_states, dim=1)
-    shown = [[visible(word) for word in sentence] for sentence in words]
-    return shown, [layers[:, : len(sentence)] for layers, sentence in zip(stacked, words, strict=True)]
-
-
-def numbers(words: Words, layers: list[Tensor]) -> Iterator[str]:
-    """A line for each word: the average of its layers."""
-    for sentence, sentence_layers in zip(words, layers, strict=True):
+def numbers(
+    words: Words, vectors: Sequence[np.ndarray], columns: Sequence[str] = ("vector",), pooled: bool = False
+) -> Iterator[str]:
+    """A line for each vector of words, ([layers,] words, dim), or if pooled of sentences, ([layers,] dim)."""
+    for sentence, array in zip(words, vectors, strict=True):
         yield ""
-        for word, vector in zip(sentence, sentence_layers.mean(dim=0).tolist(), strict=True):
-            first = " ".join(f"{number:+.4f}" for number in vector[:PRINTED_NUMBERS])
-            yield f"{word:>16}  {first} ... ({len(vector)} numbers)"
+        layers = array if len(columns) > 1 else array[None]
+        rows = layers[:, None] if pooled else layers
+        for index, word in enumerate([shown(sentence)] if pooled else sentence):
+            for column, vector in zip(columns, rows[:, index], strict=True):
+                first = " ".join(f"{number:+.4f}" for number in vector[:PRINTED_NUMBERS])
+                label = f"{visible(word):>16}" + (f"  {column:>8}" if len(columns) > 1 else "")
+                yield f"{label}  {first} ... ({len(vector)} numbers)"
 
 
-def comparisons(words: Words, layers: list[Tensor]) -> Iterator[str]:
-    """For each word that occurs more than once, a line for each occurrence, compared with the first."""
+def shown(sentence: list[str], width: int = 40) -> str:
+    text = " ".join(sentence)
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def comparisons(words: Words, layers: Sequence[np.ndarray], first: int = 0) -> Iterator[str]:
+    """For each word that occurs more than once, a line for each occurrence, compared with the first.
+
+    `layers` are those of each sentence, (layers, words, dim), from layer number `first` on.
+    """
+    words = [[visible(word) for word in sentence] for sentence in words]
     repeated = repeated_words(words)
     if repeated:
         yield ""
@@ -52,17 +49,20 @@ def comparisons(words: Words, layers: list[Tensor]) -> Iterator[str]:
         yield "word without its context, the bar is the top layer's."
     for positions in repeated.values():
         yield ""
-        yield from comparison(words, layers, positions)
+        yield from comparison(words, layers, positions, first)
 
 
-def comparison(words: Words, layers: list[Tensor], positions: list[Position]) -> Iterator[str]:
+def comparison(
+    words: Words, layers: Sequence[np.ndarray], positions: list[Position], first: int
+) -> Iterator[str]:
     lines = [f"{sentence + 1:>3}  {marked(words[sentence], word)}" for sentence, word in positions]
     vectors = [layers[sentence][:, word] for sentence, word in positions]  # (layers, dim) each
     width = max(map(len, lines))
     yield lines[0]
     for line, other in zip(lines[1:], vectors[1:], strict=True):
-        cosines = torch.cosine_similarity(vectors[0], other, dim=-1).tolist()
-        by_layer = "  ".join(f"{layer}: {cosine:.2f}" for layer, cosine in enumerate(cosines))
+        norms = np.linalg.norm(vectors[0], axis=-1) * np.linalg.norm(other, axis=-1)
+        cosines = ((vectors[0] * other).sum(axis=-1) / np.maximum(norms, 1e-8)).tolist()
+        by_layer = "  ".join(f"{layer}: {cosine:.2f}" for layer, cosine in enumerate(cosines, start=first))
         bar = "█" * round(BAR_WIDTH * max(cosines[-1], 0))
         yield f"{line:{width}}  {by_layer}  {bar}"
 

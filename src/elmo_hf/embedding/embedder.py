@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from elmo_hf.corpus.sentences import Record, batches
-from elmo_hf.embedding.vectors import FORMATS
+from elmo_hf.embedding.shards import FORMATS
 from elmo_hf.errors import ElmoError
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo import ElmoModel
@@ -31,13 +31,13 @@ ENCODED_AT_ONCE = 256  # words; the convolutions over characters take some 200 k
 class Options:
     """The arguments of `embed` that go into `plan.json` as they are, checked."""
 
-    format: str
-    pool: str | None
-    dtype: str
-    whitespace: bool
-    batch_words: int
-    cache_words: int
-    shard_words: int
+    format: str = "safetensors"
+    pool: str | None = None
+    dtype: str = "float32"
+    whitespace: bool = False
+    batch_words: int = 4096
+    cache_words: int = 50_000
+    shard_words: int = 32_768
 
     def __post_init__(self) -> None:
         for name, allowed in (("format", FORMATS), ("pool", POOLS), ("dtype", DTYPES)):
@@ -52,35 +52,46 @@ class Options:
 
 @dataclass
 class Layers:
-    """The layers that are written, or averaged. `name` stands for them in `plan.json`."""
+    """The layers that are written, averaged or mixed. `name` stands for them in `plan.json`."""
 
     numbers: list[int]  # 0 is the word encoder's
     name: str
     is_average: bool = False
+    num_mixes: int = 0  # of the checkpoint's trained mixes, if they are written
 
     @property
     def columns(self) -> list[str]:
         """The names of the vectors that a word gets."""
-        if self.is_average or len(self.numbers) == 1:
+        if self.num_mixes > 1:
+            return [f"mix_{number}" for number in range(self.num_mixes)]
+        if self.is_average or self.num_mixes or len(self.numbers) == 1:
             return ["vector"]
         return [f"layer_{number}" for number in self.numbers]
 
 
 def parse_layers(layers: str | int | Sequence[int], config: ElmoConfig) -> Layers:
-    """The layers that "top", "average", "all" or numbers from the bottom up (0, "0,2", [0, 2]) stand for."""
+    """The layers that "top", "average", "all", "mix" (the trained mixes of the checkpoint) or numbers from
+    the bottom up (0, "0,2", [0, 2]) stand for."""
     top = config.num_hidden_layers
     all_layers = list(range(top + 1))
     if layers == "top":
         return Layers([top], "top")
     if layers in ("average", "all"):
         chosen = Layers(all_layers, str(layers), layers == "average")
+    elif layers == "mix":
+        if not config.num_mixes:
+            raise ElmoError(
+                "layers is mix, but this model stores no trained mix of its layers; ask for top, average, "
+                "all or numbers."
+            )
+        chosen = Layers(all_layers, "mix", num_mixes=config.num_mixes)
     else:
         text = ",".join(map(str, layers)) if isinstance(layers, list | tuple) else str(layers)
         items = [item.strip() for item in text.split(",")]
         numbers = [int(item) for item in items if re.fullmatch(r"\d+", item, re.ASCII)]
         if len(numbers) < len(items) or len(set(numbers)) < len(items) or not set(numbers) <= set(all_layers):
             raise ElmoError(
-                f"layers must be top, average, all or different numbers from 0 to {top} of this model's "
+                f"layers must be top, average, all, mix or different numbers from 0 to {top} of this model's "
                 f"{top + 1} layers, such as 0,{top}, but is {text!r}."
             )
         chosen = Layers(numbers, ",".join(map(str, numbers)))
@@ -179,15 +190,32 @@ class Embedder:
             return_dict=True,
         )
         hidden = output.hidden_states if needs_all else {self.layers.numbers[0]: output.last_hidden_state}
-        layers = torch.stack([hidden[number] for number in self.layers.numbers])
-        if self.layers.is_average:
-            layers = layers.mean(dim=0, keepdim=True)
+        layers = self._combined([hidden[number] for number in self.layers.numbers], mask)
         if self.options.pool is None:
             return layers
         padding = ~mask[:, :, None]
         if self.options.pool == "max":
             return layers.masked_fill(padding, -torch.inf).amax(dim=2, keepdim=True)
         return layers.masked_fill(padding, 0).sum(dim=2, keepdim=True) / lengths[:, None, None]
+
+    def _combined(self, layers: list[Tensor], mask: Tensor) -> Tensor:
+        """Layers (batch, words, dim) as they are, their average, or their trained mixes: (layers, ...)."""
+        if self.layers.num_mixes:
+            return self._mixes(layers, mask)
+        stacked = torch.stack(layers)
+        return stacked.mean(dim=0, keepdim=True) if self.layers.is_average else stacked
+
+    def _mixes(self, layers: list[Tensor], mask: Tensor) -> Tensor:
+        mix = self.model.scalar_mix
+        assert mix is not None
+        # Layer norm is over all words of a call, so that a call has one sentence: no vector of a sentence
+        # may depend on the others of its batch.
+        size = 1 if mix.layer_norm else len(mask)
+        calls = zip(*(tensor.split(size) for tensor in [*layers, mask]), strict=True)
+        mixed = [mix(rows, row_mask) for *rows, row_mask in calls]
+        if self.layers.num_mixes == 1:
+            return torch.cat(mixed)[None]
+        return torch.stack([torch.cat(rows) for rows in zip(*mixed, strict=True)])
 
     def _inputs(self, sentences: list[list[str]], mask: Tensor) -> dict[str, Tensor]:
         words = [word for sentence in sentences for word in sentence]

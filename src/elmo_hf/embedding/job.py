@@ -15,8 +15,6 @@ the sentence from its end, so that a sentence cannot be cut, and one of 100,000 
 """
 
 import hashlib
-import inspect
-import json
 import logging
 import os
 import reprlib
@@ -30,26 +28,17 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from elmo_hf.corpus.sentences import Record, grouped, word_count
 from elmo_hf.corpus.source import Source, open_records
+from elmo_hf.corpus.standard_input import as_file, is_standard_input
 from elmo_hf.embedding.embedder import Embedder, Options, parse_layers
-from elmo_hf.embedding.vectors import (
-    Header,
-    Shard,
-    Vectors,
-    read_header,
-    read_index,
-    read_shard,
-    read_vectors,
-    shard_path,
-    write_hdf5,
-    write_shard,
-)
+from elmo_hf.embedding.models import default_device, fingerprint, load_elmo, requested_device
+from elmo_hf.embedding.rows import KeptColumns, ShardInput, row_bytes, shard_inputs, survey
+from elmo_hf.embedding.shards import Header, Shard, read_header, read_shard, shard_path, write_shard
+from elmo_hf.embedding.vectors import Vectors, read_index, read_vectors, write_hdf5
 from elmo_hf.errors import ElmoError
 from elmo_hf.files import LOCK, PARTIAL, locked_folder, read_json, write_json
-from elmo_hf.loading import evaluating, load, load_model, needs_tokenizer
-from elmo_hf.model.configuration_elmo import NEWER_OPTIONS, ElmoConfig
-from elmo_hf.model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
+from elmo_hf.loading import evaluating
+from elmo_hf.model.modeling_elmo import ElmoPreTrainedModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
 logger = logging.getLogger(__name__)
@@ -65,8 +54,12 @@ def embed(
     pool: str | None = None,
     format: str = "safetensors",
     dtype: str = "float32",
+    column: str | None = None,
     text_column: str | None = None,
     tokens_column: str | None = None,
+    split: str = "train",
+    subset: str | None = None,
+    keep_columns: bool = True,
     whitespace: bool = False,
     batch_words: int = 4096,
     cache_words: int = 50_000,
@@ -83,18 +76,24 @@ def embed(
 
     Args:
         source: a file of text, one sentence a line, or of JSON lines, Parquet or CSV, plain or packed (`.gz`,
-            `.bz2`, `.xz`, `.zst`); a pattern, a folder or an address of such files; or an iterable of texts,
-            lists of words or dictionaries, such as a `datasets` stream.
+            `.bz2`, `.xz`, `.zst`); a pattern, a folder or an address of such files; the name of a data set on
+            the Hub; "-" for standard input, lines of text or of JSON; or an iterable of texts, lists of words
+            or dictionaries, such as a `datasets` stream.
         output: the folder to write.
         model: an ELMo, its folder, or its name on the Hub.
         tokenizer: the rule that splits text, and the words of a model with a word table. Default: the one in
             the model's folder.
-        layers: "top", "average", "all", or numbers from the bottom up: 0, "0,2", [0, 2].
+        layers: "top", "average", "all", "mix" (the trained mix that the model stores), or numbers from the
+            bottom up: 0, "0,2", [0, 2].
         pool: "mean" or "max" over a sentence's words, or None. An empty sentence's vector is then zero.
-        format: "safetensors", "hdf5" (AllenNLP's layout) or "parquet".
+        format: "safetensors", "hdf5" (AllenNLP's layout), "parquet" or "npy".
         dtype: "float32" or "float16", of the numbers that are written.
-        text_column, tokens_column: the column of the text, or of the lists of words. Default: "text" or
-            "tokens".
+        column: the column of the text, or of the lists of words. Default: "text" or "tokens".
+        text_column, tokens_column: the older names of `column`; the one must hold text, the other words.
+        split: the part of a folder or Hub data set.
+        subset: the configuration of a Hub data set.
+        keep_columns: write the other columns of the corpus, such as id and label, too, if the format is
+            "parquet".
         whitespace: split text at whitespace only, whatever the tokenizer's own rule is.
         batch_words: words of a batch, padding included.
         cache_words: words whose encodings are kept for the next batches of a shard (0: none).
@@ -109,118 +108,48 @@ def embed(
         ElmoError: an argument, the corpus, the model or the folder cannot be used. Nothing is written then.
     """
     options = Options(format, pool, dtype, whitespace, batch_words, cache_words, shard_words)
-    corpus = open_records(source, text_column, tokens_column)
-    identity, words = survey(corpus)
-    check_folder(Path(output))
-    processes = _processes(device, model)
-    elmo, tokenizer = _load(model, tokenizer)
-    chosen = parse_layers(layers, elmo.config)
-    plan = asdict(options) | {"layers": chosen.name, "input": identity}
-    plan["model"] = fingerprint(elmo, tokenizer)
-    torch.nn.Module.to(elmo, processes.device)
-    embedder = Embedder(elmo, tokenizer, chosen, options)
-    job = Job(Path(output), plan, options, corpus, embedder, processes)
-    with nullcontext() if processes.number else locked_folder(job.folder):
-        job.claim_folder()
-        if (job.folder / "index.json").exists():
-            job.check_stream()
-        else:
-            logger.info("process %d of %d on %s", processes.number, processes.count, processes.device)
-            with torch.inference_mode(), evaluating(elmo), job.progress_bar(words, progress) as bar:
-                count = job.make_shards(bar)
-            processes.wait()
-            if processes.number == 0:
-                job.finish(count)
-        if processes.number == 0:
-            job.remove_shards_of_hdf5()
-        processes.wait()
+    if is_standard_input(source) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ElmoError("several processes cannot share standard input; write it into a file and name that.")
+    with as_file(source) as data:
+        corpus = open_records(data, text_column, tokens_column, column=column, split=split, subset=subset)
+        job, words = _open_job(corpus, Path(output), options, keep_columns, model, tokenizer, layers, device)
+        job.run(words, progress)
     return read_vectors(output)
 
 
-# ---- the corpus
+def _open_job(
+    corpus: Source,
+    output: Path,
+    options: Options,
+    keep_columns: bool,
+    model: str | Path | ElmoPreTrainedModel,
+    tokenizer: ElmoTokenizer | None,
+    layers: str | int | Sequence[int],
+    device: str | None,
+) -> tuple["Job", int | None]:
+    """The job, from checked arguments, and the words of the corpus, if they are known before."""
+    may_keep = may_keep_columns(output, options.format)
+    kept = KeptColumns(corpus) if may_keep and keep_columns else None
+    identity, words = survey(corpus, kept)
+    check_folder(output)
+    processes = _processes(device, model)
+    elmo, tokenizer = load_elmo(model, tokenizer, "embed")
+    chosen = parse_layers(layers, elmo.config)
+    plan: dict[str, Any] = {"columns": kept.plan if kept is not None else {}} if may_keep else {}
+    plan |= asdict(options) | {"layers": chosen.name, "input": identity}
+    plan["model"] = fingerprint(elmo, tokenizer)
+    torch.nn.Module.to(elmo, processes.device)
+    embedder = Embedder(elmo, tokenizer, chosen, options)
+    return Job(output, plan, options, corpus, kept, embedder, processes), words
 
 
-@dataclass
-class ShardInput:
-    """The records of one shard. `words` is counted at whitespace."""
-
-    number: int
-    first: int  # number of the first sentence
-    records: list[Record]
-    words: int
-    digest: str
-
-
-def survey(corpus: Source) -> tuple[dict[str, Any], int | None]:
-    """Read and check every record once, which takes little time beside the model.
-
-    Returns:
-        What identifies the corpus in `plan.json`, and its words; of a stream, only the name of its type.
-    """
-    if corpus.stream is not None:
-        return {"stream": corpus.stream}, None
-    digest, sentences, words, has_words = hashlib.sha256(), 0, 0, False
-    for record in corpus.records():
-        digest.update(_bytes(record))
-        sentences, words = sentences + 1, words + word_count(record)
-        has_words = has_words or bool("".join(record).strip())
-    if not has_words:
-        raise ElmoError(f"{corpus.name} is empty; there is no word in it.")
-    return {"sentences": sentences, "sha256": digest.hexdigest()}, words
-
-
-def shard_inputs(corpus: Source, shard_words: int) -> Iterator[ShardInput]:
-    first = 0
-    for number, records in enumerate(grouped(corpus.records(), shard_words)):
-        digest = hashlib.sha256(b"".join(map(_bytes, records))).hexdigest()
-        yield ShardInput(number, first, records, sum(map(word_count, records)), digest)
-        first += len(records)
-
-
-def _bytes(record: Record) -> bytes:
-    text = record if isinstance(record, str) else "\x1f".join(record)
-    return text.encode("utf-8") + b"\n"
-
-
-# ---- the model
-
-
-def _load(
-    model: str | Path | ElmoPreTrainedModel, tokenizer: ElmoTokenizer | None
-) -> tuple[ElmoModel, ElmoTokenizer]:
-    if isinstance(model, str | Path):
-        if tokenizer is None:
-            return load(model, ElmoModel)
-        return load_model(model, ElmoModel)[0], tokenizer
-    elmo = model.base_model
-    if not isinstance(elmo, ElmoModel):
-        raise ElmoError(f"embed needs an ELMo, its folder or its name, but got {type(model).__name__}.")
-    if tokenizer is None and needs_tokenizer(elmo.config):
-        raise ElmoError(
-            "a model with a word table, or letters of its own, needs its tokenizer: embed(..., "
-            "tokenizer=tokenizer)."
-        )
-    length = elmo.config.max_characters_per_token
-    return elmo, tokenizer or ElmoTokenizer(max_characters_per_token=length)
-
-
-def fingerprint(model: ElmoModel, tokenizer: ElmoTokenizer) -> str:
-    """A digest of everything that a word's vector depends on, except the machine."""
-    settings = {name: getattr(model.config, name) for name in inspect.get_annotations(ElmoConfig)}
-    # Without options at the value that an earlier version implied, so that its jobs go on.
-    settings = {name: value for name, value in settings.items() if NEWER_OPTIONS.get(name, ()) != value}
-    rules = [tokenizer.word_splitter, tokenizer.all_special_tokens, tokenizer.max_characters_per_token]
-    if model.config.token_encoder == "words" or tokenizer.word_column:
-        rules.append(tokenizer.get_vocab())
-    if tokenizer.cut_words:
-        rules.append("cut_words")
-    if tokenizer.lexicon is not None:
-        rules.append(tokenizer.lexicon.content)
-    digest = hashlib.sha256(json.dumps([settings, rules], sort_keys=True).encode("utf-8"))
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+def may_keep_columns(folder: Path, format: str) -> bool:
+    """Whether other columns may be written. A job that 0.1.0 began goes on without them."""
+    path = folder / "plan.json"
+    if format != "parquet" or not path.is_file():
+        return format == "parquet"
+    plan = read_json(path)
+    return not isinstance(plan, dict) or "columns" in plan
 
 
 # ---- the job: processes, shards, going on
@@ -236,16 +165,9 @@ class Processes:
 
 def _processes(device: str | None, model: Any) -> Processes:
     """This process among those of the job, as `accelerate launch` and `torchrun` set its environment."""
-    try:
-        requested = torch.device(device) if device is not None else None
-    except RuntimeError:
-        raise ElmoError(f"there is no device {device!r}; say cpu, cuda or cuda:1, for example.") from None
-    if requested is not None and requested.type == "cuda" and not torch.cuda.is_available():
-        raise ElmoError(f"the device is {device}, but torch finds no GPU here.")
+    requested = requested_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        is_model = isinstance(model, ElmoPreTrainedModel)
-        default = model.device if is_model else torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return Processes(0, 1, requested or default, lambda: None)
+        return Processes(0, 1, requested or default_device(model), lambda: None)
     from accelerate import PartialState
 
     # The others wait while one makes its last shard, or the HDF5 file.
@@ -278,8 +200,30 @@ class Job:
     plan: dict[str, Any]
     options: Options
     corpus: Source
+    kept: KeptColumns | None
     embedder: Embedder
     processes: Processes
+
+    def run(self, words: int | None, progress: bool) -> None:
+        """Make what is missing. `words`: of the corpus, if it is known."""
+        with nullcontext() if self.processes.number else locked_folder(self.folder):
+            self.claim_folder()
+            if (self.folder / "index.json").exists():
+                self.check_stream()
+            else:
+                self._make_all(words, progress)
+            if self.processes.number == 0:
+                self.remove_shards_of_hdf5()
+            self.processes.wait()
+
+    def _make_all(self, words: int | None, progress: bool) -> None:
+        processes, model = self.processes, self.embedder.model
+        logger.info("process %d of %d on %s", processes.number, processes.count, processes.device)
+        with torch.inference_mode(), evaluating(model), self.progress_bar(words, progress) as bar:
+            count = self.make_shards(bar)
+        processes.wait()
+        if processes.number == 0:
+            self.finish(count)
 
     @property
     def columns(self) -> list[str]:
@@ -337,12 +281,17 @@ class Job:
             raise ElmoError(f"{self.path(count)} is beyond the input's end, which was longer before.")
         return count
 
+    def _inputs(self) -> Iterator[ShardInput]:
+        return shard_inputs(self.corpus, self.options.shard_words, self.kept is not None)
+
     def _shards(self) -> Iterator[ShardInput]:
         """The shards of the corpus; ElmoError at the end if `survey` has read another text in its files."""
         digest = hashlib.sha256()
-        for shard in shard_inputs(self.corpus, self.options.shard_words):
-            for record in shard.records:
-                digest.update(_bytes(record))
+        for shard in self._inputs():
+            for record, others in shard.rows:
+                digest.update(row_bytes(record, others))
+            if self.kept is not None:
+                self.kept.complete(shard)
             yield shard
         if self.corpus.stream is None and digest.hexdigest() != self.plan["input"]["sha256"]:
             raise ElmoError(f"{self.corpus.name} has changed while it was read; name another folder.")
@@ -351,7 +300,7 @@ class Job:
         """Refuse another stream than that of the finished job. The plan knows only its type."""
         if self.corpus.stream is None or self.processes.number:
             return
-        digests = [shard.digest for shard in shard_inputs(self.corpus, self.options.shard_words)]
+        digests = [shard.digest for shard in self._inputs()]
         if digests != [shard["digest"] for shard in read_index(self.folder)["shards"]]:
             raise ElmoError(f"{self.folder} has the vectors of other sentences; name another folder.")
 
@@ -368,7 +317,8 @@ class Job:
         scale = shard.words / max(words, 1)  # the bar's total was counted at whitespace
         vectors = self.embedder(sentences, lambda done: bar.update(done * scale))
         header = Header(shard.first, len(sentences), words, shard.digest)
-        output = Shard(header, sentences, vectors)
+        others = self.kept.arrays(shard.others) if self.kept is not None else {}
+        output = Shard(header, sentences, vectors, others)
         write_shard(self.path(shard.number), output, self.columns, self.options.pool is not None)
 
     def finish(self, count: int) -> None:

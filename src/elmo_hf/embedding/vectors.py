@@ -1,17 +1,12 @@
-"""Vectors on disk: numbered shards in a folder, in three formats, and one way to read them all.
+"""Vectors on disk: numbered shards in a folder, or AllenNLP's HDF5, and one way to read them all.
 
     vectors = read_vectors("vectors/")
     len(vectors)                        # sentences
     for words, array in vectors: ...    # one shard in memory at a time
     vectors[12].vectors                 # (words, dim), (layers, words, dim), or without `words` if pooled
 
-A file with its final name is complete, because it is written under another name and renamed; `index.json` is
-the last file of a corpus. Equal vectors are equal bytes, so nothing here writes a time or a path.
+`shards` describes the formats safetensors, parquet and npy. `index.json` is the last file of a corpus.
 
-safetensors: `vectors` ([layers,] rows, dim), `sentence_starts` (sentences + 1), in words; and the words as
-    UTF-8 bytes `words` with `word_starts` (words + 1). A row is a word, or a sentence if pooled.
-parquet: a row has the number of its `sentence`, its `word` (`words`, if pooled) and its `vector`, or
-    `layer_0`, `layer_1`, ... where several layers were asked for.
 hdf5: `vectors.hdf5` as AllenNLP's `elmo` command wrote it: arrays named "0", "1", ... and
     `sentence_to_index`, a JSON text. It holds a sentence once, so all words are in `words.jsonl` as well.
 """
@@ -19,203 +14,20 @@ hdf5: `vectors.hdf5` as AllenNLP's `elmo` command wrote it: arrays named "0", "1
 import json
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import numpy as np
 
-from elmo_hf.errors import ElmoError, reason_of
+from elmo_hf.embedding.shards import FORMATS, Embedded, Header, Shard, damage_in, read_shard, shard_path
+from elmo_hf.errors import ElmoError
 from elmo_hf.files import LONGEST_LINE, open_plain, read_json, read_lines, whole_file
 
-FORMATS = ("safetensors", "hdf5", "parquet")
 MAX_INDEX = 2**28  # bytes of index.json; a shard's entry has some 150
-
-
-class Embedded(NamedTuple):
-    """A sentence: its words (None where a file of AllenNLP's own lacks them) and its vectors."""
-
-    words: list[str] | None
-    vectors: np.ndarray
-
-
-@dataclass
-class Header:
-    """A shard's metadata. `digest` is that of the records that it was made from."""
-
-    first: int
-    sentences: int
-    words: int
-    digest: str
-
-    def __post_init__(self) -> None:
-        numbers = (self.first, self.sentences, self.words)
-        are_counts = all(type(number) is int and 0 <= number < 2**62 for number in numbers)
-        if not are_counts or not isinstance(self.digest, str):
-            raise ElmoError("a shard's header has wrong values.")
-
-
-@dataclass
-class Shard:
-    header: Header
-    words: list[list[str]]
-    vectors: np.ndarray  # ([layers,] rows, dim)
-
-    def starts(self, pooled: bool) -> list[int]:
-        """The row at which each sentence starts, and the end of the last sentence."""
-        return list(accumulate((1 if pooled else len(words) for words in self.words), initial=0))
-
-    def sentences(self, pooled: bool) -> Iterator[Embedded]:
-        starts = self.starts(pooled)
-        return (self.sentence(number, starts, pooled) for number in range(len(self.words)))
-
-    def sentence(self, number: int, starts: list[int], pooled: bool) -> Embedded:
-        rows = starts[number] if pooled else slice(starts[number], starts[number + 1])
-        return Embedded(self.words[number], self.vectors[..., rows, :].copy())  # a view would keep the shard
-
-
-def shard_path(folder: Path, number: int, format: str) -> Path:
-    """HDF5 is one file, made at the end from shards that are safetensors until then."""
-    suffix = "parquet" if format == "parquet" else "safetensors"
-    return folder / f"vectors-{number:05d}.{suffix}"
-
-
-# ---- shards
-
-
-def write_shard(path: Path, shard: Shard, columns: Sequence[str], pooled: bool) -> None:
-    with whole_file(path) as partial:
-        if path.suffix == ".parquet":
-            _write_parquet(partial, shard, columns, pooled)
-        else:
-            _write_safetensors(partial, shard)
-
-
-def read_shard(path: Path, columns: Sequence[str], pooled: bool) -> Shard:
-    """A whole shard; ElmoError if it is missing or damaged."""
-    with _damage_in(path):
-        os.close(open_plain(path))
-        is_parquet = path.suffix == ".parquet"
-        shard = _read_parquet(path, columns, pooled) if is_parquet else _read_safetensors(path)
-        sizes = (len(shard.words), sum(map(len, shard.words)), shard.vectors.shape[-2])
-        header = shard.header
-        if sizes != (header.sentences, header.words, header.sentences if pooled else header.words):
-            raise ValueError("its sizes contradict each other")
-        return shard
-
-
-def read_header(path: Path) -> Header | None:
-    """A shard's header, or None if there is no shard or it is damaged."""
-    if not path.is_file():
-        return None
-    try:
-        with _damage_in(path):
-            text = _parquet_header(path) if path.suffix == ".parquet" else _safetensors_header(path)
-            return Header(**json.loads(text))
-    except ElmoError:
-        return None
-
-
-@contextmanager
-def _damage_in(path: Path) -> Iterator[None]:
-    """One sentence for whatever the readers of a damaged file raise."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise ElmoError(
-            f"{path} is missing or damaged ({reason_of(error)}); remove it and index.json, and run the "
-            "command that wrote it again."
-        ) from error
-
-
-def _write_safetensors(path: Path, shard: Shard) -> None:
-    from safetensors.numpy import save
-
-    encoded = [word.encode("utf-8") for words in shard.words for word in words]
-    tensors = {
-        "vectors": np.ascontiguousarray(shard.vectors),
-        "sentence_starts": np.array(shard.starts(pooled=False), dtype=np.int64),
-        "words": np.frombuffer(b"".join(encoded), dtype=np.uint8),
-        "word_starts": np.array(list(accumulate(map(len, encoded), initial=0)), dtype=np.int64),
-    }
-    # One entry only: safetensors writes several in no fixed order.
-    # Not `save_file`: a kill would leave its temporary file behind.
-    path.write_bytes(save(tensors, metadata={"elmo_hf": json.dumps(asdict(shard.header))}))
-
-
-def _safetensors_header(path: Path) -> str:
-    from safetensors import safe_open
-
-    with safe_open(path, "numpy") as file:
-        return file.metadata()["elmo_hf"]
-
-
-def _read_safetensors(path: Path) -> Shard:
-    from safetensors.numpy import load_file
-
-    header = Header(**json.loads(_safetensors_header(path)))
-    tensors = load_file(path)
-    encoded, word_starts = tensors["words"].tobytes(), tensors["word_starts"].tolist()
-    words = [encoded[start:end].decode("utf-8") for start, end in pairwise(word_starts)]
-    sentences = [words[start:end] for start, end in pairwise(tensors["sentence_starts"].tolist())]
-    return Shard(header, sentences, tensors["vectors"])
-
-
-def _write_parquet(path: Path, shard: Shard, columns: Sequence[str], pooled: bool) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    first, dim = shard.header.first, shard.vectors.shape[-1]
-    numbers = np.arange(first, first + len(shard.words))
-    if pooled:
-        table: dict[str, Any] = {
-            "sentence": pa.array(numbers),
-            "words": pa.array(shard.words, pa.list_(pa.string())),
-        }
-    else:
-        lengths = [len(words) for words in shard.words]
-        words = [word for sentence in shard.words for word in sentence]
-        table = {"sentence": pa.array(numbers.repeat(lengths)), "word": pa.array(words, pa.string())}
-    for name, rows in zip(columns, _by_layer(shard.vectors), strict=True):
-        table[name] = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), dim)
-    header = {"elmo_hf": json.dumps(asdict(shard.header))}
-    # A vector's numbers hardly repeat, so neither a dictionary nor compression makes them smaller.
-    pa.parquet.write_table(
-        pa.table(table).replace_schema_metadata(header), path, compression="none", use_dictionary=False
-    )
-
-
-def _by_layer(vectors: np.ndarray) -> np.ndarray:
-    return vectors if vectors.ndim == 3 else vectors[None]
-
-
-def _parquet_header(path: Path) -> str:
-    import pyarrow.parquet
-
-    return pyarrow.parquet.read_schema(path).metadata[b"elmo_hf"].decode("utf-8")
-
-
-def _read_parquet(path: Path, columns: Sequence[str], pooled: bool) -> Shard:
-    import pyarrow.parquet
-
-    header = Header(**json.loads(_parquet_header(path)))
-    table = pyarrow.parquet.read_table(path).combine_chunks()
-    layers = []
-    for name in columns:
-        column = table[name].combine_chunks()
-        layers.append(column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size))
-    vectors = np.stack(layers) if len(columns) > 1 else layers[0]
-    if pooled:
-        return Shard(header, table["words"].to_pylist(), vectors)
-    words, rows = table["word"].to_pylist(), table["sentence"].to_numpy()
-    starts = np.searchsorted(rows, np.arange(header.first, header.first + header.sentences + 1)).tolist()
-    return Shard(header, [words[start:end] for start, end in pairwise(starts)], vectors)
 
 
 # ---- AllenNLP's HDF5
@@ -304,7 +116,7 @@ class Hdf5Vectors(Vectors):
         import h5py
 
         self._path, self._words = path, path.parent / "words.jsonl" if index else None
-        with _damage_in(path):
+        with damage_in(path):
             os.close(open_plain(path))
             self._file = h5py.File(path, "r")
             sentences = len(self._file) - ("sentence_to_index" in self._file)
@@ -313,7 +125,7 @@ class Hdf5Vectors(Vectors):
         super().__init__(index, sentences)
 
     def _sentence(self, number: int) -> Embedded:
-        with _damage_in(self._path):
+        with damage_in(self._path):
             vectors = self._array(str(number))[()]
         return Embedded(self._words_of(number), vectors)
 
@@ -325,6 +137,8 @@ class Hdf5Vectors(Vectors):
         array = self._file[name] if is_inside else None
         if not isinstance(array, h5py.Dataset) or array.chunks or array.is_virtual or array.external:
             raise ValueError(f"{name!r} is no plain array")
+        if array.shape is None:
+            raise ValueError(f"{name!r} is no plain array, but empty")
         if array.nbytes > self._path.stat().st_size:
             raise ValueError(f"{name!r} is larger than the file")
         return array
@@ -332,7 +146,7 @@ class Hdf5Vectors(Vectors):
     def _words_of(self, number: int) -> list[str] | None:
         if self._words is None:
             return self._known_words.get(number)
-        with _damage_in(self._words):
+        with damage_in(self._words):
             with os.fdopen(open_plain(self._words), "rb") as file:
                 file.seek(self._line_starts[number])
                 words = json.loads(file.readline(LONGEST_LINE))
@@ -352,7 +166,7 @@ class Hdf5Vectors(Vectors):
     def _known_words(self) -> dict[int, list[str]]:
         if "sentence_to_index" not in self._file:
             return {}
-        with _damage_in(self._path):
+        with damage_in(self._path):
             indices = json.loads(self._array("sentence_to_index")[0])
             return {int(index): sentence.split() for sentence, index in indices.items()}
 

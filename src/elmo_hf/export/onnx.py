@@ -124,6 +124,10 @@ def export_onnx(
     with new_folder(Path(output)) as folder:
         elmo, tokenizer = load(model, ElmoModel, dtype=torch.float32)
         chosen = parse_layers(layers, elmo.config)
+        if chosen.num_mixes:
+            raise ElmoError(
+                "layers is mix, which the ONNX file cannot hold; export all, and mix its outputs."
+            )
         check_size(elmo, int8)
         with torch.inference_mode(), readable_kernels():
             write_graph(elmo, chosen, int8, folder / "model.onnx")

@@ -49,7 +49,7 @@ def make_parser(doc: str, optimizer: str = "adam", **defaults: Any) -> argparse.
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog=program_name(), description=doc, formatter_class=formatter)
     _add_data(parser)
-    parser.add_argument("--elmo", help="a pretrained biLM, a folder or a name on the Hub")
+    parser.add_argument("--elmo", "--model", help="a pretrained biLM, a folder or a name on the Hub")
     parser.add_argument("--output", required=True, help="the folder of the run")
     parser.add_argument("--vectors", help="a text file of word vectors for the task's own words")
     help = "how often a word occurs in the train sentences to be one of the task's own (2)"

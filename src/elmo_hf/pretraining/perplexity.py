@@ -98,6 +98,7 @@ def perplexity(
     split_sentences: bool = False,
     rows: int = 32,
     batch_words: int = 4096,
+    column: str | None = None,
     text_column: str | None = None,
     tokens_column: str | None = None,
     progress: bool = False,
@@ -115,7 +116,8 @@ def perplexity(
         split_sentences: split each text, a paragraph, into sentences.
         rows: rows of running text, with carried states.
         batch_words: words of a batch, padding included, with zero or warm states.
-        text_column, tokens_column: column of a record's text or words, by default "text" or "tokens".
+        column: column of a record's text or words, by default "text" or "tokens".
+        text_column, tokens_column: the older names of `column`; the one must hold text, the other words.
         progress: show a progress bar.
 
     Returns:
@@ -125,7 +127,7 @@ def perplexity(
         ElmoError: a wrong argument, a model without a softmax or stored states, or a text without words.
     """
     _check(model, tokenizer, states, {"rows": rows, "batch_words": batch_words})
-    corpus = open_records(source, text_column, tokens_column)
+    corpus = open_records(source, text_column, tokens_column, column=column)
     text = _Text(corpus, tokenizer, raw, split_sentences)
     windows = text.windows(rows, STEPS) if states == "carried" else text.batches(batch_words)
     losses = _LossSums(model, tokenizer)
