@@ -155,6 +155,16 @@ def test_sizes_that_lie_are_refused_before_memory_is_taken(form: str, name: str,
     assert_refused_cheaply(path)
 
 
+@pytest.mark.parametrize("form", WRITERS)
+def test_the_stride_of_a_dimension_of_one_may_be_any_number(form: str, tmp_path: Path) -> None:
+    tensors = {"a": Tensor(Whole, 0, (1, 8), (1 << 62, 1)), "b": Tensor(Whole, 0, (8, 1), (1, 1 << 62))}
+    path = WRITERS[form](tmp_path / "a.th", tensors, {"0": EIGHT.tobytes()})
+    with StateDictArrays(path) as arrays:
+        check_all(path)
+        assert np.array_equal(arrays.rows("a", 0, 1), EIGHT.reshape(1, 8))
+        assert np.array_equal(arrays.rows("b", 2, 5), EIGHT.reshape(8, 1)[2:5])
+
+
 def check_all(path: Path) -> None:
     with StateDictArrays(path) as arrays:
         for name in arrays.names:

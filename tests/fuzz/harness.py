@@ -48,8 +48,10 @@ def run_door(door: Door, numbers: range, session: Path, seed: int) -> Iterator[O
             code = worker.end()
         number, start, _ = IN_FLIGHT.unpack(flight[:])
         if number in numbers:
-            if start:  # otherwise a library crashed while the file was damaged, and there is no case
+            if start:
                 yield worker.cause(number, code)
+            elif code >= 0:  # otherwise a library crashed while the file was damaged, and there is no case
+                raise RuntimeError(f"case {number} could not be made:\n{worker.stack.read_text()}")
             numbers = numbers[numbers.index(number) + 1 :]
         elif numbers and not worker.has_hung:  # otherwise the case has ended while it was killed
             raise RuntimeError(f"the worker of {door.name} ended with {code}:\n{worker.stack.read_text()}")

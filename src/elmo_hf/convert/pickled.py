@@ -425,7 +425,8 @@ class StateDictArrays(Arrays):
             numbers = np.fromfile(self._file, dtype, _span(shape, strides))
             if len(numbers) != _span(shape, strides):
                 raise EOFError("it ends early")
-        steps = [stride * dtype.itemsize for stride in strides]
+        # The stride of a dimension of one means nothing, and may be any number.
+        steps = [stride * dtype.itemsize * (size > 1) for stride, size in zip(strides, shape, strict=True)]
         rows = np.lib.stride_tricks.as_strided(numbers, shape, steps)
         if view.storage.type == "bfloat16":
             return (rows.astype("<u4") << 16).view("<f4")
