@@ -18,7 +18,9 @@ INSTALLED_ELSEWHERE = ["pip install torch==2.13.0", "pip install .", "pip instal
 INSTALLED_ELSEWHERE += ["pip install -e '.[dev]'", "pytest", "pip install '.[demo]'"]
 # Flags that shorten long runs.
 EXTRA_FLAGS = {
-    "training/pretrain.py": "--lstm-dim 16 --projection-dim 8 --char-filters [[1,4],[2,8]] --log-every 1",
+    "training/pretrain.py": "--lstm-dim 16 --projection-dim 8 --char-filters [[1,4],[2,8]] --log-every 1 "
+    "--heldout-every 2",
+    "elmo-hf vocab": "--heldout-every 2",  # the test's text is short
     "training/finetune_ner.py": "--epochs 2",
 }
 
