@@ -15,8 +15,10 @@ from elmo_hf import ElmoConfig, ElmoForTokenClassification, ElmoModel, ElmoToken
 from elmo_hf.cli import app
 from elmo_hf.convert import convert_from_bilm
 from elmo_hf.errors import ElmoError
+from tests.helpers import naive_elmo
 from tests.helpers.paths import REPOSITORY
 from tests.helpers.reference import Elmo, options, random_options, random_softmax, random_weights, write_hdf5
+from tests.helpers.varied_elmo import KINDS, varied_batch, varied_model, weights_of
 
 onnx = pytest.importorskip("onnx", reason="the export needs onnx; `pip install 'elmo-hf[export]'`")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the export needs `elmo-hf[export]`")
@@ -115,6 +117,59 @@ def test_word_table(tmp_path):
     inputs = onnxruntime.InferenceSession(str(tmp_path / "onnx" / "model.onnx")).get_inputs()
     assert [node.name for node in inputs] == ["input_ids", "attention_mask"]
     check(folder, tmp_path / "onnx", reference, 0, [(1, 1), (4, 9)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_encoders_equal_their_reference(tmp_path, kind):
+    """With padding on either side and between words, and with rows that are cut after the longest word."""
+    model = varied_model(kind)
+    layers = export.parse_layers("top" if "no projection" in kind else "all", model.config)
+    with torch.inference_mode(), export.readable_kernels():
+        export.write_graph(model, layers, False, tmp_path / "model.onnx")
+    onnx.checker.check_model(onnx.load(tmp_path / "model.onnx"), full_check=True)
+    weights = weights_of(model)
+    for side in ("right", "left", "between"):
+        batch, sentences = varied_batch(model, side=side)
+        outputs, mask = run(tmp_path, as_numpy(batch)), batch["attention_mask"].bool().numpy()
+        for row, sentence in enumerate(sentences):
+            expected = naive_elmo.read(model.config, weights, sentence)
+            pairs = zip(outputs.values(), expected[-len(outputs) :], strict=True)
+            for actual, vectors in pairs:
+                assert (actual[row][~mask[row]] == 0).all()
+                words = actual[row][mask[row]]
+                np.testing.assert_allclose(words, vectors.reshape(words.shape), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["letters", "words beside letters"])
+def test_shorter_rows_of_letters_change_nothing(tmp_path, kind):
+    model = varied_model(kind)
+    with torch.inference_mode(), export.readable_kernels():
+        export.write_graph(model, export.parse_layers("top", model.config), False, tmp_path / "model.onnx")
+    *_, begin, end, padding = model.config.boundary_characters
+    word = [5] * model.config.reads_word_column
+    rows = [np.array([[[begin, 3, 4, end, *[padding] * more, *word]]]) for more in (0, 1, 4)]
+    mask = np.ones((1, 1), dtype=np.int64)
+    vectors = [run(tmp_path, {"char_ids": row, "attention_mask": mask})["vector"] for row in rows]
+    expected = model(char_ids=torch.from_numpy(rows[-1])).last_hidden_state.detach().numpy()
+    for actual in vectors:
+        np.testing.assert_allclose(actual, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["words beside letters", "a stack"])
+def test_int8_of_other_encoders(tmp_path, kind):
+    model = varied_model(kind, lstm_dim=64, projection_dim=32)
+    layers = export.parse_layers("all", model.config)
+    with torch.inference_mode(), export.readable_kernels():
+        for parameter in model.parameters():
+            parameter.mul_(0.3)
+        for int8 in (False, True):
+            (tmp_path / str(int8)).mkdir()
+            export.write_graph(model, layers, int8, tmp_path / str(int8) / "model.onnx")
+    batch = as_numpy(varied_batch(model)[0])
+    exact, rounded = (run(tmp_path / str(int8), batch)["layer_1"] for int8 in (False, True))
+    assert 0 < np.abs(rounded - exact).max() < 0.1 * np.abs(exact).max()
+    sizes = [(tmp_path / str(int8) / "model.onnx").stat().st_size for int8 in (True, False)]
+    assert sizes[0] < 0.6 * sizes[1]
 
 
 def test_layer_0_of_another_size(tmp_path):

@@ -30,7 +30,8 @@ from elmo_hf import (
     kernels,
 )
 from elmo_hf.kernels import training
-from elmo_hf.model.words_elmo import character_ids
+from elmo_hf.model.configuration_elmo import NEWER_OPTIONS
+from elmo_hf.model.words_elmo import WORD_PAD, character_ids
 
 LETTERS = "ehnrt"  # of the sentences below; what changes one of them changes the words' vectors
 LETTER_IDS = [ord(letter) + 1 for letter in LETTERS]
@@ -70,7 +71,8 @@ class Subject:
         with torch.no_grad():
             for parameter in self.model.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
-        if warm and options["token_encoder"] == "characters":
+        config = self.bilm.config
+        if warm and config.token_encoder == "characters" and config.reads_bytes:
             self.bilm.warm_up(["he", "the tree"])
             self.bilm.config.use_warm_state = True
         self.model.to(dtype)
@@ -104,6 +106,7 @@ class Subject:
         words += [f"{name}={options[name]}" for name in ("projection_dim", "char_filters", "char_activation")]
         words += [f"{name}={options[name]}" for name in ("cell_clip", "proj_clip", "use_skip_connections")]
         words += [f"{name}={options[name]}" for name in ("warm", "cache", "dtype", "long_steps")]
+        words += [f"{name}={options[name]}" for name in NEWER_OPTIONS if name in options]
         return ", ".join(words)
 
     @property
@@ -168,7 +171,7 @@ class Subject:
         choice = kernels.chosen()
         kernels.use("auto")
         with contextlib.suppress(Exception):
-            read(self, random_batch(random.Random(0)))
+            read(self, random_batch(random.Random(0), self.bilm.config))
         kernels.use(choice)
 
     def clean_up(self) -> None:
@@ -192,7 +195,7 @@ def random_options(chance: random.Random) -> dict[str, Any]:
     filters = chance.choice([[[1, 2], [3, projection - 2]], [[1, 3], [2, 2], [5, 4]], [[2, projection]]])
     head = chance.choice([*["biLM"] * 4, "language model", "tagger", "tagger", "role labeller", "classifier"])
     has_cache = head not in ("biLM", "language model")
-    return {
+    options = {
         "head": head,
         "token_encoder": chance.choice([*["characters"] * 6, "words"]),
         "num_hidden_layers": chance.choice([1, 2, 2, 3]),
@@ -216,12 +219,30 @@ def random_options(chance: random.Random) -> dict[str, Any]:
         "dtype": chance.choice([*[torch.float32] * 12, torch.float64, torch.bfloat16]),
         "long_steps": chance.random() < 0.5,  # training as on a CPU with many cells
     }
+    return options | rare_options(chance)
+
+
+def rare_options(chance: random.Random) -> dict[str, Any]:
+    """Of models that are not bilm-tf's: other letters, words beside them, a stack of LSTMs, stored mixes."""
+    options: dict[str, Any] = {}
+    if chance.random() < 0.3:
+        options |= {"num_characters": 280, "boundary_characters": [271, 272, 273, 274, WORD_PAD]}
+    if chance.random() < 0.3:
+        options["word_embedding_dim"] = chance.choice([2, 6])
+    if chance.random() < 0.2:
+        options["lstm_projection"] = True
+    if chance.random() < 0.15:
+        options |= {"num_hidden_layers": 1, "stacked_lstm_layers": chance.choice([1, 2])}
+        options |= {"lstm_projection": None, "warm": False}
+    if chance.random() < 0.2:
+        options["num_mixes"] = chance.choice([1, 2])
+    return options
 
 
 # ---- what it reads
 
 
-def random_batch(chance: random.Random) -> dict[str, Tensor]:
+def random_batch(chance: random.Random, config: ElmoConfig) -> dict[str, Tensor]:
     """Ids and masks of sentences, with padding on either side, and perhaps with a sentence of no word."""
     sentences = chance.choice([SENTENCES, SENTENCES[:2], SENTENCES[:1], [[], *SENTENCES[::-1]]])
     words = max(len(sentence) for sentence in sentences)
@@ -232,7 +253,10 @@ def random_batch(chance: random.Random) -> dict[str, Tensor]:
         place = slice(words - len(sentence), None) if on_the_left else slice(0, len(sentence))
         char_ids[row, place] = torch.from_numpy(character_ids(sentence, CHARACTERS))
         input_ids[row, place] = torch.tensor([sum(map(ord, word)) % VOCABULARY for word in sentence]).long()
-    return {"input_ids": input_ids, "char_ids": char_ids, "attention_mask": (input_ids < VOCABULARY).long()}
+    is_word = input_ids < VOCABULARY
+    if config.reads_word_column:
+        char_ids = torch.cat([char_ids, torch.where(is_word, 1 + input_ids, 0)[:, :, None]], dim=2)
+    return {"input_ids": input_ids, "char_ids": char_ids, "attention_mask": is_word.long()}
 
 
 def arguments(subject: Subject, batch: dict[str, Tensor], labels: bool = False) -> dict[str, Tensor]:
@@ -281,10 +305,16 @@ def read_in_a_thread(subject: Subject, batch: dict[str, Tensor]) -> Results:
     return results[0]
 
 
+def check_states(subject: Subject) -> None:
+    if subject.bilm.config.stacked_lstm_layers:
+        raise NotApplicable("stacked LSTMs have no states")
+
+
 def read_with_states(subject: Subject, batch: dict[str, Tensor]) -> Results:
     """Two batches of running text."""
     if subject.head not in ("biLM", "language model"):
         return read(subject, batch)
+    check_states(subject)
     results, states = {}, None
     with torch.no_grad():
         for number in range(2):
@@ -305,6 +335,7 @@ def read_with_boundaries(subject: Subject, batch: dict[str, Tensor]) -> Results:
 
 
 def read_windows(subject: Subject, batch: dict[str, Tensor]) -> Results:
+    check_states(subject)
     has_characters = subject.bilm.config.token_encoder == "characters"
     ids = batch["char_ids" if has_characters else "input_ids"]
     with torch.no_grad():
@@ -346,6 +377,7 @@ def gradients_of(model: nn.Module) -> Results:
 
 
 def gradients_of_states(subject: Subject, batch: dict[str, Tensor]) -> Results:
+    check_states(subject)
     subject.model.zero_grad()
     states = tuple(
         state.detach().requires_grad_() for state in subject.bilm.zero_states(len(batch["char_ids"]))
@@ -359,8 +391,8 @@ def gradients_of_states(subject: Subject, batch: dict[str, Tensor]) -> Results:
 def gradients_of_vectors(subject: Subject, batch: dict[str, Tensor], letters: bool = False) -> Results:
     """With vectors in place of the ids, of words or of letters."""
     config = subject.bilm.config
-    if letters and config.token_encoder != "characters":
-        raise NotApplicable("there are no letters")
+    if letters and (config.token_encoder != "characters" or config.reads_word_column):
+        raise NotApplicable("there are no letters, or not letters alone")
     shape = (CHARACTERS, config.char_embedding_dim) if letters else (config.projection_dim,)
     dtype = next(subject.bilm.parameters()).dtype
     vectors = torch.randn(*batch["input_ids"].shape, *shape).to(dtype).requires_grad_()

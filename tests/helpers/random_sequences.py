@@ -170,7 +170,7 @@ def outcome(subject: Subject, call: str, choice: str, seed: int) -> Results | Ex
     kernels.use(choice)
     torch.manual_seed(seed)  # of dropout
     try:
-        return CALLS[call](subject, random_batch(random.Random(seed)))
+        return CALLS[call](subject, random_batch(random.Random(seed), subject.bilm.config))
     except Exception as error:
         return error
     finally:

@@ -156,6 +156,39 @@ class ElmoConformanceTest(ModelTests, unittest.TestCase):
         super().check_training_gradient_checkpointing(**kwargs)
 
 
+class SmallWordsAndLetters(SmallElmo):
+    """Letters of a lexicon, words beside them, a projection of the same size, and stored mixes."""
+
+    letters = {"num_characters": 90, "boundary_characters": [85, 86, 87, 88, 89]}  # noqa: RUF012
+    options = {"word_embedding_dim": 3, "lstm_projection": True, "num_mixes": 2}  # noqa: RUF012
+
+    def get_config(self, **options):
+        return super().get_config(**self.letters, **self.options, **options)
+
+    def prepare_config_and_inputs_for_common(self):
+        config, inputs = super().prepare_config_and_inputs_for_common()
+        letters = torch.randint(1, 90, inputs["char_ids"].shape)
+        inputs["char_ids"] = torch.cat([letters, 1 + inputs["input_ids"][:, :, None]], dim=2)
+        return config, inputs
+
+
+class SmallStack(SmallWordsAndLetters):
+    num_hidden_layers = 1
+    options = {"word_embedding_dim": 3, "num_hidden_layers": 1, "stacked_lstm_layers": 2}  # noqa: RUF012
+
+
+class ElmoWordsAndLettersConformanceTest(ElmoConformanceTest):
+    def setUp(self):
+        super().setUp()
+        self.model_tester = SmallWordsAndLetters(self)
+
+
+class ElmoStackConformanceTest(ElmoConformanceTest):
+    def setUp(self):
+        super().setUp()
+        self.model_tester = SmallStack(self)
+
+
 class SmallHead(SmallElmo):
     """A biLM that is tuned with the task, as the suite wants a gradient for every weight."""
 

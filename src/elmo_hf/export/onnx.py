@@ -183,8 +183,10 @@ def write_graph(model: ElmoModel, layers: Layers, int8: bool, path: Path) -> Non
     from elmo_hf.export.graph import build
 
     weights = {name: weight.float().numpy() for name, weight in model.state_dict().items()}
-    h, c = (state.float().numpy() for state in model._after_first())
-    graph = build(model.config, weights, (h, c), layers.numbers, layers.columns, layers.is_average, int8)
+    is_stack = model.config.stacked_lstm_layers > 0
+    pair = tuple(model.token_encoder.boundaries()) if is_stack else model._after_first()
+    first = pair[0].float().numpy(), pair[1].float().numpy()
+    graph = build(model.config, weights, first, layers.numbers, layers.columns, layers.is_average, int8)
     path.write_bytes(graph.SerializeToString())
 
 

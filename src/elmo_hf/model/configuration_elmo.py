@@ -347,7 +347,7 @@ class ElmoConfig(PreTrainedConfig):
                     f"is {self.max_characters_per_token}, so it fits into no word."
                 )
 
-    def validate_characters(self) -> None:
+    def validate_word_boundaries(self) -> None:
         ids = self.boundary_characters or []
         if len(ids) != 5 or len(set(ids)) < 5 or not 0 < min(ids) <= max(ids) < self.num_characters:
             raise ValueError(
