@@ -17,7 +17,14 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .checks_elmo import check_has_states, check_states, check_where, checked_folder, word_mask
+from .checks_elmo import (
+    check_has_states,
+    check_no_attentions,
+    check_states,
+    check_where,
+    checked_folder,
+    word_mask,
+)
 from .configuration_elmo import ElmoConfig
 from .encoders_elmo import (
     ElmoCarry,
@@ -267,12 +274,13 @@ class ElmoModel(ElmoPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        encoder = self.token_encoder
-        return encoder.char_embedding if isinstance(encoder, ElmoCharacterEncoder) else encoder.word_embedding
+        return getattr(self.token_encoder, self._embedding_name())
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        name = "char_embedding" if isinstance(self.token_encoder, ElmoCharacterEncoder) else "word_embedding"
-        setattr(self.token_encoder, name, value)
+        setattr(self.token_encoder, self._embedding_name(), value)
+
+    def _embedding_name(self) -> str:
+        return "char_embedding" if self.config.token_encoder == "characters" else "word_embedding"
 
     @can_return_tuple
     @checks_once
@@ -286,6 +294,7 @@ class ElmoModel(ElmoPreTrainedModel):
         output_states: bool = False,
         output_hidden_states: bool | None = None,
         keep_boundaries: bool = False,
+        output_attentions: bool | None = None,
     ) -> ElmoModelOutput:
         """Read sentences.
 
@@ -302,10 +311,12 @@ class ElmoModel(ElmoPreTrainedModel):
             output_hidden_states: return all layers; by default, what the config says.
             keep_boundaries: keep the vectors of sentence begin (first) and sentence end (last), which the
                 model adds to each row and otherwise removes.
+            output_attentions: what PEFT passes to any model; an ELMo has none, so True is refused.
 
         Returns:
             An `ElmoModelOutput`.
         """
+        check_no_attentions(output_attentions)
         if states is not None or output_states:
             check_has_states(self.config)
         mask = word_mask(self.config, input_ids, char_ids, attention_mask, inputs_embeds)
@@ -342,12 +353,13 @@ class ElmoModel(ElmoPreTrainedModel):
     ) -> Tensor:
         """The words before any context, (batch, words, projection_dim), from checked tensors. A model that
         contains this one checks the ids itself, and passes these vectors as `inputs_embeds`."""
-        encoder = self.token_encoder
-        ids = char_ids if isinstance(encoder, ElmoCharacterEncoder) else input_ids
+        encoder: Any = self.token_encoder
+        reads_characters = self.config.token_encoder == "characters"
+        ids = char_ids if reads_characters else input_ids
         check_where(self, ids, inputs_embeds)
         if inputs_embeds is None:
             return encoder(ids)
-        if isinstance(encoder, ElmoCharacterEncoder) and inputs_embeds.dim() == 4:
+        if reads_characters and inputs_embeds.dim() == 4:
             return encoder.from_embeddings(inputs_embeds)
         return inputs_embeds
 

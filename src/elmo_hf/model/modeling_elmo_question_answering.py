@@ -28,7 +28,15 @@ from transformers import initialization as init
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 from transformers.utils import can_return_tuple
 
-from .checks_elmo import IGNORED, check_integers, check_mask, check_range, check_shape, is_any
+from .checks_elmo import (
+    IGNORED,
+    check_integers,
+    check_mask,
+    check_no_attentions,
+    check_range,
+    check_shape,
+    is_any,
+)
 from .configuration_elmo import ElmoConfig
 from .layers_elmo import ElmoBiRNN, ElmoVariationalDropout
 from .task_elmo import ElmoSegment, ElmoTaskInput, ElmoTaskModel, boundary_words, split_pair
@@ -144,6 +152,7 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> QuestionAnsweringModelOutput:
         """Score each word of the contexts as the first and as the last word of the answer.
 
@@ -159,6 +168,7 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
             number of their type outside of the context; the loss is the mean of both cross entropies, plus
             the penalty of the mixes.
         """
+        check_no_attentions(output_attentions)
         question, context, texts = self._read_pair(
             input_ids, char_ids, attention_mask, token_type_ids, inputs_embeds, output_hidden_states
         )
@@ -226,15 +236,11 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
             if not isinstance(number, int) or number < 1:
                 raise ValueError(f"{name} must be a whole number, at least 1, but is {number!r}.")
         pairs = as_pairs(question, context)
-        was_training = self.training
-        self.eval()
         answers: list[list[dict[str, Any]]] = []
-        try:
+        with self.in_eval_mode():
             for first in range(0, len(pairs), batch_size):
                 batch = pairs[first : first + batch_size]
                 answers += self._answers(batch, first, tokenizer, top_k, longest)
-        finally:
-            self.train(was_training)
         results = [best[0] for best in answers] if top_k == 1 else answers
         return results[0] if isinstance(question, str) else results
 
