@@ -138,6 +138,7 @@ BACKBONE = {
 }
 BACKBONE |= {"letters_elmo", "modeling_elmo", "tokenization_elmo", "words_elmo"}
 TASK = BACKBONE | {"cache_elmo", "task_elmo"}
+TAGGER = TASK | {"crf_elmo", "modeling_elmo_tagging", "predicting_elmo"}
 
 
 @pytest.mark.parametrize(
@@ -145,9 +146,9 @@ TASK = BACKBONE | {"cache_elmo", "task_elmo"}
     [
         (ElmoModel, BACKBONE),
         (ElmoForPreTraining, BACKBONE | {"modeling_elmo_pretraining"}),
-        (ElmoForTokenClassification, TASK | {"crf_elmo", "modeling_elmo_tagging"}),
-        (ElmoForSemanticRoleLabeling, TASK | {"crf_elmo", "modeling_elmo_tagging"}),
-        (ElmoForSequenceClassification, TASK | {"modeling_elmo_classification"}),
+        (ElmoForTokenClassification, TAGGER),
+        (ElmoForSemanticRoleLabeling, TAGGER),
+        (ElmoForSequenceClassification, TASK | {"modeling_elmo_classification", "predicting_elmo"}),
         (ElmoForQuestionAnswering, TASK | {"modeling_elmo_question_answering"}),
         (ElmoForCoreferenceResolution, TASK | {"modeling_elmo_coreference"}),
     ],

@@ -333,10 +333,7 @@ def test_a_premise_is_encoded_once():
     [
         ({"labels": torch.tensor([0, 1])}, r"labels must be 3 numbers, .* have the shape \(2,\)"),
         ({"labels": torch.zeros(3, 6, dtype=torch.long)}, r"labels must be 3 numbers, .* the shape \(3, 6\)"),
-        (
-            {"labels": torch.tensor([0.0, 1.5, 2.0])},
-            "labels must be a tensor of whole numbers, but is of torch.float32",
-        ),
+        ({"labels": torch.tensor([0.0, 1.5, 2.0])}, r"labels must have the shape \(3, 4\), .*have \(3,\)"),
         ({"labels": torch.tensor([0, 4, 1])}, "labels must be from 0 to 3, but holds 4"),
         ({"labels": torch.tensor([0, -100, 1])}, "labels must be from 0 to 3, but holds -100"),
         ({"attention_mask": torch.ones(3, 2)}, r"attention_mask must have the shape \(3, "),
@@ -381,15 +378,3 @@ def test_one_text_has_no_types():
     batch = ElmoTokenizer()(["a b"], return_token_type_ids=True, return_tensors="pt")
     with pytest.raises(ValueError, match="'bcn' reads a row as one text and knows no token_type_ids"):
         make("bcn")(**batch)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"num_labels": 1}, "one of several labels, but num_labels is 1"),
-        ({"problem_type": "regression"}, "problem_type 'regression'"),
-    ],
-)
-def test_configs_without_single_labels_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        make("bcn", **options)

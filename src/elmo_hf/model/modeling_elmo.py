@@ -26,12 +26,7 @@ from .checks_elmo import (
     word_mask,
 )
 from .configuration_elmo import ElmoConfig
-from .encoders_elmo import (
-    ElmoCarry,
-    ElmoCharacterEncoder,
-    ElmoWordEncoder,
-    token_encoder,
-)
+from .encoders_elmo import ElmoCarry, ElmoCharacterEncoder, ElmoWordEncoder, token_encoder
 from .layers_elmo import ElmoBiRNN, ElmoHighwayLSTM, ElmoScalarMix, ElmoStoredMix, init_rnn
 from .tokenization_elmo import ElmoTokenizer
 
@@ -234,6 +229,18 @@ class ElmoPreTrainedModel(PreTrainedModel):
         """Save weights, config and code, so that the folder also loads without this package."""
         self.config.auto_map = dict(self.auto_map)
         super().save_pretrained(*args, **kwargs)
+
+    def set_use_kernels(self, use_kernels: bool, kernel_config: Any = None, mode: Any = None) -> None:
+        """What `from_pretrained(..., use_kernels=True)` calls. The Hub has no kernels for an ELMo: its faster
+        code is `elmo_hf.kernels`, which is used wherever it can be, also without this option."""
+        if kernel_config is not None:
+            raise ValueError("the Hub has no kernels for an ELMo; leave kernel_config out.")
+        if use_kernels and kernels is None:
+            raise ValueError(
+                "an ELMo's faster code is in the package elmo_hf; pip install elmo-hf, or leave "
+                "use_kernels out."
+            )
+        self._use_kernels = bool(use_kernels)
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise ValueError(

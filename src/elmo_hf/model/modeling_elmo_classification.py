@@ -28,6 +28,8 @@ from .predicting_elmo import ElmoTexts, check_predicting
 from .task_elmo import ElmoSegment, ElmoTaskInput, ElmoTaskModel, boundary_words, split_pair
 from .tokenization_elmo import ElmoTokenizer
 
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+
 # ---- attention and pooling over the words of a row
 
 
@@ -238,6 +240,10 @@ class ElmoForSequenceClassification(ElmoTaskModel):
         self.num_labels = len(config.id2label or ())
         if self.num_labels == 1 and config.problem_type is None:
             config.problem_type = "regression"
+        if config.problem_type not in (None, *PROBLEM_TYPES):
+            raise ValueError(
+                f"problem_type must be one of {', '.join(PROBLEM_TYPES)}, but is {config.problem_type!r:.60}."
+            )
         network = {"bcn": ElmoBCN, "esim": ElmoESIM}[config.classifier]
         self.classifier = network(config, self.input_size, self.elmo_output_size, self.num_labels)
         self.post_init()
@@ -402,16 +408,11 @@ class ElmoForSequenceClassification(ElmoTaskModel):
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         check_tensor("labels", labels, "numbers of any type", logits.device)
-        config = self.config
-        if config.problem_type is None:
-            is_whole = not labels.is_floating_point()
-            config.problem_type = f"{'single' if is_whole else 'multi'}_label_classification"
-        losses = {
-            "single_label_classification": self._single_label_loss,
-            "multi_label_classification": self._multi_label_loss,
-            "regression": self._regression_loss,
-        }
-        loss = losses[config.problem_type](logits, labels)
+        if self.config.problem_type is None:  # as elsewhere in Transformers
+            kinds: Any = PROBLEM_TYPES
+            self.config.problem_type = kinds[labels.is_floating_point()]
+        losses = (self._single_label_loss, self._multi_label_loss, self._regression_loss)
+        loss = dict(zip(PROBLEM_TYPES, losses, strict=True))[str(self.config.problem_type)](logits, labels)
         return self.with_penalty(loss if len(logits) else logits.sum())
 
     def _single_label_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -432,7 +433,7 @@ class ElmoForSequenceClassification(ElmoTaskModel):
     def _multi_label_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if labels.shape != logits.shape:
             raise ValueError(
-                f"labels must have the shape {tuple(logits.shape)}, a number from 0 to 1 for each row and label, "
+                f"labels must have the shape {tuple(logits.shape)}, a number from 0 to 1 for each label, "
                 f"but have {tuple(labels.shape)}."
             )
         message = "labels of a multi_label_classification must be from 0 to 1"

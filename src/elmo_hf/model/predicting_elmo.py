@@ -1,4 +1,4 @@
-"""What `predict` of taggers and classifiers reads, texts or words, and the spans that labels of words make."""
+"""What `predict` of taggers and classifiers reads, texts or words, and the spans of labelled words."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

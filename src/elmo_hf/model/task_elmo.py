@@ -15,8 +15,8 @@
             loss = self.with_penalty(loss)
 
 By default the biLM is frozen: it has no gradient and no dropout, so it gives the same layers for a sentence
-in every epoch, and `model.elmo_cache = ElmoLayerCache()` stores them. Adapters of PEFT in it learn all the same:
-with adapters in a model, PEFT says what learns.
+in every epoch, and `model.elmo_cache = ElmoLayerCache()` stores them. With adapters of PEFT in a model,
+PEFT says what learns: the adapters, also those in a frozen biLM.
 """
 
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ class ElmoTaskWords(nn.Module):
         return torch.cat(vectors, dim=-1).masked_fill(~mask[:, :, None], 0) if vectors else None
 
     def _from_table(self, input_ids: Tensor) -> Tensor:
-        """(batch, words) -> (batch, words, task_word_dim). Padding, whose id is one past the table, is zero."""
+        """(batch, words) -> (batch, words, task_word_dim), zero at padding, whose id is one past the table"""
         is_word = input_ids < self.config.vocab_size
         vectors = self.word_table(input_ids.masked_fill(~is_word, 0))
         return vectors.masked_fill(~is_word[..., None], 0)
@@ -225,6 +225,11 @@ class ElmoTaskModel(ElmoPreTrainedModel):
         """The task's loss plus `mix_l2 * sum(w^2)` of each mix, in training and in evaluation."""
         for mix in (self.input_mix, self.output_mix):
             if mix is not None:
+                if hasattr(mix, "base_layer"):
+                    raise ValueError(  # PEFT passes no method of its wrapper on
+                        "an adapter of a mix is larger than its few weights; leave the mix out of the "
+                        "adapter's targets, and name input_mix or output_mix in modules_to_save."
+                    )
                 loss = loss + mix.penalty()
         return loss
 
@@ -241,8 +246,8 @@ class ElmoTaskModel(ElmoPreTrainedModel):
 
     @property
     def head_modules(self) -> list[str]:
-        """The names of the task's own modules that learn, beside the biLM: `modules_to_save` of PEFT's configs
-        for a task that is new to the model."""
+        """The names of the task's own modules that learn, beside the biLM: for a new task, they are what
+        PEFT's configs call `modules_to_save`."""
         own = [(name, module) for name, module in self.named_children() if name != "elmo"]
         return [name for name, module in own if any(weight.requires_grad for weight in module.parameters())]
 
