@@ -217,7 +217,7 @@ def large_and_empty(path):
         "a large object": (write("added_tokens.json", b" " * 2**24 + b"{}"), "more than the 16,777,216"),
         "an adapter": (
             write("adapter_config.json", b"{}"),
-            "holds an adapter of PEFT (adapter_config.json); load",
+            "holds an adapter of PEFT",
         ),
         "another file": (lambda f: change_config(f, transformers_weights="x.safetensors"), "'transformers_w"),
         "another config": (

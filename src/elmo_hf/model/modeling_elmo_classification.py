@@ -25,7 +25,7 @@ from .checks_elmo import check_integers, check_no_attentions, check_range, check
 from .configuration_elmo import ElmoConfig
 from .layers_elmo import ElmoBiRNN, ElmoVariationalDropout
 from .predicting_elmo import ElmoTexts, check_predicting
-from .task_elmo import ElmoSegment, ElmoTaskInput, ElmoTaskModel, boundary_words, split_pair
+from .task_elmo import ElmoSegment, ElmoTaskInput, ElmoTaskModel, boundary_words, second_begins, split_pair
 from .tokenization_elmo import ElmoTokenizer
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
@@ -195,8 +195,7 @@ def _types_from_boundaries(boundaries: tuple[Tensor, Tensor] | None) -> Tensor:
         raise ValueError(
             "inputs_embeds do not tell where the second sentence of a pair begins; pass token_type_ids, too."
         )
-    ends, begins = boundaries
-    begins_second = begins & F.pad(ends, (1, 0))[:, :-1]
+    begins_second = second_begins(boundaries)
     counts = begins_second.sum(dim=1)
     if is_any(counts != 1, "classifier 'esim' compares two sentences; call tokenizer(first, second)."):
         row = int((counts != 1).nonzero()[0])

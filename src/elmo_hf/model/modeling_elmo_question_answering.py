@@ -39,7 +39,7 @@ from .checks_elmo import (
 )
 from .configuration_elmo import ElmoConfig
 from .layers_elmo import ElmoBiRNN, ElmoVariationalDropout
-from .task_elmo import ElmoSegment, ElmoTaskInput, ElmoTaskModel, boundary_words, split_pair
+from .task_elmo import ElmoSegment, ElmoTaskInput, ElmoTaskModel, boundary_words, second_begins, split_pair
 from .tokenization_elmo import ElmoTokenizer
 
 MAKE_PAIRS = "make the rows with tokenizer(questions, contexts, return_token_type_ids=True)."
@@ -158,7 +158,8 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
 
         Args:
             token_type_ids: (batch, words), 0 for the question and the `</S>` after it, 1 for the `<S>` and
-                the context after it: `tokenizer(questions, contexts, return_token_type_ids=True)`.
+                the context after it: `tokenizer(questions, contexts, return_token_type_ids=True)`. They are
+                needed only with `inputs_embeds`, and for a text with `</S> <S>` in it.
             start_positions, end_positions: (batch,), places in the row of the answer's first and last word.
 
         The other arguments are those of `ElmoModel`.
@@ -289,11 +290,11 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
         for name, x in inputs.items():
             if x is not None:
                 check_shape(name, x.flatten(2)[:, :, 0] if x.dim() > 2 else x, mask)
+        boundaries = boundary_words(self.config, mask, input_ids, char_ids)
         if token_type_ids is None:
-            raise ValueError(f"question and context are told apart by token_type_ids; {MAKE_PAIRS}")
+            token_type_ids = types_of_pairs(boundaries)
         check_mask("token_type_ids", token_type_ids, mask)
         in_question, end, begin, in_context = split_pair(mask, token_type_ids)
-        boundaries = boundary_words(self.config, mask, input_ids, char_ids)
         if boundaries is not None:
             check_pairs(end & boundaries[0], begin & boundaries[1])
         segments = ElmoSegment(in_question), ElmoSegment(in_context)
@@ -349,6 +350,23 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
 
 
 # ---- checks of pairs and answers
+
+
+def types_of_pairs(boundaries: tuple[Tensor, Tensor] | None) -> Tensor:
+    """The `token_type_ids` of rows that have none, which must have `</S> <S>` once."""
+    if boundaries is None:
+        raise ValueError(
+            f"inputs_embeds need token_type_ids, which tell question and context apart; {MAKE_PAIRS}"
+        )
+    begins = second_begins(boundaries)
+    counts = begins.sum(dim=1)
+    if is_any(counts != 1, f"question and context are told apart by token_type_ids; {MAKE_PAIRS}"):
+        row = int((counts != 1).int().argmax())
+        raise ValueError(
+            f"row {row} has '</S> <S>' in {int(counts[row])} places, so token_type_ids must tell question "
+            f"and context apart; {MAKE_PAIRS}"
+        )
+    return begins.long().cumsum(dim=1)
 
 
 def check_pairs(end: Tensor, begin: Tensor) -> None:

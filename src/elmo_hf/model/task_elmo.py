@@ -336,6 +336,12 @@ def boundary_words(
     return mask & (input_ids == config.eos_token_id), mask & (input_ids == config.bos_token_id)
 
 
+def second_begins(boundaries: tuple[Tensor, Tensor]) -> Tensor:
+    """Where an `<S>` follows a `</S>`, as between the texts of a pair, (batch, words)."""
+    ends, begins = boundaries
+    return begins & F.pad(ends, (1, 0))[:, :-1]
+
+
 def split_pair(mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Where the first text's words are, the `</S>` behind them, the `<S>`, and the second text's words.
 
