@@ -2,8 +2,10 @@
 
 import random
 
+import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import BILOU, Entities
 from transformers import BertTokenizer
@@ -59,6 +61,9 @@ def test_batches_give_what_single_texts_give(side):
             assert scores == pytest.approx([word["score"] for word in expected], rel=1e-4)
             assert words == [{k: v for k, v in word.items() if k != "score"} for word in expected]
     assert model.predict([], TOKENIZER) == []
+    column = Dataset.from_dict({"text": TEXTS})["text"]
+    for texts in (column, np.array(TEXTS), tuple(TEXTS), iter(TEXTS)):
+        assert [len(words) for words in model.predict(texts, TOKENIZER)] == [8, 0, 2]
 
 
 def test_lists_of_words_have_no_places_in_a_text():
@@ -181,6 +186,10 @@ ROLES = ["O", "B-V"]
     ("call", "message"),
     [
         (lambda: make_tagger().predict(3, TOKENIZER), "text must be a string or a list, but is 3."),
+        (
+            lambda: make_tagger().predict({"text": "a"}, TOKENIZER),
+            "text must be a string or a list, but is {",
+        ),
         (lambda: make_tagger().predict(["a", ["b"]], TOKENIZER), "strings only, or lists of words only"),
         (lambda: make_tagger().predict([["a", 3]], TOKENIZER), "entry 0 of text must be a string or a list"),
         (lambda: make_tagger().predict("a b", TOKENIZER, is_split_into_words=True), "text is one string"),

@@ -40,6 +40,7 @@ from .predicting_elmo import (
     as_spans,
     check_predicting,
     check_span_labels,
+    is_list,
     labelled_words,
     without_places,
 )
@@ -320,12 +321,12 @@ class ElmoForSemanticRoleLabeling(ElmoTagger):
 
 
 def check_predicates(predicate: Any, texts: ElmoTexts) -> list[int]:
-    numbers = [predicate] if isinstance(predicate, int) else predicate
-    count, is_right_form = len(texts.rows), isinstance(predicate, int) == texts.is_single
-    if not is_right_form or not isinstance(numbers, (list, tuple)) or len(numbers) != count:
+    numbers = list(predicate) if is_list(predicate) else [predicate]
+    count = len(texts.rows)
+    if is_list(predicate) == texts.is_single or len(numbers) != count:
         wanted = "a number, that of its word" if texts.is_single else f"a list of {count} numbers, one a text"
         raise ValueError(f"predicate must be {wanted}, but is {predicate!r:.60}.")
-    return list(numbers)
+    return numbers
 
 
 def predicate_mask(encoding: BatchEncoding, first: int, predicates: Sequence[int]) -> Tensor:

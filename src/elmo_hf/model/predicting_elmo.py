@@ -1,6 +1,6 @@
 """What `predict` of taggers and classifiers reads, texts or words, and the spans of labelled words."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,9 +37,9 @@ class ElmoTexts:
                     f"{name} is one string, so leave is_split_into_words out, or pass its words as a list."
                 )
             return cls([text], is_single=True, are_words=False)
-        rows = list(text) if isinstance(text, (list, tuple)) else None
-        if rows is None:
+        if not is_list(text):
             raise ValueError(f"{name} must be a string or a list, but is {text!r:.60}.")
+        rows = list(text)
         are_strings = [isinstance(row, str) for row in rows]
         if is_split_into_words and rows and all(are_strings):
             return cls([rows], is_single=True, are_words=True)
@@ -72,10 +72,16 @@ class ElmoTexts:
             )
 
 
+def is_list(value: Any) -> bool:
+    """Whether it lists its entries, as lists, arrays and the columns of a data set do."""
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
+
+
 def _words(row: Any, number: int, name: str) -> list[str]:
-    if not isinstance(row, (list, tuple)) or not all(isinstance(word, str) for word in row):
+    words: list[Any] = list(row) if is_list(row) else [None]
+    if not all(isinstance(word, str) for word in words):
         raise ValueError(f"entry {number} of {name} must be a string or a list of words, but is {row!r:.60}.")
-    return list(row)
+    return words
 
 
 def check_predicting(tokenizer: Any, **numbers: Any) -> None:
