@@ -45,9 +45,10 @@ def prepare(settings: Settings, processes: Processes) -> Run:
     """Open and check everything; nothing is written, and no process waits for another."""
     checkpoint = start_checkpoint(settings, processes.warn)
     source, heldout = open_text(settings), open_heldout(settings)
-    model, tokenizer = start_model(settings, checkpoint)
-    learner = Learner(model, settings, processes.accelerator)
-    return Run(settings, processes, source, heldout, learner, tokenizer, checkpoint)
+    start = start_model(settings, checkpoint)
+    learner = Learner(start.model, settings, processes.accelerator)
+    learner.optimizer.set_sums(start.sums)
+    return Run(settings, processes, source, heldout, learner, start.tokenizer, checkpoint, start.notes)
 
 
 def train(run: Run) -> None:

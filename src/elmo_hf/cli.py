@@ -169,8 +169,10 @@ def convert(
         settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         settings |= {key: None for key in ("cell_clip", "proj_clip") if settings.get(key) == 0}
         if to is Format.bilm:
-            if len(sources) != 1 or settings or name or dry_run:
-                raise ElmoError("--to bilm converts one folder, and takes no other option.")
+            if len(sources) != 1:
+                raise ElmoError(f"--to bilm converts one folder, but got {len(sources)} sources.")
+            if settings or name or dry_run:
+                raise ElmoError("--to bilm takes no other option; convert the folder as it is.")
             convert_to_bilm(sources[0], target)
         else:
             plan = convert(sources, target, settings=settings, name=name, dry_run=dry_run)
@@ -416,14 +418,15 @@ def card(
         typer.Option(help="A file of the converted original; its checksum is recorded."),
     ] = None,
 ) -> None:
-    """Write a model card from facts.yaml and the results of commands; refuse one with missing fields."""
+    """Write a model card, and results on benchmarks, from facts.yaml and the results of commands."""
     with one_sentence("elmo-hf"):
-        from elmo_hf.hub.card import write_card
+        from elmo_hf.hub.card import write_files
         from elmo_hf.hub.results import record_sources
 
         if source:
             typer.echo(f"Wrote {record_sources(source, results or folder / 'results')}.")
-        typer.echo(f"Wrote {write_card(folder, facts, results, output, repo)}.")
+        for path in write_files(folder, facts, results, output, repo):
+            typer.echo(f"Wrote {path}.")
 
 
 @app.command()
@@ -442,7 +445,11 @@ def push(
     ] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
     overwrite_card: Annotated[
-        bool, typer.Option("--overwrite-card", help="Replace a README.md on the Hub that is not ours.")
+        bool,
+        typer.Option("--overwrite-card", help="Replace a card on the Hub that others wrote or edited."),
+    ] = False,
+    with_optimizer: Annotated[
+        bool, typer.Option("--with-optimizer", help="Also upload adagrad.safetensors, to train further.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be uploaded, and send nothing.")
@@ -460,7 +467,7 @@ def push(
         transformers_logging.set_verbosity_error()  # missing weights are reported by our own error
         hub_logging.set_verbosity_error()
         if dry_run:
-            plan = prepare(folder, repo, facts, results)
+            plan = prepare(folder, repo, facts, results, with_optimizer)
             for name, size in plan.sizes().items():
                 typer.echo(f"{size:>15,}  {name}")
             typer.echo(
@@ -478,6 +485,7 @@ def push(
             branch=branch,
             create_pr=create_pr,
             overwrite_card=overwrite_card,
+            with_optimizer=with_optimizer,
             ask=typer.confirm if sys.stdin.isatty() else None,
         )
         typer.echo(f"Uploaded: {address}")

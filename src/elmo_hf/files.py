@@ -287,10 +287,11 @@ def read_lines(path: Path) -> Iterator[bytes]:
         raise ElmoError(f"{path} cannot be read ({reason_of(error)}).") from error
 
 
-def read_bytes(path: Path, limit: int) -> bytes:
+def read_bytes(path: Path, limit: int, follow_links: bool = True) -> bytes:
     """The content of a plain file that may have so many bytes; ElmoError if it has more, or is another."""
+    flags = os.O_RDONLY if follow_links else os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)
     try:
-        with os.fdopen(open_plain(path), "rb") as file:
+        with os.fdopen(open_plain(path, flags), "rb") as file:
             content = file.read(limit + 1)
     except OSError as error:
         raise ElmoError(f"{path} cannot be read ({reason_of(error)}).") from error

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from elmo_hf.convert import convert_from_bilm
+from elmo_hf.convert import convert, convert_from_bilm
 from elmo_hf.corpus.vocabulary import Vocabulary
-from tests.fuzz import folders, good, hdf5_files, json_values, models, packed, raw_bytes
+from elmo_hf.pretraining.settings import Settings
+from elmo_hf.pretraining.start import start_model
+from tests.fuzz import folders, good, hdf5_files, json_values, models, packed, raw_bytes, tensor_bundle_files
 from tests.fuzz.door import Case, Door
 from tests.fuzz.json_values import every
 
@@ -79,7 +81,50 @@ def enter_conversion(case: Case) -> object:
     return convert_from_bilm(sorted(folder.iterdir()) if is_named else [folder], case.output / "elmo")
 
 
+# ---- TensorFlow's checkpoints and modules
+
+
+def damage_checkpoint(case: Case) -> str:
+    folder, rng = case.input / "training", case.rng
+    choice = rng.random()
+    if choice < 0.05:
+        return folders.damage(rng, folder, None)
+    if choice < 0.1:
+        return tensor_bundle_files.damage_newest(rng, folder / "checkpoint", case.outside)
+    if choice < 0.15:
+        return json_values.damage_file(rng, folder / "options.json", OPTIONS, case.outside)
+    return tensor_bundle_files.damage(rng, folder / "model.ckpt-7.index")
+
+
+def enter_checkpoint(case: Case) -> object:
+    """The folder, or the checkpoint alone, or the start of a run."""
+    folder = case.input / "training"
+    if case.number % 4 == 3:
+        settings = Settings(start=str(folder), vocab=str(folder / "vocab.txt"))
+        return str(start_model(settings, None).notes)
+    sources = [folder] if case.number % 4 else [folder / "model.ckpt-7.index", folder / "vocab.txt"]
+    return str(convert(sources, case.output / "elmo").left)
+
+
+def damage_module(case: Case) -> str:
+    if case.number % 3 == 0:
+        path = case.input / "annotator" / "elmo_tensorflow"
+        if case.rng.random() < 0.05:
+            return folders.damage(case.rng, path.parent, None)
+        return tensor_bundle_files.damage_zip(case.rng, path, case.outside)
+    if case.rng.random() < 0.05:
+        return folders.damage(case.rng, case.input / "module", None)
+    return tensor_bundle_files.damage(case.rng, case.input / "module" / "variables" / "variables.index")
+
+
+def enter_module(case: Case) -> object:
+    folder = case.input / ("annotator" if case.number % 3 == 0 else "module")
+    return str(convert([folder], case.output / "elmo").left)
+
+
 DOORS = [
+    Door("tensorflow", good.write_training, damage_checkpoint, enter_checkpoint),
+    Door("savedmodel", good.write_modules, damage_module, enter_module),
     Door("hdf5", good.write_bilm, damage_hdf5, enter_conversion),
     Door("options", good.write_bilm, damage_options, enter_conversion),
     Door("vocabulary", prepare_vocabulary, damage_vocabulary, enter_vocabulary),

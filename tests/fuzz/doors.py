@@ -3,10 +3,24 @@
 import torch
 from transformers.utils import logging
 
-from tests.fuzz import cards, conversions, jobs, models, recipes, runs, shards, tasks, texts, uploads
+from tests.fuzz import (
+    allennlp_doors,
+    cards,
+    conversions,
+    jobs,
+    manylangs,
+    models,
+    recipes,
+    runs,
+    shards,
+    tasks,
+    texts,
+    uploads,
+)
 from tests.fuzz.harness import Door
 
-MODULES = (conversions, models, shards, recipes, runs, jobs, cards, uploads, texts, tasks)
+MODULES = (conversions, allennlp_doors, manylangs, models, shards, recipes, runs, jobs, cards, uploads)
+MODULES += (texts, tasks)
 DOORS: dict[str, Door] = {door.name: door for module in MODULES for door in module.DOORS}
 
 

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import tarfile
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoTokenizer
 from tests.fuzz.packed import PACKERS
 from tests.fuzz.watch import MARKED_NUMBER, MARKER
-from tests.helpers import card_folders, reference
+from tests.helpers import card_folders, reference, tensor_bundles
 from tests.helpers.bilm_files import VOCABULARY, write_source
 
 WORDS = ["<S>", "</S>", "<UNK>", "He", "sat", "on", "the", "bank", "."]
@@ -46,6 +47,25 @@ def write_bilm(folder: Path) -> None:
     """Published files, of characters and of word vectors, both with a softmax."""
     write_source(folder / "characters", reference.options(n_layers=1), softmax=True)
     write_source(folder / "words", {"lstm": reference.options(n_layers=1)["lstm"]}, softmax=True)
+
+
+def write_training(folder: Path) -> None:
+    """A training folder of bilm-tf with two checkpoints."""
+    options = reference.options(n_layers=1)
+    tensor_bundles.write_training_folder(folder / "training", options, vocab_size=len(VOCABULARY))
+    tensor_bundles.write_bundle(
+        folder / "training" / "model.ckpt-9", {"lm/char_embed": np.zeros((261, 4), "f4")}
+    )
+    (folder / "training" / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+
+
+def write_modules(folder: Path) -> None:
+    """A TF-Hub module, and the annotator of Spark NLP with the same variables."""
+    tensor_bundles.write_module(folder / "module", reference.options(n_layers=1))
+    (folder / "annotator").mkdir()
+    with zipfile.ZipFile(folder / "annotator" / "elmo_tensorflow", "w") as archive:
+        for path in sorted((folder / "module" / "variables").iterdir()):
+            archive.write(path, path.name)
 
 
 def write_card(folder: Path) -> None:
@@ -160,6 +180,9 @@ def write_secrets(folder: Path) -> None:
     (folder / "secret.jsonl").write_text(json.dumps({"text": MARKER}) + "\n", encoding="utf-8")
     (folder / "vocab.txt").unlink()
     (folder / "vocab.counts.tsv").unlink()
+    variables = tensor_bundles.training_variables(reference.options(n_layers=1), vocab_size=len(VOCABULARY))
+    secret = {name: np.full_like(array, MARKED_NUMBER, "f4") for name, array in variables.items()}
+    tensor_bundles.write_bundle(folder / "model.ckpt-9", secret)
     with h5py.File(folder / "secret.hdf5", "w") as file:
         for name, array in hdf5_arrays().items():
             file[name] = np.full_like(array, MARKED_NUMBER)

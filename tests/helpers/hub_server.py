@@ -17,6 +17,10 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import yaml
+
+DATASETS = "datasets/"  # begins the names of repositories that are no models
+EVALUATION = {"dataset", "value", "verifyToken", "date", "source", "notes"}
 LFS_SUFFIXES = (".safetensors", ".bin", ".hdf5")
 
 
@@ -28,8 +32,8 @@ class Refusal(Exception):
 
 
 class Repository:
-    def __init__(self, private):
-        self.private = private
+    def __init__(self, private, gated=False):
+        self.private, self.gated = private, gated
         self.commits = {}  # sha -> {path: content}
         self.branches = {}
         self.commit("main", {".gitattributes": b"*.safetensors filter=lfs\n"})
@@ -91,6 +95,11 @@ class Hub:
         """A commit of somebody else."""
         return self.repositories[name].commit(branch, files)
 
+    def add_dataset(self, name, files, private=False, gated=False):
+        """A dataset of somebody else; who has not asked for a gated one sees its files' names only."""
+        self.repositories[f"{DATASETS}{name}"] = repository = Repository(private, gated)
+        repository.commit("main", files)
+
     def count(self, part):
         return sum(part in request for request in self.requests)
 
@@ -151,6 +160,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.describe(f"{owner}/{name}", "main")
             case "GET", ["api", "models", owner, name, "revision", revision]:
                 self.describe(f"{owner}/{name}", revision)
+            case "GET", ["api", "datasets", owner, name]:
+                self.describe(f"{DATASETS}{owner}/{name}", "main")
             case "GET", ["api", "models", owner, name, "tree", revision, *path]:
                 self.tree(f"{owner}/{name}", revision, "/".join(path))
             case "POST", ["api", "models", owner, name, "branch", branch]:
@@ -169,6 +180,8 @@ class Handler(BaseHTTPRequestHandler):
                 )
             case "GET" | "HEAD", ["lfs", oid]:
                 self.send_file(self.hub.stored[oid], {"ETag": f'"{oid}"'})
+            case "GET" | "HEAD", ["datasets", owner, name, "resolve", revision, *path]:
+                self.resolve(f"{DATASETS}{owner}/{name}", revision, "/".join(path))
             case "GET" | "HEAD", [owner, name, "resolve", revision, *path]:
                 self.resolve(f"{owner}/{name}", revision, "/".join(path))
             case _:
@@ -190,6 +203,7 @@ class Handler(BaseHTTPRequestHandler):
         if owners is None and to_write:
             raise Refusal(401, "Invalid username or password.")
         repository = self.hub.repositories.get(name)
+        name = name.removeprefix(DATASETS)
         if repository is None or (repository.private and name.split("/")[0] not in (owners or ())):
             raise Refusal(404 if owners is not None else 401, "Repository not found", "RepoNotFound")
         if to_write and name.split("/")[0] not in owners:
@@ -224,7 +238,10 @@ class Handler(BaseHTTPRequestHandler):
             {"rfilename": path, "size": len(content), "blobId": git_blob(content)}
             for path, content in repository.commits[sha].items()
         ]
-        self.json({"id": name, "sha": sha, "private": repository.private, "siblings": files, "tags": []})
+        described = {"id": name.removeprefix(DATASETS), "sha": sha, "private": repository.private}
+        if "evalResults" in self.query.get("expand", ""):
+            return self.json(described | {"evalResults": evaluations(repository.commits[sha])})
+        self.json(described | {"siblings": files, "tags": []})
 
     def tree(self, name, revision, folder):
         repository = self.find(name)
@@ -309,6 +326,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def resolve(self, name, revision, path):
         repository = self.find(name)
+        if repository.gated:
+            raise Refusal(403, "Access to this resource is restricted.", "GatedRepo")
         sha = repository.find(revision)
         headers = {"X-Repo-Commit": sha}
         content = repository.commits[sha].get(path)
@@ -350,6 +369,24 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             return self.cut()
         self.wfile.write(content)
+
+
+def evaluations(files):
+    """The entries of `.eval_results`, each with its file; a file that is none has an error."""
+    entries = []
+    for path, content in files.items():
+        if path.startswith(".eval_results/") and path.endswith(".yaml"):
+            try:
+                for entry in yaml.safe_load(content):
+                    assert set(entry) <= EVALUATION
+                    assert set(entry["dataset"]) <= {"id", "task_id", "revision"}
+                    assert all(isinstance(entry["dataset"][name], str) for name in ("id", "task_id"))
+                    assert isinstance(entry["value"], int | float)
+                    assert "url" in entry.get("source", {"url": ""})
+                    entries.append({"filename": path, "data": entry})
+            except (AssertionError, KeyError, TypeError, yaml.YAMLError) as error:
+                entries.append({"filename": path, "error": repr(error)})
+    return entries
 
 
 def git_blob(content):

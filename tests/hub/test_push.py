@@ -1,15 +1,22 @@
 """Uploads to a local Hub: what is sent, which README.md is kept, and the command."""
 
 import hashlib
+import json
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from elmo_hf import ElmoForPreTraining, ElmoModel
 from elmo_hf.cli import app
+from elmo_hf.hub.card import write_card
 from elmo_hf.hub.push import prepare, push
+from elmo_hf.hub.reading import MAX_BYTES
+from elmo_hf.hub.signature import MARK, sign, unsigned
 from elmo_hf.loading import describe_model
 from tests.helpers.hub_folders import FILES, NAME, RESULT_FILES, edit, refused
+from tests.helpers.letters import letters_json, lexicons
 
 # huggingface_hub sends a file by an option of its HTTP library that is going away.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -77,8 +84,7 @@ def test_a_pull_request_of_somebody_without_rights(hub, folder, monkeypatch):
     main = hub.repositories[NAME].branches["main"]
     monkeypatch.setenv("HF_TOKEN", "guest")
     edit(folder / "results" / "shapes.json", minutes=7)
-    assert "has another README.md" in refused(folder, create_pr=True)
-    assert push(folder, NAME, create_pr=True, overwrite_card=True) == f"{hub.url}/{NAME}/discussions/1"
+    assert push(folder, NAME, create_pr=True) == f"{hub.url}/{NAME}/discussions/1"
     assert hub.repositories[NAME].branches["main"] == main
     assert b'"minutes": 7' in hub.files(NAME, "refs/pr/1")["results/shapes.json"]
     assert "there is no repository guest/new for a pull request" in refused(
@@ -133,6 +139,117 @@ def test_another_readme_is_kept(hub, folder):
     hub.commit(NAME, {"README.md": b"# Theirs\n"})
     push(folder, NAME, overwrite_card=True)
     assert b"valid.books" in hub.files(NAME)["README.md"]
+
+
+def test_a_changed_card_of_ours_is_replaced(hub, folder):
+    push(folder, NAME)
+    earlier = hub.files(NAME)["README.md"].decode("utf-8")
+    hub.commit(NAME, {"README.md": earlier.replace("\n", "\r\n").encode("utf-8")})  # by a git that does so
+    edit(folder / "results" / "shapes.json", minutes=7)
+    push(folder, NAME)
+    card = hub.files(NAME)["README.md"].decode("utf-8")
+    assert "for 7 minutes" in card
+    assert "for 7 minutes" not in earlier
+    assert hub.count("PUT ") == 1  # the weights are there already
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("# A test", "# A better title"),
+        ("license: apache-2.0", "license: mit"),
+        ("SHA-256: ", "SHA-256: 0"),
+        ("change those, not this.", "change those."),
+        ("It is not trained.", "It is not trained. "),
+    ],
+)
+def test_a_card_of_ours_that_was_edited_is_kept(hub, folder, text, other):
+    push(folder, NAME)
+    edited = hub.files(NAME)["README.md"].replace(text.encode(), other.encode(), 1)
+    assert edited != hub.files(NAME)["README.md"]
+    hub.commit(NAME, {"README.md": edited})
+    edit(folder / "results" / "shapes.json", minutes=7)
+    assert refused(folder) == f"{NAME} has another README.md, which is kept; --overwrite-card replaces it."
+    assert hub.files(NAME)["README.md"] == edited
+
+
+def test_a_card_of_0_1_0_has_no_checksum(hub, folder):
+    """So whether it was edited is not known, unless it is the new one in all else."""
+    push(folder, NAME)
+    new = hub.files(NAME)["README.md"]
+    hub.commit(NAME, {"README.md": unsigned(new.decode("utf-8")).encode("utf-8")})
+    assert b"SHA-256:" not in hub.files(NAME)["README.md"]
+    push(folder, NAME)
+    assert hub.files(NAME)["README.md"] == new
+    hub.commit(NAME, {"README.md": unsigned(new.decode("utf-8")).encode("utf-8")})
+    edit(folder / "results" / "shapes.json", minutes=7)
+    assert "has another README.md, which is kept" in refused(folder)
+
+
+def test_a_card_of_the_folder_that_0_1_0_wrote(hub, folder):
+    path = write_card(folder)
+    path.write_text(unsigned(path.read_text(encoding="utf-8")), encoding="utf-8")
+    push(folder, NAME)
+    assert b"SHA-256:" in hub.files(NAME)["README.md"]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", sign(f"# {MARK}\n{'x' * MAX_BYTES}").encode()])
+def test_a_readme_that_is_no_small_text_is_kept(hub, folder, content):
+    push(folder, NAME)
+    hub.commit(NAME, {"README.md": content})
+    assert "has another README.md, which is kept" in refused(folder)
+
+
+def test_a_readme_that_cannot_be_read(hub, folder):
+    push(folder, NAME)
+    hub.commit(NAME, {"README.md": b"# Theirs\n"})
+    hub.broken = {"/resolve/": 501}
+    assert refused(folder) == f"the Hub answered 501 (something broke); {NAME} is as it was."
+
+
+# ---- Adagrad's sums
+
+
+def save_sums(folder, shape=None):
+    weights = load_file(folder / "model.safetensors")
+    sums = {name: torch.ones(shape or weight.shape) for name, weight in weights.items()}
+    save_file(sums, folder / "adagrad.safetensors")
+
+
+def test_sums_of_adagrad_go_up_on_request_and_stay_there(hub, folder):
+    save_sums(folder)
+    push(folder, NAME)
+    assert "adagrad.safetensors" not in hub.files(NAME)
+    assert prepare(folder, NAME).stays == ["adagrad.safetensors"]
+    push(folder, NAME, with_optimizer=True)
+    sent = (folder / "adagrad.safetensors").read_bytes()
+    assert hub.files(NAME)["adagrad.safetensors"] == sent
+    assert prepare(folder, NAME, with_optimizer=True).stays == []
+    model = ElmoForPreTraining.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="5KB")
+    push(folder, NAME)  # which removes the weights under other names
+    assert hub.files(NAME)["adagrad.safetensors"] == sent
+    assert "model.safetensors" not in hub.files(NAME)
+    push(folder, NAME, with_optimizer=True)  # sums of sharded weights
+
+
+def test_sums_that_are_not_of_the_model(hub, folder):
+    assert "has no adagrad.safetensors; leave out --with-optimizer." in refused(folder, with_optimizer=True)
+    save_sums(folder, shape=(3, 3, 3))
+    assert "adagrad.safetensors is not of this model: its 'elmo." in refused(folder, with_optimizer=True)
+    (folder / "adagrad.safetensors").write_bytes(b"much")
+    assert "adagrad.safetensors" in refused(folder, with_optimizer=True)
+    (folder / "adagrad.safetensors").unlink()
+    (folder / "adagrad.safetensors").symlink_to(folder / "model.safetensors")
+    assert "adagrad.safetensors is a link" in refused(folder, with_optimizer=True)
+    assert hub.requests == []
+
+
+def test_letters_of_a_lexicon_go_up(hub, folder):
+    content = json.dumps(letters_json(lexicons()[0]))
+    (folder / "letters.json").write_text(content, encoding="utf-8")
+    assert "letters.json" in prepare(folder, NAME).files
 
 
 # ---- the command

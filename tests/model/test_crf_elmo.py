@@ -14,14 +14,26 @@ LABEL_SETS = [
     ["O"],
     ["O", "B-X", "I-X"],
     ["B-X", "I-X", "O", "I-Y", "B-Y"],
+    ["O", "B-X", "I-X", "L-X", "U-X"],
+    ["L-X", "U-Y", "B-X", "O", "L-Y", "B-Y"],
     ["NOUN", "VERB"],
     ["N", "V", "A", "D"],
 ]
 
 
+def is_bioul(labels):
+    return any(name.startswith("L-") for name in labels)
+
+
 def may_follow(before, label, labels):
-    """The BIO rule, said once more: an I-X follows B-X or I-X; `before` is None at the beginning."""
-    if not all(name == "O" or name[:2] in ("B-", "I-") for name in labels) or not label.startswith("I-"):
+    """The rules, said once more: None is before the first and after the last label."""
+    if is_bioul(labels):
+        in_chunk = before is not None and before[0] in "BI"
+        if in_chunk:
+            return label in ("I-" + before[2:], "L-" + before[2:])
+        return label is None or label[0] in "OBU"
+    is_bio = all(name == "O" or name[:2] in ("B-", "I-") for name in labels)
+    if not is_bio or label is None or not label.startswith("I-"):
         return True
     return before in ("B-" + label[2:], "I-" + label[2:])
 
@@ -31,7 +43,7 @@ def every_path(crf, scores):
     start, end = crf.start.tolist(), crf.end.tolist()
     transitions, scores = crf.transitions.tolist(), scores.tolist()
     for path in itertools.product(range(len(crf.labels)), repeat=len(scores)):
-        names = [None, *(crf.labels[label] for label in path)]
+        names = [None, *(crf.labels[label] for label in path), None]
         if all(may_follow(*pair, crf.labels) for pair in itertools.pairwise(names)):
             total = start[path[0]] + end[path[-1]]
             total += sum(row[label] for row, label in zip(scores, path, strict=True))
@@ -47,6 +59,7 @@ def log_sum(values):
 
 def make_crf(labels, seed, scheme=None):
     torch.manual_seed(seed)
+    scheme = "BIOUL" if scheme is None and is_bioul(labels) else scheme
     crf = ElmoCRF(labels, learned=True, scheme=scheme).double()
     for parameter in crf.parameters():
         torch.nn.init.normal_(parameter)
@@ -207,3 +220,24 @@ def test_a_scheme_is_followed_or_refused():
     assert ElmoCRF(["O", "B-X", "I-X"], True, "BIO").forbidden.sum() == 2  # after O, and at the beginning
     with pytest.raises(ValueError, match="label 'NP' is not O"):
         ElmoCRF(["O", "B-X", "NP"], True, "BIO")
+
+
+@pytest.mark.parametrize(
+    ("gold", "message"),
+    [
+        ([[0, 3]], "row 0: L-X follows O, which BIOUL labels never do"),
+        ([[1, 0]], "row 0: O follows B-X"),
+        ([[2, 3]], "row 0: I-X begins a row"),
+        ([[0, 4], [0, 1]], "row 1: B-X ends a row"),
+    ],
+)
+def test_labels_that_bioul_forbids_are_refused(gold, message):
+    crf = ElmoCRF(["O", "B-X", "I-X", "L-X", "U-X"], True, "BIOUL")
+    gold = torch.tensor(gold)
+    with pytest.raises(ValueError, match=message):
+        crf(torch.randn(*gold.shape, 5), torch.ones_like(gold, dtype=torch.bool), gold)
+    row = torch.tensor([[1, -100, 3], [4, 0, 0], [0, 0, 1]])
+    mask = torch.tensor([[True, True, True], [True, False, True], [False, False, False]])
+    crf(torch.randn(3, 3, 5), mask, row)
+    with pytest.raises(ValueError, match=r"label 'S-X' is not O, B-\.\.\., I-\.\.\., U-\.\.\. or L-\.\.\.; "):
+        ElmoCRF(["O", "S-X"], True, "BIOUL")

@@ -130,14 +130,20 @@ def test_the_auto_map_names_every_class_that_the_folder_holds(folder, tmp_path):
 
 
 BACKBONE = {
-    "checks_elmo",
-    "configuration_elmo",
-    "encoders_elmo",
-    "examples_elmo",
-    "folder_elmo",
-    "layers_elmo",
+    f"{name}_elmo"
+    for name in (
+        "checks",
+        "configuration",
+        "encoders",
+        "examples",
+        "folder",
+        "layers",
+        "letters",
+        "modeling",
+        "tokenization",
+        "words",
+    )
 }
-BACKBONE |= {"letters_elmo", "modeling_elmo", "tokenization_elmo", "words_elmo"}
 TASK = BACKBONE | {"cache_elmo", "task_elmo"}
 TAGGER = TASK | {"crf_elmo", "modeling_elmo_tagging", "predicting_elmo"}
 

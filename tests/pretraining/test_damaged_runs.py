@@ -297,3 +297,27 @@ def test_weights_that_are_not_finite_are_not_saved(launcher, tmp_path, whole):
     message = sentence_of(launcher.start(arguments, hook=NAN_AFTER_THE_LAST_STEP))
     assert "step 14: lm_head.bias has values that are not finite numbers; the last good checkpoint" in message
     assert ends_as_undisturbed(launcher, arguments, output, whole())
+
+
+FAILS_AT_A_CHECKPOINT = """
+from elmo_hf.corpus import windows
+write = windows.AuditLog.write
+def broken(self, step, window):
+    if step == 10 and self.process == {process}:
+        raise RuntimeError('DataLoader worker is killed by signal')  # as PyTorch does, at any time
+    write(self, step, window)
+windows.AuditLog.write = broken
+"""
+
+
+@pytest.mark.parametrize(("process", "processes"), [(0, 1), (1, 2)])
+def test_no_checkpoint_hides_a_lost_entry(launcher, tmp_path, whole, process, processes):
+    arguments = small_run(tmp_path, audit=True, **SMALL)
+    run = launcher.start(arguments, processes, FAILS_AT_A_CHECKPOINT.format(process=process))
+    sentence_of(run, processes)
+    output, undisturbed = tmp_path / "run", whole(processes)
+    assert not (output / "checkpoint-0000010").exists()
+    assert ends_as_undisturbed(launcher, arguments, output, undisturbed, processes)
+    for number in range(processes):
+        name = f"audit-{number}.jsonl"
+        assert read_lines(output / name) == read_lines(undisturbed / name)

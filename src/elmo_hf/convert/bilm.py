@@ -9,7 +9,7 @@ pair the names in HDF5 with our parameters; both directions use them.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from operator import itemgetter
@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor, equal
 
-from elmo_hf.convert.arrays import Shape
+from elmo_hf.convert.arrays import Arrays, Shape
 from elmo_hf.convert.files import VOCABULARY, Recognised, read_json
 from elmo_hf.convert.hdf5 import Hdf5Arrays, is_hdf5, top_names
 from elmo_hf.convert.options import settings_from_options, without_characters, write_options
@@ -34,6 +34,18 @@ from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
 logger = logging.getLogger(__name__)
+
+
+def convert_from_bilm(sources: Sequence[Path], target: Path) -> Path:
+    """Convert HDF5 weights (AllenNLP, bilm-tf), as `convert` does, and no other format.
+
+    Returns:
+        `target`, with an `ElmoForPreTraining` if a softmax is among the files, otherwise an `ElmoModel`.
+    """
+    from elmo_hf.convert.conversion import convert  # which imports this module for `FAMILY`
+
+    convert(sources, target, families=[FAMILY])
+    return Path(target)
 
 
 def plan(files: Recognised, choices: Choices, open_files: ExitStack) -> Plan:
@@ -180,6 +192,12 @@ def role_of(path: Path) -> str | None:
         names = top_names(path)
         fits = {"weights": "RNN_0" in names, "softmax": "softmax" in names, "table": names == {"embedding"}}
         return next((role for role, is_true in fits.items() if is_true), None)
+    return role_beside_weights(path)
+
+
+def role_beside_weights(path: Path) -> str | None:
+    """The role of a file that other formats of these models have as well."""
+    suffix = path.suffix.lower()
     if suffix == ".json":
         content = read_json(path)
         return "options" if isinstance(content, dict) and "lstm" in content else None
@@ -239,7 +257,7 @@ def open_arrays(files: Files, open_files: ExitStack) -> OpenFiles:
 
 
 def make_config(
-    path: Path, settings: dict[str, Any], tokenizer: ElmoTokenizer, weights: Hdf5Arrays
+    path: Path, settings: dict[str, Any], tokenizer: ElmoTokenizer, weights: Arrays
 ) -> ElmoConfig:
     """The config alone: no parameter is allocated before its size in the options matches the files."""
     if settings["token_encoder"] == "characters":

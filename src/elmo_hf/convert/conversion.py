@@ -7,18 +7,25 @@ convert([Path("published-elmo")], Path("my-elmo"), dry_run=True)    # only what 
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from elmo_hf.convert import bilm
-from elmo_hf.convert.files import Recognised, recognise
+from elmo_hf.convert import allennlp, bilm, manylangs, tensorflow
+from elmo_hf.convert.files import VOCABULARY, Recognised, recognise
 from elmo_hf.convert.plan import Choices, Family, Plan
 from elmo_hf.errors import ElmoError
 from elmo_hf.files import new_folder
 
 logger = logging.getLogger(__name__)
 
-FAMILIES: tuple[Family, ...] = (bilm.FAMILY,)
+# Where a folder holds weights in several formats, the first is taken: a checkpoint holds more than its HDF5.
+FAMILIES: tuple[Family, ...] = (
+    tensorflow.FAMILY,
+    allennlp.FAMILY,
+    manylangs.FAMILY,
+    bilm.FAMILY,
+)
 
 
 def convert(
@@ -58,14 +65,19 @@ def convert(
         return plan
 
 
-def convert_from_bilm(sources: Sequence[Path], target: Path) -> Path:
-    """Convert HDF5 weights (AllenNLP, bilm-tf), as `convert` does, and no other format.
+def convert_checkpoint(source: Path, vocabulary: Path, folder: Path) -> Plan:
+    """Convert a TensorFlow checkpoint with the vocabulary of its softmax, whatever that file's name.
 
-    Returns:
-        `target`, with an `ElmoForPreTraining` if a softmax is among the files, otherwise an `ElmoModel`.
+    Args:
+        folder: an empty one, to write into.
     """
-    convert(sources, target, families=[bilm.FAMILY])
-    return Path(target)
+    files = recognise([source], tensorflow.ROLES, tensorflow.role_of)
+    listed = [pair for pair in files.listed if pair[0] != VOCABULARY]
+    files = replace(files, named=[*files.named, (VOCABULARY, vocabulary)], listed=listed)
+    with ExitStack() as open_files:
+        plan = tensorflow.plan(files, Choices(), open_files)
+        plan.write(folder, source.resolve().name)
+    return plan
 
 
 def make_plan(
@@ -77,18 +89,24 @@ def make_plan(
         return next((role for family in families if (role := family.role_of(path)) is not None), None)
 
     files = recognise(sources, roles, role_of)
-    plan = family_of(files, families).plan(files, choices, open_files)
+    family, *others = families_of(files, families)
+    plan = family.plan(files, choices, open_files)
+    for other in others:
+        plan.left += [
+            f"{path}, which is another format; name it to convert it" for path in other.main_files(files)
+        ]
     for line in plan.lines():
         logger.info("%s", line)
     return plan
 
 
-def family_of(files: Recognised, families: Sequence[Family]) -> Family:
-    """The family whose weights are among the files."""
-    fitting = [family for family in families if files.get(family.main) is not None]
-    if len(fitting) > 1:
-        names = " and ".join(str(files.get(family.main)) for family in fitting)
+def families_of(files: Recognised, families: Sequence[Family]) -> list[Family]:
+    """The families whose weights are among the files: one, unless a folder has several."""
+    fitting = [family for family in families if family.main_files(files)]
+    named = [family for family in fitting if any(map(files.has_named, family.mains))]
+    if len(named) > 1:
+        names = " and ".join(str(family.main_files(files)[0]) for family in named)
         raise ElmoError(f"{names} are weights of different formats; give the files of one.")
     if not fitting:
-        raise files.missing(*(family.main for family in families))
-    return fitting[0]
+        raise files.missing(*(role for family in families for role in family.mains))
+    return named or fitting

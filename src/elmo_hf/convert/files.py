@@ -74,6 +74,14 @@ class Recognised:
     def get_named(self, role: str) -> Path | None:
         return _only(role, self.named)
 
+    def all(self, role: str) -> list[Path]:
+        """Every file with this role: those that the caller named or, if there are none, those listed."""
+        named = [path for candidate, path in self.named if candidate == role]
+        return named or [path for candidate, path in self.listed if candidate == role]
+
+    def has_named(self, role: str) -> bool:
+        return any(candidate == role for candidate, _ in self.named)
+
     def missing(self, *roles: str) -> ElmoError:
         """The error of a needed file that is not there, in one of these roles."""
         descriptions = [self.roles[role] for role in roles]
@@ -88,7 +96,7 @@ def recognise(sources: Sequence[Path], roles: Mapping[str, str], role_of: RoleOf
     named = [(_role_of_named(path, sources, roles, role_of), path) for path in sources if not is_folder(path)]
     listed: list[tuple[str, Path]] = []
     not_json: list[NotJson] = []
-    for path in (path for folder in sources if is_folder(folder) for path in _list_files(folder)):
+    for path in (path for folder in sources if is_folder(folder) for path in list_files(folder)):
         try:
             role = role_of(path)
         except NotJson as error:  # it matters only if the options are not found elsewhere
@@ -99,9 +107,16 @@ def recognise(sources: Sequence[Path], roles: Mapping[str, str], role_of: RoleOf
     return Recognised(sources, roles, named, listed, not_json)
 
 
-def _list_files(folder: Path) -> list[Path]:
+VARIABLES = "variables"  # the folder of a SavedModel that holds its weights
+
+
+def list_files(folder: Path) -> list[Path]:
+    """The files of a folder, and those of a SavedModel's variables in it."""
     try:
-        return sorted(path for path in folder.iterdir() if path.is_file())
+        paths = list(folder.iterdir())
+        if (folder / VARIABLES).is_dir():
+            paths += (folder / VARIABLES).iterdir()
+        return sorted(path for path in paths if path.is_file())
     except OSError as error:
         raise ElmoError(f"{folder} cannot be read ({error.strerror}); check its permissions.") from None
 

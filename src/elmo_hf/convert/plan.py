@@ -20,6 +20,7 @@ from elmo_hf.convert.table import Pairs, build_model, read_parameters
 from elmo_hf.files import checksum, write_json
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
+from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
 # Adagrad's sums of squares, by the names of ElmoForPreTraining's parameters; a run that starts here reads it.
@@ -85,15 +86,21 @@ class Plan:
         build_model(self.model_class, self.config, self.pairs).save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         if self.accumulators:
-            with torch.device("meta"):
-                model = self.model_class(self.config)
-            save_file(read_parameters(model, self.accumulators, start=1.0), folder / ACCUMULATORS)
+            save_file(self.read_accumulators(), folder / ACCUMULATORS)
         for file, path in self.copies.items():
             shutil.copyfile(path, folder / file)
         (folder / "facts.yaml").write_text(facts_of(name), encoding="utf-8")
         (folder / "results").mkdir()
         sums = {path.name: checksum(path) for path in self.files.values()}
         write_json(folder / "results" / "source.json", {"files": sums})
+
+    def read_accumulators(self) -> dict[str, torch.Tensor]:
+        """By the names of ElmoForPreTraining's parameters; without the softmax's if the files lack them."""
+        with torch.device("meta"):
+            model = ElmoForPreTraining(self.config)
+        names = {entry.parameter for _, entry in self.accumulators}
+        meta = {name: parameter for name, parameter in model.state_dict().items() if name in names}
+        return read_parameters(meta, self.accumulators, start=1.0)
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,7 @@ class Family:
         role_of: the role of a file by its content, or None.
         main: the role without which there is no model.
         plan: makes the plan of recognised files; what it opens is closed with the stack.
+        other_mains: roles that may be there in its place.
     """
 
     name: str
@@ -113,3 +121,12 @@ class Family:
     role_of: RoleOf
     main: str
     plan: Callable[[Recognised, Choices, ExitStack], Plan]
+    other_mains: tuple[str, ...] = ()
+
+    @property
+    def mains(self) -> tuple[str, ...]:
+        return (self.main, *self.other_mains)
+
+    def main_files(self, files: Recognised) -> list[Path]:
+        """The files in these roles."""
+        return [path for role in self.mains for path in files.all(role)]

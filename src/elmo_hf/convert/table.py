@@ -60,15 +60,13 @@ def build_model(model_class: type[Model], config: ElmoConfig, pairs: Pairs) -> M
     """Make a model of the files' numbers."""
     with torch.device("meta"):
         model = model_class(config)
-    model.load_state_dict(read_parameters(model, pairs), assign=True)
+    model.load_state_dict(read_parameters(model.state_dict(), pairs), assign=True)
     return model
 
 
-def read_parameters(model: ElmoPreTrainedModel, pairs: Pairs, start: float = 0.0) -> dict[str, Tensor]:
+def read_parameters(metas: dict[str, Tensor], pairs: Pairs, start: float = 0.0) -> dict[str, Tensor]:
     """Each parameter's numbers from the files, and `start` where they have none: in the row of padding."""
-    parameters = {
-        name: torch.full(meta.shape, start, dtype=torch.float32) for name, meta in model.state_dict().items()
-    }
+    parameters = {name: torch.full(meta.shape, start, dtype=torch.float32) for name, meta in metas.items()}
     fill(parameters, pairs)
     return parameters
 

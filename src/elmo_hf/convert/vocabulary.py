@@ -4,8 +4,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from elmo_hf.convert.arrays import Arrays
 from elmo_hf.convert.files import check_readable
-from elmo_hf.convert.hdf5 import Hdf5Arrays
 from elmo_hf.errors import ElmoError
 from elmo_hf.model.folder_elmo import check_inside
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
@@ -35,7 +35,7 @@ def copy_vocabulary(path: Path, target: Path) -> None:
 
 
 def check_rows(
-    files: Iterable[Hdf5Arrays], names: Iterable[str], vocabulary: Path | None, tokenizer: ElmoTokenizer
+    files: Iterable[Arrays], names: Iterable[str], vocabulary: Path | None, tokenizer: ElmoTokenizer
 ) -> None:
     """Raise unless each array of these names has one row for each word of the vocabulary."""
     lines = len(read_vocabulary(vocabulary)) if vocabulary is not None else 0
@@ -49,8 +49,8 @@ def check_rows(
                 continue
             if vocabulary is None:
                 raise ElmoError(
-                    f"{file.path}: dataset '{name}' has one row for each word of a vocabulary; give the "
+                    f"{file.place(name)} has one row for each word of a vocabulary; give the "
                     "vocabulary (.txt) as well."
                 )
             if shape[0] != tokenizer.vocab_size:
-                raise ElmoError(f"{file.path}: dataset '{name}' has {shape[0]} rows, but {reason}")
+                raise ElmoError(f"{file.place(name)} has {shape[0]} rows, but {reason}")

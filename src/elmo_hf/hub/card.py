@@ -15,25 +15,37 @@ import re
 import shlex
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import yaml
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import whole_file
+from elmo_hf.hub import benchmarks
 from elmo_hf.hub import markdown as md
 from elmo_hf.hub.earlier import command_of, results_of
+from elmo_hf.hub.metadata import metadata
 from elmo_hf.hub.reading import a_text, brief, check, parse_yaml, read_text
-from elmo_hf.hub.results import COLUMNS, MODEL, THIS_MODEL, Result, read_results, run_values, source_values
+from elmo_hf.hub.results import (
+    COLUMNS,
+    MODEL,
+    THIS_MODEL,
+    Result,
+    files_of_results,
+    read_results,
+    run_values,
+    source_values,
+)
+from elmo_hf.hub.signature import MARK, is_signed, is_unedited, sign
 from elmo_hf.loading import FAULTS, describe_model
 from elmo_hf.model.configuration_elmo import ElmoConfig
 
 TEMPLATE = Path(__file__).parent / "templates" / "card.md"
-MARK = "Written by `elmo-hf card` from facts.yaml and results/; change those, not this."
 PLACEHOLDER = re.compile(r"\b(TODO|FIXME|TBD|XXX)\b|\[?More Information Needed\]?|\{\{ [\w.]+ \}\}")
 # The order of results on a card, by the name of their file; others follow.
 ORDER = ["perplexity", "kneser_ney", "evaluation", "shapes", "probes", "domain"]
@@ -74,6 +86,19 @@ SAME_MODEL = ["lstm_dim", "projection_dim", "num_hidden_layers", "char_filters",
 # ---- the card
 
 
+@dataclass(frozen=True)
+class Card:
+    """What is generated of facts and results.
+
+    Args:
+        readme: the card as Markdown.
+        benchmarks: by path in the repository, files of results on benchmarks of the Hub.
+    """
+
+    readme: str
+    benchmarks: dict[str, str]
+
+
 def write_card(
     folder: str | Path,
     facts: str | Path | None = None,
@@ -81,7 +106,7 @@ def write_card(
     output: str | Path | None = None,
     repo: str | None = None,
 ) -> Path:
-    """Write the model card of a checkpoint.
+    """Write the model card of a checkpoint, and beside it `.eval_results` if its facts name benchmarks.
 
     Args:
         folder: the checkpoint's folder, or one with only `facts.yaml` and a `results/run.json`.
@@ -91,20 +116,53 @@ def write_card(
         repo: the model's name on the Hub, in place of that in the facts.
 
     Returns:
-        The file that was written.
+        The card's file.
 
     Raises:
-        ElmoError: a field is missing or wrong, or `output` is there and was not written by this function.
+        ElmoError: a field is missing or wrong, or a file is there that this function did not write, or that
+            was edited since.
     """
+    return write_files(folder, facts, results, output, repo)[0]
+
+
+def write_files(
+    folder: str | Path,
+    facts: str | Path | None = None,
+    results: str | Path | None = None,
+    output: str | Path | None = None,
+    repo: str | None = None,
+) -> list[Path]:
+    """`write_card`, for the paths of all files that were written, the card's first."""
     output = Path(output) if output is not None else Path(folder) / "README.md"
-    content = render_card(folder, facts, results, repo)
+    card = render(folder, facts, results, repo)
     if not output.parent.is_dir():
         raise ElmoError(f"there is no folder {output.parent} to write {output.name} into.")
-    if os.path.lexists(output) and MARK not in read_text(output):
-        raise ElmoError(f"{output} was not written by this command; move it away, or name another --output.")
-    with whole_file(output) as partial:
-        partial.write_text(content, encoding="utf-8")
-    return output
+    written = {output: card.readme}
+    written |= {output.parent / name: content for name, content in card.benchmarks.items()}
+    earlier = files_of_results(output.parent / benchmarks.FOLDER, (".yaml",))
+    for path in written:
+        check_replaceable(path)
+    for path, content in written.items():
+        path.parent.mkdir(exist_ok=True)
+        with whole_file(path) as partial:
+            partial.write_text(content, encoding="utf-8")
+    for path in earlier:  # of a benchmark that the facts no longer name
+        if path not in written and is_unedited(read_text(path)):
+            path.unlink()
+    return list(written)
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse to replace what somebody else wrote, and an edited card. Cards of 0.1.0 do not tell an edit."""
+    if not os.path.lexists(path):
+        return
+    text = read_text(path)
+    if MARK not in text:
+        raise ElmoError(f"{path} was not written by this command; move it away, or name another --output.")
+    if is_signed(text) and not is_unedited(text):
+        raise ElmoError(
+            f"{path} was edited after this command wrote it; say it in facts.yaml, and remove the file."
+        )
 
 
 def render_card(
@@ -114,6 +172,16 @@ def render_card(
     repo: str | None = None,
 ) -> str:
     """The card as Markdown; arguments as of `write_card`."""
+    return render(folder, facts, results, repo).readme
+
+
+def render(
+    folder: str | Path,
+    facts: str | Path | None = None,
+    results: str | Path | None = None,
+    repo: str | None = None,
+) -> Card:
+    """The card, and results on benchmarks; arguments as of `write_card`."""
     folder = Path(folder)
     if not folder.is_dir():
         raise ElmoError(f"there is no folder {folder}; name that of a checkpoint or of a card.")
@@ -128,22 +196,35 @@ def render_card(
     repo = md.line(repo) if repo else known.get("repo", known["name"])
     values = {
         "facts": known,
-        "mark": MARK,
-        "md": md,
-        "repo_in_python": json.dumps(repo, ensure_ascii=False),
-        "repo_in_shell": shlex.quote(repo),
+        "repo": repo,
         **model,
         **result_values(shown, results_folder),
-        "run": run_values(contents["run"]) if "run" in contents else None,
-        "source": source_values(contents["source"], known["name"]) if "source" in contents else None,
-        "result_commands": commands_of(contents, known.get("commands", {}), facts_file),
-        "result_files": [f"[{md.escape(name)}.json](results/{quote(name)}.json)" for name in contents],
+        **content_values(contents, known, facts_file),
     }
-    data = metadata(known, shown, model["pipeline"], model["auto_class"])
-    card = ModelCard.from_template(data, template_path=str(TEMPLATE), **values)
+    scores = rows_of_this_model("perplexity", shown), rows_of("evaluation", shown)
+    data = metadata(known, *scores, model["pipeline"], model["auto_class"])
+    dates = {name: content.get("date") for name, content in contents.items() if isinstance(content, dict)}
+    files = benchmarks.render_benchmarks(known.get("benchmarks", {}), shown, dates, repo)
+    return Card(render_template(data, values, folder), files)
+
+
+def render_template(data: ModelCardData, values: dict[str, Any], folder: Path) -> str:
+    repo = values["repo"]
+    names = {"repo_in_python": json.dumps(repo, ensure_ascii=False), "repo_in_shell": shlex.quote(repo)}
+    card = ModelCard.from_template(data, template_path=str(TEMPLATE), mark=MARK, md=md, **names, **values)
     content = re.sub(r"\n{3,}", "\n\n", card.content).rstrip("\n") + "\n"
     check_card(content, str(folder))
-    return content
+    return sign(content)
+
+
+def content_values(contents: dict[str, Any], facts: dict[str, Any], facts_file: Path) -> dict[str, Any]:
+    """What a card shows of files of results besides the results."""
+    return {
+        "run": run_values(contents["run"]) if "run" in contents else None,
+        "source": source_values(contents["source"], facts["name"]) if "source" in contents else None,
+        "result_commands": commands_of(contents, facts.get("commands", {}), facts_file),
+        "result_files": [f"[{md.escape(name)}.json](results/{quote(name)}.json)" for name in contents],
+    }
 
 
 def place_on_card(name: str) -> tuple[int, str]:
@@ -168,10 +249,10 @@ def check_card(content: str, name: str) -> ModelCard:
     placeholder = PLACEHOLDER.search(content)
     if placeholder:
         raise ElmoError(f"the card of {name} has a placeholder, {placeholder[0]!r}; replace it.")
-    metadata = REGEX_YAML_BLOCK.search(content)
-    if not content.startswith("---\n") or metadata is None:
+    block = REGEX_YAML_BLOCK.search(content)
+    if not content.startswith("---\n") or block is None:
         raise ElmoError(f"the card of {name} lacks the block of metadata between two lines of ---.")
-    parse_yaml(f"the card of {name}", metadata[2])  # before the library does, without limits
+    parse_yaml(f"the card of {name}", block[2])  # before the library does, without limits
     try:
         card = ModelCard(content)
     except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
@@ -216,6 +297,21 @@ def python_arguments(text: str) -> str:
 
 
 LINE, PLAIN, INLINE, BLOCKS, CODE = map(fact, (md.line, md.escape, md.inline, md.blocks, md.verbatim))
+BENCHMARK = {
+    "id": fact(benchmarks.dataset_id),
+    "task_id": fact(benchmarks.identifier),
+    "metric?": LINE,
+    "split?": LINE,
+    "revision?": fact(benchmarks.revision),
+    "date?": fact(benchmarks.date),
+    "source?": {
+        "url": fact(md.link),
+        "name?": LINE,
+        "user?": fact(benchmarks.identifier),
+        "org?": fact(benchmarks.identifier),
+    },
+    "notes?": LINE,
+}
 FACTS: dict[str, Any] = {
     "kind": kind,
     "name": LINE,
@@ -240,6 +336,7 @@ FACTS: dict[str, Any] = {
     "tags?": [LINE],
     "datasets?": [LINE],
     "commands?": {"": CODE},  # by the name of a result
+    "benchmarks?": {"": BENCHMARK},  # by the name of a data set in the results
 }
 
 
@@ -387,61 +484,3 @@ def commands_of(contents: dict[str, Any], commands: dict[str, str], facts: Path)
             )
         lines += [command] if command and name not in ("run", "source") else []
     return "\n".join(dict.fromkeys(lines))
-
-
-# ---- metadata
-
-
-def metadata(
-    facts: dict[str, Any], shown: dict[str, list[Result]], pipeline: str | None, auto_class: str | None
-) -> ModelCardData:
-    """What the Hub reads, with every perplexity and every score of a task."""
-    scores = [score for row in rows_of_this_model("perplexity", shown) for score in perplexity_scores(row)]
-    scores += [task_score(row, pipeline or slug(str(auto_class))) for row in rows_of("evaluation", shown)]
-    return ModelCardData(
-        language=facts["languages"],
-        license=facts["licence"],
-        license_name=facts.get("licence_name"),
-        license_link=facts.get("licence_link"),
-        library_name="transformers",
-        pipeline_tag=pipeline if facts["kind"] == "task" else "feature-extraction",
-        tags=["elmo", "bilm", *facts.get("tags", [])],
-        datasets=facts.get("datasets"),
-        base_model=facts.get("base_model"),
-        metrics=list(dict.fromkeys(score.metric_type for score in scores)) or None,
-        model_name=facts["name"],
-        eval_results=scores or None,
-    )
-
-
-def perplexity_scores(row: dict[str, Any]) -> list[EvalResult]:
-    return [
-        EvalResult(
-            task_type="language-modeling",
-            task_name="Language modelling, forward and backward",
-            dataset_type=slug(row["text"]),
-            dataset_name=md.line(row["text"]),
-            metric_type="perplexity",
-            metric_name=md.line(
-                f"perplexity, {direction}, {row.get('states') or 'unknown'} states, full softmax"
-            ),
-            metric_value=round(row[direction], 3),
-        )
-        for direction in ("mean", "forward", "backward")
-    ]
-
-
-def task_score(row: dict[str, Any], task_type: str) -> EvalResult:
-    return EvalResult(
-        task_type=task_type,
-        dataset_type=slug(row["dataset"]),
-        dataset_name=md.line(row["dataset"]),
-        dataset_split=md.line(row["split"]) if row.get("split") else None,
-        metric_type=slug(row["metric"]),
-        metric_name=md.line(row["metric"]),
-        metric_value=row["value"],
-    )
-
-
-def slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "text"

@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
+from elmo_hf import files
 from elmo_hf.errors import ElmoError
-from elmo_hf.files import open_plain
 
 # Of a file, of one text in it, of a number, of lists and objects in each other, of values in all.
 MAX_BYTES, MAX_TEXT, MAX_DIGITS, MAX_DEPTH, MAX_VALUES = 1_000_000, 20_000, 40, 16, 100_000
@@ -41,14 +41,7 @@ def plain_file(path: Path) -> os.stat_result:
 
 def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
     plain_file(path)
-    try:  # what has replaced the file in the meantime is refused, too
-        with os.fdopen(open_plain(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
-            content = file.read(limit + 1)
-    except OSError as error:
-        raise ElmoError(f"{path} cannot be read ({error.strerror}).") from None
-    if len(content) > limit:
-        raise ElmoError(f"{path} has more than {limit:,} bytes, too many for this file.")
-    return content
+    return files.read_bytes(path, limit, follow_links=False)  # nor what has replaced it in the meantime
 
 
 def read_text(path: Path, limit: int = MAX_BYTES) -> str:

@@ -245,7 +245,7 @@ def machine(described: Any) -> str:
     return ", ".join(escape(name) for name in names if name)
 
 
-def source_values(source: Any, name: str) -> dict[str, str]:
+def source_values(source: Any, name: str) -> dict[str, Any]:
     """The published files that were converted, and their checksums."""
     files = check("results/source.json", source, SOURCE)["files"]
     if not files:
@@ -255,6 +255,7 @@ def source_values(source: Any, name: str) -> dict[str, str]:
     rows = [[escape(file), number(sums["bytes"]), code(sums["sha256"])] for file, sums in files.items()]
     return {
         "table": markdown_table(["file", "bytes", "sha256"], rows),
+        "has_hdf5": any(file.endswith((".hdf5", ".h5")) for file in files),
         "command": shlex.join(["elmo-hf", "convert", *map(line, files), f"{name}/"]),
     }
 

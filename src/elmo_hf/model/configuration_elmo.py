@@ -151,7 +151,8 @@ class ElmoConfig(PreTrainedConfig):
         task_dropout: on the input of the RNN's layers and on its output, one mask for a whole sentence.
         use_crf: taggers score the labels of a sentence together (a conditional random field), or each alone.
         tag_scheme: `"BIO"` allows only sequences of labels in which an `I-X` follows a `B-X` or `I-X`;
-            `"none"` allows all. By default it is BIO exactly when every label is `O`, `B-...` or `I-...`.
+            `"BIOUL"` only chunks that are one `U-X`, or `B-X`, any number of `I-X`, and `L-X`; `"none"`
+            allows all. By default it is BIO exactly when every label is `O`, `B-...` or `I-...`.
         predicate_dim: size of the vector that tells a role labeller which word is the predicate.
         role_rules: a role labeller's best sequence keeps the rules of roles: a core role occurs at most once,
             `C-X` comes after an `X`, and `R-X` needs an `X`.
@@ -211,7 +212,7 @@ class ElmoConfig(PreTrainedConfig):
     task_num_layers: int = 2
     task_dropout: float | int = 0.5
     use_crf: bool = True
-    tag_scheme: Literal["BIO", "none"] | None = None
+    tag_scheme: Literal["BIO", "BIOUL", "none"] | None = None
     predicate_dim: int = 100
     role_rules: bool = False
     classifier: Literal["bcn", "esim"] = "bcn"

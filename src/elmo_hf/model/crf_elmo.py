@@ -27,30 +27,56 @@ from .layers_elmo import words_first
 FORBIDDEN = -10_000.0
 
 
+# In BIOUL a chunk is one U-X, or a B-X, any number of I-X, and an L-X.
+PREFIXES = {"BIO": ("B-", "I-"), "BIOUL": ("B-", "I-", "U-", "L-")}
+INSIDE = {"BIO": ("I-",), "BIOUL": ("I-", "L-")}  # these follow a B-X or I-X of the same X
+OPEN = {"BIO": (), "BIOUL": ("B-", "I-")}  # these need one of `INSIDE` after them
+FAULTS = {"BIO": "an I-X follows neither B-X nor I-X", "BIOUL": "a label does not fit the label before it"}
+
+
 def is_bio(labels: Sequence[str]) -> bool:
-    return all(label == "O" or label[:2] in ("B-", "I-") for label in labels)
+    return _fit("BIO", labels)
+
+
+def _fit(scheme: str, labels: Sequence[str]) -> bool:
+    return all(label == "O" or label.startswith(PREFIXES[scheme]) for label in labels)
+
+
+def scheme_of(labels: Sequence[str], scheme: str | None) -> str:
+    """The scheme, which is by default BIO if all labels are of it."""
+    if scheme is None:
+        return "BIO" if is_bio(labels) else "none"
+    if scheme != "none" and not _fit(scheme, labels):
+        wrong = next(label for label in labels if not _fit(scheme, [label]))
+        names = ", ".join(f"{prefix}..." for prefix in PREFIXES[scheme][:-1])
+        raise ValueError(
+            f"tag_scheme is {scheme}, but label {wrong!r} is not O, {names} or {PREFIXES[scheme][-1]}...; "
+            "rename it in config.id2label, or set tag_scheme='none'."
+        )
+    return scheme
 
 
 def forbidden_transitions(labels: Sequence[str], scheme: str | None) -> np.ndarray:
     """(labels + 1, labels): whether label j may not follow label i; the last row is for the first word."""
-    if scheme is None:
-        scheme = "BIO" if is_bio(labels) else "none"
+    scheme = scheme_of(labels, scheme)
     forbidden = np.zeros((len(labels) + 1, len(labels)), dtype=bool)
     if scheme == "none":
         return forbidden
-    if not is_bio(labels):
-        wrong = next(label for label in labels if not is_bio([label]))
-        raise ValueError(
-            f"tag_scheme is BIO, but label {wrong!r} is not O, B-... or I-...; rename it in config.id2label, "
-            "or set tag_scheme='none'."
-        )
     kinds = {name: number for number, name in enumerate({label[2:] for label in labels})}
-    kind_of = np.array([kinds[label[2:]] if label[:2] in ("B-", "I-") else -1 for label in labels])
-    for number, label in enumerate(labels):
-        if label.startswith("I-"):
-            forbidden[:-1, number] = kind_of != kind_of[number]
-            forbidden[-1, number] = True
+    kind_of = np.array([kinds[label[2:]] for label in labels])
+    is_inside = np.array([label.startswith(INSIDE[scheme]) for label in labels])
+    goes_on = np.array([label.startswith(("B-", "I-")) for label in labels])
+    same_chunk = goes_on[:, None] & (kind_of[:, None] == kind_of)
+    forbidden[:-1] = is_inside & ~same_chunk
+    forbidden[:-1] |= forbidden_ends(labels, scheme)[:, None] & ~is_inside
+    forbidden[-1] = is_inside
     return forbidden
+
+
+def forbidden_ends(labels: Sequence[str], scheme: str | None) -> np.ndarray:
+    """(labels,): whether a label may not be that of the last word."""
+    scheme = scheme_of(labels, scheme)
+    return np.array([scheme != "none" and label.startswith(OPEN[scheme]) for label in labels], dtype=bool)
 
 
 def path_sums(scores: Tensor, mask: Tensor, start: Tensor, transitions: Tensor) -> Tensor:
@@ -100,14 +126,17 @@ class ElmoCRF(nn.Module):
         labels: names of the labels.
         learned: whether transitions have scores. Otherwise each word has a softmax of its own, and only
             `decode` knows which transitions are allowed.
-        scheme: `"BIO"`, `"none"`, or None for BIO exactly when all labels are `O`, `B-...` or `I-...`.
+        scheme: `"BIO"`, `"BIOUL"`, `"none"`, or None for BIO exactly when all labels are `O`, `B-...` or
+            `I-...`.
     """
 
     def __init__(self, labels: Sequence[str], learned: bool, scheme: str | None) -> None:
         super().__init__()
         self.labels = list(labels)
         # Not a buffer, because `from_pretrained` builds on the meta device, where its values would be lost.
-        self.forbidden = forbidden_transitions(self.labels, scheme)
+        self.scheme = scheme_of(self.labels, scheme)
+        self.forbidden = forbidden_transitions(self.labels, self.scheme)
+        self.forbidden_last = forbidden_ends(self.labels, self.scheme)
         self.learned = learned
         if learned:
             self.start = nn.Parameter(torch.zeros(len(self.labels)))
@@ -175,7 +204,8 @@ class ElmoCRF(nn.Module):
     def _chain(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Scores of the first label (labels,), of transitions (labels, labels), and of the last label."""
         rules = FORBIDDEN * torch.from_numpy(self.forbidden).to(scores)
-        start, transitions, end = rules[-1], rules[:-1], torch.zeros_like(rules[0])
+        start, transitions = rules[-1], rules[:-1]
+        end = FORBIDDEN * torch.from_numpy(self.forbidden_last).to(scores)
         if self.learned:
             start, transitions, end = start + self.start, transitions + self.transitions, end + self.end
         return start.to(scores.dtype), transitions.to(scores.dtype), end.to(scores.dtype)
@@ -207,8 +237,19 @@ class ElmoCRF(nn.Module):
         before = F.pad(labels, (1, 0), value=len(self.labels))[:, :-1]
         forbidden = torch.from_numpy(self.forbidden).to(gold.device)[before.clamp(min=0), labels.clamp(min=0)]
         wrong = forbidden & (before != IGNORED) & (labels != IGNORED)
-        advice = "which BIO labels never do; convert them, or set tag_scheme='none'."
-        if is_any(wrong, f"labels: an I-X follows neither B-X nor I-X, {advice}"):
+        advice = f"which {self.scheme} labels never do; convert them, or set tag_scheme='none'."
+        if is_any(wrong, f"labels: {FAULTS[self.scheme]}, {advice}"):
             row, word = wrong.nonzero()[0].tolist()
             place = f"follows {self.labels[before[row, word]]}" if word else "begins a row"
             raise ValueError(f"labels of row {row}: {self.labels[labels[row, word]]} {place}, {advice}")
+        if self.forbidden_last.any():
+            self._check_ends(labels, mask, advice)
+
+    def _check_ends(self, labels: Tensor, mask: Tensor, advice: str) -> None:
+        if mask.shape[1] == 0:
+            return
+        last = labels.gather(1, (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0))[:, 0]
+        ends = torch.from_numpy(self.forbidden_last).to(labels.device)[last.clamp(min=0)]
+        if is_any(ends & (last != IGNORED), f"labels: a chunk ends with a row, {advice}"):
+            row = int((ends & (last != IGNORED)).nonzero()[0])
+            raise ValueError(f"labels of row {row}: {self.labels[last[row]]} ends a row, {advice}")

@@ -286,6 +286,14 @@ class PretrainingOptimizer:
         return state
 
     @torch.no_grad()
+    def set_sums(self, sums: Mapping[str, Tensor]) -> None:
+        """Copy Adagrad's sums of squares of some parameters, by their names in ElmoForPreTraining."""
+        own = self.state_dict()
+        for name, tensor in sums.items():
+            place = f"dense.{name}" if name in self.parameters else name.replace("lm_head.", "softmax.")
+            own[f"{place}.sum"].copy_(tensor)
+
+    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Copy a state of `state_dict`.
 

@@ -4,7 +4,7 @@
 """
 
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -64,6 +64,7 @@ class Run:
         learner: the model with its optimizer.
         tokenizer: of the model, saved with it.
         checkpoint: where to resume, if not at the beginning.
+        notes: sentences to print at the beginning.
 
     Attributes:
         step, words, epoch: what has been done: updates, words (in one direction), passes over the text.
@@ -79,10 +80,11 @@ class Run:
         learner: Learner,
         tokenizer: ElmoTokenizer,
         checkpoint: Path | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.settings, self.processes, self.accelerator = settings, processes, processes.accelerator
         self.source, self.heldout, self.tokenizer = source, heldout, tokenizer
-        self.learner, self.model = learner, learner.model
+        self.learner, self.model, self.notes = learner, learner.model, notes
         self.folder = Path(settings.output)
         self.rows = settings.rows // self.accelerator.num_processes
         self.first_row = self.rows * self.accelerator.process_index
@@ -185,6 +187,8 @@ class Run:
         else:
             size = self.model.num_parameters()
             self.log.write("start", settings=settings, parameters=size, **facts)
+            for note in self.notes:
+                self.log.print(note)
 
     def _cut_audit_logs(self) -> None:
         """Of all processes; the run may have had more of them before it was resumed."""
@@ -287,9 +291,15 @@ class Run:
     # ---- checkpoints
 
     def save(self) -> None:
-        """Write a checkpoint: what the next update depends on, of all processes, by the main one."""
+        """Write a checkpoint: what the next update depends on, of all processes, by the main one.
+
+        Raises:
+            ElmoError: an entry of the log or the audit was lost in this update, in any process. A checkpoint
+                would hide that.
+        """
         if self.step == self.saved_at:
             return
+        self.processes.raise_errors()
         h, c = (state.movedim(2, 0) for state in self.learner.states)
         own = {"epochs": self.row_epochs.to(h.device), "h": h, "c": c}
         rows = {name: self.accelerator.gather(tensor.contiguous()).cpu() for name, tensor in own.items()}

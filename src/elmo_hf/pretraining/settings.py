@@ -64,7 +64,9 @@ class Settings:
     # ---- the run
     output: str = setting("", "folder of the run: checkpoints, log, final model")
     resume: str = setting("no", "no; auto: from the newest checkpoint, if any; or a checkpoint's folder")
-    start: str | None = setting(None, "trained model to start from: a folder or a name on the Hub")
+    start: str | None = setting(
+        None, "trained model to start from: a folder, a name on the Hub, or a TensorFlow checkpoint"
+    )
     seed: int = setting(0, "seed of weights, dropout, samples and the order of sentences", "0 or more")
     processes: int | None = setting(None, "refuse to run in another number of processes", "at least 1")
     # ---- the model (with start, that model's own)

@@ -1,13 +1,18 @@
 """What a run starts from: a checkpoint of its own, a text, and a fresh or a trained model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from reprlib import repr as short
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from elmo_hf.convert.conversion import convert_checkpoint
+from elmo_hf.convert.tensorflow import holds_checkpoint
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.vocabulary import Vocabulary
 from elmo_hf.errors import ElmoError
@@ -18,6 +23,7 @@ from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.pretraining.checkpoints import find_checkpoint
 from elmo_hf.pretraining.progress import read_progress
 from elmo_hf.pretraining.settings import FIXED_ON_RESUME, Settings
+from elmo_hf.pretraining.sums import Sums, of_vocabulary, read_sums
 
 # ---- checkpoint
 
@@ -77,20 +83,65 @@ def open_heldout(settings: Settings) -> dict[str, Source]:
 # ---- model
 
 
-def start_model(settings: Settings, checkpoint: Path | None) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
+class Start(NamedTuple):
+    """What a run begins with.
+
+    Args:
+        sums: Adagrad's sums of squares by the names of parameters; empty where it starts afresh.
+        notes: what to tell about the start, as sentences.
+    """
+
+    model: ElmoForPreTraining
+    tokenizer: ElmoTokenizer
+    sums: Sums
+    notes: list[str]
+
+
+def start_model(settings: Settings, checkpoint: Path | None) -> Start:
     """Return the model of the checkpoint, that of `settings.start`, or a fresh one, and its tokenizer."""
     torch.manual_seed(settings.seed)
     if checkpoint is not None:
-        model, tokenizer = load_language_model(str(checkpoint))
+        start = Start(*load_language_model(str(checkpoint)), {}, [])
     elif settings.start is None:
-        model, tokenizer = fresh_model(settings)
+        start = Start(*fresh_model(settings), {}, [])
     else:
+        start = trained_model(settings, settings.start)
+    set_dropout(start.model, settings.dropout)
+    return start
+
+
+def trained_model(settings: Settings, name: str) -> Start:
+    """The model of a folder, of a name on the Hub, or of a TensorFlow checkpoint."""
+    with converted(name, settings.vocab) as (folder, notes):
         # With a vocabulary of its own, a run needs no softmax of the model; AllenNLP's files have none.
-        model, tokenizer = load_language_model(settings.start, needs_softmax=settings.vocab is None)
-        if settings.vocab is not None:
-            model, tokenizer = with_vocabulary(model, tokenizer, settings.vocab)
-    set_dropout(model, settings.dropout)
-    return model, tokenizer
+        model, tokenizer = load_language_model(folder, needs_softmax=settings.vocab is None)
+        sums = read_sums(Path(folder), model)
+        if sums and settings.optimizer != "adagrad":
+            notes.append(f"Adagrad's sums of squares of {name} are not used: the optimizer is another.")
+            sums = {}
+        elif sums:
+            notes.append(f"Adagrad continues with the sums of squares of {name}.")
+        if settings.vocab is not None and folder == name:
+            model, tokenizer, rows = with_vocabulary(model, tokenizer, settings.vocab)
+            start = settings.optimizer_settings().accumulator
+            sums = of_vocabulary(sums, rows, model.config.vocab_size, start)
+    return Start(model, tokenizer, sums, notes)
+
+
+@contextmanager
+def converted(name: str, vocab: str | None) -> Iterator[tuple[str, list[str]]]:
+    """The folder of the model; a TensorFlow checkpoint is converted into a temporary one."""
+    if not holds_checkpoint(Path(name)):
+        yield name, []
+        return
+    if vocab is None:
+        raise ElmoError(f"{name} holds no vocabulary; name that of its softmax by --vocab.")
+    with TemporaryDirectory(prefix="elmo-hf-") as folder:
+        plan = convert_checkpoint(Path(name), Path(vocab), Path(folder))
+        try:
+            yield folder, [f"{name}: assumed that {sentence}." for sentence in plan.assumed]
+        except ElmoError as error:  # of a file that nobody else can see
+            raise ElmoError(str(error).replace(folder, name)) from None
 
 
 def set_dropout(model: ElmoForPreTraining, dropout: float) -> None:
@@ -112,8 +163,9 @@ def fresh_model(settings: Settings) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
 
 def with_vocabulary(
     model: ElmoForPreTraining, tokenizer: ElmoTokenizer, vocab: str
-) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
-    """Return the same model with another vocabulary to predict.
+) -> tuple[ElmoForPreTraining, ElmoTokenizer, tuple[torch.Tensor, torch.Tensor]]:
+    """Return the same model with another vocabulary to predict, its tokenizer, and the (new, old) ids of the
+    words that both have.
 
     Words of the old vocabulary keep their rows of the softmax (and of the word table, if there is one). The
     rows of new words start as in a fresh model.
@@ -134,4 +186,4 @@ def with_vocabulary(
             weight[new_rows] = old_weights[name][old_rows]
         else:
             weight.copy_(old_weights[name])
-    return new_model, new_tokenizer
+    return new_model, new_tokenizer, (new_rows, old_rows)
