@@ -228,3 +228,12 @@ def test_mistakes_are_refused_in_one_sentence(call, message):
         call()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_spans_of_a_bioul_tagger():
+    labels = ["O", "U-PER", "B-PER", "I-PER", "L-PER", "U-LOC"]
+    model = make_tagger(labels=labels, tag_scheme="BIOUL")
+    words, spans = (model.predict(WORDS[0], TOKENIZER, chosen, 32, True) for chosen in (False, True))
+    (entities,) = Entities([[word["label"] for word in words]], BILOU).entities
+    assert [(span["label"], *span["words"]) for span in spans] == [(e.tag, e.start, e.end) for e in entities]
+    assert spans
