@@ -222,6 +222,16 @@ def test_dropout_is_in_training_only(classifier):
     assert torch.equal(still(**batch).logits, still(**batch).logits)
 
 
+@pytest.mark.parametrize("pieces", [0, 2])
+def test_no_label_is_dropped(pieces):
+    """Dropout is on what each output layer reads, and not on the scores of the labels."""
+    model = make("bcn", maxout_pieces=pieces, task_dropout=0.9).train()
+    with torch.no_grad():
+        model.classifier.output[-2 if pieces else -1].bias.fill_(1.0)
+    for _ in range(5):
+        assert (model(**encode("bcn")).logits != 0).all()
+
+
 def test_padding_has_no_part_in_attention_and_pooling():
     torch.manual_seed(0)
     words, queries = torch.randn(2, 3, 4), torch.randn(2, 5, 4)

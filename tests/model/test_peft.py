@@ -222,6 +222,7 @@ def test_a_new_task_saves_its_head_and_loads(tmp_path, capsys):
     make().save_pretrained(tmp_path / "base")
     base = ElmoForTokenClassification.from_pretrained(tmp_path / "base")
     assert base.head_modules == ["input_mix", "rnn", "classifier", "crf"]
+    assert make(freeze_elmo=False, use_crf=False).head_modules == ["input_mix", "rnn", "classifier"]
     options = {"target_modules": ["transform"], "target_parameters": ["recurrent_weight"]}
     model = peft.get_peft_model(base, lora(**options, modules_to_save=base.head_modules))
     model.print_trainable_parameters()

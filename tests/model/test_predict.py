@@ -108,6 +108,8 @@ def test_spans_of_bioul():
     labels = ["O", "U-PER", "B-LOC", "I-LOC", "L-LOC", "U-LOC", "B-PER", "L-PER", "B-PER", "L-PER"]
     (entities,) = Entities([labels], BILOU).entities
     assert spans_of(labels) == [(entity.tag, entity.start, entity.end) for entity in entities]
+    unfit = ["B-PER", "L-PER", "I-PER", "L-PER", "U-PER", "I-PER"]  # what is closed is not continued
+    assert spans_of(unfit) == [("PER", 0, 2), ("PER", 2, 4), ("PER", 4, 5), ("PER", 5, 6)]
 
 
 def test_roles_of_a_predicate():
