@@ -215,7 +215,10 @@ def large_and_empty(path):
         "a list": (write("special_tokens_map.json", b"[1]"), "must hold a JSON object, but holds list"),
         "no UTF-8": (write("config.json", b"{\xff}"), "config.json is no JSON text"),
         "a large object": (write("added_tokens.json", b" " * 2**24 + b"{}"), "more than the 16,777,216"),
-        "an adapter": (write("adapter_config.json", b"{}"), "holds adapter_config.json, which an ELMo"),
+        "an adapter": (
+            write("adapter_config.json", b"{}"),
+            "holds an adapter of PEFT",
+        ),
         "another file": (lambda f: change_config(f, transformers_weights="x.safetensors"), "'transformers_w"),
         "another config": (
             lambda f: change_config(f, configuration_files=["config.5.0.json"]),

@@ -83,9 +83,9 @@ def test_type_checkers_see_the_names_that_programs_get():
     tree = ast.parse((REPOSITORY / "src" / "elmo_hf" / "__init__.py").read_text(encoding="utf-8"))
     [block] = [node for node in tree.body if isinstance(node, ast.If)]
     declared = {alias.name: node.module for node in block.body for alias in node.names}
-    assert declared.pop("kernels") == "elmo_hf"
+    assert declared.pop("kernels") == declared.pop("metrics") == "elmo_hf"
     assert declared == {name: f"elmo_hf.{module}" for name, module in elmo_hf._MODULES.items()}
-    assert {"TINY", "kernels", *declared} == set(elmo_hf.__all__)
+    assert {"TINY", "kernels", "metrics", *declared} == set(elmo_hf.__all__)
 
 
 def test_pyproject_lists_every_package():

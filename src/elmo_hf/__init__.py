@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from elmo_hf import auto
 
 if TYPE_CHECKING:
-    from elmo_hf import kernels
+    from elmo_hf import kernels, metrics
     from elmo_hf.embedding.encode import encode
     from elmo_hf.embedding.job import embed
     from elmo_hf.embedding.vectors import read_vectors
@@ -47,6 +47,7 @@ __all__ = [
     "embed",
     "encode",
     "kernels",
+    "metrics",
     "read_vectors",
 ]
 _MODULES = {
@@ -70,8 +71,8 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "kernels":
-        return import_module("elmo_hf.kernels")
+    if name in ("kernels", "metrics"):
+        return import_module(f"elmo_hf.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module 'elmo_hf' has no attribute {name!r}")
     value = getattr(import_module(f"elmo_hf.{_MODULES[name]}"), name)

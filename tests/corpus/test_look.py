@@ -135,7 +135,7 @@ def test_files_of_other_forms(tmp_path, name):
     path = tmp_path / "text.txt"
     path.write_text(content, encoding="utf-8")
     [doubt] = doubts(Source(path))
-    assert doubt.startswith(f"{path} looks like {name}")
+    assert f"text.txt looks like {name}" in doubt
     assert advice in doubt
 
 

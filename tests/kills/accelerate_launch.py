@@ -81,7 +81,7 @@ class LaunchedRun:
 
 class AccelerateLaunch(Pretraining):
     name = "pretraining, accelerate launch"
-    share = 10
+    share = 12
     passes_codes = False
 
     def launch(self, output: Path, processes: int) -> LaunchedRun:

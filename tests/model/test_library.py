@@ -25,6 +25,7 @@ from elmo_hf import (
     ElmoForTokenClassification,
     ElmoModel,
     ElmoTokenizer,
+    kernels,
 )
 from tests.helpers.trainers import arguments
 
@@ -144,6 +145,7 @@ BACKBONE = {
     )
 }
 TASK = BACKBONE | {"cache_elmo", "task_elmo"}
+TAGGER = TASK | {"crf_elmo", "modeling_elmo_tagging", "predicting_elmo"}
 
 
 @pytest.mark.parametrize(
@@ -151,9 +153,9 @@ TASK = BACKBONE | {"cache_elmo", "task_elmo"}
     [
         (ElmoModel, BACKBONE),
         (ElmoForPreTraining, BACKBONE | {"modeling_elmo_pretraining"}),
-        (ElmoForTokenClassification, TASK | {"crf_elmo", "modeling_elmo_tagging"}),
-        (ElmoForSemanticRoleLabeling, TASK | {"crf_elmo", "modeling_elmo_tagging"}),
-        (ElmoForSequenceClassification, TASK | {"modeling_elmo_classification"}),
+        (ElmoForTokenClassification, TAGGER),
+        (ElmoForSemanticRoleLabeling, TAGGER),
+        (ElmoForSequenceClassification, TASK | {"modeling_elmo_classification", "predicting_elmo"}),
         (ElmoForQuestionAnswering, TASK | {"modeling_elmo_question_answering"}),
         (ElmoForCoreferenceResolution, TASK | {"modeling_elmo_coreference"}),
     ],
@@ -247,3 +249,23 @@ def test_the_feature_extraction_pipeline(folder, batch_size):
     for text, vectors in zip(TEXTS, features, strict=True):
         expected = read(model, encode(folder, [text]))
         torch.testing.assert_close(vectors.reshape(-1, 32)[: expected.shape[1]], expected[0])
+
+
+def test_kernels_of_the_hub_are_not_needed(tmp_path, monkeypatch):
+    """`use_kernels=True` needs no further package, as the faster code is in this one."""
+    torch.manual_seed(0)
+    sizes = {"lstm_dim": 4, "projection_dim": 2, "char_filters": [[1, 2]], "vocab_size": 3}
+    ElmoModel(ElmoConfig(**sizes)).save_pretrained(tmp_path)
+    encoding = ElmoTokenizer()("He sat .", return_tensors="pt")
+    plain, fast = (ElmoModel.from_pretrained(tmp_path, use_kernels=choice).eval() for choice in (False, True))
+    assert (plain.use_kernels, fast.use_kernels) == (False, True)
+    with torch.no_grad():
+        assert torch.equal(fast(**encoding).last_hidden_state, plain(**encoding).last_hidden_state)
+    assert kernels.why_not() == ""
+    fast.train()
+    assert fast.use_kernels
+    with pytest.raises(ValueError, match=r"^the Hub has no kernels for an ELMo; leave kernel_config out\.$"):
+        plain.set_use_kernels(True, kernel_config=object())
+    monkeypatch.setattr("elmo_hf.model.modeling_elmo.kernels", None)  # as where the package is missing
+    with pytest.raises(ValueError, match=r"^an ELMo's faster code is in the package elmo_hf; .*\.$"):
+        ElmoModel.from_pretrained(tmp_path, use_kernels=True)

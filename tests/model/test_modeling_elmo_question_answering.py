@@ -275,7 +275,6 @@ def test_a_question_of_no_words_still_has_a_context(recwarn):
         ({"start_positions": torch.tensor([6, 4, 8])}, "start_positions of row 0 is 6, where no word"),
         ({"end_positions": torch.tensor([8, 5, 9])}, "end_positions of row 1 is 5, where no word"),
         ({"end_positions": torch.tensor([8, 4, 7])}, "row 2: the answer ends at 7, before it starts at 8"),
-        ({"token_type_ids": None}, "told apart by token_type_ids; make the rows with tokenizer"),
         ({"token_type_ids": torch.zeros(3, 2)}, r"token_type_ids must have the shape \(3, 16\)"),
         ({"token_type_ids": torch.full((3, 16), 2)}, "token_type_ids must be from 0 to 1, but holds 2"),
         ({"token_type_ids": torch.zeros(3, 16)}, "row 0 is no question and context"),
@@ -289,6 +288,27 @@ def test_mistakes_are_refused_in_one_sentence(change, message):
     with pytest.raises(ValueError, match=message) as error:
         make()(**pairs(places=PLACES) | change)
     assert "\n" not in str(error.value)
+
+
+def test_types_follow_from_the_separators():
+    model = make().eval()
+    batch = pairs()
+    expected = model(**batch)
+    types = batch.pop("token_type_ids")
+    assert torch.equal(model(**batch).start_logits, expected.start_logits)
+    between = ElmoTokenizer()(["a"], ["b </S> <S> c"], return_token_type_ids=True, return_tensors="pt")
+    assert model(**between).start_logits.shape == (1, 7)
+    del between["token_type_ids"]
+    with pytest.raises(ValueError, match="row 0 has '</S> <S>' in 2 places, so token_type_ids must tell"):
+        model(**between)
+    vectors = model.elmo.word_vectors(batch["input_ids"], batch["char_ids"])
+    mask = batch["attention_mask"]
+    by_vectors = model(inputs_embeds=vectors, attention_mask=mask, token_type_ids=types)
+    torch.testing.assert_close(by_vectors.end_logits, expected.end_logits)
+    with pytest.raises(
+        ValueError, match="inputs_embeds need token_type_ids, which tell question and context"
+    ):
+        model(inputs_embeds=vectors, attention_mask=mask)
 
 
 def test_a_pair_without_separators_is_refused():

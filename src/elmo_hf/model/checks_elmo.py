@@ -31,6 +31,7 @@ KINDS = {  # what a tensor may hold, and the types for it
     "whole numbers (int64)": {torch.int32, torch.int64},  # ids, as PyTorch looks them up
     "0 and 1": {torch.bool, *INTEGERS, *FLOATS},
     "numbers": FLOATS,
+    "numbers of any type": {*INTEGERS, *FLOATS},
 }
 
 
@@ -122,6 +123,12 @@ def check_labels(labels: Tensor, mask: Tensor, num_labels: int) -> None:
     check_integers("labels", labels)
     check_shape("labels", labels, mask)
     check_range("labels", labels.masked_fill(~mask | (labels == IGNORED), 0), num_labels - 1)
+
+
+def check_no_attentions(output_attentions: bool | None) -> None:
+    """Wrappers such as PEFT pass this argument to any model."""
+    if output_attentions:
+        raise ValueError("an ELMo has no attentions; leave output_attentions out.")
 
 
 def check_has_states(config: ElmoConfig) -> None:

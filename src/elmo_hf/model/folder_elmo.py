@@ -87,7 +87,12 @@ class ElmoFolder:
         """Refuse what Transformers would load in place of the weights, or beside them, from elsewhere."""
         names = [path.name for path in Path(self.name).iterdir()] if self.is_local else []
         for name in sorted(names):
-            if name == "adapter_config.json" or DISTRIBUTED.fullmatch(name):
+            if name == "adapter_config.json":
+                raise ValueError(
+                    f"{quoted(self.name)} holds an adapter of PEFT (adapter_config.json); load the model "
+                    "from a folder of its own, then the adapter: PeftModel.from_pretrained(model, folder)."
+                )
+            if DISTRIBUTED.fullmatch(name):
                 raise ValueError(
                     f"{quoted(self.name)} holds {name}, which an ELMo is not loaded with; remove the file."
                 )

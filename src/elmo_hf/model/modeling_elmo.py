@@ -17,14 +17,16 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .checks_elmo import check_has_states, check_states, check_where, checked_folder, word_mask
-from .configuration_elmo import ElmoConfig
-from .encoders_elmo import (
-    ElmoCarry,
-    ElmoCharacterEncoder,
-    ElmoWordEncoder,
-    token_encoder,
+from .checks_elmo import (
+    check_has_states,
+    check_no_attentions,
+    check_states,
+    check_where,
+    checked_folder,
+    word_mask,
 )
+from .configuration_elmo import ElmoConfig
+from .encoders_elmo import ElmoCarry, ElmoCharacterEncoder, ElmoWordEncoder, token_encoder
 from .layers_elmo import ElmoBiRNN, ElmoHighwayLSTM, ElmoScalarMix, ElmoStoredMix, init_rnn
 from .tokenization_elmo import ElmoTokenizer
 
@@ -180,6 +182,9 @@ class ElmoPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """As in bilm-tf, and TensorFlow's default (Glorot) elsewhere. The library calls this only for modules
         that hold parameters themselves."""
+        if isinstance(module, (nn.LSTM, nn.GRU, ElmoHighwayLSTM)):
+            init_rnn(module)
+            return  # the library would draw other numbers before, and those of later modules would change
         super()._init_weights(module)
         if isinstance(module, nn.Embedding):
             init.uniform_(module.weight, -1.0, 1.0)
@@ -196,8 +201,6 @@ class ElmoPreTrainedModel(PreTrainedModel):
                 init.constant_(module.bias, -2.0 if isinstance(module, ElmoCarry) else 0.0)
         elif isinstance(module, ElmoLayer):
             self._init_lstm(module)
-        elif isinstance(module, (nn.LSTM, nn.GRU, ElmoHighwayLSTM)):
-            init_rnn(module)
         elif isinstance(module, ElmoScalarMix):
             start = module.weights.new_tensor(module.initial_weights)
             init.copy_(module.weights, start.expand_as(module.weights))
@@ -227,6 +230,18 @@ class ElmoPreTrainedModel(PreTrainedModel):
         """Save weights, config and code, so that the folder also loads without this package."""
         self.config.auto_map = dict(self.auto_map)
         super().save_pretrained(*args, **kwargs)
+
+    def set_use_kernels(self, use_kernels: bool, kernel_config: Any = None, mode: Any = None) -> None:
+        """What `from_pretrained(..., use_kernels=True)` calls. The Hub has no kernels for an ELMo: its faster
+        code is `elmo_hf.kernels`, which is used wherever it can be, also without this option."""
+        if kernel_config is not None:
+            raise ValueError("the Hub has no kernels for an ELMo; leave kernel_config out.")
+        if use_kernels and kernels is None:
+            raise ValueError(
+                "an ELMo's faster code is in the package elmo_hf; pip install elmo-hf, or leave "
+                "use_kernels out."
+            )
+        self._use_kernels = bool(use_kernels)
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise ValueError(
@@ -267,12 +282,13 @@ class ElmoModel(ElmoPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        encoder = self.token_encoder
-        return encoder.char_embedding if isinstance(encoder, ElmoCharacterEncoder) else encoder.word_embedding
+        return getattr(self.token_encoder, self._embedding_name())
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        name = "char_embedding" if isinstance(self.token_encoder, ElmoCharacterEncoder) else "word_embedding"
-        setattr(self.token_encoder, name, value)
+        setattr(self.token_encoder, self._embedding_name(), value)
+
+    def _embedding_name(self) -> str:
+        return "char_embedding" if self.config.token_encoder == "characters" else "word_embedding"
 
     @can_return_tuple
     @checks_once
@@ -286,6 +302,7 @@ class ElmoModel(ElmoPreTrainedModel):
         output_states: bool = False,
         output_hidden_states: bool | None = None,
         keep_boundaries: bool = False,
+        output_attentions: bool | None = None,
     ) -> ElmoModelOutput:
         """Read sentences.
 
@@ -302,10 +319,12 @@ class ElmoModel(ElmoPreTrainedModel):
             output_hidden_states: return all layers; by default, what the config says.
             keep_boundaries: keep the vectors of sentence begin (first) and sentence end (last), which the
                 model adds to each row and otherwise removes.
+            output_attentions: what PEFT passes to any model; an ELMo has none, so True is refused.
 
         Returns:
             An `ElmoModelOutput`.
         """
+        check_no_attentions(output_attentions)
         if states is not None or output_states:
             check_has_states(self.config)
         mask = word_mask(self.config, input_ids, char_ids, attention_mask, inputs_embeds)
@@ -342,12 +361,13 @@ class ElmoModel(ElmoPreTrainedModel):
     ) -> Tensor:
         """The words before any context, (batch, words, projection_dim), from checked tensors. A model that
         contains this one checks the ids itself, and passes these vectors as `inputs_embeds`."""
-        encoder = self.token_encoder
-        ids = char_ids if isinstance(encoder, ElmoCharacterEncoder) else input_ids
+        encoder: Any = self.token_encoder
+        reads_characters = self.config.token_encoder == "characters"
+        ids = char_ids if reads_characters else input_ids
         check_where(self, ids, inputs_embeds)
         if inputs_embeds is None:
             return encoder(ids)
-        if isinstance(encoder, ElmoCharacterEncoder) and inputs_embeds.dim() == 4:
+        if reads_characters and inputs_embeds.dim() == 4:
             return encoder.from_embeddings(inputs_embeds)
         return inputs_embeds
 

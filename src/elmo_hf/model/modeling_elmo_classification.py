@@ -5,12 +5,15 @@
 
     model = ElmoForSequenceClassification.from_pretrained("org/elmo", classifier="esim", num_labels=3)
     model(**tokenizer("A dog runs .", "An animal moves .", return_tensors="pt")).logits          # a pair
+    model.predict("A dog runs .", tokenizer, "An animal moves .")  # {"label": "entailment", "score": 0.9}
 
 `"bcn"` is the biattentive classification network of McCann et al. (2017), which the ELMo paper uses for
 sentiment; `"esim"` is the model of Chen et al. (2017), which the paper uses for textual entailment.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +21,14 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .checks_elmo import check_integers, check_range, check_shape, check_tensor, is_any
+from .checks_elmo import check_integers, check_no_attentions, check_range, check_shape, check_tensor, is_any
 from .configuration_elmo import ElmoConfig
 from .layers_elmo import ElmoBiRNN, ElmoVariationalDropout
-from .task_elmo import ElmoSegment, ElmoTaskInput, ElmoTaskModel, boundary_words, split_pair
+from .predicting_elmo import ElmoTexts, check_predicting
+from .task_elmo import ElmoSegment, ElmoTaskInput, ElmoTaskModel, boundary_words, second_begins, split_pair
+from .tokenization_elmo import ElmoTokenizer
+
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
 # ---- attention and pooling over the words of a row
 
@@ -56,16 +63,19 @@ def max_over(x: Tensor, mask: Tensor) -> Tensor:
 # ---- the network for one text
 
 
-class ElmoMaxout(nn.Linear):
-    """A maxout layer: `y_i = max_k (W_k x + b_k)_i` over `pieces` linear maps k."""
+class ElmoMaximum(nn.Dropout):
+    """The maximum of a maxout layer, `y_i = max_k (W_k x + b_k)_i` over `pieces` linear maps k, and dropout.
 
-    def __init__(self, input_size: int, output_size: int, pieces: int) -> None:
-        super().__init__(input_size, output_size * pieces)
+    The maps are a linear layer before it.
+    """
+
+    def __init__(self, pieces: int, dropout: float) -> None:
+        super().__init__(dropout)
         self.pieces = pieces
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., input_size) -> (..., output_size)"""
-        return super().forward(x).unflatten(-1, (-1, self.pieces)).amax(dim=-1)
+        """(..., output_size * pieces) -> (..., output_size)"""
+        return super().forward(x.unflatten(-1, (-1, self.pieces)).amax(dim=-1))
 
 
 class ElmoBCN(nn.Module):
@@ -89,14 +99,16 @@ class ElmoBCN(nn.Module):
         self.output = self._output_layers(config, [4 * pooled, 2 * pooled, pooled, num_labels])
 
     def _output_layers(self, config: ElmoConfig, sizes: list[int]) -> nn.Sequential:
-        pieces = config.maxout_pieces
-        layers: list[nn.Module] = []
-        for before, after in pairwise(sizes):
-            layers.append(nn.Dropout(config.task_dropout))
-            layers.append(ElmoMaxout(before, after, pieces) if pieces else nn.Linear(before, after))
-            if not pieces:
-                layers.append(nn.ReLU())
-        return nn.Sequential(*(layers if pieces else layers[:-1]))
+        pieces, dropout = config.maxout_pieces, config.task_dropout
+        layers: list[nn.Module] = [nn.Dropout(dropout)]
+        for number, (before, after) in enumerate(pairwise(sizes), start=2):
+            is_last = number == len(sizes)
+            layers.append(nn.Linear(before, after * (pieces or 1)))
+            if pieces:
+                layers.append(ElmoMaximum(pieces, 0.0 if is_last else dropout))
+            elif not is_last:
+                layers += [nn.ReLU(), nn.Dropout(dropout)]
+        return nn.Sequential(*layers)
 
     def forward(self, words: ElmoTaskInput) -> Tensor:
         """(batch, words, input_size) -> (batch, labels)"""
@@ -183,8 +195,7 @@ def _types_from_boundaries(boundaries: tuple[Tensor, Tensor] | None) -> Tensor:
         raise ValueError(
             "inputs_embeds do not tell where the second sentence of a pair begins; pass token_type_ids, too."
         )
-    ends, begins = boundaries
-    begins_second = begins & F.pad(ends, (1, 0))[:, :-1]
+    begins_second = second_begins(boundaries)
     counts = begins_second.sum(dim=1)
     if is_any(counts != 1, "classifier 'esim' compares two sentences; call tokenizer(first, second)."):
         row = int((counts != 1).nonzero()[0])
@@ -206,6 +217,12 @@ class ElmoForSequenceClassification(ElmoTaskModel):
 
         model = ElmoForSequenceClassification.from_pretrained("my-elmo", classifier="bcn", num_labels=5)
         loss = model(**tokenizer("A gorgeous film .", return_tensors="pt"), labels=torch.tensor([4])).loss
+        model.predict("A gorgeous film .", tokenizer)  # {"label": "LABEL_4", "score": 0.9}
+
+    As elsewhere in Transformers, `config.problem_type` says what the labels are: one of several labels a row
+    (cross entropy), several at once (`"multi_label_classification"`: binary cross entropy), or numbers
+    (`"regression"`: squared error). By default it is regression with num_labels=1; otherwise the first labels
+    decide, whole numbers for one label a row, and decimal numbers for several.
 
     `"bcn"` is the biattentive classification network of McCann et al. (2017), which the paper uses for
     sentiment; `"esim"` is the model of Chen et al. (2017), which it uses for textual entailment. The RNNs of
@@ -220,10 +237,11 @@ class ElmoForSequenceClassification(ElmoTaskModel):
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__(config)
         self.num_labels = len(config.id2label or ())
-        if self.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
+        if self.num_labels == 1 and config.problem_type is None:
+            config.problem_type = "regression"
+        if config.problem_type not in (None, *PROBLEM_TYPES):
             raise ValueError(
-                "ElmoForSequenceClassification gives each row one of several labels, but num_labels is "
-                f"{self.num_labels} and problem_type {config.problem_type!r}."
+                f"problem_type must be one of {', '.join(PROBLEM_TYPES)}, but is {config.problem_type!r:.60}."
             )
         network = {"bcn": ElmoBCN, "esim": ElmoESIM}[config.classifier]
         self.classifier = network(config, self.input_size, self.elmo_output_size, self.num_labels)
@@ -239,6 +257,7 @@ class ElmoForSequenceClassification(ElmoTaskModel):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> SequenceClassifierOutput:
         """Score labels.
 
@@ -246,14 +265,16 @@ class ElmoForSequenceClassification(ElmoTaskModel):
             token_type_ids: (batch, words), for `"esim"`: 0 up to the pair's `</S>` and 1 from its `<S>` on.
                 They are needed only with `inputs_embeds`, and for a sentence with `</S> <S>` in it. `"bcn"`
                 reads a row as one text and takes none.
-            labels: (batch,), from 0 to num_labels - 1.
+            labels: (batch,), from 0 to num_labels - 1; for several labels at once (batch, num_labels), from 0
+                to 1; for a regression (batch,) or (batch, num_labels), any numbers.
 
         The other arguments are those of `ElmoModel`.
 
         Returns:
-            A `SequenceClassifierOutput`: logits (batch, num_labels); the loss is the cross entropy, plus the
-            penalty of the mixes.
+            A `SequenceClassifierOutput`: logits (batch, num_labels); the loss is that of
+            `config.problem_type`, plus the penalty of the mixes.
         """
+        check_no_attentions(output_attentions)
         mask = self.check_words(input_ids, char_ids, attention_mask, inputs_embeds)
         inputs = {"input_ids": input_ids, "char_ids": char_ids, "inputs_embeds": inputs_embeds}
         if self.config.classifier == "esim":
@@ -271,8 +292,99 @@ class ElmoForSequenceClassification(ElmoTaskModel):
 
     @torch.no_grad()
     def decode(self, **inputs: Tensor) -> Tensor:
-        """The likeliest label of each row, (batch,); `inputs` are those of `forward`, without labels."""
-        return self(**inputs).logits.argmax(dim=-1)
+        """The likeliest label of each row, (batch,); 1 for each label that is likely and 0 for others,
+        (batch, num_labels), where a row may have several; or the numbers of a regression, (batch,) or
+        (batch, num_labels). `inputs` are those of `forward`, without labels."""
+        logits = self(**inputs).logits
+        if self.config.problem_type == "multi_label_classification":
+            return (logits > 0).long()
+        if self.config.problem_type == "regression":
+            return logits.squeeze(1) if self.num_labels == 1 else logits
+        return logits.argmax(dim=-1)
+
+    def predict(
+        self,
+        text: Any,
+        tokenizer: ElmoTokenizer,
+        text_pair: Any = None,
+        top_k: int | None = None,
+        batch_size: int = 32,
+        is_split_into_words: bool = False,
+    ) -> Any:
+        """Classify texts, or pairs of them.
+
+        Args:
+            text: a text, a list of texts, or a list of sentences, each a list of words.
+            tokenizer: the `ElmoTokenizer` that was saved with the model.
+            text_pair: for `"esim"`, the second text of each pair, in the same form.
+            top_k: return so many labels for each text, best first, whatever their scores.
+            batch_size: texts at a time.
+            is_split_into_words: `text` is a list of words, one sentence.
+
+        Returns:
+            `{"label": ..., "score": ...}` for a text: the likeliest label and its probability, or the number
+            of a regression. It is a list of these with `top_k`, where a text may have several labels (those
+            of a probability of at least 0.5, best first), and for a regression of several numbers. For a list
+            of texts or sentences a list with one result for each.
+        """
+        check_predicting(tokenizer, batch_size=batch_size, **({} if top_k is None else {"top_k": top_k}))
+        if top_k is not None and self.config.problem_type == "regression":
+            raise ValueError(
+                "a regression gives each text all its numbers, and knows no best; leave top_k out."
+            )
+        texts, pairs = self._texts(text, text_pair, is_split_into_words)
+        results: list[Any] = []
+        names = ["input_ids", "char_ids", "attention_mask", *["token_type_ids"] * (pairs is not None)]
+        with self.in_eval_mode():
+            for _, encoding in texts.batches(
+                tokenizer, batch_size, pairs, return_token_type_ids=pairs is not None
+            ):
+                logits = self(
+                    **{name: encoding[name].to(self.device) for name in names}, return_dict=True
+                ).logits
+                results += [self._answer(row, top_k) for row in self._scores(logits).tolist()]
+        return results[0] if texts.is_single else results
+
+    def _texts(self, text: Any, text_pair: Any, is_split: bool) -> tuple[ElmoTexts, ElmoTexts | None]:
+        reads_pairs = self.config.classifier == "esim"
+        if reads_pairs != (text_pair is not None):
+            raise ValueError(
+                "classifier 'esim' compares two sentences, so predict needs text_pair."
+                if reads_pairs
+                else "classifier 'bcn' reads one text; leave text_pair out, or train with classifier='esim'."
+            )
+        texts = ElmoTexts.of(text, is_split)
+        if not reads_pairs:
+            return texts, None
+        pairs = ElmoTexts.of(text_pair, is_split, "text_pair")
+        forms = [(len(each.rows), each.is_single, each.are_words) for each in (texts, pairs)]
+        if forms[0] != forms[1]:
+            raise ValueError(
+                "text and text_pair must be of the same form: two texts, or lists of as many texts, or of as "
+                "many lists of words."
+            )
+        return texts, pairs
+
+    def _scores(self, logits: Tensor) -> Tensor:
+        """Probabilities, or the numbers of a regression, (batch, num_labels)."""
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if self.config.problem_type == "regression":
+            return logits
+        several = self.config.problem_type == "multi_label_classification"
+        return logits.sigmoid() if several else logits.softmax(dim=-1)
+
+    def _answer(self, scores: Sequence[float], top_k: int | None) -> Any:
+        """What `predict` returns for one text."""
+        names: Any = self.config.id2label
+        answers = [{"label": names[number], "score": score} for number, score in enumerate(scores)]
+        if self.config.problem_type == "regression":
+            return answers[0] if len(answers) == 1 else answers
+        answers.sort(key=lambda answer: answer["score"], reverse=True)
+        if top_k is not None:
+            return answers[:top_k]
+        if self.config.problem_type == "multi_label_classification":
+            return [answer for answer in answers if answer["score"] >= 0.5]
+        return answers[0]
 
     def _read_pairs(
         self,
@@ -294,14 +406,50 @@ class ElmoForSequenceClassification(ElmoTaskModel):
         return words
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        check_integers("labels", labels, logits.device)
+        check_tensor("labels", labels, "numbers of any type", logits.device)
+        if self.config.problem_type is None:  # as elsewhere in Transformers
+            kinds: Any = PROBLEM_TYPES
+            self.config.problem_type = kinds[labels.is_floating_point()]
+        losses = (self._single_label_loss, self._multi_label_loss, self._regression_loss)
+        loss = dict(zip(PROBLEM_TYPES, losses, strict=True))[str(self.config.problem_type)](logits, labels)
+        return self.with_penalty(loss if len(logits) else logits.sum())
+
+    def _single_label_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        check_integers("labels", labels)
         if labels.shape != logits.shape[:1]:
+            advice = (
+                "; for several labels at once set problem_type='multi_label_classification'"
+                if labels.shape == logits.shape
+                else ""
+            )
             raise ValueError(
-                f"labels must be {len(logits)} numbers, one a row, but have the shape {tuple(labels.shape)}."
+                f"labels must be {len(logits)} numbers, one a row, but have the shape {tuple(labels.shape)}"
+                f"{advice}."
             )
         check_range("labels", labels, self.num_labels - 1)
-        loss = F.cross_entropy(logits, labels.long()) if len(logits) else logits.sum()
-        return self.with_penalty(loss)
+        return F.cross_entropy(logits, labels.long())
+
+    def _multi_label_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if labels.shape != logits.shape:
+            raise ValueError(
+                f"labels must have the shape {tuple(logits.shape)}, a number from 0 to 1 for each label, "
+                f"but have {tuple(labels.shape)}."
+            )
+        message = "labels of a multi_label_classification must be from 0 to 1"
+        if is_any(~((labels >= 0) & (labels <= 1)), f"{message}."):
+            wrong = labels[~((labels >= 0) & (labels <= 1))]
+            raise ValueError(f"{message}, but hold {wrong[0].item():g}.")
+        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+    def _regression_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if labels.shape not in (logits.shape, logits.squeeze(1).shape):
+            raise ValueError(
+                f"labels of a regression must have the shape {tuple(logits.squeeze(1).shape)}, but have "
+                f"{tuple(labels.shape)}."
+            )
+        if is_any(~labels.isfinite(), "labels of a regression must be finite."):
+            raise ValueError("labels of a regression must be finite, but hold NaN or an infinite number.")
+        return F.mse_loss(logits, labels.view_as(logits).to(logits.dtype))
 
 
 ElmoForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")

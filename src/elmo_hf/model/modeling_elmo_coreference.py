@@ -26,7 +26,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .checks_elmo import IGNORED, check_integers
+from .checks_elmo import IGNORED, check_integers, check_no_attentions
 from .configuration_elmo import ElmoConfig
 from .layers_elmo import ElmoBiRNN, ElmoVariationalDropout
 from .task_elmo import ElmoTaskModel
@@ -266,6 +266,7 @@ class ElmoForCoreferenceResolution(ElmoTaskModel):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> ElmoCoreferenceOutput:
         """Rank the antecedents of spans.
 
@@ -282,6 +283,7 @@ class ElmoForCoreferenceResolution(ElmoTaskModel):
         Returns:
             An `ElmoCoreferenceOutput`.
         """
+        check_no_attentions(output_attentions)
         mask = self.check_words(input_ids, char_ids, attention_mask, inputs_embeds)
         documents = _documents(document_ids, mask)
         lengths = mask.sum(dim=1)
@@ -341,12 +343,8 @@ class ElmoForCoreferenceResolution(ElmoTaskModel):
         words = [list(sentence) for sentence in sentences]
         encoding = tokenizer(words, is_split_into_words=True, padding=True, return_tensors="pt")
         names = ("input_ids", "char_ids", "attention_mask")
-        was_training = self.training
-        self.eval()
-        try:
+        with self.in_eval_mode():
             (mentions,) = self.decode(**{name: encoding[name].to(self.device) for name in names})
-        finally:
-            self.train(was_training)
         clusters: dict[int, list[Mention]] = {}
         for sentence, first, last, cluster in mentions.tolist():
             clusters.setdefault(cluster, []).append((sentence, first, last))

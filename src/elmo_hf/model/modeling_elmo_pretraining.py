@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .checks_elmo import IGNORED, check_labels, word_mask
+from .checks_elmo import IGNORED, check_labels, check_no_attentions, word_mask
 from .configuration_elmo import ElmoConfig
 from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, States
 
@@ -77,6 +77,7 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         output_states: bool = False,
         output_hidden_states: bool | None = None,
         output_logits: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> ElmoForPreTrainingOutput:
         """Score the words of sentences.
 
@@ -92,6 +93,7 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         Returns:
             An `ElmoForPreTrainingOutput`.
         """
+        check_no_attentions(output_attentions)
         mask = word_mask(self.config, input_ids, char_ids, attention_mask, inputs_embeds)
         labels = input_ids if labels is None else labels
         output = self.elmo(

@@ -28,10 +28,18 @@ from transformers import initialization as init
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 from transformers.utils import can_return_tuple
 
-from .checks_elmo import IGNORED, check_integers, check_mask, check_range, check_shape, is_any
+from .checks_elmo import (
+    IGNORED,
+    check_integers,
+    check_mask,
+    check_no_attentions,
+    check_range,
+    check_shape,
+    is_any,
+)
 from .configuration_elmo import ElmoConfig
 from .layers_elmo import ElmoBiRNN, ElmoVariationalDropout
-from .task_elmo import ElmoSegment, ElmoTaskInput, ElmoTaskModel, boundary_words, split_pair
+from .task_elmo import ElmoSegment, ElmoTaskInput, ElmoTaskModel, boundary_words, second_begins, split_pair
 from .tokenization_elmo import ElmoTokenizer
 
 MAKE_PAIRS = "make the rows with tokenizer(questions, contexts, return_token_type_ids=True)."
@@ -144,12 +152,14 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> QuestionAnsweringModelOutput:
         """Score each word of the contexts as the first and as the last word of the answer.
 
         Args:
             token_type_ids: (batch, words), 0 for the question and the `</S>` after it, 1 for the `<S>` and
-                the context after it: `tokenizer(questions, contexts, return_token_type_ids=True)`.
+                the context after it: `tokenizer(questions, contexts, return_token_type_ids=True)`. They are
+                needed only with `inputs_embeds`, and for a text with `</S> <S>` in it.
             start_positions, end_positions: (batch,), places in the row of the answer's first and last word.
 
         The other arguments are those of `ElmoModel`.
@@ -159,6 +169,7 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
             number of their type outside of the context; the loss is the mean of both cross entropies, plus
             the penalty of the mixes.
         """
+        check_no_attentions(output_attentions)
         question, context, texts = self._read_pair(
             input_ids, char_ids, attention_mask, token_type_ids, inputs_embeds, output_hidden_states
         )
@@ -226,15 +237,11 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
             if not isinstance(number, int) or number < 1:
                 raise ValueError(f"{name} must be a whole number, at least 1, but is {number!r}.")
         pairs = as_pairs(question, context)
-        was_training = self.training
-        self.eval()
         answers: list[list[dict[str, Any]]] = []
-        try:
+        with self.in_eval_mode():
             for first in range(0, len(pairs), batch_size):
                 batch = pairs[first : first + batch_size]
                 answers += self._answers(batch, first, tokenizer, top_k, longest)
-        finally:
-            self.train(was_training)
         results = [best[0] for best in answers] if top_k == 1 else answers
         return results[0] if isinstance(question, str) else results
 
@@ -283,11 +290,11 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
         for name, x in inputs.items():
             if x is not None:
                 check_shape(name, x.flatten(2)[:, :, 0] if x.dim() > 2 else x, mask)
+        boundaries = boundary_words(self.config, mask, input_ids, char_ids)
         if token_type_ids is None:
-            raise ValueError(f"question and context are told apart by token_type_ids; {MAKE_PAIRS}")
+            token_type_ids = types_of_pairs(boundaries)
         check_mask("token_type_ids", token_type_ids, mask)
         in_question, end, begin, in_context = split_pair(mask, token_type_ids)
-        boundaries = boundary_words(self.config, mask, input_ids, char_ids)
         if boundaries is not None:
             check_pairs(end & boundaries[0], begin & boundaries[1])
         segments = ElmoSegment(in_question), ElmoSegment(in_context)
@@ -343,6 +350,23 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
 
 
 # ---- checks of pairs and answers
+
+
+def types_of_pairs(boundaries: tuple[Tensor, Tensor] | None) -> Tensor:
+    """The `token_type_ids` of rows that have none, which must have `</S> <S>` once."""
+    if boundaries is None:
+        raise ValueError(
+            f"inputs_embeds need token_type_ids, which tell question and context apart; {MAKE_PAIRS}"
+        )
+    begins = second_begins(boundaries)
+    counts = begins.sum(dim=1)
+    if is_any(counts != 1, f"question and context are told apart by token_type_ids; {MAKE_PAIRS}"):
+        row = int((counts != 1).int().argmax())
+        raise ValueError(
+            f"row {row} has '</S> <S>' in {int(counts[row])} places, so token_type_ids must tell question "
+            f"and context apart; {MAKE_PAIRS}"
+        )
+    return begins.long().cumsum(dim=1)
 
 
 def check_pairs(end: Tensor, begin: Tensor) -> None:

@@ -4,6 +4,7 @@
     output = model(**tokenizer(words, is_split_into_words=True, return_tensors="pt"), labels=labels)
     output.loss, output.logits          # logits are log-probabilities, (batch, words, labels)
     model.decode(**encoding)            # the best sequence of labels, (batch, words), -100 at padding
+    model.predict("Ada sang .", tokenizer)  # [{"word": "Ada", "label": "B-PER", "score": 0.9, ...}, ...]
 
 With a CRF the logits at a word are the log-probabilities of its labels, summed over all labellings of the
 sentence, so the softmax of a pipeline gives these probabilities. The best sequence is not always made of the
@@ -25,15 +26,28 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import BatchEncoding
 from transformers import initialization as init
 from transformers.modeling_outputs import TokenClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .checks_elmo import check_labels, check_mask
+from .checks_elmo import check_labels, check_mask, check_no_attentions
 from .configuration_elmo import ElmoConfig
 from .crf_elmo import ElmoCRF, is_bio
 from .layers_elmo import ElmoBiRNN, ElmoInterleavedRNN, ElmoVariationalDropout
+from .predicting_elmo import (
+    ElmoTexts,
+    as_spans,
+    check_predicting,
+    check_span_labels,
+    is_list,
+    labelled_words,
+    without_places,
+)
 from .task_elmo import ElmoTaskInput, ElmoTaskModel
+from .tokenization_elmo import ElmoTokenizer
+
+INPUTS = ("input_ids", "char_ids", "attention_mask")  # what a tokenizer makes for a tagger
 
 
 class ElmoTagger(ElmoTaskModel):
@@ -43,6 +57,11 @@ class ElmoTagger(ElmoTaskModel):
 
     def _make_head(self, dropout: float) -> None:
         config = self.config
+        if config.problem_type not in (None, "single_label_classification"):
+            raise ValueError(
+                f"{type(self).__name__} gives each word one label, so problem_type must not be "
+                f"{config.problem_type!r}."
+            )
         self.dropout = ElmoVariationalDropout(dropout)
         names: Any = config.id2label
         labels = [names[number] for number in range(len(names))]
@@ -64,6 +83,46 @@ class ElmoTagger(ElmoTaskModel):
             logits=logits,
             hidden_states=words.hidden_states,
         )
+
+    def _best_paths(self, words: ElmoTaskInput, scores: Tensor) -> Tensor:
+        return self.crf.decode(scores, words.mask)
+
+    def _read(self, *args: Any, **inputs: Any) -> ElmoTaskInput:
+        """As `read`, with what else the RNN reads."""
+        return self.read(*args, **inputs)
+
+    def _predict(
+        self,
+        texts: ElmoTexts,
+        tokenizer: ElmoTokenizer,
+        spans: bool,
+        batch_size: int,
+        predicates: Sequence[int] | None = None,
+    ) -> Any:
+        """What `predict` returns; `predicates` are the numbers of each sentence's predicate."""
+        check_predicting(tokenizer, batch_size=batch_size)
+        if spans:
+            check_span_labels(self.crf.labels)
+        results: list[list[dict[str, Any]]] = []
+        with self.in_eval_mode():
+            for first, encoding in texts.batches(tokenizer, batch_size):
+                inputs = {name: encoding[name].to(self.device) for name in INPUTS}
+                if predicates is not None:
+                    inputs["predicate_mask"] = predicate_mask(encoding, first, predicates).to(self.device)
+                results += self._labelled(self._read(**inputs), encoding)
+        if spans:
+            results = [as_spans(words, row) for words, row in zip(results, texts.rows, strict=True)]
+        elif texts.are_words:
+            results = [without_places(words) for words in results]
+        return results[0] if texts.is_single else results
+
+    def _labelled(self, words: ElmoTaskInput, encoding: BatchEncoding) -> list[list[dict[str, Any]]]:
+        """The words of each row with their labels of the best sequence, and the probabilities of these."""
+        scores = self._scores(words)
+        paths, (logits, _) = self._best_paths(words, scores), self.crf(scores, words.mask)
+        chosen = logits.gather(2, paths.clamp(min=0)[:, :, None]).squeeze(2).exp()
+        rows = zip(encoding.encodings or (), paths.tolist(), chosen.tolist(), strict=True)
+        return [labelled_words(self.crf.labels, *row) for row in rows]
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -99,6 +158,7 @@ class ElmoForTokenClassification(ElmoTagger):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> TokenClassifierOutput:
         """Score labels.
 
@@ -111,6 +171,7 @@ class ElmoForTokenClassification(ElmoTagger):
             A `TokenClassifierOutput`: logits (batch, words, labels) are log-probabilities, zero at padding;
             the loss is the mean negative log-probability of the known labels, plus the penalty of the mixes.
         """
+        check_no_attentions(output_attentions)
         words = self.read(input_ids, char_ids, attention_mask, inputs_embeds, output_hidden_states)
         return self._output(words, labels)
 
@@ -124,7 +185,33 @@ class ElmoForTokenClassification(ElmoTagger):
     ) -> Tensor:
         """The best sequence of labels that the scheme allows, (batch, words), with -100 at padding."""
         words = self.read(input_ids, char_ids, attention_mask, inputs_embeds)
-        return self.crf.decode(self._scores(words), words.mask)
+        return self._best_paths(words, self._scores(words))
+
+    def predict(
+        self,
+        text: Any,
+        tokenizer: ElmoTokenizer,
+        spans: bool = False,
+        batch_size: int = 32,
+        is_split_into_words: bool = False,
+    ) -> Any:
+        """Label the words of texts.
+
+        Args:
+            text: a text, a list of texts, or a list of sentences, each a list of words.
+            tokenizer: the `ElmoTokenizer` that was saved with the model.
+            spans: join the words of `B-X I-X ...`, such as names, and leave out words with the label `O`.
+            batch_size: sentences at a time.
+            is_split_into_words: `text` is a list of words, one sentence.
+
+        Returns:
+            For a sentence the list of its words, each `{"word": ..., "label": ..., "score": ...}`. The labels
+            are those of `decode`; the score is the probability of the label at this word. With `spans` the
+            list of its spans, each `{"text": ..., "label": ..., "score": ..., "words": (first, end)}` with
+            the mean score of its words. Words and spans of a text also have their place, `text[start:end]`.
+            For a list of texts or sentences a list with one such list for each.
+        """
+        return self._predict(ElmoTexts.of(text, is_split_into_words), tokenizer, spans, batch_size)
 
 
 class ElmoForSemanticRoleLabeling(ElmoTagger):
@@ -154,6 +241,7 @@ class ElmoForSemanticRoleLabeling(ElmoTagger):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> TokenClassifierOutput:
         """Score labels.
 
@@ -167,6 +255,7 @@ class ElmoForSemanticRoleLabeling(ElmoTagger):
         Returns:
             A `TokenClassifierOutput`, as that of `ElmoForTokenClassification`.
         """
+        check_no_attentions(output_attentions)
         words = self.read(input_ids, char_ids, attention_mask, inputs_embeds, output_hidden_states)
         return self._output(self._with_predicate(words, predicate_mask), labels)
 
@@ -181,9 +270,44 @@ class ElmoForSemanticRoleLabeling(ElmoTagger):
     ) -> Tensor:
         """The best sequence of labels that the scheme and, with `role_rules`, the rules of roles allow,
         (batch, words), with -100 at padding."""
-        words = self.read(input_ids, char_ids, attention_mask, inputs_embeds)
-        scores = self._scores(self._with_predicate(words, predicate_mask))
+        words = self._read(input_ids, char_ids, attention_mask, inputs_embeds, predicate_mask)
+        return self._best_paths(words, self._scores(words))
+
+    def predict(
+        self,
+        text: Any,
+        tokenizer: ElmoTokenizer,
+        predicate: int | Sequence[int],
+        spans: bool = False,
+        batch_size: int = 32,
+        is_split_into_words: bool = False,
+    ) -> Any:
+        """Label the words of texts with their roles for a predicate.
+
+        Args:
+            predicate: the number of the predicate's word, from 0; for a list of texts or sentences a list
+                with one number for each. A sentence with several predicates is given once for each.
+
+        The other arguments and what is returned are as in `ElmoForTokenClassification.predict`; spans are
+        the arguments of the predicate, and the predicate itself, `V`.
+        """
+        texts = ElmoTexts.of(text, is_split_into_words)
+        predicates = check_predicates(predicate, texts)
+        return self._predict(texts, tokenizer, spans, batch_size, predicates)
+
+    def _best_paths(self, words: ElmoTaskInput, scores: Tensor) -> Tensor:
         return self.crf.decode(scores, words.mask, self.roles.repair if self.roles else None)
+
+    def _read(
+        self,
+        input_ids: Tensor | None,
+        char_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        inputs_embeds: Tensor | None = None,
+        predicate_mask: Tensor | None = None,
+    ) -> ElmoTaskInput:
+        words = self.read(input_ids, char_ids, attention_mask, inputs_embeds)
+        return self._with_predicate(words, predicate_mask)
 
     def _with_predicate(self, words: ElmoTaskInput, predicate_mask: Tensor | None) -> ElmoTaskInput:
         if predicate_mask is None:
@@ -194,6 +318,32 @@ class ElmoForSemanticRoleLabeling(ElmoTagger):
         predicate = self.predicate_embedding(predicate_mask.long())
         words.x = torch.cat([words.x, predicate], dim=-1)
         return words
+
+
+def check_predicates(predicate: Any, texts: ElmoTexts) -> list[int]:
+    numbers = list(predicate) if is_list(predicate) else [predicate]
+    count = len(texts.rows)
+    if is_list(predicate) == texts.is_single or len(numbers) != count:
+        wanted = "a number, that of its word" if texts.is_single else f"a list of {count} numbers, one a text"
+        raise ValueError(f"predicate must be {wanted}, but is {predicate!r:.60}.")
+    return numbers
+
+
+def predicate_mask(encoding: BatchEncoding, first: int, predicates: Sequence[int]) -> Tensor:
+    """1 at each sentence's predicate, (batch, words); `first` is the number of the batch's first sentence."""
+    mask = torch.zeros_like(encoding["input_ids"])
+    for row in range(len(mask)):
+        places = [place for place, number in enumerate(encoding.word_ids(row)) if number is not None]
+        number = predicates[first + row]
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(places):
+            raise ValueError(
+                f"the predicate of text {first + row} must be the number of a word, from 0 to "
+                f"{len(places) - 1}, but is {number!r}."
+                if places
+                else f"text {first + row} has no words, and so no predicate."
+            )
+        mask[row, places[number]] = 1
+    return mask
 
 
 # ---- the rules of roles

@@ -15,10 +15,14 @@
             loss = self.with_penalty(loss)
 
 By default the biLM is frozen: it has no gradient and no dropout, so it gives the same layers for a sentence
-in every epoch, and `model.elmo_cache = ElmoLayerCache()` stores them.
+in every epoch, and `model.elmo_cache = ElmoLayerCache()` stores them. With adapters of PEFT in a model,
+PEFT says what learns: the adapters, also those in a frozen biLM.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +37,7 @@ from .modeling_elmo import AUTO_MAP, ElmoModel, ElmoPreTrainedModel, checks_once
 
 
 class ElmoWordTable(nn.Embedding):
-    """A task's own vectors for the words of the tokenizer's vocabulary; padding, one past it, is zero."""
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """(batch, words) -> (batch, words, task_word_dim)"""
-        is_word = input_ids < self.num_embeddings
-        vectors = super().forward(input_ids.masked_fill(~is_word, 0))
-        return vectors.masked_fill(~is_word[..., None], 0)
+    """A task's own vectors for the words of the tokenizer's vocabulary."""
 
 
 class ElmoTaskWords(nn.Module):
@@ -61,11 +59,18 @@ class ElmoTaskWords(nn.Module):
         """(batch, words), (batch, words, char_ids_length), (batch, words) -> (batch, words, size), or None"""
         vectors = []
         if self.config.task_word_dim:
-            vectors.append(self.word_table(input_ids))
+            assert input_ids is not None  # checked by the caller
+            vectors.append(self._from_table(input_ids))
         if self.config.task_char_filters:
             assert char_ids is not None  # checked by the caller
             vectors.append(self._from_characters(char_ids))
         return torch.cat(vectors, dim=-1).masked_fill(~mask[:, :, None], 0) if vectors else None
+
+    def _from_table(self, input_ids: Tensor) -> Tensor:
+        """(batch, words) -> (batch, words, task_word_dim), zero at padding, whose id is one past the table"""
+        is_word = input_ids < self.config.vocab_size
+        vectors = self.word_table(input_ids.masked_fill(~is_word, 0))
+        return vectors.masked_fill(~is_word[..., None], 0)
 
     def _from_characters(self, char_ids: Tensor) -> Tensor:
         """(batch, words, char_ids_length) -> (batch, words, filters). Each different word is encoded once."""
@@ -220,23 +225,55 @@ class ElmoTaskModel(ElmoPreTrainedModel):
         """The task's loss plus `mix_l2 * sum(w^2)` of each mix, in training and in evaluation."""
         for mix in (self.input_mix, self.output_mix):
             if mix is not None:
+                if hasattr(mix, "base_layer"):
+                    raise ValueError(  # PEFT passes no method of its wrapper on
+                        "an adapter of a mix is larger than its few weights; leave the mix out of the "
+                        "adapter's targets, and name input_mix or output_mix in modules_to_save."
+                    )
                 loss = loss + mix.penalty()
         return loss
 
+    @contextmanager
+    def in_eval_mode(self) -> Iterator[None]:
+        """Without dropout and gradients, whatever the mode; afterwards the mode is as before."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(was_training)
+
+    @property
+    def head_modules(self) -> list[str]:
+        """The names of the task's own modules that learn, beside the biLM: for a new task, they are what
+        PEFT's configs call `modules_to_save`."""
+        own = [(name, module) for name, module in self.named_children() if name != "elmo"]
+        return [name for name, module in own if any(weight.requires_grad for weight in module.parameters())]
+
     def train(self, mode: bool = True) -> "ElmoTaskModel":
-        """Set the mode, and what is learnt: loading makes every weight learnable, so it is set here again."""
+        """Set the mode, and what is learnt: loading makes every weight learnable, so it is set here again.
+
+        Adapters in the model learn, and keep their dropout, also in a frozen biLM.
+        """
         super().train(mode)
+        if self.config.reads_elmo and self.config.freeze_elmo:
+            self.elmo.train(False)  # a frozen biLM has no dropout
+            set_adapters_mode(self.elmo, mode)
+        if not has_adapters(self):
+            self._set_learnable()
+        return self
+
+    def _set_learnable(self) -> None:
         config = self.config
         if config.reads_elmo:
             self.elmo.requires_grad_(not config.freeze_elmo)
-            self.elmo.train(mode and not config.freeze_elmo)  # a frozen biLM has no dropout
         if config.task_word_dim:
             self.task_words.word_table.requires_grad_(not config.freeze_task_words)
         for mix in (self.input_mix, self.output_mix):
             if mix is not None:
                 mix.gamma.requires_grad_(config.mix_gamma)
                 mix.weights.requires_grad_(config.elmo_layers == "mix")  # a single layer has the weight 1
-        return self
 
     # ---- what the library asks for
 
@@ -263,6 +300,27 @@ class ElmoTaskModel(ElmoPreTrainedModel):
             super()._init_weights(module)
 
 
+# ---- adapters of PEFT, which stand around the modules that they adapt
+
+
+def is_adapter(module: nn.Module) -> bool:
+    """Whether it is a module of PEFT around one of the model; told without importing PEFT."""
+    return hasattr(type(module), "adapter_layer_names")
+
+
+def has_adapters(model: Any) -> bool:
+    return any(is_adapter(module) for module in model.modules())
+
+
+def set_adapters_mode(model: nn.Module, mode: bool) -> None:
+    """Set the mode of adapters, and not of what they adapt."""
+    for module in filter(is_adapter, model.modules()):
+        module.training = mode
+        for name, child in module.named_children():
+            if name not in ("base_layer", "original_module"):
+                child.train(mode)
+
+
 # ---- rows that hold two texts, `first </S> <S> second`
 
 
@@ -276,6 +334,12 @@ def boundary_words(
     if input_ids is None:
         return None
     return mask & (input_ids == config.eos_token_id), mask & (input_ids == config.bos_token_id)
+
+
+def second_begins(boundaries: tuple[Tensor, Tensor]) -> Tensor:
+    """Where an `<S>` follows a `</S>`, as between the texts of a pair, (batch, words)."""
+    ends, begins = boundaries
+    return begins & F.pad(ends, (1, 0))[:, :-1]
 
 
 def split_pair(mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
