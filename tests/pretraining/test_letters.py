@@ -93,7 +93,7 @@ def test_a_saved_model_trains_on(tmp_path, kind):
 def test_another_vocabulary_for_the_softmax_and_the_table(tmp_path):
     model, tokenizer = letter_model(tmp_path, "letters and words")
     (tmp_path / "new.txt").write_text("<S>\n</S>\n<UNK>\nneu\nBär\n", encoding="utf-8")
-    new_model, new = with_vocabulary(model, tokenizer, str(tmp_path / "new.txt"))
+    new_model, new, *_ = with_vocabulary(model, tokenizer, str(tmp_path / "new.txt"))
     old_ids = tokenizer.convert_tokens_to_ids(["<bos>", "<eos>", "<oov>", "Bär"])
     for name in ("lm_head.weight", "lm_head.bias", "elmo.token_encoder.word_embedding.weight"):
         assert torch.equal(new_model.state_dict()[name][[0, 1, 2, 4]], model.state_dict()[name][old_ids])
