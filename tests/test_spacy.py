@@ -124,7 +124,9 @@ def test_pipe_reads_batches_and_gives_the_same(folder, monkeypatch):
 
 def test_without_sentences_a_text_is_read_as_a_whole(folder):
     doc = pipeline(folder, sentences=False)(TEXTS[0])
-    np.testing.assert_allclose(doc.tensor, averages(folder, [[*SENTENCES[0][0], *SENTENCES[0][1]]]), atol=1e-6, rtol=0)
+    np.testing.assert_allclose(
+        doc.tensor, averages(folder, [[*SENTENCES[0][0], *SENTENCES[0][1]]]), atol=1e-6, rtol=0
+    )
     assert not np.allclose(doc.tensor, averages(folder, SENTENCES[0]), atol=1e-3)
 
 
@@ -245,7 +247,9 @@ def test_entities_are_learned_by_the_architecture(train):
 
 
 def test_mistakes_are_one_sentence(train, folder, tmp_path):
-    with pytest.raises(ElmoError, match=r"ner listens for vectors of 96 numbers, .* elmo have 256; set width"):
+    with pytest.raises(
+        ElmoError, match=r"ner listens for vectors of 96 numbers, .* elmo have 256; set width"
+    ):
         train(LISTENER.replace("256", "96"))
     with pytest.raises(ElmoError, match="layers must be top, average, all or different numbers"):
         pipeline(folder, layers="5")("Why?")
