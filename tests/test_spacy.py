@@ -185,6 +185,14 @@ def test_saved_pipelines(folder, tmp_path):
     np.testing.assert_array_equal(doc[6].vector, expected[6])
 
 
+def test_several_processes_give_the_same(folder):
+    nlp = pipeline(folder)
+    docs = list(nlp.pipe(TEXTS, n_process=2, batch_size=2))
+    for doc, text in zip(docs, TEXTS, strict=True):
+        np.testing.assert_allclose(doc.tensor, nlp(text).tensor, atol=1e-6, rtol=0)
+    np.testing.assert_array_equal(docs[0][6].vector, docs[0].tensor[6])
+
+
 def test_a_folder_is_read_by_from_disk(folder):
     nlp = spacy.blank("en")
     nlp.add_pipe("elmo").from_disk(folder)

@@ -30,7 +30,7 @@ from tests.helpers.documents import (
 DOCS = REPOSITORY / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 # Languages of blocks that a test runs, compares or writes; Sphinx reads the last three.
-KNOWN = {*COMMANDS, *PYTHON, "text", "yaml", "{eval-rst}", "{image}", "{toctree}"}
+KNOWN = {*COMMANDS, *PYTHON, "ini", "text", "yaml", "{eval-rst}", "{image}", "{toctree}"}
 # Documents outside docs/, and the test that runs their blocks. Model cards have tests of their own.
 DOCUMENT_TESTS = {
     "README.md": "test_readme.py",
@@ -63,7 +63,10 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+# Those of neighbours.md, which need other libraries, are run by test_neighbours.py.
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "neighbours.md"], ids=lambda page: page.name
+)
 def test_blocks_of_a_page_run_from_top_to_bottom(page, folder, launcher):
     runner = DocumentRunner(folder, launcher)
     long = long_programs(page.relative_to(REPOSITORY)) if page.name == "reliability.md" else []
