@@ -185,6 +185,7 @@ def test_saved_pipelines(folder, tmp_path):
     np.testing.assert_array_equal(doc[6].vector, expected[6])
 
 
+@pytest.mark.filterwarnings("ignore:.W109")  # the hooks do not travel, as docs/neighbours.md tells
 def test_several_processes_give_the_same(folder):
     nlp = pipeline(folder)
     docs = list(nlp.pipe(TEXTS, n_process=2, batch_size=2))
