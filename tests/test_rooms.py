@@ -12,7 +12,7 @@ SOURCE = REPOSITORY / "src" / "elmo_hf"
 ROOMS = [
     *("errors", "files", "metrics", "kernels", "model", "loading", "scripts", "corpus", "convert"),
     *("embedding", "demo", "hub", "export", "pretraining", "finetuning"),
-    *("auto", "__init__", "options", "cli", "__main__"),
+    *("auto", "__init__", "options", "spacy", "cli", "__main__"),
 ]
 FILES = sorted(SOURCE.rglob("*.py"))
 NAMES = [path.relative_to(SOURCE).as_posix() for path in FILES]

@@ -7,6 +7,7 @@ elmo-hf embed corpus.txt vectors/ --model my-elmo/ --layers average
 elmo-hf vocab corpus/*.txt vocab.txt --min-count 3
 elmo-hf perplexity held-out.txt --model my-elmo/
 elmo-hf export my-elmo/ my-elmo-onnx/
+elmo-hf export my-elmo/ vectors.txt --static words.txt
 elmo-hf plot my-run/
 elmo-hf card my-elmo/
 elmo-hf push my-elmo/ someone/my-elmo
@@ -387,27 +388,60 @@ def _print_perplexity(result: "Perplexity", vocab_size: int) -> None:
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="A folder, or a name on the Hub.")],
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A folder, or a name on the Hub; --static does without it.")],
     output: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The folder to write; it must not exist, or be empty.")
-    ],
+        Path | None,
+        typer.Argument(metavar="OUT", help="The folder to write; it must not exist, or be empty."),
+    ] = None,
     layers: Annotated[str, typer.Option(help="top, average, all, or numbers: 0,1,2.")] = "top",
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantize the LSTM weights to int8; the error is printed.")
     ] = False,
+    static: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORDS",
+            help="Write a table of the words of this file, one a line, instead of a model: GloVe's text if "
+            "OUT ends in .txt, otherwise a model2vec folder. `vocabulary`: the model's own words.",
+        ),
+    ] = None,
+    progress: Annotated[bool, typer.Option(help="Show words per second of --static.")] = True,
 ) -> None:
-    """Export a model to ONNX, with its tokenizer, if the vectors of onnxruntime equal those of torch."""
+    """Export a model to ONNX, with its tokenizer, if the vectors of onnxruntime equal those of torch.
+
+    With --static, write vectors of single words; without a model, those of elmo-tiny.
+    """
+    if output is None and static is None:
+        context.fail("Missing argument 'OUT'.")
     with one_sentence("elmo-hf"):
         from transformers.utils import logging as transformers_logging
 
-        from elmo_hf.export.onnx import export_onnx
-
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()  # missing weights are reported by our own error
+        if static is not None:
+            name, target = ("", Path(model)) if output is None else (model, output)
+            _export_static(name, target, static, layers, int8, progress)
+            return
+        assert output is not None
+        from elmo_hf.export.onnx import export_onnx
+
         report = export_onnx(model, output, layers=layers, int8=int8)
         typer.echo(
             f"{report}\nWrote {output}: model.onnx has {report.bytes:,} bytes, README.md shows how to run it."
         )
+
+
+def _export_static(model: str, output: Path, words: str, layers: str, int8: bool, progress: bool) -> None:
+    from elmo_hf import TINY
+    from elmo_hf.export.static import export_static
+
+    if int8:
+        raise ElmoError("--int8 is for ONNX; leave it out with --static.")
+    if not model and (output / "config.json").exists():
+        raise ElmoError(f"{output} holds a model; name what to write, too: elmo-hf export {output} OUT.")
+    report = export_static(model or TINY, output, words, layers=layers, progress=progress)
+    typer.echo(f"Wrote {output}: {report}")
 
 
 @app.command()

@@ -46,7 +46,7 @@ def load_model(
     """The model, and the names of those weights that were not there and are random: none that begins with
     `needs`."""
     load_config(name)
-    with _quiet(), _refusing(name):
+    with quiet(), _refusing(name):
         loaded: Any = kind.from_pretrained(name, output_loading_info=True, use_safetensors=True, **settings)
     model, report = loaded
     missing = sorted(report["missing_keys"])
@@ -67,7 +67,7 @@ def load_config(name: str | Path) -> ElmoConfig:
 
 
 def load_tokenizer(name: str | Path) -> ElmoTokenizer:
-    with _quiet(), _refusing(name):
+    with quiet(), _refusing(name):
         tokenizer: ElmoTokenizer = ElmoTokenizer.from_pretrained(name)
     for key in ("is_local", "local_files_only"):  # of this loading, which would be saved with the tokenizer
         tokenizer.init_kwargs.pop(key, None)
@@ -132,7 +132,7 @@ def _refusing(name: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No bar for a moment's work, and no warning of what is said in a sentence of ours."""
     level, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -31,7 +31,7 @@ from tests.helpers.naive_manylangs import content, write_folder
 DOCS = REPOSITORY / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 # Languages of blocks that a test runs, compares or writes; Sphinx reads the last three.
-KNOWN = {*COMMANDS, *PYTHON, "text", "yaml", "{eval-rst}", "{image}", "{toctree}"}
+KNOWN = {*COMMANDS, *PYTHON, "ini", "text", "yaml", "{eval-rst}", "{image}", "{toctree}"}
 # Documents outside docs/, and the test that runs their blocks. Model cards have tests of their own.
 DOCUMENT_TESTS = {
     "README.md": "test_readme.py",
@@ -68,7 +68,10 @@ def folder(tmp_path, monkeypatch):
 # The first comes on machines without a GPU; PEFT 0.21 uses names that Transformers has changed.
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning")
 @pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing:FutureWarning")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+# Those of neighbours.md, which need other libraries, are run by test_neighbours.py.
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "neighbours.md"], ids=lambda page: page.name
+)
 def test_blocks_of_a_page_run_from_top_to_bottom(page, folder, launcher):
     if page.name == "adapters.md":
         pytest.importorskip("peft", reason="the page on adapters needs pip install peft")

@@ -144,6 +144,26 @@ def test_the_first_command_of_the_readme(programs):
     assert shown.strip("\n") in result.out
 
 
+def test_spacy_finds_the_component_and_the_architecture(installed, run):
+    """By the entry points of the wheel, without an import of this package."""
+    pytest.importorskip("spacy", reason="needs `elmo-hf[spacy]`")
+    program = """
+        import sys, spacy
+        assert "elmo_hf" not in sys.modules
+        nlp = spacy.blank("en")
+        nlp.add_pipe("elmo")
+        texts = ["The bank lent him money.", "Why?"]
+        print([doc.tensor.shape for doc in nlp.pipe(texts)], sys.modules["elmo_hf"].__file__)
+        layer = spacy.registry.architectures.get("elmo_hf.Tok2Vec.v1")(layers="0")
+        print(layer.predict([nlp.make_doc(text) for text in texts])[1].shape)
+    """
+    assert run(program).split("\n") == [
+        f"[(6, 256), (2, 256)] {installed / 'elmo_hf' / '__init__.py'}",
+        "(2, 256)",
+        "",
+    ]
+
+
 def test_embedding_and_perplexity_with_the_model_of_the_wheel(run, elmo_hf, tmp_path):
     (tmp_path / "corpus.txt").write_text("The bank lent him money .\n", encoding="utf-8")
     elmo_hf("embed corpus.txt vectors --no-progress")

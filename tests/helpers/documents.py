@@ -67,14 +67,17 @@ class DocumentRunner:
         for name in ("training", "hub_cards"):
             (folder / name).symlink_to(REPOSITORY / name)
 
-    def run(self, path, extra_flags=None, skip=()):
+    def run(self, path, extra_flags=None, skip=(), only=None):
+        """only: the text of a section; the blocks of others do not run."""
         for block in read_blocks(path):
+            if only is not None and block.text not in only:
+                continue
             if block.language in PYTHON:
                 self.run_python(block)
             elif block.language in COMMANDS:
                 for line in commands_of(block):
                     self.run_command(line, block.position, extra_flags or {}, skip)
-            elif block.language == "yaml":
+            elif block.language in ("ini", "yaml"):
                 self.write_file(block)
 
     # ---- Python, and files

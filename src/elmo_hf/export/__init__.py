@@ -1,1 +1,3 @@
-"""Models for other runtimes: `onnx.py` writes and checks the folder, `graph.py` the graph."""
+"""Models for other programs: `onnx.py` writes and checks the folder, `graph.py` the graph; `static.py` writes
+a table of words and their vectors.
+"""
