@@ -170,8 +170,10 @@ def convert(
         settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         settings |= {key: None for key in ("cell_clip", "proj_clip") if settings.get(key) == 0}
         if to is Format.bilm:
-            if len(sources) != 1 or settings or name or dry_run:
-                raise ElmoError("--to bilm converts one folder, and takes no other option.")
+            if len(sources) != 1:
+                raise ElmoError(f"--to bilm converts one folder, but got {len(sources)} sources.")
+            if settings or name or dry_run:
+                raise ElmoError("--to bilm takes no other option; convert the folder as it is.")
             convert_to_bilm(sources[0], target)
         else:
             plan = convert(sources, target, settings=settings, name=name, dry_run=dry_run)

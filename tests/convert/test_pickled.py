@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from elmo_hf.convert import pickled
-from elmo_hf.convert.pickled import StateDictArrays
+from elmo_hf.convert.pickled import StateDictArrays, names_of
 from elmo_hf.errors import ElmoError
 from tests.helpers.paths import SHARED
 from tests.helpers.state_dicts import Calls, Stored, Tensor, write_stream, write_zip
@@ -60,6 +60,18 @@ def test_every_tensor_is_what_torch_load_reads(is_zip: bool, tmp_path: Path) -> 
             assert_equal(arrays.rows(name, 0, len(tensor) if tensor.dim() else 1), tensor)
             if tensor.dim() and len(tensor) > 1:
                 assert_equal(arrays.rows(name, 1, 2), tensor[1:2])
+
+
+def test_gigabytes_that_belong_to_no_tensor(tmp_path: Path) -> None:
+    """They would be read for the checksum."""
+    torch.save(good(), tmp_path / "a.th", _use_new_zipfile_serialization=False)
+    with (tmp_path / "a.th").open("ab") as file:
+        file.write(b"more")
+        file.flush()
+        assert names_of(tmp_path / "a.th") == set(good())
+        file.truncate(10 * 2**30)
+    with pytest.raises(ElmoError, match="bytes follow its numbers"):
+        names_of(tmp_path / "a.th")
 
 
 def assert_equal(rows: np.ndarray, tensor: torch.Tensor) -> None:

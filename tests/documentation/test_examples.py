@@ -8,10 +8,15 @@ import pytest
 import torch
 
 from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer
+from elmo_hf.convert import convert
+from tests.helpers.bilm_files import write_source
 from tests.helpers.paths import EXAMPLES
+from tests.helpers.reference import Elmo, options, random_weights
 
 README = (EXAMPLES / "README.md").read_text(encoding="utf-8")
 LINES = re.findall(r"^python examples/(\w+\.py) (.*)$", README, re.MULTILINE)
+FASTA = ">P69905 Hemoglobin\nMVLSPADK\nTNVKAAWg\n\n>sp|P01308|INS\n  MALW MRLL\n>x\nU"
+PROTEINS = {"P69905": "MVLSPADKTNVKAAWG", "sp|P01308|INS": "MALWMRLL", "x": "U"}
 TEXTS = ["He didn't sit on the bank.", "Why?", "Zürich lent\n\nhim 漢字 ."]
 
 
@@ -25,6 +30,7 @@ def folder(tmp_path_factory):
     ElmoTokenizer().save_pretrained(folder / "my-elmo")
     rows = [json.dumps({"text": text}) + "\n" for text in TEXTS]
     (folder / "reviews.jsonl").write_text("".join(rows), encoding="utf-8")
+    (folder / "proteins.fasta").write_text(FASTA, encoding="utf-8")
     return folder
 
 
@@ -119,3 +125,34 @@ def test_datasets(folder, start):
     assert rows["text"][:] == TEXTS
     for actual, expected in zip(rows["vectors"], averages(folder, split(TEXTS)), strict=True):
         np.testing.assert_allclose(actual, expected, atol=1e-5, rtol=0)
+
+
+def test_proteins(folder, start, run):
+    start("proteins.py")
+    expected = [3 * vectors for vectors in averages(folder, [[*protein] for protein in PROTEINS.values()])]
+    assert_proteins(folder / "my-proteins.npz", expected)
+    arguments = ["--data", folder / "proteins.fasta", "--output", folder / "tiny.npz", "--per-protein"]
+    run(RUN, "proteins.py", *arguments)
+    assert {array.ndim for array in np.load(folder / "tiny.npz").values()} == {1}
+
+
+@pytest.mark.parametrize("layers", [2, 4, 8])
+def test_proteins_of_published_sizes(run, folder, tmp_path, layers):
+    """SeqVec has two layers, catELMo two, four and eight."""
+    settings = options(n_layers=layers)
+    source = write_source(tmp_path / "source", settings, seed=layers)
+    convert([source], tmp_path / "elmo")
+    reference = Elmo(settings, random_weights(settings, layers))
+    sums = [sum(reference.run([[*protein]])[0][0]) for protein in PROTEINS.values()]
+    arguments = ["--model", tmp_path / "elmo", "--data", folder / "proteins.fasta", "--output"]
+    run(RUN, "proteins.py", *arguments, tmp_path / "residues.npz")
+    assert_proteins(tmp_path / "residues.npz", sums)
+    run(RUN, "proteins.py", *arguments, tmp_path / "proteins.npz", "--per-protein")
+    assert_proteins(tmp_path / "proteins.npz", [residues.mean(axis=0) for residues in sums])
+
+
+def assert_proteins(path, expected):
+    vectors = np.load(path)
+    assert list(vectors) == list(PROTEINS)
+    for actual, plain in zip(vectors.values(), expected, strict=True):
+        np.testing.assert_allclose(actual, plain, atol=1e-5, rtol=0)

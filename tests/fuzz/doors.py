@@ -8,6 +8,7 @@ from tests.fuzz import (
     cards,
     conversions,
     jobs,
+    manylangs,
     models,
     recipes,
     runs,
@@ -18,7 +19,8 @@ from tests.fuzz import (
 )
 from tests.fuzz.harness import Door
 
-MODULES = (conversions, allennlp_doors, models, shards, recipes, runs, jobs, cards, uploads, texts, tasks)
+MODULES = (conversions, allennlp_doors, manylangs, models, shards, recipes, runs, jobs, cards, uploads)
+MODULES += (texts, tasks)
 DOORS: dict[str, Door] = {door.name: door for module in MODULES for door in module.DOORS}
 
 

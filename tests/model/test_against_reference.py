@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from elmo_hf import ElmoForPreTraining, ElmoModel, ElmoScalarMix, ElmoTokenizer
-from elmo_hf.convert.bilm import convert_from_bilm
+from elmo_hf.convert import convert_from_bilm
 from tests.helpers.reference import (
     Elmo,
     character_ids,

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer, cli
 from elmo_hf.cli import app
-from elmo_hf.convert.bilm import convert_from_bilm
+from elmo_hf.convert import convert_from_bilm
 from elmo_hf.loading import load_language_model
 from elmo_hf.pretraining import perplexity as module
 from elmo_hf.pretraining.perplexity import perplexity

@@ -9,7 +9,7 @@ pair the names in HDF5 with our parameters; both directions use them.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from operator import itemgetter
@@ -34,6 +34,18 @@ from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
 logger = logging.getLogger(__name__)
+
+
+def convert_from_bilm(sources: Sequence[Path], target: Path) -> Path:
+    """Convert HDF5 weights (AllenNLP, bilm-tf), as `convert` does, and no other format.
+
+    Returns:
+        `target`, with an `ElmoForPreTraining` if a softmax is among the files, otherwise an `ElmoModel`.
+    """
+    from elmo_hf.convert.conversion import convert  # which imports this module for `FAMILY`
+
+    convert(sources, target, families=[FAMILY])
+    return Path(target)
 
 
 def plan(files: Recognised, choices: Choices, open_files: ExitStack) -> Plan:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from elmo_hf.convert import allennlp, bilm, tensorflow
+from elmo_hf.convert import allennlp, bilm, manylangs, tensorflow
 from elmo_hf.convert.files import VOCABULARY, Recognised, recognise
 from elmo_hf.convert.plan import Choices, Family, Plan
 from elmo_hf.errors import ElmoError
@@ -20,7 +20,12 @@ from elmo_hf.files import new_folder
 logger = logging.getLogger(__name__)
 
 # Where a folder holds weights in several formats, the first is taken: a checkpoint holds more than its HDF5.
-FAMILIES: tuple[Family, ...] = (tensorflow.FAMILY, allennlp.FAMILY, bilm.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    tensorflow.FAMILY,
+    allennlp.FAMILY,
+    manylangs.FAMILY,
+    bilm.FAMILY,
+)
 
 
 def convert(
@@ -58,16 +63,6 @@ def convert(
         plan = make_plan(paths, choices, families, open_files)
         plan.write(folder, target.resolve().name)
         return plan
-
-
-def convert_from_bilm(sources: Sequence[Path], target: Path) -> Path:
-    """Convert HDF5 weights (AllenNLP, bilm-tf), as `convert` does, and no other format.
-
-    Returns:
-        `target`, with an `ElmoForPreTraining` if a softmax is among the files, otherwise an `ElmoModel`.
-    """
-    convert(sources, target, families=[bilm.FAMILY])
-    return Path(target)
 
 
 def convert_checkpoint(source: Path, vocabulary: Path, folder: Path) -> Plan:

@@ -91,12 +91,12 @@ def options_of(token_encoder: str) -> tuple[Option, ...]:
 
 def settings_from_options(path: Path, options: Any) -> dict[str, Any]:
     """The keyword arguments of ElmoConfig that options determine. Options of training alone are ignored."""
-    if _look_up(path, options, "bidirectional") not in (None, True):
+    if look_up(path, options, "bidirectional") not in (None, True):
         raise ElmoError(f"{path}: option 'bidirectional' must be true; ELMo needs both directions.")
-    token_encoder = "words" if _look_up(path, options, "char_cnn") is None else "characters"
-    if _look_up(path, options, "char_cnn.n_characters") not in (None, *N_CHARACTERS):
+    token_encoder = "words" if look_up(path, options, "char_cnn") is None else "characters"
+    if look_up(path, options, "char_cnn.n_characters") not in (None, *N_CHARACTERS):
         raise ElmoError(f"{path}: option 'char_cnn.n_characters' must be 261 or 262; correct it.")
-    settings = {option.setting: _read(path, options, option) for option in options_of(token_encoder)}
+    settings = {option.setting: read_option(path, options, option) for option in options_of(token_encoder)}
     return {"token_encoder": token_encoder} | settings
 
 
@@ -106,7 +106,7 @@ def without_characters(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: settings[name] for name in settings.keys() - characters} | {"token_encoder": "words"}
 
 
-def _look_up(path: Path, options: Any, name: str) -> Any:
+def look_up(path: Path, options: Any, name: str) -> Any:
     """The value of an option, or None if it is not there."""
     value, keys = options, name.split(".")
     for depth, key in enumerate(keys):
@@ -119,8 +119,8 @@ def _look_up(path: Path, options: Any, name: str) -> Any:
     return value
 
 
-def _read(path: Path, options: Any, option: Option) -> Any:
-    value, name = _look_up(path, options, option.name), option.name
+def read_option(path: Path, options: Any, option: Option) -> Any:
+    value, name = look_up(path, options, option.name), option.name
     if value is None:
         if option.default is REQUIRED:
             raise ElmoError(f"{path}: option '{name}' is missing; give the options of these weights.")

@@ -329,6 +329,8 @@ def read_stream(path: Path, size: int) -> Content:
             position += 8 + storage.size * storage.dtype.itemsize
             if position > size:
                 raise ValueError(f"storage {key!r} is longer than the file")
+        if size - position > ALWAYS_ALLOWED_BYTES:
+            raise ValueError(f"{size - position:,} bytes follow its numbers")
         return Content(described, positions)
 
 
