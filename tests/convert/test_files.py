@@ -185,3 +185,11 @@ def test_full_disk_leaves_nothing(source: Path, tmp_path: Path, monkeypatch: pyt
         with pytest.raises(ElmoError, match=r"target cannot be written \(No space left on device\)"):
             convert()
         assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_link_to_itself_is_one_sentence(language_model: Path) -> None:
+    link = language_model / "vocab.txt"
+    link.unlink()
+    link.symlink_to("vocab.txt")
+    refused([language_model], "give the vocabulary")
+    refused([language_model, link], "vocab.txt")

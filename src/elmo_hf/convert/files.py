@@ -9,6 +9,7 @@ knows no format; each format brings its roles and its `role_of`.
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,12 @@ def _role_of_named(path: Path, sources: Sequence[Path], roles: Mapping[str, str]
 
 
 def _only(role: str, candidates: Sequence[tuple[str, Path]]) -> Path | None:
-    paths = list({path.resolve(): path for candidate, path in candidates if candidate == role}.values())
+    paths = distinct([path for candidate, path in candidates if candidate == role])
     if len(paths) > 1:
         raise ElmoError(f"{' and '.join(map(str, paths))} each look like the {role}; give only one.")
     return paths[0] if paths else None
+
+
+def distinct(paths: Sequence[Path]) -> list[Path]:
+    """Without those that lead to the same file."""
+    return list({os.path.realpath(path): path for path in paths}.values())  # which bears a link to itself

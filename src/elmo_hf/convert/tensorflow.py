@@ -17,7 +17,7 @@ import numpy as np
 
 from elmo_hf.convert import bilm
 from elmo_hf.convert.arrays import Arrays, Shape
-from elmo_hf.convert.files import VOCABULARY, Recognised, list_files, read_json
+from elmo_hf.convert.files import VOCABULARY, Recognised, distinct, list_files, read_json
 from elmo_hf.convert.options import settings_from_options
 from elmo_hf.convert.plan import Choices, Family, Plan
 from elmo_hf.convert.table import Entry, Pairs, match
@@ -235,7 +235,7 @@ def pair_mix(bundle: BundleArrays, mix: Mapping[str, Shape], config: ElmoConfig)
 def find_checkpoint(files: Recognised) -> tuple[Path, list[str]]:
     """The checkpoint to take, and what is said of others. The folder's file names the newest."""
     paths = files.all(CHECKPOINT)
-    if len({path.resolve() for path in paths}) == 1:
+    if len(distinct(paths)) == 1:
         return paths[0], []
     places = sorted({path.parent for path in paths})
     name = newest_checkpoint(places[0]) if len(places) == 1 and not files.has_named(CHECKPOINT) else None
