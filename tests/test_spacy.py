@@ -260,7 +260,7 @@ def test_mistakes_are_one_sentence(train, folder, tmp_path):
         ElmoError, match=r"ner listens for vectors of 96 numbers, .* elmo have 256; set width"
     ):
         train(LISTENER.replace("256", "96"))
-    with pytest.raises(ElmoError, match="layers must be top, average, all or different numbers"):
+    with pytest.raises(ElmoError, match="layers must be top, average, all, mix or different numbers"):
         pipeline(folder, layers="5")("Why?")
     with pytest.raises(ElmoError, match="there is no such folder"):
         pipeline(tmp_path / "a b" / "nothing")("Why?")

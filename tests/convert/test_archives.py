@@ -126,7 +126,7 @@ HUGE = 8**11 - 1  # the largest size of a header
             "truncated or damaged",
         ),
         "a header that says a name above": (
-            [member("x", b"17 path=../../a.b\n", type=tarfile.XHDTYPE), member("weights.th")],
+            [member("x", b"19 path=../../a.bc\n", type=tarfile.XHDTYPE), member("weights.th")],
             OUTSIDE,
         ),
         "nothing but rubbish": ([b"rubbish" * 1000], "truncated or damaged"),

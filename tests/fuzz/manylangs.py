@@ -140,7 +140,8 @@ def damage_line(rng: Random, lines: list[list[str]], number: int) -> str:
     elif choice == 7 and len(lines) > 1:
         del lines[number]
     else:
-        lines[:] = rng.choice([lines[::-1], lines * 2, lines[: number + 1], lines * 20_000])
+        times = 20_000 if len(lines) < 1000 else 2
+        lines[:] = rng.choice([lines[::-1], lines * 2, lines[: number + 1], lines * times])
     return f"line {number}, change {choice}"
 
 

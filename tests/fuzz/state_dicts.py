@@ -150,7 +150,7 @@ def a_storages_numbers(rng: Random, content: Content) -> None:
     elif change == "size":
         content.sizes[key] = rng.choice([size for size in NUMBERS if 0 <= size < 1 << 63])
     elif change == "nan":
-        numbers = np.frombuffer(data, "f4").copy()
+        numbers = np.frombuffer(data[: len(data) // 4 * 4], "f4").copy()  # it may be cut already
         numbers[rng.randrange(len(numbers))] = rng.choice([np.nan, np.inf, 1e38, 1e-45])
         content.storages[key] = numbers.tobytes()
     else:

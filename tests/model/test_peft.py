@@ -131,7 +131,7 @@ def test_adapters_learn_and_merge(config, options):
     assert moved == learnable
     adapted = logits_of(model, choice="readable")
     with model.disable_adapter():
-        assert (logits_of(model) - adapted).abs().max() > 0.01
+        assert (logits_of(model) - adapted).abs().max() > 1e-3
     close = {"rtol": 0, "atol": 1e-5}
     torch.testing.assert_close(logits_of(model), adapted, **close)
     model.merge_adapter()
@@ -286,11 +286,11 @@ def test_the_layer_cache_does_not_outlive_an_adapter():
     plain = logits_of(model)
     model = peft.get_peft_model(model, lora(target_modules=["transform"], init_lora_weights=False))
     adapted = logits_of(model)
-    assert (adapted - plain).abs().max() > 0.01
+    assert (adapted - plain).abs().max() > 1e-3
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             parameter.data.mul_(2)
-    assert (logits_of(model) - adapted).abs().max() > 0.01
+    assert (logits_of(model) - adapted).abs().max() > 1e-3
     with model.disable_adapter():
         torch.testing.assert_close(logits_of(model), plain)
 
@@ -305,7 +305,7 @@ def test_adapters_by_transformers_itself(tmp_path, monkeypatch):
     assert losses[-1] < losses[0]
     adapted = logits_of(model)
     torch.testing.assert_close(adapted, logits_of(model, choice="readable"), rtol=0, atol=1e-5)
-    assert (adapted - plain).abs().max() > 0.01
+    assert (adapted - plain).abs().max() > 1e-3
     model.save_pretrained(tmp_path)
     other = make()
     other.load_adapter(str(tmp_path))

@@ -22,7 +22,7 @@ SMALL = {"lstm_dim": 12, "projection_dim": 8, "char_filters": [[1, 4], [2, 6]], 
 
 
 def make_tagger(model_class=ElmoForTokenClassification, labels=LABELS, **options):
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     sizes = SMALL | {"task_hidden_size": 6, "predicate_dim": 4, "id2label": dict(enumerate(labels))}
     model = model_class(ElmoConfig(**sizes | options))
     for parameter in [*model.crf.parameters(), *model.classifier.parameters()]:

@@ -156,7 +156,7 @@ def test_a_classifier(my_elmo, kind, classifier, tmp_path):
     second = ["It is good ."] * 4 if classifier == "esim" else None
     rows = Dataset.from_dict({"text": TEXTS, "label": labels, "idx": [0, 1, 2, 3]})
     rows = rows.map(lambda row: tokenizer(row["text"], second and second[0]))
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     own = {"task_char_filters": [[3, 12]], "maxout_pieces": 0}
     model = AutoModelForSequenceClassification.from_pretrained(
         my_elmo, classifier=classifier, **QUIET, **own, **options

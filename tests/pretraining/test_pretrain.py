@@ -268,7 +268,9 @@ def test_smoke_run_is_the_same_every_time(launcher, tmp_path):
 def test_toy_text_of_bilm_tf(launcher, tmp_path, shared_fixtures):
     toy = shared_fixtures / "bilm-tf" / "train"
     text = {"data": toy / "data.txt", "vocab": toy / "vocab.txt", "samples": 0, "rows": 2, "window": 10}
-    end(launcher, small_run(tmp_path, **text, epochs=35, lstm_dim=32, projection_dim=16))
+    run = launcher.start(small_run(tmp_path, **text, epochs=35, lstm_dim=32, projection_dim=16))
+    assert run.wait() == [0], run.err
+    assert "36% of the first words" in run.err  # are not in this vocabulary
     assert sum(perplexities(tmp_path / "run")[-20:]) / 20 < 20
 
 

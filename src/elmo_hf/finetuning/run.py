@@ -293,7 +293,7 @@ def finetune(
     """
     output = Path(flags.output)
     check_output(output)
-    keep_offline()
+    keep_offline(flags.report_to)
     installed = get_available_reporting_integrations()
     check_trackers(tracker_names(flags.report_to), INTEGRATION_TO_CALLBACK, installed)
     if len(set(flags.seeds)) < len(flags.seeds):

@@ -52,7 +52,7 @@ def start_processes(settings: Settings) -> Iterator["Processes"]:
 
 
 def make_accelerator(settings: Settings) -> Accelerator:
-    keep_offline()
+    keep_offline(settings.trackers)
     return Accelerator(
         cpu=not torch.accelerator.is_available(),  # otherwise several processes on CPUs do not connect
         mixed_precision=settings.precision,

@@ -13,7 +13,11 @@ NONE = "none"
 # What pip calls them, where it is another name.
 PACKAGES = {"azure_ml": "azureml-mlflow", "comet_ml": "comet-ml"}
 # Variables by which trackers of a service keep their numbers on this machine, for `wandb sync` and the like.
-OFFLINE = {"WANDB_MODE": "offline", "SWANLAB_MODE": "offline", "COMET_START_ONLINE": "0"}
+OFFLINE = {
+    "wandb": ("WANDB_MODE", "offline"),
+    "swanlab": ("SWANLAB_MODE", "offline"),
+    "comet_ml": ("COMET_START_ONLINE", "0"),
+}
 
 
 def tracker_names(names: Sequence[str]) -> list[str]:
@@ -42,7 +46,7 @@ def end_run(names: Sequence[str]) -> None:
         wandb.finish()
 
 
-def keep_offline() -> None:
-    """Let no tracker send anything, unless the environment says otherwise."""
-    for name, value in OFFLINE.items():
-        os.environ.setdefault(name, value)
+def keep_offline(names: Sequence[str]) -> None:
+    """Let none of these trackers send anything, unless the environment says otherwise."""
+    for name in OFFLINE.keys() & set(names):
+        os.environ.setdefault(*OFFLINE[name])
