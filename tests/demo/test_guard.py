@@ -210,9 +210,10 @@ def test_requests_that_a_server_would_not_pass_on(monkeypatch):
 
 
 def test_a_websocket_is_refused(server):
-    """The server answers 403 where it has a library for websockets, and 404 by the guard where it has none."""
+    """The answer is 403 where the server has a library for websockets, and the guard's 404 where it has none."""
     head = (
-        "GET /gradio_api/queue/join HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "GET /gradio_api/queue/join HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        "Connection: Upgrade\r\nUpgrade: websocket\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
