@@ -210,7 +210,7 @@ def test_requests_that_a_server_would_not_pass_on(monkeypatch):
 
 
 def test_a_websocket_is_refused(server):
-    """The answer is 403 where the server has a library for websockets, and the guard's 404 where it has none."""
+    """The answer is 403 where the server has a library for websockets, else the guard's 404."""
     head = (
         "GET /gradio_api/queue/join HTTP/1.1\r\nHost: 127.0.0.1\r\n"
         "Connection: Upgrade\r\nUpgrade: websocket\r\n"
