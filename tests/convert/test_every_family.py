@@ -1,5 +1,5 @@
-"""A converted model of every family is used as any other: fast code, a head, a stored mix, `embed`, ONNX, upload,
-and remote code without the package."""
+"""A converted model of every family is used as any other: fast code, a head, a stored mix, `embed`, ONNX,
+upload, and remote code without the package."""
 
 import json
 import re
