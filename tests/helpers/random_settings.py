@@ -185,6 +185,8 @@ def pruned(method: Callable[..., Any], subject: Subject, **options: Any) -> None
 @operation
 def prune_custom(subject: Subject) -> None:
     module, name = subject.weight()
+    if name.endswith("_orig"):  # pruned twice: then PyTorch's own hooks are a call behind each other
+        raise NotApplicable
     generator = torch.Generator().manual_seed(subject.random.randrange(2**32))
     prune.custom_from_mask(
         module, name, torch.rand(module._parameters[name].shape, generator=generator) < 0.7
