@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from elmo_hf.convert.allennlp_tagger import NotTheSame, Tagger, is_tagger, tagger_in
 from elmo_hf.convert.archives import extract, is_archive
@@ -23,7 +22,7 @@ from elmo_hf.convert.files import MAX_JSON_BYTES, Recognised, read_json
 from elmo_hf.convert.options import settings_from_options
 from elmo_hf.convert.pickled import StateDictArrays, is_state_dict, names_of
 from elmo_hf.convert.plan import Choices, Family, Plan
-from elmo_hf.convert.table import Entry, Pairs
+from elmo_hf.convert.table import Entry, Pairs, without_padding
 from elmo_hf.convert.torch_layout import cell_table, highway_table
 from elmo_hf.convert.vocabulary import read_tokenizer
 from elmo_hf.errors import ElmoError, quoted
@@ -187,20 +186,11 @@ class Place:
 
 
 class Weights(StateDictArrays):
-    other_options = "give the options that belong to these weights"
-
     def sizes(self, name: str, dimensions: int) -> tuple[int, ...]:
         shape = self.shape(name)
         if shape is None or len(shape) != dimensions or 0 in shape:
             raise self.error(name, f"must have {dimensions} sizes, but has {shape}")
         return shape
-
-    def count(self, pattern: str) -> int:
-        """How many numbers follow each other from 0 on in names like "layer_{}.weight"."""
-        number = 0
-        while pattern.format(number) in self.names:
-            number += 1
-        return number
 
 
 def find_place(arrays: Weights, name: str | None) -> Place:
@@ -283,7 +273,7 @@ def bilm_table(config: ElmoConfig, place: Place) -> Iterator[Entry]:
     base, encoder = place.bilm + "_token_embedder.", "elmo.token_encoder"
     letters = (NUM_CHARACTER_IDS, config.char_embedding_dim)
     # Row 0, padding, is zero in both.
-    yield Entry(place.bilm + CHARACTERS, letters, f"{encoder}.char_embedding.weight", _without_padding, 1)
+    yield Entry(place.bilm + CHARACTERS, letters, f"{encoder}.char_embedding.weight", without_padding, 1)
     for i, (width, number) in enumerate(config.char_filters or []):
         shape, name = (number, config.char_embedding_dim, width), f"{encoder}.convolutions.{i}"
         yield Entry(f"{base}char_conv_{i}.weight", shape, f"{name}.weight")
@@ -310,10 +300,6 @@ def mix_table(config: ElmoConfig, place: Place, number: int, parameter: str, row
 
 def _one_weight(row: int, layer: int) -> Any:
     return lambda weights: weights[row, layer : layer + 1]
-
-
-def _without_padding(table: Tensor) -> Tensor:
-    return table[1:]
 
 
 def match(arrays: Weights, table: Iterator[Entry]) -> Pairs:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from elmo_hf.convert.arrays import Shape
 from elmo_hf.convert.pickled import StateDictArrays
-from elmo_hf.convert.table import Entry
+from elmo_hf.convert.table import Entry, single_row
 from elmo_hf.convert.vocabulary import read_tokenizer
 from elmo_hf.errors import ElmoError, quoted
 from elmo_hf.files import read_bytes
@@ -119,11 +119,7 @@ class Tagger:
         shape = (count + 1, self.word_dim)
         yield Entry(array, shape, ours, lambda table: table[:count], 1)
         for row in range(count, vocab_size):
-            yield Entry(array, shape, ours, _row(row), unknown)
-
-
-def _row(number: int) -> Any:
-    return lambda table: table[number : number + 1]
+            yield Entry(array, shape, ours, single_row(row), unknown)
 
 
 def is_tagger(arrays: StateDictArrays) -> bool:

@@ -11,10 +11,12 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from elmo_hf.errors import ElmoError, quoted, reason_of
+from elmo_hf.convert import files
+from elmo_hf.errors import ElmoError, quoted
 
 GZIP = b"\x1f\x8b"
 MAX_MEMBERS = 10_000
@@ -40,17 +42,7 @@ FAULTS = (
 # The largest size that a file of this name may have, or None if it is not wanted.
 Wanted = Callable[[str], int | None]
 
-
-@contextmanager
-def damage_in(path: Path) -> Iterator[None]:
-    """Turn whatever Python raises for a broken archive into one sentence."""
-    try:
-        yield
-    except ElmoError:
-        raise
-    except FAULTS as error:
-        reason = f"{reason_of(error):.200}"
-        raise ElmoError(f"{path} is truncated or damaged ({reason}); download it again.") from error
+damage_in = partial(files.damage_in, faults=FAULTS, advice="download it again")
 
 
 class Unpacked:

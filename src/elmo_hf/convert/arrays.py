@@ -65,6 +65,13 @@ class Arrays:
 
     # ---- what all formats share
 
+    def count(self, pattern: str) -> int:
+        """How many numbers follow each other from 0 on in names like "layer_{}.weight"."""
+        names, number = self.names, 0
+        while pattern.format(number) in names:
+            number += 1
+        return number
+
     def check_nothing_else(self, names: Collection[str]) -> None:
         for name in sorted(self.names):
             if name not in names:

@@ -23,7 +23,7 @@ from elmo_hf.convert.files import VOCABULARY, Recognised, read_json
 from elmo_hf.convert.hdf5 import Hdf5Arrays, is_hdf5, top_names
 from elmo_hf.convert.options import settings_from_options, without_characters, write_options
 from elmo_hf.convert.plan import Choices, Family, Plan
-from elmo_hf.convert.table import Entry, Pairs, match, write_hdf5
+from elmo_hf.convert.table import Entry, Pairs, match, without_padding, write_hdf5
 from elmo_hf.convert.vocabulary import check_rows, copy_vocabulary, read_tokenizer
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import new_folder
@@ -124,7 +124,7 @@ def word_table(config: ElmoConfig) -> Iterator[Entry]:
 def character_table(config: ElmoConfig) -> Iterator[Entry]:
     encoder, dim, filters = "elmo.token_encoder", config.char_embedding_dim, config.num_filters
     shape: Shape = (CHARACTERS_IN_FILES, dim)
-    yield Entry("char_embed", shape, f"{encoder}.char_embedding.weight", _without_padding)
+    yield Entry("char_embed", shape, f"{encoder}.char_embedding.weight", without_padding)
     for i, (width, number) in enumerate(config.char_filters or []):
         convolution = f"{encoder}.convolutions.{i}"
         yield Entry(f"CNN/W_cnn_{i}", (1, width, dim, number), f"{convolution}.weight", _as_tensorflow)
@@ -162,11 +162,6 @@ def softmax_table(config: ElmoConfig) -> Iterator[Entry]:
 
 def _transposed(weight: Tensor) -> Tensor:
     return weight.T
-
-
-def _without_padding(table: Tensor) -> Tensor:
-    """Row 0 stands for "no character". It is zero, and files lack it."""
-    return table[1:]
 
 
 def _as_tensorflow(kernel: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ knows no format; each format brings its roles and its `role_of`.
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,27 @@ MAX_JSON_BYTES = 1_000_000
 VOCABULARY = "vocabulary"  # the role of a .txt file that was named alone, whatever its name
 
 RoleOf = Callable[[Path], str | None]
+
+
+@contextmanager
+def damage_in(
+    place: str | Path,
+    faults: tuple[type[BaseException], ...],
+    fault: str = "is truncated or damaged",
+    advice: str = "download or export the file again",
+) -> Iterator[None]:
+    """Turn whatever a library raises for a broken file into one sentence.
+
+    Args:
+        place: the file, or a place in it.
+        faults: what the library raises.
+    """
+    try:
+        yield
+    except ElmoError:
+        raise
+    except faults as error:
+        raise ElmoError(f"{place} {fault} ({reason_of(error):.200}); {advice}.") from error
 
 
 class NotJson(ElmoError):

@@ -11,17 +11,17 @@ declares, which the HDF5 library would notice only afterwards.
 
 import math
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from elmo_hf.convert import files
 from elmo_hf.convert.arrays import Arrays, Shape
 from elmo_hf.convert.files import check_readable
-from elmo_hf.errors import ElmoError, reason_of
+from elmo_hf.errors import ElmoError
 
 MAX_NAMES = 10_000
 MAX_CHUNKS = 100_000  # of an array
@@ -33,20 +33,9 @@ ALWAYS_ALLOWED_BYTES = 64 << 20
 GZIP, LZF, SHUFFLE = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_LZF, h5py.h5z.FILTER_SHUFFLE)
 FILTERS = [[], [SHUFFLE], [GZIP], [LZF], [SHUFFLE, GZIP], [SHUFFLE, LZF]]
 FILTER_SLACK = 1024  # what numbers that cannot be packed may take more, beside an eighth
+FAULTS = (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError, MemoryError)  # of h5py
 
-
-@contextmanager
-def damage_in(place: str) -> Iterator[None]:
-    """Turn whatever the HDF5 library raises for a broken file into one sentence."""
-    try:
-        yield
-    except ElmoError:
-        raise
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError, MemoryError) as error:
-        reason = f"{reason_of(error):.200}"
-        raise ElmoError(
-            f"{place} is truncated or damaged ({reason}); download or export the file again."
-        ) from error
+damage_in = partial(files.damage_in, faults=FAULTS)
 
 
 def is_hdf5(path: Path) -> bool:

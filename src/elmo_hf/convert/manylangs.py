@@ -31,7 +31,7 @@ from elmo_hf.convert.lexicons import (
 from elmo_hf.convert.manylangs_sizes import PUBLISHED, PUBLISHED_NAMES, settings_from_sizes
 from elmo_hf.convert.pickled import StateDictArrays
 from elmo_hf.convert.plan import Choices, Family, Plan
-from elmo_hf.convert.table import Entry, match
+from elmo_hf.convert.table import Entry, match, single_row
 from elmo_hf.convert.torch_layout import ROUNDING, cell_table, highway_table
 from elmo_hf.errors import ElmoError, quoted
 from elmo_hf.loading import special_ids
@@ -165,11 +165,7 @@ class Lexicon:
         shape, rows = (self.rows, dim), slice(first, first + self.rows)
         yield Entry(array, shape, parameter, lambda weight: weight[rows])
         for row, original in self.copies.items():
-            yield Entry(array, shape, parameter, _row(first + row), original)
-
-
-def _row(number: int) -> Any:
-    return lambda weight: weight[number : number + 1]
+            yield Entry(array, shape, parameter, single_row(first + row), original)
 
 
 def read_letters(path: Path, rows: int) -> Lexicon:

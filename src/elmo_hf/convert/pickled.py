@@ -16,17 +16,18 @@ import os
 import pickle
 import pickletools
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from elmo_hf.convert import files
 from elmo_hf.convert.arrays import Arrays, Shape
 from elmo_hf.convert.files import check_readable
-from elmo_hf.errors import ElmoError, quoted, reason_of
+from elmo_hf.errors import ElmoError, quoted
 from elmo_hf.files import open_plain
 
 MAX_PICKLE = 4 << 20  # bytes that describe tensors; a model of a thousand tensors has 0.2 million
@@ -83,19 +84,7 @@ FAULTS = (
     MemoryError,
 )
 
-
-@contextmanager
-def damage_in(place: str) -> Iterator[None]:
-    """Turn whatever the libraries raise for a broken file into one sentence."""
-    try:
-        yield
-    except ElmoError:
-        raise
-    except FAULTS as error:
-        reason = f"{reason_of(error):.200}"
-        raise ElmoError(
-            f"{place} is truncated or damaged ({reason}); download or export the file again."
-        ) from error
+damage_in = partial(files.damage_in, faults=FAULTS)
 
 
 def is_state_dict(path: Path) -> bool:

@@ -42,6 +42,16 @@ class Entry:
         return self.transform(parameters[name if name in parameters else name.removeprefix("elmo.")])
 
 
+def without_padding(table: Tensor) -> Tensor:
+    """Row 0 stands for "no character". It is zero, and files lack it."""
+    return table[1:]
+
+
+def single_row(number: int) -> Callable[[Tensor], Tensor]:
+    """The transform of an array that is a single row of its parameter."""
+    return lambda table: table[number : number + 1]
+
+
 Pairs = list[tuple[Arrays, Entry]]
 
 

@@ -9,6 +9,7 @@ bytes lie. Opening checks all of that against the files' sizes and allocates no 
 checksum of what it reads, and takes the memory of a few rows.
 """
 
+import glob
 import math
 import os
 import re
@@ -81,11 +82,7 @@ def is_bundle(path: Path) -> bool:
     """Whether this is the index of a checkpoint, maybe a damaged one."""
     if path.suffix != INDEX:
         return False
-    return has_magic(path) or any(path.parent.glob(f"{_escaped(path.stem)}.data-?????-of-?????"))
-
-
-def _escaped(name: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", name)
+    return has_magic(path) or any(path.parent.glob(f"{glob.escape(path.stem)}.data-?????-of-?????"))
 
 
 class BundleArrays(Arrays):

@@ -3,14 +3,15 @@
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
+from elmo_hf.convert import files
 from elmo_hf.convert.files import check_readable
 from elmo_hf.convert.tensor_bundle import ALWAYS_ALLOWED_BYTES, MAX_GROWTH, SHARD_NAME
-from elmo_hf.errors import ElmoError, reason_of
+from elmo_hf.errors import ElmoError
 
 SPARK_NLP = "elmo_tensorflow"
 INDEX = "variables.index"
@@ -22,6 +23,10 @@ FAULTS = (
     EOFError,
     ValueError,
     LookupError,
+)
+
+damage_in = partial(
+    files.damage_in, faults=FAULTS, fault="is no intact zip", advice="download or copy it again"
 )
 
 
@@ -76,14 +81,3 @@ def variables_of(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipI
             raise ElmoError(f"{path} holds {place.name} twice; give another file.")
         members[place.name] = info
     return members
-
-
-@contextmanager
-def damage_in(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except ElmoError:
-        raise
-    except FAULTS as error:
-        reason = f"{reason_of(error):.200}"
-        raise ElmoError(f"{path} is no intact zip ({reason}); download or copy it again.") from None

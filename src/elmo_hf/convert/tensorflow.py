@@ -339,27 +339,19 @@ def settings_from_shapes(weights: Weights) -> dict[str, Any]:
     cell = "RNN_0/RNN/MultiRNNCell/Cell{}/LSTMCell/B"
     settings: dict[str, Any] = {
         "lstm_dim": sizes(cell.format(0), 1)[0] // 4,
-        "num_hidden_layers": count(weights, cell),
+        "num_hidden_layers": weights.count(cell),
     }
     if "char_embed" not in weights.names:
         return settings | {"token_encoder": "words", "projection_dim": sizes("embedding", 2)[1]}
-    filters = [sizes(f"CNN/W_cnn_{i}", 4)[1::2] for i in range(count(weights, "CNN/W_cnn_{}"))]
+    filters = [sizes(f"CNN/W_cnn_{i}", 4)[1::2] for i in range(weights.count("CNN/W_cnn_{}"))]
     is_projected = "CNN_proj/W_proj" in weights.names
     return settings | {
         "token_encoder": "characters",
         "char_embedding_dim": sizes("char_embed", 2)[1],
         "char_filters": [list(pair) for pair in filters],
-        "num_highway_layers": count(weights, "CNN_high_{}/W_carry"),
+        "num_highway_layers": weights.count("CNN_high_{}/W_carry"),
         "projection_dim": sizes("CNN_proj/W_proj", 2)[1] if is_projected else sum(n for _, n in filters),
     }
-
-
-def count(weights: Weights, name: str) -> int:
-    """How many variables there are of a name with a number in it, from 0 on."""
-    number = 0
-    while name.format(number) in weights.names:
-        number += 1
-    return number
 
 
 # ---- what is left out
