@@ -106,8 +106,14 @@ def read_results(options: argparse.Namespace) -> dict[str, Any]:
                 f"{path} was begun with seed {results['seed']}; use the same or another --output."
             )
         return results
-    command = shlex.join(["python", "-m", "tests.kills", *sys.argv[1:]])
-    return {"command": command, "seed": options.seed, "scenarios": {}, "faults": []}
+    return {"command": command(options), "seed": options.seed, "scenarios": {}, "faults": []}
+
+
+def command(options: argparse.Namespace) -> str:
+    """The command line of these results, without its paths, which do not change them."""
+    scenarios = [] if options.scenarios == [""] else ["--scenarios", *options.scenarios]
+    numbers = [f"--kills={options.kills}", f"--seed={options.seed}"]
+    return shlex.join(["python", "-m", "tests.kills", *numbers, *scenarios])
 
 
 def add(results: dict[str, Any], name: str, series: Series) -> None:
