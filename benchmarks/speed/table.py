@@ -5,7 +5,8 @@
 
 Markers are lines of their own: `<!-- speed: NAME -->` and `<!-- /speed -->` with brief, summary or details;
 `<!-- gpu: NAME -->` and `<!-- /gpu -->` with training or reading; `<!-- export: NAME -->` and
-`<!-- /export -->` with the name of a JSON file of benchmarks.speed.onnx.
+`<!-- /export -->` with the name of a JSON file of benchmarks.speed.onnx; `<!-- first: NAME -->` and
+`<!-- /first -->` with one of benchmarks.speed.first_call.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def place(result: Result) -> tuple[int, int, int]:
 
 def fill_all(text: str) -> str:
     """The text with up-to-date tables of all stored results."""
-    return fill_export(fill_gpu(fill(text, read_results())))
+    return fill_first_calls(fill_export(fill_gpu(fill(text, read_results()))))
 
 
 def fill(text: str, results: list[Result]) -> str:
@@ -221,6 +222,40 @@ def export_cells(export: Result | None) -> list[str]:
         return [EMPTY] * 3
     difference = export["differences"]["vector"]
     return [f"{export['bytes'] / 1e6:.1f}", f"{difference['largest']:.1e}", f"{difference['rms']:.1e}"]
+
+
+# ---- the first call of a process
+
+
+def fill_first_calls(text: str, folder: Path = RESULTS) -> str:
+    """Tables of what benchmarks.speed.first_call has measured."""
+
+    def table(name: str) -> str:
+        return first_call_table(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
+
+    return fill_blocks(text, "first", table)
+
+
+def first_call_table(content: Result) -> str:
+    models = content["models"]
+    rows = []
+    for stage, title in content["stages"].items():
+        cells = [title]
+        for model in models.values():
+            memory = model["memory_mb"][stage]
+            cells += [
+                f"{model['seconds'][stage]:.2f}",
+                *(f"{memory[kind]:,.0f}" for kind in ("private", "file")),
+            ]
+        rows.append(cells)
+    total = ["all until the first vectors"]
+    for model in models.values():
+        seconds = sum(model["seconds"].values()) - model["seconds"]["second"]
+        total += [f"{seconds:.2f}", EMPTY, f"peak {model['memory_mb']['second']['peak']:,.0f}"]
+    names = [f"{name} ({model['weights_mb']:,.0f} MB)" for name, model in models.items()]
+    head = [title for name in names for title in (f"{name}, s", "private, MB", "of files, MB")]
+    facts = f"{content['machine']['cpu']}, 1 thread, process time, medians of {content['rounds']} processes"
+    return f"{facts}: `{content['command']}`\n\n{markdown_table(['', *head], [*rows, total])}"
 
 
 # ---- formats
