@@ -114,7 +114,7 @@ class ElmoConfig(PreTrainedConfig):
         char_filters: the convolutions as `[[width, number of filters], ...]`.
         char_activation: `"relu"` or `"tanh"`, after the maximum over the word.
         num_highway_layers: highway layers after the convolutions, 0 or more.
-        char_projection: whether a linear layer maps the filters to `projection_dim`; by default if both differ.
+        char_projection: a linear layer maps the filters to `projection_dim`; by default if the sizes differ.
         word_embedding_dim: size of the vectors in a table of words, which a projection follows. With
             `"characters"` the table is beside them, and the projection reads `[word; characters]`; a row of
             character ids then ends with 1 + the word's id. 0 for no such table with `"characters"`, and for
