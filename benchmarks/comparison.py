@@ -193,6 +193,7 @@ def compiling() -> str:
             name,
             f"{shape['compile_seconds']:.0f} s",
             *(f"{shape['milliseconds'][who]:.1f} ({shape['ratio'][who]:.2f})" for who in shape["ratio"]),
+            calls_until_it_pays(shape),
             f"{shape['difference']:.1e}",
         ]
         for name, shape in results["shapes"].items()
@@ -202,6 +203,7 @@ def compiling() -> str:
         "",
         "compiling",
         *(f"{name}, ms (speed, readable = 1)" for name in who),
+        "it pays after",
         "largest difference from readable",
     ]
     facts = (
@@ -209,6 +211,14 @@ def compiling() -> str:
         f"{results['backend']}; medians of {results['rounds']} rounds."
     )
     return f"{facts}\n\n{markdown_table(head, rows)}"
+
+
+def calls_until_it_pays(shape: Result) -> str:
+    """How many calls of this shape save the time that compiling took, compared with the default code."""
+    times = shape["milliseconds"]
+    if times["compiled"] >= times["auto"]:
+        return "never"
+    return f"{1000 * shape['compile_seconds'] / (times['auto'] - times['compiled']):,.0f} calls"
 
 
 def graphs() -> str:

@@ -37,3 +37,10 @@ def test_a_transformer_is_compared_by_the_same_score_only():
     text = comparison.own()
     assert "SRL" in text
     assert "LitBank" not in text  # its published score counts singletons, and ours does not
+
+
+def test_the_calls_until_compiling_pays():
+    shape = {"compile_seconds": 3.0, "milliseconds": {"auto": 8.0, "compiled": 5.0}}
+    assert comparison.calls_until_it_pays(shape) == "1,000 calls"
+    shape["milliseconds"]["compiled"] = 8.0
+    assert comparison.calls_until_it_pays(shape) == "never"

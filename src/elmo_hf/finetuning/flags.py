@@ -69,7 +69,9 @@ def make_parser(doc: str, optimizer: str = "adam", **defaults: Any) -> argparse.
     parser.add_argument("--smoke", action="store_true", help="a small random biLM, few examples, few epochs")
     help = "trackers of the Trainer, such as tensorboard, trackio, wandb (none)"
     parser.add_argument("--report-to", nargs="+", default=[NONE], metavar="TRACKER", help=help)
-    parser.add_argument("--optimizer", default=optimizer, help=f"adam, or another that the recipe has ({optimizer})")
+    parser.add_argument(
+        "--optimizer", default=optimizer, help=f"adam, or another that the recipe has ({optimizer})"
+    )
     for name, value in defaults.items():
         flag = f"--{name.replace('_', '-')}"
         help = f"{MEANINGS[name]} ({value})"
