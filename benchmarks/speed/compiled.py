@@ -142,7 +142,7 @@ def graphs_after(model: ElmoModel, batches: dict[int, Batch]) -> dict[int, int]:
 
 def whole_graphs() -> dict[str, bool]:
     """Whether `fullgraph=True` compiles a model."""
-    config = ElmoConfig(**SIZES["tiny"], vocab_size=3, task_hidden_size=5, num_labels=3)
+    config = ElmoConfig(**SIZES["tiny"], vocab_size=3, task_hidden_size=5)
     classes: Iterable[Any] = (ElmoModel, ElmoForTokenClassification)
     return {cls.__name__: compiles_whole(cls(config).eval()) for cls in classes}
 
