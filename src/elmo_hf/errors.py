@@ -13,6 +13,10 @@ from typing import TextIO
 class ElmoError(ValueError):
     """What is wrong, where, and what to do about it, in one sentence.
 
+    >>> read_vectors("nowhere")
+    Traceback (most recent call last):
+    elmo_hf.errors.ElmoError: ...nowhere...
+
     Names and values in it may come from foreign files, so no control character of theirs reaches a terminal.
     """
 

@@ -69,10 +69,13 @@ def embed(
 ) -> Vectors:
     """Write the vectors of a corpus to a folder, and return them as `read_vectors(output)` does.
 
-    Called again with the same arguments after it was stopped, it goes on where it stopped::
+    Called again with the same arguments after it was stopped, it goes on where it stopped.
 
-        for words, vectors in embed("corpus.txt", "vectors/", "my-elmo", layers="average"):
-            ...  # vectors: (words, dim)
+    >>> corpus = ["He sat on the bank.", "Why?"]  # or a file, or one of the other sources below
+    >>> for words, vectors in embed(corpus, "vectors", TINY, layers="average", progress=False):
+    ...     print(words[0], vectors.shape)
+    He (6, 256)
+    Why (2, 256)
 
     Args:
         source: a file of text, one sentence a line, or of JSON lines, Parquet or CSV, plain or packed (`.gz`,

@@ -193,10 +193,11 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def read_vectors(path: str | Path) -> Vectors:
-    """Open the vectors that `embed` wrote, or an HDF5 file of AllenNLP's `elmo` command::
+    """Open the vectors that `embed` wrote, or an HDF5 file of AllenNLP's `elmo` command.
 
-        for words, vectors in read_vectors("vectors/"):
-            print(words[0], vectors[0])
+    >>> vectors = embed(["He sat on the bank.", "Why?"], "vectors", TINY, progress=False)
+    >>> [words for words, _ in read_vectors("vectors")]
+    [['He', 'sat', 'on', 'the', 'bank', '.'], ['Why', '?']]
 
     Args:
         path: the folder that `embed` wrote, or an HDF5 file.

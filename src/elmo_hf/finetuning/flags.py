@@ -16,6 +16,13 @@ from elmo_hf.pretraining.trackers import NONE
 SPLITS = ("train", "dev", "test")
 MODULE = "python -m elmo_hf.finetuning"
 LEAST = {"batch_size": 1, "learning_rate": 0.0, "epochs": 1, "patience": 1, "clip": 0.0}
+MEANINGS = {
+    "batch_size": "examples of an update",
+    "learning_rate": "size of an update",
+    "epochs": "largest number of passes over the train examples",
+    "patience": "epochs without a better dev score after which the training ends",
+    "clip": "largest norm of the gradient; 0: no limit",
+}
 
 
 def at_least(least: float) -> Callable[[str], Any]:
@@ -62,10 +69,13 @@ def make_parser(doc: str, optimizer: str = "adam", **defaults: Any) -> argparse.
     parser.add_argument("--smoke", action="store_true", help="a small random biLM, few examples, few epochs")
     help = "trackers of the Trainer, such as tensorboard, trackio, wandb (none)"
     parser.add_argument("--report-to", nargs="+", default=[NONE], metavar="TRACKER", help=help)
-    parser.add_argument("--optimizer", default=optimizer, help=f"({optimizer})")
+    parser.add_argument(
+        "--optimizer", default=optimizer, help=f"adam, or another that the recipe has ({optimizer})"
+    )
     for name, value in defaults.items():
         flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, type=at_least(LEAST[name]), default=value, help=f"({value})")
+        help = f"{MEANINGS[name]} ({value})"
+        parser.add_argument(flag, type=at_least(LEAST[name]), default=value, help=help)
     return parser
 
 

@@ -83,6 +83,10 @@ _reasons = {"characters": "no model was called yet", "lstm": ""}
 def use(choice: str) -> None:
     """Choose the code that reads and trains, from the next call of any model on.
 
+    >>> kernels.use("readable")
+    >>> output = model(**batch)
+    >>> kernels.use("auto")
+
     The environment variable `ELMO_HF_KERNELS` sets the choice at the start.
 
     Args:
@@ -105,7 +109,14 @@ def chosen() -> str:
 
 
 def why_not() -> str:
-    """Return why the last call was not served by the fastest code; an empty text if it was."""
+    """Return why the last call was not served by the fastest code; an empty text if it was.
+
+    >>> kernels.use("readable")
+    >>> output = model(**batch)
+    >>> kernels.why_not()
+    'the readable code was asked for'
+    >>> kernels.use("auto")
+    """
     return "; ".join(dict.fromkeys(reason for reason in _reasons.values() if reason))
 
 

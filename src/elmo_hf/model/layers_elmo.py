@@ -21,6 +21,11 @@ from .configuration_elmo import ElmoConfig
 class ElmoScalarMix(nn.Module):
     r"""`gamma * sum_k softmax(w)_k h_k` over the layers h_k: the ELMo vector of the paper's equation 1.
 
+    >>> mix = ElmoScalarMix(num_layers=3, l2=0.001)
+    >>> mix(model(**batch, output_hidden_states=True).hidden_states).shape
+    torch.Size([2, 5, 256])
+    >>> loss = mix.penalty()  # to be added to the task's loss
+
     Args:
         num_layers: number of layers to mix: `config.num_hidden_layers + 1` for all.
         num_mixes: number of independent mixes of the same layers.

@@ -124,10 +124,8 @@ class ElmoLayer(GradientCheckpointingLayer):
 
 
 class ElmoStackedLayer(GradientCheckpointingLayer):
-    """A stack of LSTMs of which each reads both directions of the one below, and one projection for both.
-
-    It has the form of an `ElmoLayer`, but reads sentences only, and has no state.
-    """
+    """A stack of LSTMs of which each reads both directions of the one below, and one projection for both. It
+    has the form of an `ElmoLayer`, but reads sentences only, and has no state."""
 
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__()
@@ -150,6 +148,9 @@ class ElmoStackedLayer(GradientCheckpointingLayer):
 @dataclass
 class ElmoModelOutput(ModelOutput):
     """What `ElmoModel` returns.
+
+    >>> list(model(**batch, output_states=True))
+    ['last_hidden_state', 'states']
 
     Args:
         last_hidden_state: the top layer, (batch, words, 2 * output_dim), forward half first; zero at padding.
@@ -251,11 +252,15 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
 
 class ElmoModel(ElmoPreTrainedModel):
-    """Each word's vectors in context, layer by layer: the bidirectional language model without its softmax::
+    """Each word's vectors in context, layer by layer: the bidirectional language model without its softmax.
 
-        model = ElmoModel.from_pretrained("my-elmo").eval()
-        output = model(**tokenizer(["Ice cream is cold ."], return_tensors="pt"), output_hidden_states=True)
-        output.last_hidden_state, output.hidden_states  # the top layer, and all; each (batch, words, dim)
+    >>> model = ElmoModel.from_pretrained(TINY).eval()
+    >>> output = model(**batch, output_hidden_states=True)
+    >>> output.last_hidden_state.shape, len(output.hidden_states)  # the top layer; all layers
+    (torch.Size([2, 5, 256]), 3)
+    >>> model.warm_up(["He sat on the bank .", "Why ?"])
+    >>> output = model(**batch, states=model.warm_states(rows=2))
+    >>> top, states = model.read_windows(torch.stack([batch["char_ids"], batch["char_ids"].flip(1)]))
 
     There is one vector for each word. A call does not depend on earlier ones, unless it gets their `states`.
     `model.scalar_mix(output.hidden_states)` are the trained mixes of the layers, if the checkpoint has any.
