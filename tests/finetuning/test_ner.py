@@ -98,7 +98,7 @@ def test_lambda_is_divided_by_the_words_of_a_batch(tmp_path, call, name_files):
 def test_a_model_is_judged_on_names_that_it_does_not_know(tmp_path, call, name_files):
     run = tmp_path / "run"
     call(finetune_ner, *name_files, "--smoke", "--output", run, "--epochs", 2, "--predictions",
-         "--batch-size", 8, "--learning-rate", 0.02, "--set", "task_word_dim=8", "task_dropout=0.0")  # fmt: skip
+         "--batch-size", 8, "--learning-rate", 0.02, "--set", "task_word_dim=8")  # fmt: skip
     known = json.loads((run / "results.json").read_text())["mean"]["test"]
     rows = list(map(json.loads, (run / "predictions" / "seed-0-test.jsonl").read_text().splitlines()))
     assert [row["tokens"] for row in rows] == [
