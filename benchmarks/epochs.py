@@ -1,9 +1,10 @@
 """Processor seconds of an epoch of each recipe, as the tables run it: training, and evaluation on dev.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.epochs --data DATA                 # results/tasks/epochs.json
-    OMP_NUM_THREADS=1 python -m benchmarks.epochs --data DATA --tasks srl --examples 400
+    export OMP_NUM_THREADS=1
+    python -m benchmarks.epochs --data DATA  # results/tasks/epochs.json
+    python -m benchmarks.epochs --data DATA --tasks srl --examples 400
 
-Each task is measured with ELMo and without on `--examples` train and dev examples (a document counts as forty),
+Each task is measured with ELMo and without on `--examples` train and dev examples (a document counts as 40),
 with the layers of the biLM kept, as from the second epoch on. `epoch` is what that makes for all examples of
 the tables' run. `before` are the same batches with the plain definitions that were there before: a Viterbi
 step that compares all pairs of labels, letters with all of their padding, and highway LSTMs that store their

@@ -26,7 +26,15 @@ from transformers import SchedulerType, TrainingArguments
 from elmo_hf import ElmoForSequenceClassification
 from elmo_hf.errors import ElmoError
 from elmo_hf.finetuning.classification import as_words, collate_texts, example, predicted_labels, score
-from elmo_hf.finetuning.data import Example, first_column, kind_of, labels_of_model, read_rows, read_splits
+from elmo_hf.finetuning.data import (
+    JSON_LINES,
+    Example,
+    first_column,
+    kind_of,
+    labels_of_model,
+    read_rows,
+    read_splits,
+)
 from elmo_hf.finetuning.flags import at_least, make_parser
 from elmo_hf.finetuning.run import DecodingTrainer, Task, finetune, parse_setting, run
 
@@ -138,7 +146,7 @@ def read(
     path: Path, split: Callable[[str], list[str]] = str.split, labels: list[str] = LABELS
 ) -> list[Example]:
     rows = read_rows(path)
-    split = as_words if kind_of(path) == ".jsonl" else split
+    split = as_words if kind_of(path) in JSON_LINES else split
     _, header = next(rows, ("", {"": None}))
     columns = {*header, "label"} if "gold_label" in header else {*header}
     missing = [name for name in ("sentence1", "sentence2", "label") if name not in columns]

@@ -83,6 +83,7 @@ def main() -> None:
         return {"ceiling": ceilings, "left_out_of_training": left_out}
 
     task.details = details
+    task.length = lambda example: len(example["context_words"])  # as it is cut
     finetune(task, flags, data, freeze_task_words=flags.vectors is not None)
     for seed in flags.seeds:  # `model.answer` splits texts as here, whatever the biLM's own rule is
         folder = Path(flags.output) / f"seed-{seed}"

@@ -306,7 +306,7 @@ TABLES = {
     ),
     "figure1": Table(
         "Figure 1. How many examples it takes",
-        ("ner-ewt", "srl"),
+        ("ner-ewt", "srl", "ner-btc"),
         "test",
         {f"{share} %": {"share": share / 100} for share in SHARES},
     ),

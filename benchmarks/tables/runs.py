@@ -143,8 +143,8 @@ def record(places: Places, run: Run) -> None:
     }
     content |= {key: result[key] for key in ("epochs", "best_epoch", "seconds", "processor_seconds")}
     content |= {key: result[key] for key in ("dev_by_epoch", "mix") if key in result}
-    content["mix_l2"] = results["config"].get("mix_l2", run.mix_l2)
-    content["lambda"] = run.mix_l2
+    if places.plan[run.task].scales_lambda and "config" in results:
+        content["scaled_mix_l2"] = results["config"].get("mix_l2")
     content |= {key: results[key] for key in ("ceiling", "left_out_of_training") if key in results}
     if run.task == "coref":
         content["gap"] = read_json(folder / "gap.json")["scores"]

@@ -25,6 +25,7 @@ from elmo_hf.loading import load_config
 
 Example = dict[str, Any]
 LONGEST_TEXT = 2**29  # characters of a file; SNLI's have half as many
+JSON_LINES = (".jsonl", ".json", ".ndjson")
 SMOKE_EXAMPLES = {"train": 300, "dev": 100, "test": 100}
 
 
@@ -225,7 +226,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Example]]:
     """Yield the place and the columns of each row of a file: JSON lines (`.jsonl`), CSV (`.csv`), or columns
     separated by tabs, without quotation marks. The first line of CSV and columns names them."""
     kind = kind_of(path)
-    if kind in (".jsonl", ".json", ".ndjson"):
+    if kind in JSON_LINES:
         yield from json_rows(path)
         return
     text = read_text(path)

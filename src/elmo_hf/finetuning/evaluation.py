@@ -44,6 +44,12 @@ def check_task(task: "Task", flags: argparse.Namespace) -> None:
         raise ElmoError("--evaluate names a saved model, which has its biLM; leave --elmo out.")
 
 
+def check_output(output: Path) -> None:
+    nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise ElmoError(f"{nearest} is a file, and no folder for a run; name another --output.")
+
+
 def judge(task: "Task", flags: argparse.Namespace, data: dict[str, list[Example]]) -> dict[str, Any]:
     """Evaluate the saved model that `--evaluate` names on the test examples.
 
@@ -51,6 +57,8 @@ def judge(task: "Task", flags: argparse.Namespace, data: dict[str, list[Example]
         The scores and what they are of, which are printed, and written to `evaluation.json` if there is a
         folder for it.
     """
+    if flags.output is not None:
+        check_output(Path(flags.output))
     examples = drawn({"test": data["test"]}, flags)["test"]
     model, _ = load_model(flags.evaluate, task.model_class)
     scores, rows = predict(task, flags, model, load_tokenizer(flags.evaluate), examples)

@@ -40,6 +40,7 @@ from elmo_hf.finetuning.data import Example, drawn, longest_first, number_of_wor
 from elmo_hf.finetuning.evaluation import (
     EVALUATION_BATCHES,
     PREDICTIONS,
+    check_output,
     check_task,
     judge,
     predict,
@@ -257,12 +258,6 @@ def write_missing_predictions(
     for split in missing:
         _, rows = predict(task, flags, model, tokenizer, data[split])
         write_predictions(files[split], rows)
-
-
-def check_output(output: Path) -> None:
-    nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise ElmoError(f"{nearest} is a file, and no folder for a run; name another --output.")
 
 
 def run_seed(
