@@ -5,7 +5,7 @@ from typing import Any
 from elmo_hf.errors import ElmoError
 from elmo_hf.finetuning.data import Example
 
-STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0)  # the inverse of the penalty, chosen on dev
+STRENGTHS = (0.03, 0.1, 0.3, 1.0)  # the inverse of the penalty, chosen on dev
 NEGATIONS = {
     "no",
     "not",

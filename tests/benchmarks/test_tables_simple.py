@@ -84,11 +84,10 @@ def test_questions_are_answered_by_the_type_that_they_ask_for(question, answer):
 def test_names_and_pronouns_are_linked():
     sentences = [
         ["Mr.", "Lee", "saw", "the", "dog", "."],
-        ["Then", "Lee", "fed", "the", "dog", ",", "and", "he", "slept", "."],
+        ["At", "last", "Lee", "fed", "the", "dog", ",", "and", "he", "slept", "."],
     ]
     clusters = simple_coreference.clusters_of(sentences)
-    assert [(0, 0, 1), (1, 1, 1), (1, 7, 7)] in clusters or [(0, 1, 1), (1, 1, 1), (1, 7, 7)] in clusters
-    assert [(0, 3, 4), (1, 3, 4)] in clusters
+    assert clusters == [[(0, 0, 1), (1, 2, 2), (1, 8, 8)], [(0, 3, 4), (1, 4, 5)]]
 
 
 def test_the_row_of_simple_features_stands_beside_the_baseline():
