@@ -83,8 +83,8 @@ def main(arguments: list[str] | None = None) -> None:
         for name in options.tasks:
             tasks[name] = measure(name, options)
             print(name, tasks[name], flush=True)
-        content = {"command": command("epochs", arguments), "machine": machine()}
-        write_json(options.output, content | {"torch": torch.__version__, "tasks": tasks})
+            content = {"command": command("epochs", arguments), "machine": machine()}
+            write_json(options.output, content | {"torch": torch.__version__, "tasks": tasks})
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def squares(network: nn.Module) -> Tensor:
     return torch.stack(matrices).sum()
 
 
-def main() -> None:
+def read_flags() -> Any:
     parser = make_parser(__doc__, batch_size=32, learning_rate=4e-4, epochs=75, patience=5, clip=5.0)
     help = "the weight of the sum of the squared weight matrices in the loss (0.0001; 0 without ELMo)"
     parser.add_argument("--l2", type=at_least(0.0), help=help)
@@ -96,7 +96,11 @@ def main() -> None:
     parser.add_argument("--max-words", type=at_least(1), default=400, help=help)
     help = "sentences of files are raw texts, as in SNLI's and MultiNLI's own"
     parser.add_argument("--raw", action="store_true", help=help)
-    flags = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    flags = read_flags()
     labels = labels_of_run(flags)
     split = as_words if flags.raw else str.split
     data = read_splits(flags, partial(read, split=split, labels=labels), partial(from_row, labels=labels))

@@ -258,12 +258,10 @@ def table_with_paper(rows: list[Result]) -> str:
         "its reduction",
     ]
     table = markdown_table(head, [paper_row(row, has_simple) for row in rows])
+    if not has_simple:
+        return table
     methods = [f"- {row['task']}: {row['simple']['method']}." for row in rows if "simple" in row]
-    return (
-        "\n\n".join([table, "Simple features (`benchmarks/tables/simple.py`):\n\n" + "\n".join(methods)])
-        if (has_simple)
-        else table
-    )
+    return "\n".join([table, "", "Simple features (`benchmarks/tables/simple.py`):", "", *methods])
 
 
 def paper_row(row: Result, has_simple: bool = False) -> list[str]:

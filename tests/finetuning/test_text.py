@@ -6,7 +6,7 @@ import random
 import pytest
 from transformers import pipeline
 
-from training import finetune_text
+from training import finetune_ner, finetune_text
 
 TOPICS = {"sport": ["goal", "match", "coach"], "Food": ["soup", "bread", "salt"], "art": ["paint", "brush"]}
 
@@ -99,6 +99,9 @@ def test_a_run_learns_and_its_model_is_judged_on_another_file(tmp_path, call):
     assert [json.loads(row) for row in again] == rows
     other = write(tmp_path, "jsonl", 10, seed=7)
     call(finetune_text, "--evaluate", model, "--test", other)  # needs no folder
+    (tmp_path / "names.conll").write_text("Ada B-PER\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="is an ElmoForSequenceClassification, and this recipe judges an"):
+        call(finetune_ner, "--evaluate", model, "--test", tmp_path / "names.conll")
     (tmp_path / "new.csv").write_text("text,label\nA new soup.,music\n", encoding="utf-8")
     with pytest.raises(ValueError, match="line 2: the label is 'music', and must be one of"):
         call(finetune_text, "--evaluate", model, "--test", tmp_path / "new.csv")

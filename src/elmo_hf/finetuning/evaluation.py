@@ -22,7 +22,7 @@ from elmo_hf.files import whole_file, write_json
 from elmo_hf.finetuning.data import Example, drawn, longest_first
 from elmo_hf.finetuning.flags import command
 from elmo_hf.finetuning.trainers import DecodingTrainer, Recorder
-from elmo_hf.loading import load_model, load_tokenizer
+from elmo_hf.loading import load_config, load_model, load_tokenizer
 from elmo_hf.model.task_elmo import ElmoTaskModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
@@ -44,6 +44,16 @@ def check_task(task: "Task", flags: argparse.Namespace) -> None:
         raise ElmoError("--evaluate names a saved model, which has its biLM; leave --elmo out.")
 
 
+def check_class(name: str, wanted: str) -> None:
+    """Refuse a model of another task, whose weights would not fit."""
+    classes = load_config(name).architectures or [wanted]
+    if wanted not in classes:
+        raise ElmoError(
+            f"{name} is an {', '.join(classes)}, and this recipe judges an {wanted}; use the recipe that "
+            "trained it."
+        )
+
+
 def check_output(output: Path) -> None:
     nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
     if not nearest.is_dir():
@@ -57,6 +67,7 @@ def judge(task: "Task", flags: argparse.Namespace, data: dict[str, list[Example]
         The scores and what they are of, which are printed, and written to `evaluation.json` if there is a
         folder for it.
     """
+    check_class(flags.evaluate, task.model_class.__name__)
     if flags.output is not None:
         check_output(Path(flags.output))
     examples = drawn({"test": data["test"]}, flags)["test"]
