@@ -224,14 +224,17 @@ class ElmoHighwayLSTM(nn.Module):
         from_input, carried = products.split([5 * self.hidden_size, self.hidden_size], dim=-1)
         kept = self.dropout(carried.new_ones(len(x), self.hidden_size))
         with torch.autocast(x.device.type, enabled=False):  # the states have the weights' type
-            return _HighwaySteps.apply(from_input + self.bias, carried, kept, self.recurrent_weight)
+            inputs = (from_input + self.bias, carried, kept, self.recurrent_weight)
+            if not torch.is_grad_enabled():
+                return _highway_steps(*inputs, keeps_steps=False)[1]
+            return _HighwaySteps.apply(*inputs)
 
 
 def _highway_steps(
-    from_input: Tensor, carried: Tensor, kept: Tensor, weight: Tensor
+    from_input: Tensor, carried: Tensor, kept: Tensor, weight: Tensor, keeps_steps: bool = True
 ) -> tuple[list[Tensor], Tensor]:
     """(batch, words, 5 * cells), (batch, words, cells), (batch, cells), (cells, 5 * cells)
-    -> what the gradient is computed from, and h (batch, words, cells)"""
+    -> what the gradient is computed from (with `keeps_steps`), and h (batch, words, cells)"""
     cells = kept.shape[1]
     from_input = from_input.clone()
     from_input[:, :, 2 * cells : 3 * cells] += 1  # the bias of the forget gate
@@ -245,7 +248,7 @@ def _highway_steps(
         c = f * c + i * j
         tanh_c = c.tanh()
         h = kept * torch.lerp(carry, o * tanh_c, r)
-        steps.append((gates, j, *last, tanh_c, h))
+        steps.append((gates, j, *last, tanh_c, h) if keeps_steps else (h,))
     *saved, outputs = (torch.stack(values, dim=1) for values in zip(*steps, strict=True))
     return saved, outputs
 
