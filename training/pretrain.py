@@ -43,7 +43,7 @@ def main() -> None:
 def start_run(settings: Settings, processes: Processes) -> Run:
     """Open and check everything, on all machines; nothing is written but a copy of the checkpoint."""
     checkpoint = start_checkpoint(settings, processes)
-    with on_all_machines(processes, checkpoint, Path(settings.output)) as checkpoint:
+    with on_all_machines(processes, checkpoint, settings) as checkpoint:
         with processes.collect_errors():
             run = prepare(settings, processes, checkpoint)
         processes.raise_errors()
@@ -54,9 +54,8 @@ def start_run(settings: Settings, processes: Processes) -> Run:
 def prepare(settings: Settings, processes: Processes, checkpoint: Path | None) -> Run:
     """No process waits for another in here."""
     source = open_text(settings)
-    heldout = (
-        open_heldout(settings) if processes.accelerator.is_main_process else {}
-    )  # which evaluates for all
+    # The main process evaluates for all, so no other machine needs held-out text.
+    heldout = open_heldout(settings) if processes.accelerator.is_main_process else {}
     start = start_model(settings, checkpoint)
     learner = Learner(start.model, settings, processes.accelerator)
     learner.optimizer.set_sums(start.sums)

@@ -139,7 +139,7 @@ class Launcher:
         return self._send(folder, command | {"processes": processes * len(arguments)})
 
     def _send(self, folder, command):
-        self.process.stdin.write(json.dumps(command | {"port": _free_port()}) + "\n")
+        self.process.stdin.write(json.dumps(command | {"port": free_port()}) + "\n")
         self.process.stdin.flush()
         return Run(folder)
 
@@ -159,7 +159,7 @@ def _write(path, text):
     partial.replace(path)
 
 
-def _free_port():
+def free_port():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return server.getsockname()[1]
@@ -291,7 +291,9 @@ def work(folder, command, rank, group):
     if "machines" in command:
         on_each = command["processes"] // len(command["machines"])
         machine, local = divmod(rank, on_each)
-        os.environ |= {"GROUP_RANK": str(machine), "LOCAL_RANK": str(local), "LOCAL_WORLD_SIZE": str(on_each)}
+        if command["processes"] > 1:
+            names = {"GROUP_RANK": machine, "LOCAL_RANK": local, "LOCAL_WORLD_SIZE": on_each}
+            os.environ |= {name: str(number) for name, number in names.items()}
         os.environ |= command["variables"][machine]
         arguments = command["machines"][machine]
     program = Program(*command["program"])

@@ -3,16 +3,17 @@
     with two_machines() as machines:
         processes = [subprocess.Popen([*machine.prefix, *command]) for machine in machines]
 
-Nothing but the namespaces' own network connects them, so that what binds to the loopback does not reach the other.
+Nothing but the namespaces' own network connects them: what binds to the loopback does not reach the other.
 """
 
 import contextlib
+import ctypes
 import os
 import shutil
-import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -57,8 +58,18 @@ def cut_cable(machine: Machine) -> None:
     subprocess.run([*machine.prefix, "ip", "link", "set", "cable", "down"], check=True)
 
 
-def free_port(machine: Machine) -> int:
-    """Of this machine's own network; those of namespaces are all free."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
+def enter(machine: Machine) -> None:
+    """Move this process into the machine's network, before it has threads."""
+    if machine.prefix:
+        libc = ctypes.CDLL(None, use_errno=True)
+        with Path("/var/run/netns", machine.prefix[-1]).open() as file:
+            if libc.setns(file.fileno(), 0x40000000):  # CLONE_NEWNET of linux/sched.h
+                raise OSError(ctypes.get_errno(), "setns")
+
+
+def hook(machines: list[Machine]) -> str:
+    """Code that the processes of the tests' launcher run first, with one process on each machine."""
+    return (
+        "import os\nfrom tests.helpers.two_machines import Machine, enter\n"
+        f"enter({machines}[rank])\nos.environ['MASTER_ADDR'] = {machines[0].address!r}"
+    )

@@ -1,6 +1,6 @@
 """The main process's checkpoint on all machines, when a run is resumed.
 
-with on_all_machines(processes, checkpoint, output) as folder:
+with on_all_machines(processes, checkpoint, settings) as folder:
     ...                                   # in every process: a folder with the checkpoint's files
 """
 
@@ -17,6 +17,7 @@ from elmo_hf.files import MANIFEST, UNFINISHED, clear_unfinished, read_bytes, re
 from elmo_hf.pretraining.checkpoints import checkpoints, find_damage
 from elmo_hf.pretraining.processes import Processes
 from elmo_hf.pretraining.progress import step_of
+from elmo_hf.pretraining.settings import Settings
 
 CHUNK = 2**26  # bytes that are sent at a time
 
@@ -99,12 +100,13 @@ def send_files(processes: Processes, source: Path | None, target: Path | None) -
 def _send_file(processes: Processes, source: Path | None, target: Path | None, size: int) -> None:
     with contextlib.ExitStack() as stack:
         reader = writer = None
-        with processes.collect_errors():
+        with processes.collect_errors(), _copying(target):
             if source is not None:
                 reader = stack.enter_context(source.open("rb"))
             if target is not None:
                 target.parent.mkdir(exist_ok=True)
-                writer = stack.enter_context(target.open("wb"))
+                writer = target.open("wb", buffering=0)
+                stack.enter_context(writer)
         for start in range(0, size, CHUNK):
             content = torch.zeros(min(CHUNK, size - start), dtype=torch.uint8)
             with processes.collect_errors():
@@ -112,19 +114,36 @@ def _send_file(processes: Processes, source: Path | None, target: Path | None, s
                     raise ElmoError(f"{source} has changed while it was sent.")
             content = content.to(processes.accelerator.device)
             torch.distributed.broadcast(content, 0)
-            with processes.collect_errors():
-                if writer is not None:
-                    writer.write(content.cpu().numpy().data)
+            with processes.collect_errors(), _copying(target):
+                left = content.cpu().numpy().data
+                while (
+                    writer is not None and left
+                ):  # a disk that is nearly full takes a part, and then says so
+                    left = left[writer.write(left) :]
 
 
 @contextlib.contextmanager
-def on_all_machines(processes: Processes, checkpoint: Path | None, output: Path) -> Iterator[Path | None]:
+def _copying(target: Path | None) -> Iterator[None]:
+    """A failing write does not know the file's name."""
+    try:
+        yield
+    except OSError as error:
+        raise ElmoError(
+            f"{target} cannot be written ({reason_of(error)}); make room for a copy of the checkpoint, or name "
+            "another folder by --output."
+        ) from error
+
+
+@contextlib.contextmanager
+def on_all_machines(
+    processes: Processes, checkpoint: Path | None, settings: Settings
+) -> Iterator[Path | None]:
     """Where this process reads the main one's checkpoint: in the run's folder, if the machines share it, and
     otherwise in a copy. All processes must call it together.
 
     Args:
         checkpoint: of the main process; the others' is not used.
-        output: the run's folder on this machine.
+        settings: of this machine.
     """
     if processes.count == 1:
         yield checkpoint
@@ -135,9 +154,9 @@ def on_all_machines(processes: Processes, checkpoint: Path | None, output: Path)
     if main is None:
         yield None
         return
-    path, copy = _own_path(processes, main[0], main[1], output), None
+    path, copy = _own_path(processes, main[0], main[1], settings), None
     if path is None and processes.accelerator.is_local_main_process:
-        copy = Copy(output, processes.place.machine)
+        copy = Copy(Path(settings.output), processes.place.machine)
     try:
         if any(gather_object([copy is not None])):
             _receive(processes, checkpoint if is_main else None, copy)
@@ -161,12 +180,12 @@ def _receive(processes: Processes, source: Path | None, copy: Copy | None) -> No
     processes.raise_errors()
 
 
-def _own_path(processes: Processes, path: str, manifest: str, output: Path) -> Path | None:
+def _own_path(processes: Processes, path: str, manifest: str, settings: Settings) -> Path | None:
     """Where this machine has the checkpoint of the main process; None if it has not got it, or not intact."""
     if processes.accelerator.is_main_process:
         return Path(path)
     if processes.accelerator.is_local_main_process:
-        for own in (output / Path(path).name, Path(path)):
+        for own in (Path(settings.output) / Path(path).name, Path(settings.resume)):
             if manifest_of(own) == manifest and find_damage(own) is None:
                 return own
     return None
