@@ -50,8 +50,8 @@ class TwoProcesses(Pretraining):
 
 
 class TwoMachines(TwoProcesses):
-    """No folder is shared: at each start, the second machine is an empty one. Nobody but the run itself ends the
-    processes of a machine when those of the other have been killed."""
+    """No folder is shared: at each start, the second machine is an empty one. Nobody but the run itself ends
+    the processes of a machine when those of the other have been killed."""
 
     name = "pretraining, two machines"
     share = 60

@@ -111,7 +111,7 @@ def test_a_copy_that_is_not_that_of_the_main_machine_is_not_used(launcher, tmp_p
         ({"data": "FOLDER/no/text-*.txt"}, ": there is no file FOLDER/no/text-*.txt."),
         (
             {"data": "FOLDER/text-0.txt"},
-            "has another text than machine 0 (HOST): 1 files in place of 3; copy",
+            "has another text than machine 0 (HOST): the number of its files is 1, not 3; copy",
         ),
         (
             {"data": "FOLDER/other/text-*.txt"},

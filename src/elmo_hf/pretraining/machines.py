@@ -103,7 +103,7 @@ def refuse_other_texts(places: list[Place], records: list[Any]) -> None:
 
 def _difference(main: list[dict[str, Any]], other: list[dict[str, Any]]) -> str | None:
     if len(main) != len(other):
-        return f"{len(other):,} files in place of {len(main):,}"
+        return f"the number of its files is {len(other):,}, not {len(main):,}"
     for number, (expected, entry) in enumerate(zip(main, other, strict=True), start=1):
         for name in ("bytes", "sha256", "revision"):
             if expected.get(name) != entry.get(name):

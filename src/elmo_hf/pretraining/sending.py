@@ -129,8 +129,8 @@ def _copying(target: Path | None) -> Iterator[None]:
         yield
     except OSError as error:
         raise ElmoError(
-            f"{target} cannot be written ({reason_of(error)}); make room for a copy of the checkpoint, or name "
-            "another folder by --output."
+            f"{target} cannot be written ({reason_of(error)}); make room for a copy of the checkpoint, or "
+            "name another folder by --output."
         ) from error
 
 
