@@ -4,6 +4,7 @@
     accelerate launch training/pretrain.py --data 'news/*.txt' --vocab vocab.txt --output runs/news
     accelerate launch --cpu training/pretrain.py --config training/runs/smoke_cpu.yaml --output runs/smoke
     accelerate launch --multi_gpu --num_processes 2 training/pretrain.py ...      # on CPUs, too
+    accelerate launch --multi_gpu --num_machines 2 ...                            # see docs/many-machines.md
 
 The installed package runs it by `accelerate launch -m elmo_hf.pretraining ...`, with the same options.
 

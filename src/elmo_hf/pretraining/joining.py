@@ -182,7 +182,7 @@ class Watch:
         self, store: Store, rank: int, count: int, timeout: float, report: Callable[[int | None], None]
     ) -> None:
         self.rank, self.report = rank, report
-        self.store: Any = store.clone()  # type: ignore[attr-defined]  # a connection of its own
+        self.store: Any = store
         self.others = [*range(1, count)] if rank == 0 else [0]
         self.period = min(5.0, timeout / 10)
         self.limit = timeout / self.period  # looks in a row without a change
@@ -196,15 +196,13 @@ class Watch:
 
     def _count(self) -> None:
         """Count, and read the counts of others, which may block where the store's machine is lost."""
-        while not self.has_stopped.wait(self.period):
-            try:
-                own = self.store.add(f"alive/{self.rank}", 1)
-                self.counts = {None: own} | {
-                    other: self.store.add(f"alive/{other}", 0) for other in self.others
-                }
-            except RuntimeError:
-                self._lose(None)
-                return
+        try:
+            store = self.store.clone()  # a connection of its own, as an answer may take long
+            while not self.has_stopped.wait(self.period):
+                own = store.add(f"alive/{self.rank}", 1)
+                self.counts = {None: own} | {other: store.add(f"alive/{other}", 0) for other in self.others}
+        except RuntimeError:
+            self._lose(None)
 
     def _look(self) -> None:
         """Looks are counted, and not seconds, because this process may have been suspended itself."""

@@ -21,6 +21,7 @@ from elmo_hf.errors import ElmoError, is_out_of_memory, sentence_of, warn
 from elmo_hf.files import locked_folder
 from elmo_hf.pretraining.joining import COLLECTIVES, Watch, is_store_reached, join
 from elmo_hf.pretraining.machines import (
+    Place,
     common_settings,
     installed_versions,
     refuse_differences,
@@ -48,8 +49,7 @@ def start_processes(settings: Settings) -> Iterator["Processes"]:
     watch = processes.watch(settings.timeout)
     accelerator = processes.accelerator
     try:
-        processes.check_same(installed_versions(), "install the same version on all machines")
-        processes.check_same(common_settings(settings), "start all machines with the same settings")
+        processes.meet(settings)
         check_processes(settings, processes.count)
         known, installed = LOGGER_TYPE_TO_CLASS, installed_trackers()
         processes.on_main_process(lambda: check_trackers(settings.trackers, known, installed))
@@ -116,7 +116,13 @@ class Processes:
         self.accelerator, self.store, self.error = accelerator, store, ""
         self.count = accelerator.num_processes
         self.place = this_place(accelerator.process_index)
-        self.places = gather_object([self.place])  # by process
+        self.places: list[Place] = []  # by process, after `meet`
+
+    def meet(self, settings: Settings) -> None:
+        """Refuse other packages or settings in any process. All processes must call it together."""
+        self.places = gather_object([self.place])
+        self.check_same(installed_versions(), "install the same version on all machines")
+        self.check_same(common_settings(settings), "start all machines with the same settings")
 
     @contextlib.contextmanager
     def collect_errors(self) -> Iterator[None]:
@@ -134,8 +140,7 @@ class Processes:
         errors = gather_object([self.error])
         for place, error in zip(self.places, errors, strict=True):
             if error:
-                is_elsewhere = place.machine != self.places[0].machine
-                raise ElmoError(f"{place}: {error}" if is_elsewhere else error)
+                raise ElmoError(f"{place}: {error}" if place.machine else error)
 
     def check_same(self, facts: dict[str, Any], to_do: str) -> None:
         """Refuse values that are not the same in all processes. All processes must call it together."""
@@ -194,17 +199,18 @@ class Processes:
 
     def _end_at_once(self, lost: int | None) -> None:
         """From another thread, as this process may wait for ever. `lost` is None where the store is lost."""
-        place = self.places[lost or 0]
         if lost or self._speaks_without_main():
+            place = f" on {self.places[lost or 0]}" if self.places else ""
             warn(
-                f"process {lost or 0} on {place} gives no sign of life, so that the run ends; --resume auto "
+                f"process {lost or 0}{place} gives no sign of life, so that the run ends; --resume auto "
                 "continues it."
             )
         os._exit(1)
 
     def _speaks_without_main(self) -> bool:
-        """Whether this is the first process of its machine, without the main one."""
-        return bool(self.accelerator.local_process_index == int(self.place.machine == self.places[0].machine))
+        """Whether this process is the first of its machine, if the main one is not heard any more."""
+        first = 1 if self.place.machine == 0 else 0
+        return self.accelerator.is_main_process or self.accelerator.local_process_index == first
 
     @contextlib.contextmanager
     def locked(self, folder: Path) -> Iterator[None]:

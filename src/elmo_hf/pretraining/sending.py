@@ -7,6 +7,7 @@ with on_all_machines(processes, checkpoint, settings) as folder:
 import contextlib
 import hashlib
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 import torch
@@ -100,13 +101,11 @@ def send_files(processes: Processes, source: Path | None, target: Path | None) -
 def _send_file(processes: Processes, source: Path | None, target: Path | None, size: int) -> None:
     with contextlib.ExitStack() as stack:
         reader = writer = None
-        with processes.collect_errors(), _copying(target):
+        with processes.collect_errors():
             if source is not None:
                 reader = stack.enter_context(source.open("rb"))
             if target is not None:
-                target.parent.mkdir(exist_ok=True)
-                writer = target.open("wb", buffering=0)
-                stack.enter_context(writer)
+                writer = stack.enter_context(_open_target(target))
         for start in range(0, size, CHUNK):
             content = torch.zeros(min(CHUNK, size - start), dtype=torch.uint8)
             with processes.collect_errors():
@@ -114,23 +113,25 @@ def _send_file(processes: Processes, source: Path | None, target: Path | None, s
                     raise ElmoError(f"{source} has changed while it was sent.")
             content = content.to(processes.accelerator.device)
             torch.distributed.broadcast(content, 0)
-            with processes.collect_errors(), _copying(target):
-                left = content.cpu().numpy().data
-                while (
-                    writer is not None and left
-                ):  # a disk that is nearly full takes a part, and then says so
-                    left = left[writer.write(left) :]
+            with processes.collect_errors():
+                if writer is not None:
+                    _write(writer, content.cpu().numpy().data, str(target))
 
 
-@contextlib.contextmanager
-def _copying(target: Path | None) -> Iterator[None]:
-    """A failing write does not know the file's name."""
+def _open_target(path: Path) -> FileIO:
+    path.parent.mkdir(exist_ok=True)
+    return FileIO(path, "wb")
+
+
+def _write(file: FileIO, content: memoryview, name: str) -> None:
+    """A disk that is nearly full takes a part, and then says so."""
     try:
-        yield
+        while content:
+            content = content[file.write(content) :]
     except OSError as error:
         raise ElmoError(
-            f"{target} cannot be written ({reason_of(error)}); make room for a copy of the checkpoint, or "
-            "name another folder by --output."
+            f"{name} cannot be written ({reason_of(error)}); make room for a copy of the checkpoint, or name "
+            "another folder by --output."
         ) from error
 
 
