@@ -42,6 +42,8 @@ DOCUMENT_TESTS = {
     "hub_cards/README.md": "test_docs.py",
     "training/README.md": "test_docs.py",
 }
+# Pages that need other libraries, or several machines.
+OWN_TESTS = {"neighbours.md": "test_neighbours.py", "many-machines.md": "test_many_machines.py"}
 CARDS = ("hub_cards", "yaml")  # its test writes these blocks to the files that they name
 # Flags that shorten long runs.
 SMALL = "--lstm-dim 16 --projection-dim 8 --char-filters [[1,4],[2,8]] --num-highway-layers 1 --samples 8"
@@ -69,10 +71,9 @@ def folder(tmp_path, monkeypatch):
 # The first comes on machines without a GPU; PEFT 0.21 uses names that Transformers has changed.
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning")
 @pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing:FutureWarning")
-# Those of neighbours.md, which need other libraries, are run by test_neighbours.py.
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if page.name != "neighbours.md" and page.parent == DOCS],
+    [page for page in PAGES if page.name not in OWN_TESTS and page.parent == DOCS],
     ids=lambda page: page.name,
 )
 def test_blocks_of_a_page_run_from_top_to_bottom(page, folder, launcher):
@@ -120,6 +121,7 @@ def test_every_block_of_every_document_has_a_test():
         for block in read_blocks(path):
             assert block.language in KNOWN, f"{block.position}: no test for a block of {block.language!r}"
             has_reader = path.parent in (REPOSITORY, GUIDES) or (path.parent.name, block.language) == CARDS
+            has_reader = has_reader or path.name in OWN_TESTS
             assert block.language not in ("text", "yaml") or has_reader, block.position
 
 

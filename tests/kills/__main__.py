@@ -32,12 +32,20 @@ from tests.helpers.launcher import Launcher
 from tests.kills.accelerate_launch import AccelerateLaunch, AccelerateLaunchTwo
 from tests.kills.embedding import embeddings
 from tests.kills.finetuning import Finetuning
-from tests.kills.pretraining import ChangingProcesses, FinishedRun, Pretraining, TwoProcesses
+from tests.kills.pretraining import ChangingProcesses, FinishedRun, Pretraining, TwoMachines, TwoProcesses
 from tests.kills.scenarios import LIMIT, Scenario
 from tests.kills.series import Killer, Series, remove
 
 SCENARIOS: list[type[Scenario]] = [
-    *(Pretraining, TwoProcesses, ChangingProcesses, FinishedRun, AccelerateLaunch, AccelerateLaunchTwo),
+    *(
+        Pretraining,
+        TwoProcesses,
+        TwoMachines,
+        ChangingProcesses,
+        FinishedRun,
+        AccelerateLaunch,
+        AccelerateLaunchTwo,
+    ),
     *(*embeddings(), Finetuning),
 ]
 MODULES = (

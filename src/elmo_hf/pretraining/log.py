@@ -226,7 +226,7 @@ def _parse_entry(line: bytes, place: str) -> Entry:
         least = 0 if kind == "evaluation" else -MAX_VALUE  # a perplexity, or a loss
         if not least < entry[name] < MAX_VALUE:
             raise ElmoError(
-                f"{place}: {name} of this {kind} is {entry[name]:g}, which cannot be; mend or remove the line."
+                f"{place}: {name} of this {kind} is {entry[name]:g}, which cannot be; mend or remove it."
             )
     return entry
 

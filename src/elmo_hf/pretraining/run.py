@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
@@ -42,6 +43,7 @@ from elmo_hf.pretraining.checkpoints import (
 )
 from elmo_hf.pretraining.learner import Learner, is_finite
 from elmo_hf.pretraining.log import RunLog
+from elmo_hf.pretraining.machines import digest_without_words, refuse_other_texts, words_digest
 from elmo_hf.pretraining.processes import STOPPED, Processes, StopSignal
 from elmo_hf.pretraining.progress import TRAINING, Progress, read_progress
 from elmo_hf.pretraining.settings import Settings
@@ -103,15 +105,15 @@ class Run:
         self.windows = self._open_windows()
         self.groups = grouped(self.windows, settings.accumulate)
         self.log = RunLog(self.accelerator, self.folder, settings.trackers, self._total_words())
-        self.audit: AuditLog | None = None
+        self.audits: list[AuditLog] = []  # of all processes, in the main one
         self.stop = StopSignal()
 
     def _record_text(self, checkpoint: Path | None) -> TextRecord | None:
-        """The text's record, in the main process, which compares it with that of the checkpoint."""
-        if not self.accelerator.is_main_process:
+        """The text's record, on each machine. The main process compares it with that of the checkpoint."""
+        if not self.accelerator.is_local_main_process:
             return None
         record = record_text(self.settings.data, self.source, self.settings.check_text)
-        if checkpoint is not None:
+        if checkpoint is not None and self.accelerator.is_main_process:
             old = read_progress(checkpoint).text
             if old is not None:
                 compare(old, record)
@@ -121,6 +123,23 @@ class Run:
                     "since then may go unnoticed."
                 )
         return record
+
+    def agree(self) -> None:
+        """Compare what the processes read; a new run begins with the main one's weights in all of them.
+
+        Random numbers may differ in their last digits between processors of different kinds.
+        """
+        processes, state = self.processes, self.model.state_dict()
+        if processes.count == 1:
+            return
+        refuse_other_texts(processes.places, gather_object([self.text]))
+        facts = {"the vocabulary": words_digest(self.tokenizer)}
+        if self.settings.start and not self.step:
+            facts["the model of --start"] = digest_without_words(state)
+            facts["the optimizer's state"] = digest_without_words(self.learner.optimizer.state_dict())
+        processes.check_same(facts, "use the same on all machines (these are checksums)")
+        for tensor in () if self.step else state.values():
+            torch.distributed.broadcast(tensor, 0)
 
     def _open_windows(self) -> Windows:
         settings, config, tokenizer = self.settings, self.model.config, self.tokenizer
@@ -190,9 +209,11 @@ class Run:
             with self.processes.collect_errors():
                 self._open_log()
             self.processes.raise_errors()
-            if self.settings.audit:
-                path = self.folder / f"audit-{self.accelerator.process_index}.jsonl"
-                self.audit = AuditLog(path, self.accelerator.process_index)
+            if self.settings.audit and self.accelerator.is_main_process:
+                self.audits = [
+                    AuditLog(self.folder / f"audit-{number}.jsonl", number)
+                    for number in range(self.processes.count)
+                ]
             yield
 
     def _write_heldout(self) -> None:
@@ -293,10 +314,11 @@ class Run:
         self.epoch += batch.ends_epoch
         words = int(batch.words[0])
         self.words += words
+        read = gather_object([windows_of_starts(batch.windows)]) if self.settings.audit else []
         with self.processes.collect_errors():
-            if self.audit is not None:
-                for window in batch.windows:
-                    self.audit.write(self.step, window)
+            for audit, windows in zip(self.audits, read, strict=False):
+                for window in windows:
+                    audit.write(self.step, window)
             self.log.count_step(losses, words, self.windows.waited)
             if is_due(self.step, self.settings.log_every):
                 rate = self.learner.optimizer.learning_rate
@@ -434,6 +456,12 @@ def grouped(windows: Windows, size: int) -> Generator[list[Window], None, None]:
     while True:
         yield group + [windows.empty_window] * (size - len(group))
         group = []
+
+
+def windows_of_starts(windows: list[Window]) -> list[Window]:
+    """The windows with nothing but the sentences that begin in them, for the audit."""
+    nothing = np.empty(0)
+    return [Window(None, None, nothing, nothing, window.sentence_starts, {}) for window in windows]
 
 
 def is_due(step: int, every: int) -> bool:

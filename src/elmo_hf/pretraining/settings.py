@@ -71,6 +71,9 @@ class Settings:
     )
     seed: int = setting(0, "seed of weights, dropout, samples and the order of sentences", "0 or more")
     processes: int | None = setting(None, "refuse to run in another number of processes", "at least 1")
+    timeout: float = setting(
+        300.0, "seconds to wait for other processes: at the start, and for a sign of life", "at least 1"
+    )
     # ---- the model (with start, that model's own)
     lstm_dim: int = setting(4096, "cell size of an LSTM, per direction")
     projection_dim: int = setting(512, "output size of an LSTM, per direction, and size of a word vector")

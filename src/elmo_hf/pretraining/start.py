@@ -1,6 +1,6 @@
 """What a run starts from: a checkpoint of its own, a text, and a fresh or a trained model."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,25 +21,29 @@ from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.pretraining.checkpoints import find_checkpoint
+from elmo_hf.pretraining.processes import Processes
 from elmo_hf.pretraining.progress import read_progress
+from elmo_hf.pretraining.sending import refuse_later_checkpoints
 from elmo_hf.pretraining.settings import FIXED_ON_RESUME, Settings
 from elmo_hf.pretraining.sums import Sums, of_vocabulary, read_sums
 
 # ---- checkpoint
 
 
-def start_checkpoint(settings: Settings, warn: Callable[[str], None]) -> Path | None:
-    """Return the checkpoint to resume from, if any.
-
-    Args:
-        warn: called with a sentence where the newest checkpoint is damaged and an older one is used.
+def start_checkpoint(settings: Settings, processes: Processes) -> Path | None:
+    """Return the checkpoint to resume from, if any; in the main process, which has those of all.
 
     Raises:
         ElmoError: `resume` names no intact checkpoint, or the run was begun with another model or recipe.
     """
-    checkpoint = find_checkpoint(Path(settings.output), settings.resume, warn)
-    if checkpoint is not None:
-        check_resumed(read_progress(checkpoint).settings, asdict(settings))
+    checkpoint = None
+    with processes.collect_errors():
+        if processes.accelerator.is_main_process:
+            checkpoint = find_checkpoint(Path(settings.output), settings.resume, processes.warn)
+        if checkpoint is not None:
+            check_resumed(read_progress(checkpoint).settings, asdict(settings))
+    processes.raise_errors()
+    refuse_later_checkpoints(processes, Path(settings.output))
     return checkpoint
 
 
