@@ -18,11 +18,14 @@ from tqdm import tqdm
 
 from elmo_hf.errors import ElmoError, is_out_of_memory, sentence_of, warn
 from elmo_hf.files import locked_folder
+from elmo_hf.kernels.products import has_bf16
 from elmo_hf.pretraining.settings import Settings
 from elmo_hf.pretraining.trackers import check_trackers, keep_offline
+from elmo_hf.threads import use_threads
 
 STOPPED = 143  # exit code of a program that SIGTERM has ended
 TIMEOUT = timedelta(hours=12)  # of the other processes while the main one evaluates or saves
+NO_BF16 = "this processor has no products in bfloat16, so --precision bf16 is slower than the default here."
 REPORTED = "elmo_hf/reported"  # key of the store: an error of one process has been printed
 PARENT = os.getppid()
 
@@ -37,9 +40,13 @@ def start_processes(settings: Settings) -> Iterator["Processes"]:
     tqdm.monitor_interval = 0  # no thread to look after bars, which warns where there is no memory for it
     accelerator = make_accelerator(settings)
     processes = Processes(accelerator)
+    if settings.threads is not None or accelerator.device.type == "cpu":
+        use_threads(settings.threads)
     try:
         check_trackers(settings.trackers, LOGGER_TYPE_TO_CLASS, installed_trackers())
         check_processes(settings, accelerator.num_processes)
+        if settings.precision == "bf16" and accelerator.device.type == "cpu" and not has_bf16():
+            processes.warn(NO_BF16)
         yield processes
     except ElmoError:  # of all processes
         if accelerator.is_main_process:
