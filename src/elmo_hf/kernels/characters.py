@@ -158,8 +158,9 @@ def encode_by_tables(encoder: Any, rows: Tensor, precision: str) -> Tensor:
 
 def train_by_tables(encoder: Any, rows: Tensor) -> Tensor:
     """Rows of ids -> (words, projection_dim); under autocast the products after the tables are of its type,
-    and so is what the projection returns, as in the readable code."""
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+    and so is the result, as in the readable code."""
+    has_autocast, own = torch.is_autocast_enabled("cpu"), encoder.char_embedding.weight.dtype
+    dtype = torch.get_autocast_dtype("cpu") if has_autocast else own
     with torch.autocast("cpu", enabled=False):
         used, blocks = used_and_blocks(encoder, rows)
         filters = make_tables(encoder, used)
@@ -168,13 +169,13 @@ def train_by_tables(encoder: Any, rows: Tensor) -> Tensor:
         for highway in encoder.highways:
             gate = linear_to_train(highway.carry, words, dtype).sigmoid()
             words = torch.lerp(words, linear_to_train(highway.transform, words, dtype).relu(), gate)
-        words = beside_words(encoder, words, rows)
+        words = beside_words(encoder, words.to(dtype), rows)
         is_projected = isinstance(encoder.projection, nn.Linear)
         return linear_to_train(encoder.projection, words, dtype).to(dtype) if is_projected else words
 
 
 def linear_to_train(module: nn.Linear, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """The module's product in a type; x, the weights, and the result are float32."""
+    """The module's product in a type; the result is of the type of x and the weights."""
     return TrainedLinear.apply(x, module.weight, module.bias, dtype)
 
 
@@ -222,8 +223,8 @@ def linear(module: nn.Linear, x: Tensor) -> Tensor:
 
 
 class TrainedLinear(Function):
-    """x (n, inputs), weight (outputs, inputs) and bias (outputs) in float32, and the type of the product
-    -> (n, outputs) in float32. oneDNN makes the products, of the gradients as well."""
+    """x (n, inputs), weight (outputs, inputs), bias (outputs), and the type of the product
+    -> (n, outputs), of the type of x. oneDNN makes the products, of the gradients as well."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
