@@ -2,9 +2,9 @@
 
     python -m benchmarks.speed.precisions --threads 2    # elmo-tiny's shape, 3 seeds, 400 updates each
 
-Both precisions of a seed start from the same weights and read the same made-up text. `difference` is the mean of
-bfloat16's loss minus float32's over the last updates, by seed; `between_seeds` is how far float32's losses of
-different seeds are from each other over the same updates, as a standard deviation.
+Both precisions of a seed start from the same weights and read the same made-up text. `difference` is the mean
+of bfloat16's loss minus float32's over the last updates, by seed; `between_seeds` is how far float32's losses
+of different seeds are from each other over the same updates, as a standard deviation.
 """
 
 import argparse
