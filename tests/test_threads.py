@@ -1,6 +1,8 @@
 """The number of threads: the user's choice, or the share of the cores that a process may use."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,20 @@ windows.get_worker_info = get_worker_info
     assert run.wait() == [0], run.err
     assert read_lines(tmp_path / "run" / "log.jsonl")[0]["threads"] == 3
     assert set(path.read_text().split()) == {"1"}
+
+
+def test_accelerate_launch_uses_one_thread_and_so_does_a_run_that_asks_for_it(monkeypatch, tmp_path):
+    """Of the documented command: accelerate sets the variable to 1, which the run passes over."""
+    monkeypatch.undo()
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\nfrom elmo_hf.threads import available_cores, use_threads\n"
+        "print(os.environ['OMP_NUM_THREADS'], use_threads(None) == available_cores(), use_threads(1))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", str(script)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["1", "True", "1"]
 
 
 @pytest.mark.parametrize("number", [0, -1, 5000, True, "2"])

@@ -12,10 +12,14 @@ HOOK = "from elmo_hf.kernels import training; training.SHORT_STEP = -1\n"
 HOOK += "from elmo_hf.pretraining import processes; processes.has_bf16 = lambda: {}\n"
 
 
-def train(launcher, tmp_path, name, has_bf16=True, **changes):
+def start(launcher, tmp_path, name, has_bf16=True, **changes):
     settings = {"threads": 1, "optimizer": "adamw", "learning_rate": 0.02, "dropout": 0.0, "clip": 1.0}
-    arguments = small_run(tmp_path, name, **settings | {"loss_scale": 1} | changes)
-    run = launcher.start(arguments, hook=HOOK.format(has_bf16))
+    settings |= {"loss_scale": 1, "workers": 0, "save_every": 1000}
+    return launcher.start(small_run(tmp_path, name, **settings | changes), hook=HOOK.format(has_bf16))
+
+
+def train(*arguments, **changes):
+    run = start(*arguments, **changes)
     assert run.wait() == [0], run.err
     return run
 
@@ -26,14 +30,15 @@ def losses(folder):
 
 def test_the_loss_curve_is_that_of_float32_within_noise(launcher, tmp_path):
     """Over three seeds, at no step do the precisions differ as much as two seeds do on average."""
-    curves = {}
-    for seed in (1, 2, 3):
-        for precision in ("no", "bf16"):
-            name = f"{precision}-{seed}"
-            train(launcher, tmp_path, name, precision=precision, seed=seed, max_steps=40)
-            curves[precision, seed] = losses(tmp_path / name)
+    names = {(p, seed): f"{p}-{seed}" for p in ("no", "bf16") for seed in (1, 2, 3)}
+    runs = [
+        start(launcher, tmp_path, name, precision=precision, seed=seed, max_steps=40)
+        for (precision, seed), name in names.items()
+    ]
+    assert [run.wait() for run in runs] == 6 * [[0]]
+    curves = {key: losses(tmp_path / name) for key, name in names.items()}
     first, last = curves["no", 1][0], statistics.mean(curves["no", 1][-10:])
-    assert last < first - 1  # it has learnt
+    assert last < first - 0.5  # it has learnt
     between_precisions = max(
         abs(a - b)
         for seed in (1, 2, 3)

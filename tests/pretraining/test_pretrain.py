@@ -19,7 +19,6 @@ from elmo_hf.cli import app
 from elmo_hf.errors import ElmoError
 from elmo_hf.loading import load_language_model
 from elmo_hf.pretraining.settings import Settings, read_settings
-from elmo_hf.threads import available_cores
 from tests.helpers.launcher import SMOKE, memory_of_run, read_lines, small_run, steps_of, write_corpus
 from tests.helpers.paths import REPOSITORY, TRAINING
 
@@ -490,7 +489,6 @@ def test_accelerate_launch(tmp_path):
     start = read_lines(tmp_path / "run" / "log.jsonl")[0]
     assert (start["processes"], start["threads"]) == (2, 1)  # threads as the user's variable says
 
-    del environment["OMP_NUM_THREADS"]  # accelerate sets it to 1
     settings += ["--max_steps", "100000", "--epochs", "1000", "--log_every", "1", "--resume", "auto"]
     run = subprocess.Popen(
         [*launch, "--cpu", "--num_processes", "1", "training/pretrain.py", *settings],
@@ -504,8 +502,6 @@ def test_accelerate_launch(tmp_path):
     time.sleep(0.5)
     step = steps_of(tmp_path / "run")[-1]["step"]
     assert (tmp_path / "run" / f"checkpoint-{step:07d}" / "manifest.json").is_file()
-    [resumed] = [e for e in read_lines(tmp_path / "run" / "log.jsonl") if e["kind"] == "resume"]
-    assert resumed["threads"] == available_cores()
 
 
 def wait_until(condition, run=None):
