@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def compare(shape: str, text: list[str], options: argparse.Namespace) -> dict[st
         version = Version(source, options.threads)
         versions.append(version)
         flags = [*SHAPES[shape], *text, "--precision", precision]
-        calls[name] = lambda _, version=version, flags=flags: version.seconds(flags, options.updates)
+        calls[name] = partial(turn, version, flags, options.updates)
     turns = in_turns(calls, options.rounds)
     for version in versions:
         version.process.terminate()
@@ -174,6 +175,10 @@ def compare(shape: str, text: list[str], options: argparse.Namespace) -> dict[st
     row["loss"] = {name: each[-1]["loss"] for name, each in turns.items()}
     print(shape, json.dumps(row), flush=True)
     return row
+
+
+def turn(version: Version, flags: list[str], updates: int, _: int) -> dict[str, float]:
+    return version.seconds(flags, updates)
 
 
 # ---- parts of a step
