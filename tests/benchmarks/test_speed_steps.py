@@ -1,7 +1,7 @@
 """The benchmark of training steps: what it makes of its measurements."""
 
 from benchmarks.speed.precisions import compare
-from benchmarks.speed.steps import PARTS, table, table_of_parts
+from benchmarks.speed.steps import table, table_of_parts
 
 
 def test_loss_curves_are_compared_over_the_last_updates():
