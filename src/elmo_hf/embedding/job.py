@@ -40,6 +40,7 @@ from elmo_hf.files import LOCK, PARTIAL, locked_folder, read_json, write_json
 from elmo_hf.loading import evaluating
 from elmo_hf.model.modeling_elmo import ElmoPreTrainedModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
+from elmo_hf.threads import MAX_THREADS, using_threads
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ def embed(
     cache_words: int = 50_000,
     shard_words: int = 32_768,
     device: str | None = None,
+    threads: int | None = None,
     progress: bool = True,
 ) -> Vectors:
     """Write the vectors of a corpus to a folder, and return them as `read_vectors(output)` does.
@@ -102,6 +104,8 @@ def embed(
         cache_words: words whose encodings are kept for the next batches of a shard (0: none).
         shard_words: words of a shard, counted at whitespace; with a sentence's length, this sets the memory.
         device: such as "cpu" or "cuda". Default: a GPU if there is one.
+        threads: of each process on a CPU. Default: its share of the machine's cores, unless the variable
+            `OMP_NUM_THREADS` or `torch.set_num_threads` says another number.
         progress: show words a second and the time left.
 
     Returns:
@@ -110,13 +114,16 @@ def embed(
     Raises:
         ElmoError: an argument, the corpus, the model or the folder cannot be used. Nothing is written then.
     """
+    if threads is not None and not (type(threads) is int and 1 <= threads <= MAX_THREADS):
+        raise ElmoError(f"threads must be 1 to {MAX_THREADS}, but is {threads!r}.")
     options = Options(format, pool, dtype, whitespace, batch_words, cache_words, shard_words)
     if is_standard_input(source) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ElmoError("several processes cannot share standard input; write it into a file and name that.")
     with as_file(source) as data:
         corpus = open_records(data, text_column, tokens_column, column=column, split=split, subset=subset)
         job, words = _open_job(corpus, Path(output), options, keep_columns, model, tokenizer, layers, device)
-        job.run(words, progress)
+        with using_threads(threads):
+            job.run(words, progress)
     return read_vectors(output)
 
 

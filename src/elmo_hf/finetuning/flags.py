@@ -86,6 +86,8 @@ def make_parser(doc: str, optimizer: str = "adam", **defaults: Any) -> argparse.
     help = "fields of ElmoConfig, such as elmo_at_output=true"
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help=help)
     parser.add_argument("--smoke", action="store_true", help="a small random biLM, few examples, few epochs")
+    help = "threads of the processor; by default all that the machine has"
+    parser.add_argument("--threads", type=at_least(1), metavar="N", help=help)
     help = "trackers of the Trainer, such as tensorboard, trackio, wandb (none)"
     parser.add_argument("--report-to", nargs="+", default=[NONE], metavar="TRACKER", help=help)
     parser.add_argument(

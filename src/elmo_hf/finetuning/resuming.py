@@ -25,8 +25,9 @@ from elmo_hf.loading import load, load_config
 from elmo_hf.model.modeling_elmo import ElmoModel
 
 RESULTS = "results.json"
-# Flags that may change: places, since their content is compared, which seeds are trained, and who watches.
-FREE_FLAGS = {"output", "seeds", "train", "dev", "test", "data", "elmo", "vectors", "report-to"}
+# Flags that may change: places, since their content is compared, which seeds are trained, how fast,
+# and who watches.
+FREE_FLAGS = {"output", "seeds", "train", "dev", "test", "data", "elmo", "vectors", "report-to", "threads"}
 FREE_FLAGS |= {"predictions", "evaluate"}
 # Flags that older versions do not have, with the defaults that do what those did.
 NEWER_FLAGS = {"vector_scale": 1.0, "labels": None}

@@ -61,6 +61,7 @@ from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.task_elmo import ElmoTaskModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.pretraining.trackers import check_trackers, end_run, keep_offline, tracker_names
+from elmo_hf.threads import use_threads
 
 SMOKE_EPOCHS = 8
 LOGS = "logs"  # folder of a tracker's files
@@ -216,6 +217,7 @@ def finetune(
         return judge(task, flags, data)
     output = Path(flags.output)
     check_output(output)
+    use_threads(flags.threads)
     keep_offline(flags.report_to)
     installed = get_available_reporting_integrations()
     check_trackers(tracker_names(flags.report_to), INTEGRATION_TO_CALLBACK, installed)

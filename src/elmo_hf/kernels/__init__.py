@@ -18,6 +18,7 @@
 | `graphs.py` | the LSTM without gradients on a GPU, for a few sentences |
 | `training.py` | the LSTM with gradients, and all that the two above do not serve |
 | `training_cpu.py` | the LSTM with gradients on a CPU, where steps are long |
+| `softmax.py` | the sum in a softmax's loss, with gradients on a CPU |
 
 These use `cell.py` (the elementwise part of a step), `steps.py` (no arithmetic for padding), `products.py`
 (matrix products), `plain.py` (whether modules are as they were written) and `kept.py` (results that last as
@@ -190,12 +191,20 @@ def encode(encoder: Any, char_ids: Tensor) -> Tensor | None:
     _reasons["characters"] = reason
     if reason:
         return None
-    with torch.no_grad():  # tables serve training as well, so gradients are no obstacle
-        by_tables = not _why_not_reading(*weights)
+    by_tables = _serves_tables(weights)
     precision = "bf16" if _choice == "bf16" else "float32"
     run = partial(characters.encode, encoder, by_tables=by_tables, precision=precision)
     # A frozen model keeps the state after its sentence begin, and needs no vectors of the boundaries.
     return run(char_ids) if is_frozen(weights) else with_boundaries(encoder, char_ids, run)
+
+
+def _serves_tables(weights: Sequence[Tensor]) -> bool:
+    """Whether `characters.py` may sum rows of tables: in reading, and in training, also in bfloat16."""
+    is_learning = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
+    if is_learning and torch.get_autocast_dtype("cpu") == torch.bfloat16:
+        return all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in weights)
+    with torch.no_grad():  # gradients are no obstacle
+        return not _why_not_reading(*weights)
 
 
 def constant(model: Any, make: Callable[[], Value]) -> Value:

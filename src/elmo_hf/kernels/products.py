@@ -9,6 +9,7 @@ change at each step; `product` and `add_product` use oneDNN wherever they can, w
 training twice gives the same numbers twice.
 """
 
+import platform
 import time
 import warnings
 from collections.abc import Callable
@@ -159,6 +160,13 @@ def add_product(other: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     if uses_onednn(x, weight):
         return torch.ops.mkldnn._linear_pointwise.binary(x, other, weight.t(), None, "add")
     return torch.addmm(other, x, weight, out=other)
+
+
+def has_bf16() -> bool:
+    """Whether this processor has products in bfloat16. (oneDNN emulates them on others, which is slow.)"""
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return _has_onednn() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def uses_onednn(x: Tensor, weight: Tensor) -> bool:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from elmo_hf.errors import ElmoError, is_out_of_memory, sentence_of, warn
 from elmo_hf.files import locked_folder
+from elmo_hf.kernels.products import has_bf16
 from elmo_hf.pretraining.joining import COLLECTIVES, Watch, is_store_reached, join
 from elmo_hf.pretraining.machines import (
     Place,
@@ -29,11 +30,13 @@ from elmo_hf.pretraining.machines import (
 )
 from elmo_hf.pretraining.settings import Settings
 from elmo_hf.pretraining.trackers import check_trackers, keep_offline
+from elmo_hf.threads import use_threads
 
 STOPPED = 143  # exit code of a program that SIGTERM has ended
 REPORTED = "reported"  # key of the store: an error has been printed on a machine
 SEEN = "seen"  # key of the store: how many processes know that the main one has printed its error
 LAST_SECONDS = 5.0
+NO_BF16 = "this processor has no products in bfloat16, so --precision bf16 is slower than the default here."
 PARENT = os.getppid()
 
 
@@ -48,11 +51,16 @@ def start_processes(settings: Settings) -> Iterator["Processes"]:
     processes = Processes(*connect(settings))
     watch = processes.watch(settings.timeout)
     accelerator = processes.accelerator
+    on_cpu = accelerator.device.type == "cpu"
+    if settings.threads is not None or on_cpu:
+        use_threads(settings.threads)
     try:
         processes.meet(settings)
         check_processes(settings, processes.count)
         known, installed = LOGGER_TYPE_TO_CLASS, installed_trackers()
         processes.on_main_process(lambda: check_trackers(settings.trackers, known, installed))
+        if settings.precision == "bf16" and on_cpu and not has_bf16():
+            processes.warn(NO_BF16)
         yield processes
     except ElmoError:  # of all processes
         if accelerator.is_main_process:

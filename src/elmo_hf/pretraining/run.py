@@ -227,6 +227,7 @@ class Run:
     def _open_log(self) -> None:
         settings = asdict(self.settings) | {"softmax": "sampled" if self.learner.samples else "full"}
         facts = {"processes": self.accelerator.num_processes, "device": str(self.accelerator.device)}
+        facts["threads"] = torch.get_num_threads()
         self.log.open(self.step, self.words, settings)
         if self.step:
             self.log.write("resume", step=self.step, **facts)

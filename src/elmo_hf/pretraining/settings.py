@@ -32,6 +32,7 @@ RANGES: dict[str, Callable[[float], bool]] = {
     "above 0": lambda value: value > 0,
     "below 1": lambda value: value < 1,
     "at most 1": lambda value: value <= 1,
+    "at most 4096": lambda value: value <= 4096,
 }
 
 
@@ -74,6 +75,12 @@ class Settings:
     timeout: float = setting(
         300.0, "seconds to wait for other processes: at the start, and for a sign of life", "at least 1"
     )
+    threads: int | None = setting(
+        None,
+        "threads of each process on a CPU; by default its share of the machine's cores",
+        "at least 1",
+        "at most 4096",
+    )
     # ---- the model (with start, that model's own)
     lstm_dim: int = setting(4096, "cell size of an LSTM, per direction")
     projection_dim: int = setting(512, "output size of an LSTM, per direction, and size of a word vector")
@@ -111,7 +118,7 @@ class Settings:
     loss_scale: float = setting(20.0, "factor on the loss, for its gradient; 20 as in bilm-tf", "above 0")
     clip: float = setting(10.0, "largest norm of the gradient", "above 0")
     dropout: float = setting(0.1, "dropout at each layer's input and at the output", "0 or more", "below 1")
-    precision: str = setting("no", "mixed precision: no (float32) or bf16", choices=["no", "bf16"])
+    precision: str = setting("no", "type of the products: no (float32) or bf16", choices=["no", "bf16"])
     # ---- evaluating, saving, logging
     heldout: list[str] = setting([], "files of held-out text whose perplexity is logged")
     heldout_every: int | None = setting(
