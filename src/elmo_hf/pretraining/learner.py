@@ -67,6 +67,11 @@ class Learner:
         self.states = model.elmo.zero_states(settings.rows // accelerator.num_processes)
         self.batch_words = settings.rows * settings.window * settings.accumulate
         self.row_losses: list[Tensor] = []  # (2, rows), of each window of the last update
+        self.letters: Tensor | None = None  # (words, characters) of the words of an encoded text
+
+    def set_letters(self, letters: np.ndarray | None) -> None:
+        """Take what the model reads of each word; the windows then hold the words' numbers."""
+        self.letters = None if letters is None else torch.from_numpy(letters).to(self.device)
 
     def _make_optimizer(self) -> PretrainingOptimizer:
         dense, head = dict(self.model.named_parameters()), self.model.lm_head
@@ -107,6 +112,8 @@ class Learner:
         ids, mask, targets = (
             torch.from_numpy(array).to(self.device) for array in (inputs, window.mask, window.targets)
         )
+        if self.letters is not None:
+            ids = self.letters[ids]
         self._restart_rows(seed)
         with self.accelerator.autocast():
             output, (h, c) = self.network(ids.long(), mask, targets, self.states)

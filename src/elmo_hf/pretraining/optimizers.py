@@ -237,11 +237,18 @@ class PretrainingOptimizer:
     ) -> None:
         self.parameters, self.dense, self.rows, self.settings = dict(parameters), dense, rows, settings
         self.steps = 0
-        # The learning rate depends on the number of steps alone, so the schedule has no state to save.
+        self.plan(settings.total_steps)
+
+    def plan(self, total_steps: int | None) -> None:
+        """Set the step at which the schedule ends. The learning rate depends on this and on the number of
+        steps alone, so the schedule has no state to save."""
+        settings = self.settings
+        if total_steps is not None:
+            total_steps = max(total_steps, settings.warmup_steps + 1)
         warm = settings.schedule == "constant" and settings.warmup_steps > 0
         name = "constant_with_warmup" if warm else settings.schedule
-        schedule = get_scheduler(name, dense, settings.warmup_steps, settings.total_steps)
-        self._factor = schedule.lr_lambdas[0]
+        unused = torch.optim.SGD([torch.zeros(1)], lr=1.0)  # a scheduler would change the real one's `step`
+        self._factor = get_scheduler(name, unused, settings.warmup_steps, total_steps).lr_lambdas[0]
 
     @property
     def learning_rate(self) -> float:

@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from elmo_hf.corpus.encoded import EncodedText
+from elmo_hf.corpus.encoded_windows import EncodedWindows
 from elmo_hf.corpus.look import training_doubts
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.vocabulary import Vocabulary
@@ -40,6 +42,7 @@ from elmo_hf.pretraining.checkpoints import (
     read_tensors,
     save_checkpoint,
 )
+from elmo_hf.pretraining.clock import Clock
 from elmo_hf.pretraining.learner import Learner, is_finite
 from elmo_hf.pretraining.log import RunLog
 from elmo_hf.pretraining.processes import STOPPED, Processes, StopSignal
@@ -78,8 +81,8 @@ class Run:
         self,
         settings: Settings,
         processes: Processes,
-        source: Source,
-        heldout: dict[str, Source],
+        source: Source | EncodedText,
+        heldout: dict[str, Source | EncodedText],
         learner: Learner,
         tokenizer: ElmoTokenizer,
         checkpoint: Path | None = None,
@@ -92,14 +95,20 @@ class Run:
         self.rows = settings.rows // self.accelerator.num_processes
         self.first_row = self.rows * self.accelerator.process_index
         self.step = self.words = self.epoch = 0
+        self.planned_steps: int | None = None  # where the end is a time
         self.saved_at = self.evaluated_at = -1
         self.position: Any = None  # of this process in the text, after the last update
         self.row_epochs = torch.zeros(self.rows, 2, dtype=torch.int64)  # by direction
         self.sentences: dict[tuple[int, int], list[SentenceStart]] = {}  # by direction and row: the last two
-        self.heldout_lines = None if settings.heldout_every is None else source.heldout()
+        self.heldout_lines = None
+        if settings.heldout_every is not None and isinstance(source, Source):
+            self.heldout_lines = source.heldout()
         self.text = self._record_text(checkpoint)
+        self.clock = Clock(settings.max_minutes)
         if checkpoint is not None:
             self._load(checkpoint)
+        if self.clock.total_steps is not None:
+            self._plan(self.clock.total_steps)
         self.windows = self._open_windows()
         self.groups = grouped(self.windows, settings.accumulate)
         self.log = RunLog(self.accelerator, self.folder, settings.trackers, self._total_words())
@@ -122,7 +131,7 @@ class Run:
                 )
         return record
 
-    def _open_windows(self) -> Windows:
+    def _open_windows(self) -> Windows | EncodedWindows:
         settings, config, tokenizer = self.settings, self.model.config, self.tokenizer
         words = tokenizer.convert_ids_to_tokens(list(range(config.vocab_size)))
         loaded = Vocabulary.load(settings.vocab) if settings.vocab else None
@@ -146,12 +155,20 @@ class Run:
             shared=settings.shared_reading,
             epochs=settings.epochs,
         )
+        encoder = Encoder(vocabulary, token_encoder=config.token_encoder, tokenizer=tokenizer)
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        if isinstance(self.source, EncodedText):
+            windows = EncodedWindows(
+                self.source, encoder, plan, process=process, processes=processes, state=self.position
+            )
+            self.learner.set_letters(windows.letters)
+            return windows
         return Windows(
             self.source,
-            Encoder(vocabulary, token_encoder=config.token_encoder, tokenizer=tokenizer),
+            encoder,
             plan,
-            process=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
+            process=process,
+            processes=processes,
             workers=settings.workers,
             state=self.position,
         )
@@ -159,9 +176,10 @@ class Run:
     def warn_of_doubts(self) -> None:
         """Say it if the first lines of the text are not what the settings say."""
         if self.accelerator.is_main_process:
-            texts = training_doubts(self.source, self.vocabulary)
-            for source in () if texts else self.heldout.values():
-                texts += training_doubts(source, self.vocabulary)
+            texts: list[str] = []
+            for source in (self.source, *self.heldout.values()):
+                if isinstance(source, Source) and not texts:
+                    texts += training_doubts(source, self.vocabulary)
             for doubt in texts:
                 self.processes.warn(doubt)
 
@@ -193,6 +211,7 @@ class Run:
             if self.settings.audit:
                 path = self.folder / f"audit-{self.accelerator.process_index}.jsonl"
                 self.audit = AuditLog(path, self.accelerator.process_index)
+            self.clock.start()
             yield
 
     def _write_heldout(self) -> None:
@@ -252,6 +271,8 @@ class Run:
         """
         if self.settings.max_steps is not None and self.step >= self.settings.max_steps:
             return None
+        if self.clock.is_over(self.step):
+            return None
         windows: list[Window] = []
         with self.processes.collect_errors():
             windows = next(self.groups)
@@ -260,8 +281,12 @@ class Run:
         words = sum(window.mask.sum(axis=(1, 2)) for window in windows) if windows else (0, 0)
         numbers = [*map(int, words), int((self.row_epochs > self.epoch).sum())]
         numbers += [int(bool(self.stop)), int(bool(self.processes.error))]
+        # The main process's time counts, so that all end after the same update.
+        numbers.append(int(1e6 * self.clock.seconds()) if self.accelerator.is_main_process else 0)
         totals = self.accelerator.reduce(torch.tensor(numbers, device=self.accelerator.device), "sum")
-        *_, rows_ahead, has_signal, has_error = totals.tolist()
+        *_, rows_ahead, has_signal, has_error, microseconds = totals.tolist()
+        if self.clock.look(self.step, microseconds / 1e6) and self.clock.total_steps is not None:
+            self._plan(self.clock.total_steps)
         if has_error:
             self.processes.raise_errors()
         if has_signal:
@@ -271,6 +296,13 @@ class Run:
         if not self.step:
             raise ElmoError(f"{self.source.name} has no text for a single step.")
         return None
+
+    def _plan(self, total_steps: int) -> None:
+        """Let the schedule end after so many updates, with which the run's time will be over."""
+        if self.settings.max_steps is not None:
+            total_steps = min(total_steps, self.settings.max_steps)
+        self.learner.optimizer.plan(total_steps)
+        self.planned_steps = total_steps
 
     def _follow_rows(self, window: Window) -> None:
         """Keep track of the sentences and epochs that the rows are in."""
@@ -300,7 +332,8 @@ class Run:
             self.log.count_step(losses, words, self.windows.waited)
             if is_due(self.step, self.settings.log_every):
                 rate = self.learner.optimizer.learning_rate
-                self.log.write_step(step=self.step, epoch=self.epoch, words=self.words, lr=rate)
+                plan = {} if self.planned_steps is None else {"planned_steps": self.planned_steps}
+                self.log.write_step(step=self.step, epoch=self.epoch, words=self.words, lr=rate, **plan)
 
     def _raise_not_finite(self) -> NoReturn:
         """Name the lines that were read, of all processes, and the last checkpoint. Nothing is saved."""
@@ -345,7 +378,14 @@ class Run:
         save_file(rows, folder / ROWS)
         settings = asdict(self.settings)
         progress = Progress(
-            self.step, self.words, self.epoch, self.evaluated_at, settings, position, self.text
+            self.step,
+            self.words,
+            self.epoch,
+            self.evaluated_at,
+            settings,
+            position,
+            self.text,
+            round(self.clock.seconds(), 3),
         )
         progress.write(folder)
 
@@ -383,6 +423,7 @@ class Run:
         self.step, self.words, self.epoch = progress.step, progress.words, progress.epoch
         self.evaluated_at, self.position = progress.evaluated_at, progress.position
         self.saved_at = self.step
+        self.clock = Clock(self.settings.max_minutes, progress.seconds, self.step)
         states = progress.settings.get("evaluation_states", self.settings.evaluation_states)
         if states != self.settings.evaluation_states and self.heldout:
             self.processes.warn(
@@ -421,7 +462,7 @@ class Run:
             )
 
 
-def grouped(windows: Windows, size: int) -> Generator[list[Window], None, None]:
+def grouped(windows: Windows | EncodedWindows, size: int) -> Generator[list[Window], None, None]:
     """The windows of one update each, without end. After this process's last word they are empty, as other
     processes may still have text."""
     group = []
