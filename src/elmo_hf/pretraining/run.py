@@ -4,7 +4,8 @@
 """
 
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -34,6 +35,8 @@ from elmo_hf.corpus.windows import (
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import whole_file, whole_folder, write_manifest
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
+from elmo_hf.pretraining.ahead import Ahead
+from elmo_hf.pretraining.captured import LaterLosses, Prepared
 from elmo_hf.pretraining.checkpoints import (
     OPTIMIZER,
     ROWS,
@@ -59,6 +62,7 @@ class Batch(NamedTuple):
     windows: list[Window]  # of this process
     words: Tensor  # (2,): words that each direction predicts, over all processes
     ends_epoch: bool  # with it, every row has reached the next epoch
+    prepared: Prepared | None = None  # what a captured update reads
 
 
 class Run:
@@ -110,7 +114,8 @@ class Run:
         if self.clock.total_steps is not None:
             self._plan(self.clock.total_steps)
         self.windows = self._open_windows()
-        self.groups = grouped(self.windows, settings.accumulate)
+        self.groups = self._open_groups()
+        self.unread: deque[tuple[int, Mapping[str, float], int]] = deque()  # step, losses, words
         self.log = RunLog(self.accelerator, self.folder, settings.trackers, self._total_words())
         self.audit: AuditLog | None = None
         self.stop = StopSignal()
@@ -172,6 +177,24 @@ class Run:
             workers=settings.workers,
             state=self.position,
         )
+
+    def _open_groups(self) -> Any:
+        """The windows of one update each, with what a captured update reads. On a GPU a thread makes them
+        while the update before runs."""
+        first = self.step
+
+        def make() -> Generator[tuple[list[Window], Prepared | None], None, None]:
+            groups = grouped(self.windows, self.settings.accumulate)
+            with closing(groups):
+                for number, windows in enumerate(groups):
+                    yield windows, self.learner.prepare(windows, first + number)
+
+        return make() if self.learner.captured is None else Ahead(make)
+
+    @property
+    def waited(self) -> float:
+        """Seconds spent waiting for text."""
+        return self.groups.waited if isinstance(self.groups, Ahead) else self.windows.waited
 
     def warn_of_doubts(self) -> None:
         """Say it if the first lines of the text are not what the settings say."""
@@ -274,8 +297,9 @@ class Run:
         if self.clock.is_over(self.step):
             return None
         windows: list[Window] = []
+        prepared = None
         with self.processes.collect_errors():
-            windows = next(self.groups)
+            windows, prepared = next(self.groups)
         for window in windows:
             self._follow_rows(window)
         words = sum(window.mask.sum(axis=(1, 2)) for window in windows) if windows else (0, 0)
@@ -283,7 +307,9 @@ class Run:
         numbers += [int(bool(self.stop)), int(bool(self.processes.error))]
         # The main process's time counts, so that all end after the same update.
         numbers.append(int(1e6 * self.clock.seconds()) if self.accelerator.is_main_process else 0)
-        totals = self.accelerator.reduce(torch.tensor(numbers, device=self.accelerator.device), "sum")
+        # One process has nothing to exchange, for which it would have to wait for its GPU.
+        device = self.accelerator.device if self.accelerator.num_processes > 1 else "cpu"
+        totals = self.accelerator.reduce(torch.tensor(numbers, device=device), "sum")
         *_, rows_ahead, has_signal, has_error, microseconds = totals.tolist()
         if self.clock.look(self.step, microseconds / 1e6) and self.clock.total_steps is not None:
             self._plan(self.clock.total_steps)
@@ -292,7 +318,7 @@ class Run:
         if has_signal:
             self._stop()
         if any(totals[:2]):
-            return Batch(windows, totals[:2], rows_ahead == 2 * self.settings.rows)
+            return Batch(windows, totals[:2], rows_ahead == 2 * self.settings.rows, prepared)
         if not self.step:
             raise ElmoError(f"{self.source.name} has no text for a single step.")
         return None
@@ -313,14 +339,16 @@ class Run:
         has_ended = ~torch.from_numpy(window.mask[:, :, -1]).T
         self.row_epochs[has_ended] = self.settings.epochs
 
-    def record(self, batch: Batch, losses: dict[str, float]) -> None:
-        """Count an update, and log it when an entry is due.
+    def record(self, batch: Batch, losses: Mapping[str, float]) -> None:
+        """Count an update, and log it when an entry is due. On a GPU, the losses of an update are read while
+        the next one runs.
 
         Raises:
-            ElmoError: the loss or its gradient is not finite.
+            ElmoError: the loss or its gradient is not finite, in this update or, on a GPU, in the one before.
         """
-        if not is_finite(losses):
-            self._raise_not_finite()
+        self.unread.append((self.step + 1, losses, int(batch.words[0])))
+        is_logged = is_due(self.step + 1, self.settings.log_every)
+        done = self._read_losses(1 if isinstance(losses, LaterLosses) and not is_logged else 0)
         self.step, self.position = self.step + 1, batch.windows[-1].state
         self.epoch += batch.ends_epoch
         words = int(batch.words[0])
@@ -329,20 +357,31 @@ class Run:
             if self.audit is not None:
                 for window in batch.windows:
                     self.audit.write(self.step, window)
-            self.log.count_step(losses, words, self.windows.waited)
-            if is_due(self.step, self.settings.log_every):
+            for entry in done:
+                self.log.count_step(*entry, self.waited)
+            if is_logged:
                 rate = self.learner.optimizer.learning_rate
                 plan = {} if self.planned_steps is None else {"planned_steps": self.planned_steps}
                 self.log.write_step(step=self.step, epoch=self.epoch, words=self.words, lr=rate, **plan)
 
-    def _raise_not_finite(self) -> NoReturn:
+    def _read_losses(self, most_unread: int) -> list[tuple[dict[str, float], int]]:
+        """Read the losses of updates until so many are left; return them with the updates' words."""
+        done = []
+        while len(self.unread) > most_unread:
+            step, losses, words = self.unread.popleft()
+            if not is_finite(losses):
+                self._raise_not_finite(step)
+            done.append((dict(losses), words))
+        return done
+
+    def _raise_not_finite(self, step: int) -> NoReturn:
         """Name the lines that were read, of all processes, and the last checkpoint. Nothing is saved."""
         sentences = [sentence for row in self.learner.bad_rows() for sentence in self.sentences.get(row, [])]
         numbers = sorted({(sentence.shard, sentence.line) for sentence in gather_object(sentences)})
         lines = ", ".join(f"line {line + 1} of {self.source.place(shard)}" for shard, line in numbers[:5])
         lines = f" (it was reading {lines}{' and others' if numbers[5:] else ''})" if numbers else ""
         raise ElmoError(
-            f"step {self.step + 1}: the loss or its gradient is not a finite number{lines}; "
+            f"step {step}: the loss or its gradient is not a finite number{lines}; "
             f"{self._last_saved()}. Resume "
             "from there with a lower --learning-rate, or check these lines."
         )
@@ -358,6 +397,8 @@ class Run:
         """
         if self.step == self.saved_at:
             return
+        for entry in self._read_losses(0):
+            self.log.count_step(*entry, self.waited)
         self.processes.raise_errors()
         h, c = (state.movedim(2, 0) for state in self.learner.states)
         own = {"epochs": self.row_epochs.to(h.device), "h": h, "c": c}
