@@ -59,7 +59,7 @@ def train(run: Run) -> None:
     if settings.start and run.evaluated_at < 0:
         evaluate(run)  # the model before it has seen the new text
     while batch := run.next_batch():
-        losses = run.learner.update(batch.windows, batch.words, run.step, batch.prepared)
+        losses = run.learner.update(batch.windows, batch.words, run.step)
         run.record(batch, losses)
         if batch.ends_epoch or is_due(run.step, settings.evaluate_every):
             evaluate(run)

@@ -72,9 +72,9 @@ def train(learner, windows, updates=UPDATES, is_captured=True):
         range(updates), iter(lambda: [next(windows) for _ in range(count)], []), strict=False
     ):
         words = torch.tensor(sum(window.mask.sum(axis=(1, 2)) for window in group))
-        prepared = learner.prepare(group, step) if is_captured else None
-        assert (prepared is not None) == is_captured
-        losses.append(dict(learner.update(group, words, step, prepared)))
+        learner.prepared = learner.prepare(group, step) if is_captured else None
+        assert (learner.prepared is not None) == is_captured
+        losses.append(dict(learner.update(group, words, step)))
     return losses
 
 
@@ -312,10 +312,10 @@ def test_a_run_that_is_not_finite_names_its_lines(launcher, tmp_path):
         + """
 from elmo_hf.pretraining.learner import Learner
 update = Learner.update
-def spoiled(self, windows, words, step, prepared=None):
+def spoiled(self, windows, words, step):
     if step == 7:
         self.states[0][0, 0, 1] = float("nan")
-    return update(self, windows, words, step, prepared)
+    return update(self, windows, words, step)
 Learner.update = spoiled
 """
     )

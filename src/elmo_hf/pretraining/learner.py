@@ -81,6 +81,7 @@ class Learner:
         self.letters_on_cpu: Tensor | None = None
         # The gradients become the mean over processes, and `batch_words` counts the words of all.
         self.loss_factor = settings.loss_scale * accelerator.num_processes / self.batch_words
+        self.prepared: captured.Prepared | None = None  # what the next update reads
         self.captured = None if captured.why_not(self) else captured.CapturedUpdate(self)
 
     def set_letters(self, letters: np.ndarray | None) -> None:
@@ -103,16 +104,15 @@ class Learner:
         dense = {name: weight for name, weight in dense.items() if not name.startswith("lm_head.")}
         return make_optimizer(dense, head.weight, head.bias, self.settings.optimizer_settings())
 
-    def update(
-        self, windows: list[Window], words: Tensor, step: int, prepared: captured.Prepared | None = None
-    ) -> Mapping[str, float]:
+    def update(self, windows: list[Window], words: Tensor, step: int) -> Mapping[str, float]:
         """Make one optimizer step on the windows.
 
         Args:
             windows: the windows of this process, in the order of the text.
             words: (2,) the words that each direction predicts, over all processes.
             step: number of updates before this one.
-            prepared: what `prepare` has returned for them.
+
+        If `prepared` is set to what `prepare` has made of the windows, the update is a captured one.
 
         Returns:
             "loss", "forward_loss", "backward_loss": means over the words; and "norm", that of the gradient
@@ -121,6 +121,7 @@ class Learner:
         # Random numbers depend on the seed and the step alone, so a checkpoint need not store their state.
         seed = (self.settings.seed, step, self.accelerator.process_index)
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
+        prepared, self.prepared = self.prepared, None
         if prepared is not None and self.captured is not None:
             results = self.captured(prepared)
             self.row_losses = list(results.row_losses)

@@ -5,7 +5,8 @@
 
 import sys
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -53,6 +54,7 @@ from elmo_hf.pretraining.progress import TRAINING, Progress, read_progress
 from elmo_hf.pretraining.settings import Settings
 from elmo_hf.pretraining.text_record import TextRecord, compare, record_text
 
+PREPARING = 3  # threads that look up what the next updates on a GPU read
 HELDOUT = "heldout.txt"  # the lines that `heldout_every` holds out
 
 
@@ -62,7 +64,6 @@ class Batch(NamedTuple):
     windows: list[Window]  # of this process
     words: Tensor  # (2,): words that each direction predicts, over all processes
     ends_epoch: bool  # with it, every row has reached the next epoch
-    prepared: Prepared | None = None  # what a captured update reads
 
 
 class Run:
@@ -179,17 +180,15 @@ class Run:
         )
 
     def _open_groups(self) -> Any:
-        """The windows of one update each, with what a captured update reads. On a GPU a thread makes them
-        while the update before runs."""
-        first = self.step
+        """The windows of one update each, with what a captured update reads. On a GPU threads make them while
+        the updates before run."""
 
-        def make() -> Generator[tuple[list[Window], Prepared | None], None, None]:
-            groups = grouped(self.windows, self.settings.accumulate)
-            with closing(groups):
-                for number, windows in enumerate(groups):
-                    yield windows, self.learner.prepare(windows, first + number)
+        def make_groups() -> Generator[list[Window], None, None]:
+            return grouped(self.windows, self.settings.accumulate)
 
-        return make() if self.learner.captured is None else Ahead(make)
+        if self.learner.captured is None:
+            return ((windows, None) for windows in make_groups())
+        return Ahead(lambda: prepared_in_turn(make_groups(), self.learner.prepare, self.step))
 
     @property
     def waited(self) -> float:
@@ -297,9 +296,8 @@ class Run:
         if self.clock.is_over(self.step):
             return None
         windows: list[Window] = []
-        prepared = None
         with self.processes.collect_errors():
-            windows, prepared = next(self.groups)
+            windows, self.learner.prepared = next(self.groups)
         for window in windows:
             self._follow_rows(window)
         words = sum(window.mask.sum(axis=(1, 2)) for window in windows) if windows else (0, 0)
@@ -318,7 +316,7 @@ class Run:
         if has_signal:
             self._stop()
         if any(totals[:2]):
-            return Batch(windows, totals[:2], rows_ahead == 2 * self.settings.rows, prepared)
+            return Batch(windows, totals[:2], rows_ahead == 2 * self.settings.rows)
         if not self.step:
             raise ElmoError(f"{self.source.name} has no text for a single step.")
         return None
@@ -516,6 +514,30 @@ def grouped(windows: Windows | EncodedWindows, size: int) -> Generator[list[Wind
     while True:
         yield group + [windows.empty_window] * (size - len(group))
         group = []
+
+
+def prepared_in_turn(
+    groups: Generator[list[Window], None, None],
+    prepare: Callable[[list[Window], int], Prepared | None],
+    step: int,
+) -> Generator[tuple[list[Window], Prepared | None], None, None]:
+    """The windows of one update each, from a step on, with what `prepare` makes of them in some threads."""
+    waiting: deque[tuple[list[Window], Future[Prepared | None]]] = deque()
+    error: Exception | None = None
+    with closing(groups), ThreadPoolExecutor(PREPARING) as pool:
+        while True:
+            if error is None:
+                try:
+                    windows = next(groups)
+                    waiting.append((windows, pool.submit(prepare, windows, step)))
+                    step += 1
+                except Exception as failure:  # after the updates before it
+                    error = failure
+            if error is not None and not waiting:
+                raise error
+            if error is not None or len(waiting) > PREPARING:
+                windows, future = waiting.popleft()
+                yield windows, future.result()
 
 
 def is_due(step: int, every: int) -> bool:
