@@ -3,9 +3,17 @@
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, Generic, TypeVar
 
+from elmo_hf.corpus.encoded_windows import EncodedWindows
+from elmo_hf.corpus.windows import Window, Windows
+from elmo_hf.pretraining.captured import Prepared
+
+PREPARING = 3  # threads that look up what the next updates on a GPU read
 Item = TypeVar("Item")
 AHEAD = 3  # items that wait
 
@@ -68,3 +76,42 @@ class Ahead(Generic[Item]):
         self._is_closed.set()
         if self._thread is not None:
             self._thread.join()
+
+
+def grouped(windows: Windows | EncodedWindows, size: int) -> Generator[list[Window], None, None]:
+    """The windows of one update each, without end. After this process's last word they are empty, as other
+    processes may still have text."""
+    group = []
+    for window in windows:
+        group.append(window)
+        if len(group) == size:
+            yield group
+            group = []
+    assert windows.empty_window is not None
+    while True:
+        yield group + [windows.empty_window] * (size - len(group))
+        group = []
+
+
+def prepared_in_turn(
+    groups: Generator[list[Window], None, None],
+    prepare: Callable[[list[Window], int], Prepared | None],
+    step: int,
+) -> Generator[tuple[list[Window], Prepared | None], None, None]:
+    """The windows of one update each, from a step on, with what `prepare` makes of them in some threads."""
+    waiting: deque[tuple[list[Window], Future[Prepared | None]]] = deque()
+    error: Exception | None = None
+    with closing(groups), ThreadPoolExecutor(PREPARING) as pool:
+        while True:
+            if error is None:
+                try:
+                    windows = next(groups)
+                    waiting.append((windows, pool.submit(prepare, windows, step)))
+                    step += 1
+                except Exception as failure:  # after the updates before it
+                    error = failure
+            if error is not None and not waiting:
+                raise error
+            if error is not None or len(waiting) > PREPARING:
+                windows, future = waiting.popleft()
+                yield windows, future.result()

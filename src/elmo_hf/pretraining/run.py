@@ -5,8 +5,7 @@
 
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -36,8 +35,8 @@ from elmo_hf.corpus.windows import (
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import whole_file, whole_folder, write_manifest
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
-from elmo_hf.pretraining.ahead import Ahead
-from elmo_hf.pretraining.captured import LaterLosses, Prepared
+from elmo_hf.pretraining.ahead import Ahead, grouped, prepared_in_turn
+from elmo_hf.pretraining.captured import LaterLosses
 from elmo_hf.pretraining.checkpoints import (
     OPTIMIZER,
     ROWS,
@@ -54,7 +53,6 @@ from elmo_hf.pretraining.progress import TRAINING, Progress, read_progress
 from elmo_hf.pretraining.settings import Settings
 from elmo_hf.pretraining.text_record import TextRecord, compare, record_text
 
-PREPARING = 3  # threads that look up what the next updates on a GPU read
 HELDOUT = "heldout.txt"  # the lines that `heldout_every` holds out
 
 
@@ -499,45 +497,6 @@ class Run:
             raise ElmoError(
                 f"{path} is not that of the checkpoint: rows are in an earlier pass over the text."
             )
-
-
-def grouped(windows: Windows | EncodedWindows, size: int) -> Generator[list[Window], None, None]:
-    """The windows of one update each, without end. After this process's last word they are empty, as other
-    processes may still have text."""
-    group = []
-    for window in windows:
-        group.append(window)
-        if len(group) == size:
-            yield group
-            group = []
-    assert windows.empty_window is not None
-    while True:
-        yield group + [windows.empty_window] * (size - len(group))
-        group = []
-
-
-def prepared_in_turn(
-    groups: Generator[list[Window], None, None],
-    prepare: Callable[[list[Window], int], Prepared | None],
-    step: int,
-) -> Generator[tuple[list[Window], Prepared | None], None, None]:
-    """The windows of one update each, from a step on, with what `prepare` makes of them in some threads."""
-    waiting: deque[tuple[list[Window], Future[Prepared | None]]] = deque()
-    error: Exception | None = None
-    with closing(groups), ThreadPoolExecutor(PREPARING) as pool:
-        while True:
-            if error is None:
-                try:
-                    windows = next(groups)
-                    waiting.append((windows, pool.submit(prepare, windows, step)))
-                    step += 1
-                except Exception as failure:  # after the updates before it
-                    error = failure
-            if error is not None and not waiting:
-                raise error
-            if error is not None or len(waiting) > PREPARING:
-                windows, future = waiting.popleft()
-                yield windows, future.result()
 
 
 def is_due(step: int, every: int) -> bool:
