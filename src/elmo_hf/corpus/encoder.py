@@ -62,11 +62,12 @@ class Encoder:
         slots = np.fromiter(map(self._slots.__getitem__, words), dtype=np.int64, count=len(words))
         if self._slots.new:
             new = slice(len(self._slots) - len(self._slots.new), len(self._slots))
-            self._character_ids[new] = self._rows(self._slots.new)
+            self._character_ids[new] = self.rows(self._slots.new)
             self._slots.new = []
         return self._character_ids[slots]
 
-    def _rows(self, words: list[str]) -> np.ndarray:
+    def rows(self, words: list[str]) -> np.ndarray:
+        """Character ids of words, (words, characters), which are not kept."""
         if self._tokenizer is None:
             return character_ids(words, self._character_ids.shape[1])
         names = {BEGIN: self._tokenizer.bos_token, END: self._tokenizer.eos_token}

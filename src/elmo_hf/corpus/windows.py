@@ -130,7 +130,7 @@ class Reader:
         self.settings = _settings(source, plan)
         last = plan.rows if last is None else last
         orders: list[tuple[int, ...]] = [(0, 1)] if plan.shared else [(0,), (1,)]  # the directions of each
-        states = _order_states(state, plan, self.settings, len(orders))
+        states = order_states(state, plan, self.settings, len(orders))
         self.rows = []
         for directions, order_state in zip(orders, states, strict=True):
             order = SentenceOrder(source, directions[0], plan.seed, plan.shuffle_sentences, plan.epochs)
@@ -175,7 +175,7 @@ def _settings(source: Source, plan: Plan) -> dict[str, Any]:
     return {name: getattr(plan, name) for name in ("seed", "shuffle_sentences", "shared")} | source.identity
 
 
-def _order_states(state: State | None, plan: Plan, settings: dict[str, Any], count: int) -> list[State]:
+def order_states(state: State | None, plan: Plan, settings: dict[str, Any], count: int) -> list[State]:
     """The state of each sentence order for `plan.rows` rows."""
     no_rows = {"begun": [0] * plan.rows, "used": [0] * plan.rows}
     if state is None:
@@ -259,7 +259,7 @@ class Windows:
                 "needs a row."
             )
         encoder.check(source)
-        _order_states(state, plan, _settings(source, plan), 2 - plan.shared)  # refuses a wrong state
+        order_states(state, plan, _settings(source, plan), 2 - plan.shared)  # refuses a wrong state
         self.shares = _Shares(source, encoder, plan, first, last, state)
         self.workers, self.prefetch = workers, prefetch
         self.waited = 0.0

@@ -16,6 +16,7 @@
 | `characters.py` | the character encoder |
 | `reading.py` | the LSTM without gradients on a CPU |
 | `graphs.py` | the LSTM without gradients on a GPU, for a few sentences |
+| `sentences.py` | the same from the words' letters to all layers, where the whole model is plain |
 | `training.py` | the LSTM with gradients, and all that the two above do not serve |
 | `training_cpu.py` | the LSTM with gradients on a CPU, where steps are long |
 | `softmax.py` | the sum in a softmax's loss, with gradients on a CPU |
@@ -42,7 +43,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils._device import DeviceContext
 
-from elmo_hf.kernels import characters, graphs, reading, training
+from elmo_hf.kernels import characters, graphs, reading, sentences, training
 from elmo_hf.kernels.kept import (
     Value,
     checks_once,
@@ -66,6 +67,7 @@ __all__ = [
     "frozen",
     "keep_constant",
     "no_lstm",
+    "read_sentences",
     "state_of",
     "use",
     "why_not",
@@ -156,6 +158,34 @@ def choose_lstm(
 def no_lstm(reason: str) -> None:
     """Note why no LSTM of this call can be replaced."""
     _reasons["lstm"] = _why_readable() or reason
+
+
+def read_sentences(
+    model: Any, ids: Tensor, mask: Tensor, definition: Callable[..., Any]
+) -> list[Tensor] | None:
+    """Return all layers of sentences that start from states of zeros, or None if the model must read them.
+
+    Args:
+        model: the `ElmoModel`.
+        ids: (batch, words), or (batch, words, characters)
+        mask: (batch, words), True for a word.
+        definition: the LSTM of the model's file, which must not have been patched.
+
+    Returns:
+        the layers, each (batch, words, dim), the words' vectors first.
+    """
+    if not ids.is_cuda or model.config.stacked_lstm_layers:
+        return None
+    if _why_readable(ids, mask, *weights_of(model)) or not is_original(definition):
+        return None
+    if sentences.why_not(model, ids, mask):
+        return None
+    try:
+        layers = sentences.read(model, ids, mask, settings_of(model))
+    except (NotPlain, graphs.NoGraph):  # the layers have graphs of their own, and say why not
+        return None
+    _reasons.update(characters="", lstm="")
+    return layers
 
 
 def _read(owner: object, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -117,10 +117,11 @@ def beside_words(encoder: Any, words: Tensor, rows: Tensor) -> Tensor:
 # ---- by products and as written
 
 
-def encode_by_products(encoder: Any, rows: Tensor) -> Tensor:
-    """Rows of ids -> (words, projection_dim)"""
+def encode_by_products(encoder: Any, rows: Tensor, is_cut: bool = False) -> Tensor:
+    """Rows of ids -> (words, projection_dim). With `is_cut` no columns of padding are looked for, for which
+    Python would wait for a GPU."""
     maxima = []
-    embedded = embed(encoder, rows)
+    embedded = encoder.char_embedding(characters_of(encoder, rows)) if is_cut else embed(encoder, rows)
     for conv in encoder.convolutions:
         windows = embedded.unfold(1, conv.kernel_size[0], 1).flatten(2)  # (words, places, dim * width)
         maxima.append(F.linear(windows, conv.weight.flatten(1), conv.bias).amax(dim=1))

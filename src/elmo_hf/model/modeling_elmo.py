@@ -333,15 +333,20 @@ class ElmoModel(ElmoPreTrainedModel):
         if states is not None or output_states:
             check_has_states(self.config)
         mask = word_mask(self.config, input_ids, char_ids, attention_mask, inputs_embeds)
-        words = self.word_vectors(input_ids, char_ids, inputs_embeds)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        starts_anew = states is None and not (output_states or keep_boundaries or self.training)
+        if starts_anew and inputs_embeds is None:
+            by_graph = self._read_by_graph(input_ids, char_ids, mask)
+            if by_graph is not None:
+                layers = tuple(by_graph) if output_hidden_states else None
+                return ElmoModelOutput(last_hidden_state=by_graph[-1], hidden_states=layers)
+        words = self.word_vectors(input_ids, char_ids, inputs_embeds)
         words = words.masked_fill(~mask[:, :, None], 0)
         # The backward direction reads the flipped row, from the end of the sentence to its beginning.
         x, mask = torch.stack([words, words.flip(1)]), torch.stack([mask, mask.flip(1)])
         num_boundaries = 0 if keep_boundaries else 1  # to be removed at either side
         after_first = None
-        starts_anew = states is None and not (output_states or keep_boundaries or self.training)
         if starts_anew and kernels and not self.config.stacked_lstm_layers:
             after_first = kernels.keep_constant(self, self._after_first)
         if after_first is not None:
@@ -354,12 +359,23 @@ class ElmoModel(ElmoPreTrainedModel):
             begin, end = (word.expand(-1, len(words), -1, -1) for word in (first, first.flip(0)))
             x, mask = torch.cat([begin, x, end], dim=2), F.pad(mask, (1, 1), value=True)
             h, c = self._states_for(len(words), states)
-        layers, h, c = self._run_layers(x, mask, h, c, num_boundaries, bool(output_hidden_states))
+        all_layers, h, c = self._run_layers(x, mask, h, c, num_boundaries, bool(output_hidden_states))
         return ElmoModelOutput(
-            last_hidden_state=layers[-1],
-            hidden_states=tuple(layers) if output_hidden_states else None,
+            last_hidden_state=all_layers[-1],
+            hidden_states=tuple(all_layers) if output_hidden_states else None,
             states=(h, c) if output_states else None,
         )
+
+    def _read_by_graph(
+        self, input_ids: Tensor | None, char_ids: Tensor | None, mask: Tensor
+    ) -> list[Tensor] | None:
+        """All layers by one launch of a GPU, for a few sentences; None where there is no such thing."""
+        ids = char_ids if self.config.token_encoder == "characters" else input_ids
+        read = getattr(kernels, "read_sentences", None)  # the package may be older than a copy of this file
+        if read is None or ids is None:
+            return None
+        check_where(self, ids, None)
+        return read(self, ids, mask, lstm)
 
     def word_vectors(
         self, input_ids: Tensor | None, char_ids: Tensor | None, inputs_embeds: Tensor | None = None
