@@ -29,14 +29,15 @@ def protocol_of(address: str) -> str:
 
 
 @contextmanager
-def reachable(address: str) -> Iterator[None]:
-    """One sentence for whatever `fsspec` and the libraries below it raise."""
+def reachable(address: str, missing: str = "") -> Iterator[None]:
+    """One sentence for whatever `fsspec` and libraries below it raise. `missing`: of what is not there."""
     try:
         yield
     except (ElmoError, MemoryError):
         raise
     except FileNotFoundError:
-        raise ElmoError(f"there is no file {address}.") from None
+        sentence = f"{address} {missing}." if missing else f"there is no file {address}."
+        raise ElmoError(sentence) from None
     except ImportError:
         raise ElmoError(f"{address} cannot be opened here; {_installation(protocol_of(address))}.") from None
     except Exception as error:  # of many libraries, and each has its own

@@ -56,12 +56,12 @@ def test_a_store_has_the_files_of_a_folder(model, memory, tmp_path, format):
 def test_a_job_in_a_store_goes_on_after_each_upload(model, memory, tmp_path, monkeypatch, format):
     """It dies before each upload in turn, and makes no shard twice."""
     lines = sentences(30)
-    options = SMALL | {"format": format, "shard_words": 100}
+    options = SMALL | {"format": format, "shard_words": 60}
     elmo_hf.embed(lines, tmp_path / "out", model, **options)
     whole, uploads, made = contents(tmp_path / "out"), 0, []
     upload = RemoteFolder._upload
 
-    class Died(Exception):
+    class Died(BaseException):
         pass
 
     def dying(folder, path):
@@ -168,7 +168,8 @@ def test_another_plan_in_a_store_is_refused(model, memory):
 
 def test_a_missing_library_is_named(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    fsspec.registry._registry.pop("s3", None)
+    for name in ("s3", "s3a"):  # which may have been loaded
+        monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, name, raising=False)
     with pytest.raises(
         ElmoError, match=r"^s3://b/a.txt cannot be opened here; pip install 'elmo-hf\[s3\]'\.$"
     ):
@@ -264,7 +265,9 @@ def test_s3(model, bucket, tmp_path):
     for sentence, expected in zip(read_vectors(f"{bucket}/shards"), whole, strict=True):
         assert sentence.words == expected.words
         np.testing.assert_allclose(sentence.vectors, expected.vectors, atol=2e-6)
-    with pytest.raises(ElmoError, match=r"s3://nowhere/v cannot be (reached|written)") as error:
+    with pytest.raises(
+        ElmoError, match=r"s3://nowhere/v/plan.json cannot be written: there is no such "
+    ) as error:
         elmo_hf.embed(corpus, "s3://nowhere/v", model, **SMALL)
     assert "my-secret" not in str(error.value)
     with pytest.raises(ElmoError, match=r"there is no file s3://bucket/texts/none\.txt"):

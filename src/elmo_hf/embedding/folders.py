@@ -125,7 +125,7 @@ class RemoteFolder(Folder):
             yield Path(copies)
             written = sorted(Path(copies).iterdir(), key=lambda path: (path.suffix == ".json", path.name))
             for path in written:  # a .json says that what lies beside it is complete
-                with reachable(self.file(path.name)):
+                with reachable(self.file(path.name), "cannot be written: there is no such bucket or folder"):
                     self._upload(path)
 
     def _upload(self, path: Path) -> None:
