@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import sys
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -165,6 +167,24 @@ def test_datasets(folder):
     assert_vectors([row["vectors"] for row in stream], expected)
     with pytest.raises(ElmoError, match=r"column 'text' holds str, .*pass rows in batches \(batched=True"):
         rows.map(embed)
+
+
+def test_lists_for_spark(folder, monkeypatch):
+    """Spark's reader refuses FixedSizeList and float16, so that in its tasks there are none."""
+    table = pa.table({"text": TEXTS})
+    plain = pa.list_(pa.float32())
+    types = {("mean", "top"): plain, (None, "top"): pa.list_(plain), (None, "all"): pa.list_(pa.list_(plain))}
+    for (pool, layers), expected in types.items():
+        embed = Embed(folder, pool=pool, layers=layers)
+        fixed = embed(table)["vectors"].to_pylist()
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, "pyspark", SimpleNamespace(TaskContext=SimpleNamespace(get=Worker)))
+            (result,) = embed(iter(table.to_batches()))
+            with pytest.raises(ElmoError, match="Spark has no float16"):
+                Embed(folder, dtype="float16")(table)
+        result.validate(full=True)
+        assert result.schema.field("vectors").type == expected
+        assert result.column("vectors").to_pylist() == fixed
 
 
 class Worker:

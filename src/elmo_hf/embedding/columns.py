@@ -2,9 +2,9 @@
 
     embed = elmo_hf.Embed("my-elmo", pool="mean", column="text", output="vectors")
     embed({"text": ["He sat on the bank.", None], "id": [1, 2]})   # the same with "vectors"
-    rays.map_batches(embed, batch_format="pyarrow")                # Ray Data
-    data_set.map(embed, batched=True)                              # datasets
-    frame.mapInArrow(embed, "id long, text string, vectors array<float>")  # Spark
+    texts.map_batches(embed, batch_format="pyarrow")               # Ray Data
+    texts.map(embed, batched=True)                                 # datasets
+    texts.mapInArrow(embed, "id long, text string, vectors array<float>")  # Spark
 
 An object holds its settings alone, so that it travels to other processes; each loads the model once.
 """
@@ -54,8 +54,9 @@ class Embed:
     vector. The numbers are those of `elmo_hf.encode` for the texts of the batch.
 
     In Arrow, a vector has a fixed size: a sentence is FixedSizeList<float, dim>, and with several layers a
-    fixed-size list of these; without pooling, a sentence is a list of such vectors, one a word. The schema's
-    metadata have, at "elmo_hf", JSON with the model, its revision and the settings by the name of the column.
+    fixed-size list of these; without pooling, a sentence is a list of such vectors, one a word. (In a task of
+    Spark, which has no fixed sizes, all are lists.) The schema's metadata have, at "elmo_hf", JSON with the
+    model, its revision and the settings by the name of the column.
 
     Args:
         model: an ELMo's folder, or its name on the Hub. Default: elmo-tiny, which comes with the package.
@@ -150,7 +151,10 @@ class Embed:
     def _of_mapping(self, batch: Any) -> Any:
         result = copy.copy(batch)  # `datasets` has a class of its own
         vectors = self._vectors(batch, lambda name: batch[name])
-        result[self.output] = _as_numpy(vectors) if _has_arrays(batch) else vectors
+        if _is_in_ray():
+            result[self.output] = self._arrow_array(vectors)
+        else:
+            result[self.output] = _as_numpy(vectors) if _has_arrays(batch) else vectors
         return result
 
     def _of_arrow(self, batch: Any) -> Any:
@@ -158,6 +162,10 @@ class Embed:
 
         vectors = self._vectors(batch.schema.names, batch.column)
         array = self._arrow_array(vectors)
+        if _is_in_spark():
+            if self.dtype == "float16":
+                raise ElmoError("Spark has no float16; leave dtype at float32.")
+            array = array.cast(_without_sizes(array.type))
         schema = batch.schema.append(pa.field(self.output, array.type))
         old = schema.metadata or {}
         about = json.loads(old[METADATA]) if METADATA in old else {}
@@ -267,6 +275,28 @@ def _as_numpy(vectors: list[np.ndarray | None]) -> np.ndarray:
     array = np.empty(len(vectors), dtype=object)
     array[:] = vectors
     return array
+
+
+def _is_in_ray() -> bool:
+    """Whether this is a task or an actor of Ray, which would pickle a column of arrays with missing ones."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return False
+    return bool(ray.get_runtime_context().worker.mode == ray.WORKER_MODE)
+
+
+def _is_in_spark() -> bool:
+    """Whether this is a task of Spark, which knows lists in Arrow, but none of a fixed size."""
+    spark = sys.modules.get("pyspark")
+    return spark is not None and spark.TaskContext.get() is not None
+
+
+def _without_sizes(arrow_type: Any) -> Any:
+    """A type of lists of fixed sizes as one of lists of any size."""
+    import pyarrow as pa
+
+    is_list = pa.types.is_list(arrow_type) or pa.types.is_fixed_size_list(arrow_type)
+    return pa.list_(_without_sizes(arrow_type.value_type)) if is_list else arrow_type
 
 
 # ---- the model of a process
