@@ -235,6 +235,7 @@ BATCHES = [
     ("a", {}, "Embed takes a batch of columns: .*; but got str"),
     (pa.table({"text": [1]}), {}, "row 1 of the batch: column 'text' should be"),
     (pa.table({"body": ["a"]}), {}, "the batch has body"),
+    (pa.table([["a"], ["b"]], names=["text", "text"]), {"column": "text"}, "has several columns 'text'"),
     (pd.DataFrame({"text": [1.5]}), {}, "row 1 of the batch: column 'text' should be"),
 ]
 

@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -177,6 +177,8 @@ class Embed:
     def _vectors(self, names: Any, values_of: Any) -> list[np.ndarray | None]:
         """The vectors of each row: ([layers,] words, dim), or ([layers,] dim) if pooled."""
         column = self._column([*names])
+        if [*names].count(column) > 1:
+            raise ElmoError(f"the batch has several columns '{column}'; rename all but one.")
         values = values_of(column)
         if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
             raise ElmoError(
@@ -184,7 +186,10 @@ class Embed:
                 "batches (batched=True in `datasets.map`)."
             )
         records = [_record(value, column, row) for row, value in enumerate(_listed(values))]
+        threads = self.threads or (1 if _is_worker() else None)
         with _lock:
+            if threads is not None:
+                torch.set_num_threads(threads)
             filled = encoded(self._reader.embedder, [record for record in records if record])
             vectors = (sentence.vectors if sentence.words else None for sentence in filled)
             return [next(vectors) if record else None for record in records]
@@ -230,12 +235,9 @@ class Embed:
         names = ("pool", "dtype", "whitespace")
         return {"model": self.model} | {name: getattr(self, name) for name in names}
 
-    @cached_property
+    @property
     def _reader(self) -> "Reader":
         with _lock:
-            threads = self.threads or (1 if _is_worker() else None)
-            if threads is not None:
-                torch.set_num_threads(threads)
             return _reader(str(self.model), self.layers, self._options, self.device, os.getpid())
 
 
