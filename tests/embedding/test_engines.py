@@ -36,7 +36,7 @@ from elmo_hf import Embed
 
 class Failing(Embed):
     def __call__(self, batch):
-        if 12 in batch.column("id").to_pylist():
+        if 17 in batch.column("id").to_pylist():
             raise KeyError("a fault")
         return super().__call__(batch)
 
@@ -46,8 +46,8 @@ for kind in (Failing, Embed):
     try:
         ray.data.read_parquet("IN").map_batches(kind, fn_constructor_kwargs={"pool": "mean"}, batch_size=5,
             batch_format="pyarrow", compute=ray.data.ActorPoolStrategy(size=1)).write_parquet("FOLDER/out")
-    except Exception as error:
-        print("failed", "a fault" in str(error))
+    except Exception:
+        print("failed")
 """
 SPARK = """
 import json
@@ -105,12 +105,13 @@ def test_ray_with_an_actor_that_is_killed(tmp_path, expected):
     assert_table(tmp_path / "tasks", expected["mean"])
 
 
-def test_ray_goes_on_after_a_fault(tmp_path, expected):
+def test_ray_with_checkpoints_is_run_again_after_a_fault(tmp_path, expected):
+    """The ids are kept as `CheckpointConfig` needs them, and each row is written once by both runs together."""
     needs("ray")
     write_tables(tmp_path / "in")
     program = CHECKPOINT.replace("IN", str(tmp_path / "in")).replace("FOLDER", str(tmp_path))
     (tmp_path / "run.py").write_text(program)
-    assert run(["run.py"], tmp_path).splitlines()[-1] == "failed True"
+    assert run(["run.py"], tmp_path).count("failed") == 1
     assert_table(tmp_path / "out", expected["mean"])
 
 
