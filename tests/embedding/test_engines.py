@@ -106,7 +106,7 @@ def test_ray_with_an_actor_that_is_killed(tmp_path, expected):
 
 
 def test_ray_with_checkpoints_is_run_again_after_a_fault(tmp_path, expected):
-    """The ids are kept as `CheckpointConfig` needs them, and each row is written once by both runs together."""
+    """The ids are kept as `CheckpointConfig` needs them; both runs together write each row once."""
     needs("ray")
     write_tables(tmp_path / "in")
     program = CHECKPOINT.replace("IN", str(tmp_path / "in")).replace("FOLDER", str(tmp_path))
