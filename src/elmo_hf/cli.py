@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elmo_hf.errors import ElmoError, one_sentence, warn
+from elmo_hf.errors import ElmoError, one_sentence, warn, without_secrets
 from elmo_hf.options import options_for, options_of
 
 if TYPE_CHECKING:
@@ -230,7 +230,9 @@ def embed(
             "on the Hub; - for standard input.",
         ),
     ],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The folder to write, or to continue.")],
+    output: Annotated[
+        str, typer.Argument(metavar="OUTPUT", help="The folder to write, or to continue; or its address.")
+    ],
     model: Model = None,
     **options: Any,
 ) -> None:
@@ -249,7 +251,7 @@ def embed(
         transformers_logging.disable_progress_bar()
         vectors = write_vectors(**options_for(context, write_vectors) | {"model": model or TINY})
         if os.environ.get("RANK", "0") == "0":
-            typer.echo(f"{output}: the vectors of {len(vectors):,} sentences.")
+            typer.echo(f"{without_secrets(output)}: the vectors of {len(vectors):,} sentences.")
 
 
 @app.command()

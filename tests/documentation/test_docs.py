@@ -161,7 +161,7 @@ def test_commands_for_contributors_are_those_of_the_integration():
 
 def test_the_readme_of_the_examples_has_only_tested_commands():
     lines = [line for line in command_lines("examples/README.md") if not line.startswith("pip install ")]
-    assert len(lines) == 4
+    assert len(lines) == 6
     assert all(re.match(r"python examples/\w+\.py --model my-elmo ", line) for line in lines)
 
 

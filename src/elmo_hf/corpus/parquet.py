@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from elmo_hf.corpus.readers import LONGEST, RECORDS_AT_ONCE, Columns, open_bytes
+from elmo_hf.corpus.readers import LONGEST, RECORDS_AT_ONCE, Columns, Span, open_bytes, rows_between
 from elmo_hf.errors import ElmoError, reason_of
 
 # A column may be so many times larger than its bytes in the file; text gets about 10 times smaller.
@@ -19,15 +19,22 @@ MOST_BYTES_AT_ONCE = 256 << 20
 _DICTIONARY_PAGE = 2
 
 
-def read_parquet(file: str, column: str | None) -> Iterator[Columns]:
+def read_parquet(file: str, column: str | None, span: Span | None = None) -> Iterator[Columns]:
     """A column, some rows at a time. Without its name: "text" and "tokens", and None for the others."""
     usual = ("text", "tokens") if column is None else (column,)
-    return _read(file, lambda name: name in usual, column is None)
+    return _read(file, lambda name: name in usual, column is None, span)
 
 
-def read_whole_parquet(file: str, _: str | None = None) -> Iterator[Columns]:
+def read_whole_parquet(file: str, _: str | None = None, span: Span | None = None) -> Iterator[Columns]:
     """All columns, some rows at a time."""
-    return _read(file, lambda _: True, False)
+    return _read(file, lambda _: True, False, span)
+
+
+def count_rows(file: str) -> int:
+    import pyarrow.parquet
+
+    with _one_sentence(file), open_bytes(file) as content:
+        return int(pyarrow.parquet.read_metadata(content).num_rows)
 
 
 def parquet_schema(file: str) -> Any:
@@ -37,7 +44,9 @@ def parquet_schema(file: str) -> Any:
         return pyarrow.parquet.read_schema(content)
 
 
-def _read(file: str, is_chosen: Callable[[str], bool], names_others: bool) -> Iterator[Columns]:
+def _read(
+    file: str, is_chosen: Callable[[str], bool], names_others: bool, span: Span | None
+) -> Iterator[Columns]:
     import pyarrow.parquet
 
     with (
@@ -50,12 +59,19 @@ def _read(file: str, is_chosen: Callable[[str], bool], names_others: bool) -> It
         if not chosen and table.metadata.num_rows:
             yield {name: [None] for name in names}
             return
+        first = 0
         for number in range(table.num_row_groups):
             group = table.metadata.row_group(number)
+            start, first = first, first + group.num_rows
+            if span is not None and (first <= span.start or span.stop <= start):
+                continue  # without a look at its bytes
             rows = min(_rows_at_once(content, group, name, file) for name in chosen)
-            for batch in table.iter_batches(rows, [number], chosen, use_threads=False):
-                others = [name for name in names if name not in chosen] if names_others else []
-                yield _values(batch, file) | {name: [None] * batch.num_rows for name in others}
+            batches = table.iter_batches(rows, [number], chosen, use_threads=False)
+            others = [name for name in names if name not in chosen] if names_others else []
+            columns = (
+                _values(batch, file) | {name: [None] * batch.num_rows for name in others} for batch in batches
+            )
+            yield from rows_between(columns, span and Span(span.start - start, span.stop - start))
 
 
 @contextmanager

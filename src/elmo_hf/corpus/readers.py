@@ -18,7 +18,9 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from typing import Any
 import zstandard
 
 from elmo_hf.errors import ElmoError
+from elmo_hf.remote import is_address, reachable
 
 LONGEST = 2**24  # characters of a line, a JSON value, or a row of a table
 RECORDS_AT_ONCE = 100
@@ -34,6 +37,21 @@ MOST_BYTES_OF_XZ = 160 << 20  # for its dictionary; `xz -9` needs 65 MB
 MOST_PADDING = 16 << 20  # bytes of zeros in a packed file
 
 Columns = dict[str, Sequence[Any]]  # the values of some rows by the name of their column
+
+
+@dataclass(frozen=True)
+class Span:
+    """A run of a file: bytes of its unpacked text, whole lines, or records. `stop` is behind it."""
+
+    start: int
+    stop: int
+    unit: str = "record"
+
+    def of(self, file: str) -> str:
+        """The file's name for messages that count what is in the span."""
+        first = self.start + (self.unit == "record")
+        return f"{file} (from {self.unit} {first:,})" if self.start else file
+
 
 _BLOCK = 2**16  # characters or bytes that are read at a time
 # Of packed files without a suffix that says so. No text begins with one of these.
@@ -81,11 +99,12 @@ def check_file(name: str) -> None:
 
 def open_bytes(file: str) -> Any:
     """A file or address as bytes, as they are."""
-    if "://" not in file:
+    if not is_address(file):
         return Path(file).open("rb")
     from datasets.utils.file_utils import xopen  # with retries, and the token of the Hub
 
-    return xopen(file, "rb")
+    with reachable(file):
+        return xopen(file, "rb")
 
 
 def _unpacked(packed: Any, file: str) -> Any:
@@ -210,31 +229,94 @@ _UNPACKERS: dict[str, Callable[[Any], Iterator[bytes]]] = {
     ".lz4": _frames_of_lz4,
 }
 
+# ---- spans of a file
+
+
+def unpacked_size(file: str) -> int:
+    """The bytes of a file's unpacked text, of which all are read if it is packed."""
+    with open_bytes(file) as packed, _unpacked(packed, file) as content:
+        with suppress(ValueError, OSError):  # of what is unpacked, or comes as a stream
+            return int(content.seek(0, io.SEEK_END))
+        return sum(map(len, iter(lambda: content.read(_BLOCK), b"")))
+
+
+def line_start(file: str, place: int) -> int:
+    """Where the first line begins that does not begin before a byte: behind a line feed, or the end."""
+    if place == 0:
+        return 0
+    with open_bytes(file) as packed, _unpacked(packed, file) as content:
+        _skip(content, place - 1)
+        place -= 1
+        while block := content.read(_BLOCK):
+            end = block.find(b"\n") + 1
+            place += end or len(block)
+            if end:
+                break
+    return place
+
+
+def _skip(content: Any, size: int) -> None:
+    with suppress(ValueError, OSError):
+        content.seek(size)
+        return
+    while size and (piece := content.read(min(_BLOCK, size))):
+        size -= len(piece)
+
+
+def _pieces_between(content: Any, span: Span) -> Iterator[bytes]:
+    _skip(content, span.start)
+    left = span.stop - span.start
+    while left and (piece := content.read(min(_BLOCK, left))):
+        left -= len(piece)
+        yield piece
+
+
+def rows_between(batches: Iterable[Columns], span: Span | None) -> Iterator[Columns]:
+    """Those rows of a table that are in the span."""
+    first = 0
+    for columns in batches:
+        size = len(next(iter(columns.values()), ()))
+        if span is None or (span.start <= first and first + size <= span.stop):
+            yield columns
+        else:
+            start, stop = max(span.start - first, 0), span.stop - first
+            if start < min(size, stop):
+                yield {name: values[start:stop] for name, values in columns.items()}
+            if stop <= size:
+                return
+        first += size
+
+
 # ---- lines
 
 
-def read_blocks(file: str, newline: str | None = None, errors: str = "strict") -> Iterator[str]:
+def read_blocks(
+    file: str, newline: str | None = None, errors: str = "strict", span: Span | None = None
+) -> Iterator[str]:
     """The text of a file, some characters at a time. A byte order mark is not part of it."""
-    with (
-        open_bytes(file) as packed,
-        _unpacked(packed, file) as content,
-        io.TextIOWrapper(content, encoding="utf-8-sig", errors=errors, newline=newline) as text,
-    ):
+    encoding = "utf-8-sig" if span is None or not span.start else "utf-8"
+    with ExitStack() as stack:
+        content = stack.enter_context(_unpacked(stack.enter_context(open_bytes(file)), file))
+        if span is not None:
+            content = io.BufferedReader(_Pieces(_pieces_between(content, span)), buffer_size=_BLOCK)
+        text = stack.enter_context(io.TextIOWrapper(content, encoding, errors, newline))
         while block := text.read(_BLOCK):
             yield block
 
 
-def _lines(file: str, newline: str | None = None, errors: str = "strict") -> Iterator[list[str]]:
+def _lines(
+    file: str, newline: str | None = None, errors: str = "strict", span: Span | None = None
+) -> Iterator[list[str]]:
     """The lines of a file, some at a time, without their ends."""
     unfinished: list[str] = []
     number = size = 0
-    for block in read_blocks(file, newline, errors):
+    for block in read_blocks(file, newline, errors, span):
         first, *lines = block.split("\n")
         unfinished.append(first)
         size += len(first)
         if size > LONGEST:
             raise ElmoError(
-                f"{file}, line {number + 1} has more than {LONGEST:,} characters; "
+                f"{span.of(file) if span else file}, line {number + 1} has more than {LONGEST:,} characters; "
                 "end its sentences with line breaks."
             )
         if lines:
@@ -245,10 +327,10 @@ def _lines(file: str, newline: str | None = None, errors: str = "strict") -> Ite
         yield ["".join(unfinished)]
 
 
-def undecodable_line(file: str) -> int | None:
+def undecodable_line(file: str, span: Span | None = None) -> int | None:
     """The number of the first line that is not UTF-8, by a second look at the file."""
     number = 0
-    for lines in _lines(file, errors="surrogateescape"):
+    for lines in _lines(file, errors="surrogateescape", span=span):
         for line in lines:
             number += 1
             if any("\udc80" <= letter <= "\udcff" for letter in line):
@@ -256,20 +338,22 @@ def undecodable_line(file: str) -> int | None:
     return None
 
 
-def read_text(file: str, _: str | None = None) -> Iterator[Columns]:
-    for lines in _lines(file):
+def read_text(file: str, _: str | None = None, span: Span | None = None) -> Iterator[Columns]:
+    for lines in _lines(file, span=span):
         yield {"text": lines}
 
 
 # ---- JSON
 
 
-def read_json(file: str) -> Iterator[Any]:
+def read_json(file: str, span: Span | None = None) -> Iterator[Any]:
     """The values of JSON lines, of one array, or of objects over several lines."""
-    return _json_lines(file) if _are_json_lines(file) else _json_values(file)
+    if are_json_lines(file):
+        return _json_lines(file, span)
+    return islice(_json_values(file), *((span.start, span.stop) if span is not None else (None,)))
 
 
-def _are_json_lines(file: str) -> bool:
+def are_json_lines(file: str) -> bool:
     """Whether each line of the file is a JSON value.
 
     An array of texts in one line is a sentence's words, unless it is all that a .json file has: then each
@@ -309,16 +393,16 @@ def _filled_lines(text: str) -> list[str]:
     return [line for line in text.split("\n") if line.strip()]
 
 
-def _json_lines(file: str) -> Iterator[Any]:
+def _json_lines(file: str, span: Span | None) -> Iterator[Any]:
     number = 0
-    for lines in _lines(file):
+    for lines in _lines(file, span=span):
         for line in lines:
             number += 1
             try:
                 if line.strip():
                     yield json.loads(line)
             except (ValueError, RecursionError):
-                raise _no_json(file, number, line) from None
+                raise _no_json(span.of(file) if span else file, number, line) from None
 
 
 def _json_values(file: str) -> Iterator[Any]:
@@ -408,8 +492,15 @@ def _no_json(file: str, line: int, text: str) -> ElmoError:
 # ---- CSV
 
 
-def read_csv(file: str, _: str | None = None) -> Iterator[Columns]:
-    """The rows of a .csv or .tsv file. All values are text, and of a short row the last ones are None."""
+def read_csv(file: str, _: str | None = None, span: Span | None = None) -> Iterator[Columns]:
+    """The rows of a .csv or .tsv file. All values are text, and of a short row the last ones are None.
+
+    A quoted field may hold line breaks, so that rows can only be counted from the start.
+    """
+    return rows_between(_csv_rows(file), span)
+
+
+def _csv_rows(file: str) -> Iterator[Columns]:
     csv.field_size_limit(max(LONGEST, csv.field_size_limit()))
     lines = _LinesOfRows(file)
     rows = csv.reader(lines, delimiter="\t" if suffix_of(file) == ".tsv" else ",")

@@ -29,6 +29,7 @@ from elmo_hf.corpus.readers import (
     READING_ERRORS,
     RECORDS_AT_ONCE,
     Columns,
+    Span,
     check_file,
     read_csv,
     read_json,
@@ -39,6 +40,7 @@ from elmo_hf.corpus.readers import (
 from elmo_hf.corpus.sentences import Record, split_sentences
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.model.words_elmo import split_text
+from elmo_hf.remote import is_address, local_path, matching, reachable
 
 KINDS = {  # of files by their suffix, as `datasets` calls them; any other file is text
     ".jsonl": "json",
@@ -48,7 +50,7 @@ KINDS = {  # of files by their suffix, as `datasets` calls them; any other file 
     ".csv": "csv",
     ".tsv": "csv",
 }
-READERS: dict[str, Callable[[str, str | None], Iterator[Columns]]] = {
+READERS: dict[str, Callable[[str, str | None, Span | None], Iterator[Columns]]] = {
     "text": read_text,
     "csv": read_csv,
     "parquet": read_parquet,
@@ -64,6 +66,18 @@ class InMemory:
     """Texts, lists of words or dictionaries of a Python iterable, as the `data` of a `Source`."""
 
     records: Iterable[Any]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Piece `number` of `count`, from 1 on; `size` is the corpus's, in bytes of its files or in records."""
+
+    number: int
+    count: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
 
 
 class Source:
@@ -87,6 +101,7 @@ class Source:
 
     Attributes:
         stream: the type of data that may be readable only once; None for files, data sets and lists.
+        piece: which piece of a corpus this is, if it is one that `pieces` has cut.
     """
 
     def __init__(
@@ -106,6 +121,8 @@ class Source:
         self.heldout_every, self.is_heldout = heldout_every, False
         self.raw, self.split_sentences = raw, split_sentences
         self.files: list[str] = []
+        self.spans: dict[int, Span] = {}  # of shards that are read in part; set by `pieces`
+        self.piece: Piece | None = None
         self.stream: str | None = None
         self.name = _name(data)
         self._rows_in_memory: Iterable[Any] | None = None
@@ -298,7 +315,8 @@ class Source:
     def place(self, shard: int) -> str:
         """The name of a shard, for messages."""
         if len(self.files) == self.num_shards:
-            return self.files[shard]
+            file, span = self.files[shard], self.spans.get(shard)
+            return span.of(file) if span else file
         return f"{self.name}, part {shard + 1} of {self.num_shards}" if self.num_shards > 1 else self.name
 
     # ---- rows of a shard, their values in the column, and these as records
@@ -309,7 +327,7 @@ class Source:
             yield from self._rows_in_memory  # what it raises comes from the caller's code, and is left alone
         elif self._kind == "json":
             with self._readable(self.place(shard), shard):
-                yield from read_json(self.files[shard])
+                yield from read_json(self.files[shard], self.spans.get(shard))
         else:
             for columns in self._columns(shard, 0, whole):
                 for number in range(_num_rows(columns)):
@@ -323,7 +341,7 @@ class Source:
                 yield from (rows.skip(skip) if skip else rows).iter(batch_size=RECORDS_AT_ONCE)
                 return
             reader = read_whole_parquet if whole and self._kind == "parquet" else READERS[self._kind]
-            for columns in reader(self.files[shard], self.column):
+            for columns in reader(self.files[shard], self.column, self.spans.get(shard)):
                 size = _num_rows(columns)
                 if not skip:
                     yield columns
@@ -352,9 +370,9 @@ class Source:
 
     def _record(self, value: Any, shard: int, number: int) -> Record:
         if isinstance(value, str) and not self.is_words:
-            return _without_surrogates(value)
+            return without_surrogates(value)
         if self.is_words and _is_list(value) and all(isinstance(word, str) for word in value):
-            return [_without_surrogates(word) for word in value]
+            return [without_surrogates(word) for word in value]
         expected = "a list of words" if self.is_words else "text"
         raise ElmoError(
             f"{self.place(shard)}, record {number + 1}: {self._field} should be {expected}, but is "
@@ -378,13 +396,19 @@ class Source:
             is_file = shard is not None and self._kind in ("text", "json", "csv")
             number = None
             with suppress(*READING_ERRORS):  # of what is damaged behind that line
-                number = undecodable_line(self.files[shard]) if is_file else None  # type: ignore[index]
+                if is_file and shard is not None:
+                    number = undecodable_line(self.files[shard], self.spans.get(shard))
             line = f", line {number}" if number else ""
             raise ElmoError(f"{place}{line} is not UTF-8 text: {error.reason}.") from None
         except EOFError:
             raise ElmoError(f"{place} ends in the middle; it was not written whole.") from None
         except READING_ERRORS as error:
             raise ElmoError(f"{place} cannot be read: {reason_of(error)}.") from None
+        except Exception as error:
+            if not is_address(place):
+                raise
+            with reachable(place):  # of a library for the address, which has errors of its own
+                raise error from None
 
 
 def open_records(
@@ -461,7 +485,10 @@ def _offline_without_hub() -> Iterator[None]:
 def _files(item: Any) -> list[str]:
     """The files that a path, a pattern or an address stands for, in an order that does not change."""
     name = str(item)
-    if "://" in name or Path(name).is_file():
+    if is_address(name):
+        path = local_path(name)
+        return matching(name) if path is None else _files(path)
+    if Path(name).is_file():
         return [name]
     if Path(name).is_dir():
         raise ElmoError(
@@ -516,7 +543,7 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, list | tuple | np.ndarray)
 
 
-def _without_surrogates(text: str) -> str:
+def without_surrogates(text: str) -> str:
     """Half a letter has no bytes, so that nothing could be written; the tokenizer passes over it as well."""
     return text if text.isascii() else text.encode("utf-8", "ignore").decode("utf-8")
 
