@@ -103,17 +103,10 @@ def read(
     outputs = read_steps(steps.pack(x), last_h, last_c, steps, products, clips, skips)
     if outputs is None:  # zeros times an infinite weight are no zeros
         return read(x, h, c, steps, products, clips, skips=False)
-    if steps.counts:
-        last = last_words(steps)
-        last_h[:, : len(last)] = outputs[:, last]
+    for start, count, longer in zip(steps.starts, steps.counts, [*steps.counts[1:], 0], strict=True):
+        if longer < count:  # rows that end with this step
+            last_h[:, longer:count] = outputs[:, start + longer : start + count]
     return steps.unpack(outputs), steps.unsort(last_h), steps.unsort(last_c)
-
-
-def last_words(steps: Steps) -> Tensor:
-    """The packed position of the last word of each row that has words, rows from long to short."""
-    lengths = (torch.tensor(steps.counts) > torch.arange(steps.batch)[:, None]).sum(dim=1)
-    rows = torch.arange(steps.counts[0])
-    return torch.tensor(steps.starts)[lengths[rows] - 1] + rows
 
 
 def read_steps(
