@@ -194,8 +194,7 @@ def constant(model: Any, make: Callable[[], Value]) -> Value:
 
 
 def keep_constant(model: Any, make: Callable[[], Value], rows: int | None = None) -> Value | None:
-    """As `constant`, but None where the result cannot be kept, or where it takes less time to compute it with
-    so few rows than to look at all weights.
+    """As `constant`, but None where the result cannot be kept, or is computed faster for so few rows.
 
     It is kept only if nothing but the weights and the settings of plain modules can enter, and if looking at
     all weights does not have to wait for a GPU.

@@ -112,8 +112,7 @@ def _modules_of(root: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _why_not(module: Any, path: str, methods: frozenset[str] | None) -> str:
-    """`path` is the module's place below the root; empty for the root itself, which is not called. `methods`
-    are those of its class."""
+    """`path` is the module's place below the root; empty for the root itself, which is not called."""
     cls, attributes, is_root = type(module), module.__dict__, not path
     if methods is None:
         return "is of a class that the kernels do not know, or that is patched"

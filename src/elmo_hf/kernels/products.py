@@ -1,15 +1,8 @@
 """Matrix products on a CPU, by the library that is fastest for them.
 
 On some processors oneDNN is twice as fast as the library that PyTorch multiplies with; PyTorch reaches it
-only by operators of its own, which not every build has. Which library a product takes depends on its numbers
+only by operators of its own, which not every build has. Which library a product takes depends on the number
 of rows and on the processor, never on a measured time, so that the same call gives the same numbers twice.
-
-| product | of | library |
-|---|---|---|
-| `Product` | many rows, or a weight that no cache holds | oneDNN, with the weight laid out once |
-| `Int8Product` | the same in eight bits | PyTorch's quantized products |
-| `PairProduct` | one or two rows in both directions | PyTorch's, with the weights themselves |
-| `product`, `add_product` | the same with the weight itself | oneDNN or, for one or two rows, PyTorch's |
 """
 
 import platform
@@ -26,9 +19,7 @@ TYPICAL_ROWS = 32
 FEW_ROWS = 2
 
 
-def lay_out(
-    weight: Tensor, bias: Tensor | None = None, precision: str = "float32"
-) -> "Product | Int8Product":
+def lay_out(weight: Tensor, bias: Tensor | None = None, precision: str = "float32") -> Any:
     """Prepare a weight (inputs, outputs) and a bias (outputs) in precision "float32", "bf16" or "int8"."""
     if precision == "int8":
         return Int8Product(weight, bias)
@@ -55,16 +46,13 @@ class Product:
     def __call__(self, x: Tensor) -> Tensor:
         if self.weight is None:
             return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
-        result = x @ self.weight
-        return result if self.bias is None else result.add_(self.bias)
+        return x @ self.weight if self.bias is None else x @ self.weight + self.bias
 
     def plus(self, x: Tensor, other: Tensor) -> Tensor:
         """`x @ weight + other`; `other` may be overwritten."""
         if self.weight is None:
             return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.packed, None, "add")
-        rows = other.view(-1, other.shape[-1])  # never a copy
-        torch.addmm(rows, x.flatten(0, -2), self.weight, out=rows)
-        return other
+        return other.add_(x @ self.weight)
 
 
 class PairProduct:

@@ -42,7 +42,7 @@ StepProduct = Product | Int8Product | PairProduct
 class Products(NamedTuple):
     """The products with a layer's weights, of one or both directions."""
 
-    from_input: Callable[[Tensor], Tensor]
+    from_input: Callable[..., Tensor]
     from_state: StepProduct
     project: StepProduct | None
 
@@ -103,7 +103,7 @@ def read(
     outputs = read_steps(steps.pack(x), last_h, last_c, steps, products, clips, skips)
     if outputs is None:  # zeros times an infinite weight are no zeros
         return read(x, h, c, steps, products, clips, skips=False)
-    for start, count, longer in zip(steps.starts, steps.counts, [*steps.counts[1:], 0], strict=True):
+    for start, count, longer in zip(steps.starts, steps.counts, [*steps.counts[1:], 0], strict=False):
         if longer < count:  # rows that end with this step
             last_h[:, longer:count] = outputs[:, start + longer : start + count]
     return steps.unpack(outputs), steps.unsort(last_h), steps.unsort(last_c)

@@ -335,25 +335,20 @@ class ElmoModel(ElmoPreTrainedModel):
         words = words.masked_fill(~mask[:, :, None], 0)
         # The backward direction reads the flipped row, from the end of the sentence to its beginning.
         x, mask = torch.stack([words, words.flip(1)]), torch.stack([mask, mask.flip(1)])
-        inner = ALL if keep_boundaries else slice(1, -1)
-        after_first = None
-        # The state after the last word is then not needed. A stack reads both directions of the one below.
-        needs_end = output_states or keep_boundaries or self.training or self.config.stacked_lstm_layers
-        starts_anew = states is None and not needs_end
-        if starts_anew and kernels:
-            after_first = kernels.keep_constant(self, self._after_first, len(words))
+        reads_end = output_states or keep_boundaries or self.training or self.config.stacked_lstm_layers
+        rows, is_fresh = len(words), states is None and not reads_end
+        after_first = kernels.keep_constant(self, self._after_first, rows) if is_fresh and kernels else None
         if after_first is not None:
-            # The state after the first boundary is always the same.
-            h, c = (state.expand(-1, -1, len(words), -1).to(x) for state in after_first)
-            inner = ALL
+            h, c = (state.expand(-1, -1, rows, -1).to(x) for state in after_first)
         else:
             # Padding does not change the state, so there may be padding between a boundary and the words.
             first = self._first_words().to(x.dtype)
-            begin, end = (word.expand(-1, len(words), -1, -1) for word in (first, first.flip(0)))
+            begin, end = (word.expand(-1, rows, -1, -1) for word in (first, first.flip(0)))
             x, mask = torch.cat([begin, x, end], dim=2), F.pad(mask, (1, 1), value=True)
-            if starts_anew:
-                x, mask, inner = x[:, :, :-1], mask[:, :, :-1], slice(1, None)
-            h, c = self._states_for(len(words), states)
+            if is_fresh:  # a direction's last boundary changes only what nobody reads
+                x, mask = x[:, :, :-1], mask[:, :, :-1]
+            h, c = self._states_for(rows, states)
+        inner = ALL if keep_boundaries or after_first is not None else slice(1, None if is_fresh else -1)
         layers, h, c = self._run_layers(x, mask, h, c, inner, bool(output_hidden_states))
         return ElmoModelOutput(
             last_hidden_state=layers[-1],
@@ -484,8 +479,7 @@ class ElmoModel(ElmoPreTrainedModel):
 
 def _to_words(x: Tensor, inner: slice) -> Tensor:
     """(2, batch, time, dim) -> (batch, words, 2 * dim), the steps of `inner`."""
-    x = x[:, :, inner]
-    return torch.cat([x[0], x[1].flip(1)], dim=-1)
+    return torch.cat([x[0, :, inner], x[1, :, inner].flip(1)], dim=-1)
 
 
 def _from_words(words: Tensor, x: Tensor, inner: slice) -> Tensor:
