@@ -243,13 +243,15 @@ def constant(model: Any, make: Callable[[], Value]) -> Value:
     return make() if kept is None else kept
 
 
-def keep_constant(model: Any, make: Callable[[], Value]) -> Value | None:
-    """As `constant`, but None where the result cannot be kept.
+def keep_constant(model: Any, make: Callable[[], Value], rows: int | None = None) -> Value | None:
+    """As `constant`, but None where the result cannot be kept, or is computed faster for so few rows.
 
     It is kept only if nothing but the weights and the settings of plain modules can enter, and if looking at
     all weights does not have to wait for a GPU.
     """
     weights = weights_of(model)
+    if rows is not None and rows <= reading.FEW_SENTENCES and not is_frozen(weights):
+        return None
     is_learning = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
     if is_learning or _why_readable(*weights) or torch.is_autocast_enabled(weights[0].device.type):
         return None

@@ -31,9 +31,10 @@ from torch.nn import functional as F
 
 from elmo_hf.kernels.gradients import READABLE, refuses_second_derivative
 from elmo_hf.kernels.kept import is_frozen, keep
-from elmo_hf.kernels.products import Product, product
+from elmo_hf.kernels.products import Product, has_bf16, product
 
 MAX_KEPT = 2**24  # bytes of tables of all characters; larger ones are slower than those of a batch
+MIN_BF16_WORDS = 64  # with fewer, bfloat16 gains less than it takes to compare the weights with their copies
 BLOCK_WORDS = 128  # words that are looked up at once: few enough for the cache, and of about one length
 
 
@@ -146,7 +147,8 @@ def encode_by_tables(encoder: Any, rows: Tensor, precision: str) -> Tensor:
     """Rows of ids -> (words, projection_dim)"""
     if torch.is_grad_enabled() and any(weight.requires_grad for weight in encoder.parameters()):
         return train_by_tables(encoder, rows)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    is_rounded = precision == "bf16" and len(rows) >= MIN_BF16_WORDS and has_bf16()
+    dtype = torch.bfloat16 if is_rounded else torch.float32
     words = activation(encoder)(read_by_tables(encoder, rows))
     for highway in encoder.highways:
         x = words.to(dtype)
