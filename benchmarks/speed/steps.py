@@ -27,12 +27,11 @@ from benchmarks.report import RESULTS, ROOT, command, in_turns, machine, markdow
 from benchmarks.speed.workloads import made_up_sentences
 from elmo_hf.files import write_json
 
-RUNS = ROOT / "training" / "runs"
-# By shape: its recipe, the settings of which the text needs others, and the shape of `workloads.py`.
+# By shape: each version's own recipe, and settings that are the same in all of them.
 SHAPES: dict[str, list[str]] = {
-    "elmo-tiny": ["--config", str(RUNS / "elmo_tiny.yaml")],
-    "small": ["--config", str(RUNS / "elmo_small.yaml")],
-    "original": ["--config", str(RUNS / "paper.yaml"), "--rows", "128", "--heldout", "none"],
+    "elmo-tiny": ["--config", "training/runs/elmo_tiny.yaml"],
+    "small": ["--config", "training/runs/elmo_small.yaml", "--rows", "256", "--max-steps", "65000"],
+    "original": ["--config", "training/runs/paper.yaml", "--rows", "128", "--heldout", "none"],
 }
 PRECISIONS = ("no", "bf16")
 PARTS = ("characters", "LSTMs", "softmax", "optimizer", "feed")
@@ -93,10 +92,13 @@ class Version:
     """A process of one version of the package."""
 
     def __init__(self, source: Path, threads: int) -> None:
-        environment = os.environ | {"PYTHONPATH": str(source / "src"), "OMP_NUM_THREADS": str(threads)}
+        environment = os.environ | {
+            "PYTHONPATH": str(source.resolve() / "src"),
+            "OMP_NUM_THREADS": str(threads),
+        }
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         arguments = [sys.executable, "-c", WORKER, str(threads)]
-        self.process = subprocess.Popen(arguments, env=environment, **pipes)
+        self.process = subprocess.Popen(arguments, cwd=source, env=environment, **pipes)
 
     def seconds(self, options: list[str], number: int) -> dict[str, float]:
         """Seconds of a word."""
@@ -201,7 +203,9 @@ def parts_of(shape: str, text: list[str], options: argparse.Namespace) -> dict[s
             shape,
             flags,
         ]
-        output = subprocess.run(arguments, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        output = subprocess.run(
+            arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
         result[precision] = json.loads(output.stdout.splitlines()[-1])
     return result
 

@@ -17,6 +17,9 @@ from torch import Tensor
 TYPICAL_ROWS = 32
 # With so few rows, oneDNN takes longer to read a weight that is not laid out.
 FEW_ROWS = 2
+# With fewer numbers, PyTorch's own product is as fast. oneDNN keeps code for each number of rows: some 200 KB,
+# of the last thousand products.
+FEW_NUMBERS = 2**16
 
 
 def lay_out(weight: Tensor, bias: Tensor | None = None, precision: str = "float32") -> Any:
@@ -33,7 +36,8 @@ class Product:
         self.dtype = dtype or weight.dtype
         weight = weight.detach().to(self.dtype)
         self.bias = bias.detach().to(self.dtype).contiguous() if bias is not None else None
-        self.packed = _pack(weight)
+        is_small = self.dtype == torch.float32 and weight.numel() < FEW_NUMBERS
+        self.packed = None if is_small else _pack(weight)
         self.weight = weight.contiguous() if self.packed is None else None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -135,5 +139,5 @@ def has_bf16() -> bool:
 
 
 def uses_onednn(x: Tensor, weight: Tensor) -> bool:
-    is_read_fast = x.dtype == torch.float32 and x.shape[-2] > FEW_ROWS and weight.numel() > 0
+    is_read_fast = x.dtype == torch.float32 and x.shape[-2] > FEW_ROWS and weight.numel() >= FEW_NUMBERS
     return is_read_fast and x.numel() > 0 and _has_onednn()

@@ -33,7 +33,7 @@ class Progress:
     evaluated_at: step of the last evaluation, or -1.
     position: where to read on, a state of `Windows`.
     text: record of the text files; None in checkpoints of version 0.1.0.
-    seconds: that the run has taken; 0 in checkpoints of version 0.1.0.
+    seconds: that the run has taken; 0 without `max_minutes`, as in checkpoints of version 0.1.0.
     """
 
     step: int

@@ -445,7 +445,7 @@ class Run:
             settings,
             position,
             self.text,
-            round(self.clock.seconds(), 3),
+            round(self.clock.seconds(), 3) if self.settings.max_minutes is not None else 0.0,
         )
         progress.write(folder)
 
