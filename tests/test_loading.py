@@ -312,6 +312,13 @@ def test_values_in_messages_are_short_and_printable():
     assert len(quoted("x" * 10**6)) == 80
 
 
+@pytest.mark.parametrize("settings", [{"architectures": True}, {"architectures": [5]}, {"auto_map": [1]}])
+def test_names_of_classes_of_other_types(folder, settings):
+    change_config(folder, **settings)
+    with pytest.raises(ElmoError, match=rf"elmo: '{next(iter(settings))}' must be .* of classes, but is "):
+        load_config(folder)
+
+
 def test_a_missing_folder(tmp_path):
     for load_it in (
         load_config,

@@ -62,7 +62,17 @@ def load_config(name: str | Path) -> ElmoConfig:
         settings, _ = ElmoConfig.get_config_dict(name)
         if settings.get("model_type") != "elmo":
             raise ElmoError(f"it holds a model of type {quoted(repr(settings.get('model_type')), 40)}")
-        config: ElmoConfig = ElmoConfig.from_dict(settings)
+        return config_of(settings)
+
+
+def config_of(settings: dict[str, Any]) -> ElmoConfig:
+    """The config that a JSON file holds, with the names of classes, which Transformers does not check."""
+    names, classes = settings.get("architectures"), settings.get("auto_map")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ElmoError(f"'architectures' must be a list of names of classes, but is {quoted(repr(names))}")
+    if classes is not None and not isinstance(classes, dict):
+        raise ElmoError(f"'auto_map' must be an object with names of classes, but is {quoted(repr(classes))}")
+    config: ElmoConfig = ElmoConfig.from_dict(settings)
     return config
 
 

@@ -77,7 +77,8 @@ def enter_card(case: Case) -> str:
     metadata, body = text.split("\n---\n", 1)
     outside_of_code = re.sub(r"^(`{3,})[^\n]*\n.*?\n\1$", "", body, flags=re.M | re.S)
     outside_of_code = re.sub(r"(`+)[^`\n]+\1", "", outside_of_code)
-    facts = yaml.safe_load((case.input / "facts.yaml").read_text(encoding="utf-8"))
+    # Every value as a text: SafeLoader refuses a text such as 2026-99-99, of which it makes a date.
+    facts = yaml.load((case.input / "facts.yaml").read_text(encoding="utf-8"), yaml.BaseLoader)
     has_headings = any("# MARK" in str(facts.get(name)) for name in MARKDOWN)
     is_heading = re.search(r"^# MARK", outside_of_code, re.M) and not has_headings
     if "<script" in outside_of_code or is_heading:

@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import pickle
+import random
 import runpy
 import signal
 import socket
@@ -16,7 +17,7 @@ import h5py
 import pytest
 
 from tests.fuzz import __main__ as command
-from tests.fuzz import doors, harness, worker
+from tests.fuzz import cards, doors, good, harness, worker
 from tests.fuzz.door import Case, Door, Fault, Refusal
 from tests.fuzz.harness import run_door
 from tests.fuzz.report import Report, table
@@ -281,6 +282,16 @@ def test_command(function, code, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys, "argv", ["fuzz", "--door", "one", "--case", "2", "--keep", str(keep)])
     assert command.main() == code
     assert (keep / "case" / "in" / "good.txt").exists()
+
+
+def test_a_text_of_facts_that_looks_like_a_date(tmp_path):
+    """YAML's own loaders refuse 2026-99-99 as a date; a card and its door take a text."""
+    case = Case(tmp_path, tmp_path, 0, random.Random(0))
+    case.output.mkdir()
+    good.write_card(case.input)
+    with (case.input / "facts.yaml").open("a", encoding="utf-8") as file:
+        file.write("licence_name: 2026-99-99\n")
+    assert "license_name: '2026-99-99'\n" in cards.enter_card(case)
 
 
 @pytest.mark.parametrize("follows_links", [True, False])

@@ -30,6 +30,10 @@ def card(tmp_path, checkpoint):
     return write(tmp_path / "card", results=RESULTS | {"run": RUN | {"model": describe_model(checkpoint)}})
 
 
+def model_of(**config):
+    return {"config": config, "parameters": 1, "softmax_parameters": 1}
+
+
 def refusal(folder):
     """The one sentence, short enough to read."""
     with pytest.raises((ValueError, OSError)) as error:
@@ -167,6 +171,13 @@ def test_addresses_are_those_of_the_web(card):
             {"model": {"config": {"lstm_dim": "x"}, "parameters": 1, "softmax_parameters": 1}},
             "no config of",
         ),
+        (
+            "run",
+            {"model": model_of(architectures=[0.5])},
+            "'architectures' must be a list of names of classes",
+        ),
+        ("run", {"model": model_of(architectures=True)}, "of classes, but is True"),
+        ("run", {"model": model_of(auto_map=[1])}, "'auto_map' must be an object with names of classes"),
         ("kneser_ney", {"heldout": [1]}, "results/kneser_ney.json is not as its command writes it"),
         ("kneser_ney", {"order": "5"}, "results/kneser_ney.json is not as its command writes it"),
         ("shapes", {"rows": {"a": 1}}, "results/shapes.json is not as its command writes it"),
@@ -189,6 +200,20 @@ def test_results_stay_where_they_stand(card):
     assert "| a\\|b | &lt;script>alert(1)&lt;/script> |" in text
     assert "\n# x" not in text
     assert "\\[a\\](b) # &lt;script>" in text
+
+
+@pytest.mark.parametrize("text", ["\n# MARK\n", "\r# MARK", "\u2028# MARK", "~~~\n", "- # MARK", "> # MARK"])
+def test_a_text_of_results_begins_no_block(card, text):
+    """A table's note stands on a line of its own, as the name of data in the list of them does."""
+    result = Result("table", [{text: text}], text, text)
+    write(
+        card,
+        FACTS | {"data": [FACTS["data"][0] | {"name": text}]},
+        {"zz": with_results({"command": "x"}, result)},
+    )
+    rendered, begun = render_card(card), " ".join(text.split())
+    assert not re.search(rf"^(- )?{re.escape(begun)}", rendered, re.M)
+    assert rendered.count(f"\n\\{begun}\n") == rendered.count(f"\n- \\{begun} (public") == 1
 
 
 # ---- other places that are read

@@ -62,6 +62,28 @@ def test_plain_text(text, expected):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        *[("\n# x\n", "\\# x"), ("\r###### x", "\\###### x"), ("\u2028#", "\\#"), ("\x85 # #", "\\# #")],
+        *[("> x", "\\> x"), (">x", "\\>x"), ("- x", "\\- x"), ("+\tx", "\\+ x"), ("*", "\\*")],
+        *[("1. x", "1\\. x"), ("27)", "27\\)"), ("~~~ x", "\\~~~ x"), ("```\n# x", "\\`\\`\\` # x")],
+        *[("---", "\\---"), ("_ __", "\\_ __"), ("***", "\\***"), ("==", "\\=="), ("--", "\\--")],
+        *[
+            (text, text)
+            for text in ("#1 of 2", "-5", "1.5 x", "a - b", "*x* y", "~ 5", "a # b", "= x", "1st.")
+        ],
+    ],
+)
+def test_plain_text_begins_no_block(text, expected):
+    assert escape(text) == expected
+
+
+def test_a_dash_for_a_missing_number_keeps_a_column_of_numbers():
+    rule = table([{"name": "a", "x": 1}, {"name": "b", "x": "-"}]).splitlines()[1]
+    assert rule == "| --- | ---: |"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
         ("see `<UNK>` and <b>\n\n# x", "see `<UNK>` and &lt;b> # x"),
         ("``a ` <b>`` <b>", "``a ` <b>`` &lt;b>"),
         ("an open ` and <b>", "an open \\` and &lt;b>"),

@@ -42,7 +42,7 @@ from elmo_hf.hub.results import (
     source_values,
 )
 from elmo_hf.hub.signature import MARK, is_signed, is_unedited, sign
-from elmo_hf.loading import FAULTS, describe_model
+from elmo_hf.loading import FAULTS, config_of, describe_model
 from elmo_hf.model.configuration_elmo import ElmoConfig
 
 TEMPLATE = Path(__file__).parent / "templates" / "card.md"
@@ -378,7 +378,7 @@ def find_model(folder: Path, run: Any) -> dict[str, Any]:
 
 def read_config(settings: dict[str, Any]) -> ElmoConfig:
     try:
-        return ElmoConfig.from_dict(settings)
+        return config_of(settings)
     except FAULTS as error:
         raise ElmoError(f"results/run.json has no config of an ELMo: {reason_of(error)}.") from None
 

@@ -31,9 +31,17 @@ def verbatim(text: str) -> str:
     return visible(text.strip().replace("\r\n", "\n"))
 
 
+BLOCK = re.compile(
+    r"^(?=#{1,6}(?: |$)|>|[-+*](?: |$)|~~~"  # headings, quotations, lists, code
+    r"|([-*_])(?: ?\1){2,}$|[-=]+$)"  # rules; lines below a heading
+    r"|^(?P<number>\d{1,9})(?=[.)](?: |$))"  # numbered lists
+)
+
+
 def escape(text: str) -> str:
-    """Plain text as one line of Markdown: no cell, link, code or HTML begins or ends in it."""
-    return re.sub(r"([\\`\[\]|])", r"\\\1", line(text).replace("<", "&lt;"))
+    """Plain text as one line of Markdown: no cell, link, code, HTML or block begins or ends in it."""
+    escaped = re.sub(r"([\\`\[\]|])", r"\\\1", line(text).replace("<", "&lt;"))
+    return BLOCK.sub(r"\g<number>\\", escaped)
 
 
 INLINE = re.compile(
@@ -131,4 +139,4 @@ def markdown_table(headings: list[str], rows: list[list[str]]) -> str:
 
 
 def _is_numeric(text: str) -> bool:
-    return re.fullmatch(rf"[-\d.,%e+ /]+|{MISSING}", text) is not None
+    return re.fullmatch(rf"[-\d.,%e+ /\\]+|{MISSING}", text) is not None  # "-" is escaped as "\\-"
