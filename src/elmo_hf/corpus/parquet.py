@@ -19,13 +19,13 @@ MOST_BYTES_AT_ONCE = 256 << 20
 _DICTIONARY_PAGE = 2
 
 
-def read_parquet(file: str, column: str | None) -> Iterator[Columns]:
+def read_parquet(file: str, column: str | None, row_group: int | None = None) -> Iterator[Columns]:
     """A column, some rows at a time. Without its name: "text" and "tokens", and None for the others."""
     usual = ("text", "tokens") if column is None else (column,)
-    return _read(file, lambda name: name in usual, column is None)
+    return _read(file, lambda name: name in usual, column is None, row_group)
 
 
-def read_whole_parquet(file: str, _: str | None = None) -> Iterator[Columns]:
+def read_whole_parquet(file: str) -> Iterator[Columns]:
     """All columns, some rows at a time."""
     return _read(file, lambda _: True, False)
 
@@ -37,7 +37,19 @@ def parquet_schema(file: str) -> Any:
         return pyarrow.parquet.read_schema(content)
 
 
-def _read(file: str, is_chosen: Callable[[str], bool], names_others: bool) -> Iterator[Columns]:
+def row_groups(file: str) -> list[tuple[int, int]]:
+    """The number of rows and of bytes of each row group."""
+    import pyarrow.parquet
+
+    with _one_sentence(file), open_bytes(file) as content:
+        metadata = pyarrow.parquet.read_metadata(content)
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        return [(group.num_rows, group.total_byte_size) for group in groups]
+
+
+def _read(
+    file: str, is_chosen: Callable[[str], bool], names_others: bool, row_group: int | None = None
+) -> Iterator[Columns]:
     import pyarrow.parquet
 
     with (
@@ -50,7 +62,7 @@ def _read(file: str, is_chosen: Callable[[str], bool], names_others: bool) -> It
         if not chosen and table.metadata.num_rows:
             yield {name: [None] for name in names}
             return
-        for number in range(table.num_row_groups):
+        for number in range(table.num_row_groups) if row_group is None else (row_group,):
             group = table.metadata.row_group(number)
             rows = min(_rows_at_once(content, group, name, file) for name in chosen)
             for batch in table.iter_batches(rows, [number], chosen, use_threads=False):

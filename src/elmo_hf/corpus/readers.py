@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import zstandard
 
@@ -35,7 +35,17 @@ MOST_PADDING = 16 << 20  # bytes of zeros in a packed file
 
 Columns = dict[str, Sequence[Any]]  # the values of some rows by the name of their column
 
+
+class Span(NamedTuple):
+    """Bytes of a plain file, from the start of a line to that of another, and how many lines are before them."""
+
+    start: int
+    stop: int
+    line: int = 0
+
+
 _BLOCK = 2**16  # characters or bytes that are read at a time
+_BLOCK_OF_SPAN = 2**14  # as hundreds of them may be read in turn
 # Of packed files without a suffix that says so. No text begins with one of these.
 _MAGIC = {
     b"\x1f\x8b": ".gz",
@@ -88,15 +98,44 @@ def open_bytes(file: str) -> Any:
     return xopen(file, "rb")
 
 
-def _unpacked(packed: Any, file: str) -> Any:
+def is_packed(file: str) -> bool:
+    with open_bytes(file) as content:
+        return bool(_packing_of(content, file))
+
+
+def _packing_of(packed: Any, file: str) -> str:
+    """The suffix of a file's packing, "" if it is plain."""
     suffix = Path(file).suffix
-    if suffix not in PACKED:
-        start = packed.read(16)
-        packed.seek(0)
-        suffix = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")
-    if suffix not in PACKED:
+    if suffix in PACKED:
+        return suffix
+    start = packed.read(16)
+    packed.seek(0)
+    return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")
+
+
+def _unpacked(packed: Any, file: str) -> Any:
+    packing = _packing_of(packed, file)
+    if not packing:
         return packed
-    return io.BufferedReader(_Pieces(_UNPACKERS[suffix](packed)), buffer_size=_BLOCK)
+    return io.BufferedReader(_Pieces(_UNPACKERS[packing](packed)), buffer_size=_BLOCK)
+
+
+class _BytesOfSpan(io.RawIOBase):
+    """The bytes of a span. The file is open only while some of them are read, as many spans are read in turn."""
+
+    def __init__(self, file: str, span: Span) -> None:
+        self._file, self._start, self._stop = file, span.start, span.stop
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = min(len(buffer), self._stop - self._start)
+        with Path(self._file).open("rb", buffering=0) as content:
+            content.seek(self._start)
+            read = content.readinto(memoryview(buffer)[:size])
+        self._start += read
+        return read
 
 
 class _Pieces(io.RawIOBase):
@@ -224,11 +263,21 @@ def read_blocks(file: str, newline: str | None = None, errors: str = "strict") -
             yield block
 
 
-def _lines(file: str, newline: str | None = None, errors: str = "strict") -> Iterator[list[str]]:
-    """The lines of a file, some at a time, without their ends."""
+def _blocks_of_span(file: str, span: Span, errors: str) -> Iterator[str]:
+    content = io.BufferedReader(_BytesOfSpan(file, span), buffer_size=_BLOCK_OF_SPAN)
+    encoding = "utf-8" if span.start else "utf-8-sig"
+    with io.TextIOWrapper(content, encoding=encoding, errors=errors) as text:
+        while block := text.read(_BLOCK_OF_SPAN):
+            yield block
+
+
+def read_lines_of(
+    file: str, newline: str | None = None, errors: str = "strict", span: Span | None = None
+) -> Iterator[list[str]]:
+    """The lines of a file or of a span of it, some at a time, without their ends."""
     unfinished: list[str] = []
-    number = size = 0
-    for block in read_blocks(file, newline, errors):
+    number, size = span.line if span else 0, 0
+    for block in _blocks_of_span(file, span, errors) if span else read_blocks(file, newline, errors):
         first, *lines = block.split("\n")
         unfinished.append(first)
         size += len(first)
@@ -248,7 +297,7 @@ def _lines(file: str, newline: str | None = None, errors: str = "strict") -> Ite
 def undecodable_line(file: str) -> int | None:
     """The number of the first line that is not UTF-8, by a second look at the file."""
     number = 0
-    for lines in _lines(file, errors="surrogateescape"):
+    for lines in read_lines_of(file, errors="surrogateescape"):
         for line in lines:
             number += 1
             if any("\udc80" <= letter <= "\udcff" for letter in line):
@@ -256,20 +305,20 @@ def undecodable_line(file: str) -> int | None:
     return None
 
 
-def read_text(file: str, _: str | None = None) -> Iterator[Columns]:
-    for lines in _lines(file):
+def read_text(file: str, span: Span | None = None) -> Iterator[Columns]:
+    for lines in read_lines_of(file, span=span):
         yield {"text": lines}
 
 
 # ---- JSON
 
 
-def read_json(file: str) -> Iterator[Any]:
+def read_json(file: str, span: Span | None = None) -> Iterator[Any]:
     """The values of JSON lines, of one array, or of objects over several lines."""
-    return _json_lines(file) if _are_json_lines(file) else _json_values(file)
+    return _json_lines(file, span) if span or are_json_lines(file) else _json_values(file)
 
 
-def _are_json_lines(file: str) -> bool:
+def are_json_lines(file: str) -> bool:
     """Whether each line of the file is a JSON value.
 
     An array of texts in one line is a sentence's words, unless it is all that a .json file has: then each
@@ -309,9 +358,9 @@ def _filled_lines(text: str) -> list[str]:
     return [line for line in text.split("\n") if line.strip()]
 
 
-def _json_lines(file: str) -> Iterator[Any]:
-    number = 0
-    for lines in _lines(file):
+def _json_lines(file: str, span: Span | None) -> Iterator[Any]:
+    number = span.line if span else 0
+    for lines in read_lines_of(file, span=span):
         for line in lines:
             number += 1
             try:
@@ -408,7 +457,7 @@ def _no_json(file: str, line: int, text: str) -> ElmoError:
 # ---- CSV
 
 
-def read_csv(file: str, _: str | None = None) -> Iterator[Columns]:
+def read_csv(file: str) -> Iterator[Columns]:
     """The rows of a .csv or .tsv file. All values are text, and of a short row the last ones are None."""
     csv.field_size_limit(max(LONGEST, csv.field_size_limit()))
     lines = _LinesOfRows(file)
@@ -451,7 +500,7 @@ class _LinesOfRows:
         self._file, self.size = file, 0
 
     def __iter__(self) -> Iterator[str]:
-        for lines in _lines(self._file, newline=""):
+        for lines in read_lines_of(self._file, newline=""):
             for line in lines:
                 self.size += len(line)
                 if self.size > LONGEST:
