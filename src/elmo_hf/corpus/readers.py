@@ -37,7 +37,7 @@ Columns = dict[str, Sequence[Any]]  # the values of some rows by the name of the
 
 
 class Span(NamedTuple):
-    """Bytes of a plain file, from the start of a line to that of another, and how many lines are before them."""
+    """Bytes of a plain file, from the start of a line to that of another, and the number of lines before."""
 
     start: int
     stop: int
@@ -121,7 +121,7 @@ def _unpacked(packed: Any, file: str) -> Any:
 
 
 class _BytesOfSpan(io.RawIOBase):
-    """The bytes of a span. The file is open only while some of them are read, as many spans are read in turn."""
+    """The bytes of a span. The file is open only while some are read, as many spans are read in turn."""
 
     def __init__(self, file: str, span: Span) -> None:
         self._file, self._start, self._stop = file, span.start, span.stop

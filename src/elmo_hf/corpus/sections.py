@@ -28,8 +28,8 @@ from elmo_hf.corpus.parquet import row_groups
 from elmo_hf.corpus.readers import Span, are_json_lines, is_packed, read_lines_of
 
 SMALL_TEXT = 8 << 20  # bytes of a text that is not cut, as it is read quickly
-SMALLEST = 16 << 10  # bytes of a section
-MOST_SECTIONS = 2**14  # about; the sections of a larger text are larger
+SMALLEST = 4 << 10  # bytes of a section
+MOST_SECTIONS = 2**15  # about; the sections of a larger text are larger
 STEP = 2**20  # bytes of a section from which reading goes on in a shard
 BYTES_OF_GROUP = 2**17  # at least, in an epoch
 SHARDS_OF_GROUP = 8  # at least, where their sizes are not known
@@ -163,6 +163,7 @@ class Shares:
     """
 
     def __init__(self, sections: list[Section], groups: int, shuffled: Callable[[int], np.ndarray]) -> None:
+        self.count = len(sections)
         self._sections, self._groups, self._shuffled = sections, groups, shuffled
         self._loads = [[(0, group) for group in range(groups)]]  # before each epoch
         self._of_epoch = lru_cache(maxsize=4)(self._divide)

@@ -244,7 +244,7 @@ class Source:
         return self.lines_of(Section(shard), skip)
 
     def lines_of(self, section: Section, skip: int = 0) -> Iterator[list[str]]:
-        """The same of a section. What comes before line `skip` is not read, if the file's format allows it."""
+        """The same of a section. What is before line `skip` is not read, if the file's format allows it."""
         if self.heldout_every is not None:
             yield from self._lines_of_side(section, skip, self.heldout_every)
             return

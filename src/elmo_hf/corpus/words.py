@@ -45,8 +45,8 @@ def _split(text: str) -> list[str]:
 
 
 def _short_pieces(text: str) -> list[str]:
-    """What stands between blanks. Letters without a blank for pages, as files of all kinds have, are cut where
-    no word would reach."""
+    """What stands between blanks. Letters without a blank for pages, as files of all kinds have, are cut
+    where no word would reach."""
     pieces = text.split()
     if len(text) <= LONGEST_WORD or max(map(len, pieces), default=0) <= LONGEST_WORD:
         return pieces
