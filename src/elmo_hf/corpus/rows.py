@@ -314,7 +314,8 @@ class Rows:
         """Those of the rows; all, while there are sentences of other numbers of rows."""
         if not self._are_regular:
             self._are_regular = all(
-                self.numbering.is_regular(self.first + row, number) for row, number in enumerate(self.started)
+                self.numbering.is_regular(self.first + row, number - (sentence is not None))
+                for row, (number, sentence) in enumerate(zip(self.started, self.sentences, strict=True))
             )
         return self._own if self._are_regular else {*range(self.order.groups)}
 

@@ -15,8 +15,10 @@ The contract of reading:
   `</S> wn ... w1` and predicts `wn ... w1 <S>`. The two directions read the corpus in two orders, or in one
   (`shared`).
 - What a row reads depends on the text, the plan and the number of rows alone. The rows are divided among
-  processes and workers; each reads the whole corpus and keeps the sentences of its own rows. So any number of
-  processes and workers makes the same windows.
+  processes and workers, and so any number of them makes the same windows. Rows form groups, each with its own
+  sections of the text (`sections`), and a process or worker reads those of its rows' groups. Where fewer
+  groups than readers are possible, such as in one packed file, the readers of a group read the same text, and
+  each keeps the sentences of its own rows (`Windows.note` says so).
 - From `window.state`, training goes on with the same windows; with another number of rows, it goes on with
   the words that had not been read.
 """
@@ -31,6 +33,7 @@ import weakref
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import gcd
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any, NamedTuple
@@ -241,6 +244,7 @@ class Windows:
     Attributes:
         waited: seconds spent in waiting for windows.
         seconds: seconds since the first window was asked for.
+        note: a sentence if the text cannot be divided among all processes and workers, otherwise "".
         empty_window: a window without words, once this process's rows have ended (those of others may go on).
     """
 
@@ -267,6 +271,7 @@ class Windows:
         _order_states(
             state, plan, _settings(source, plan, self.groups), 2 - plan.shared
         )  # refuses a wrong one
+        self.note = _note_of_shared_text(source, plan, self.groups, processes * max(workers, 1))
         self.shares = _Shares(source, encoder, plan, first, last, state)
         self.workers, self.prefetch = workers, prefetch
         self.waited = 0.0
@@ -310,6 +315,23 @@ class Windows:
                 generator=torch.Generator(),
             )
         )
+
+
+def _note_of_shared_text(source: Source, plan: Plan, groups: int, readers: int) -> str:
+    """What to do where several readers read the same sections."""
+    parts = gcd(groups, plan.rows)
+    if readers <= parts or source.is_small:
+        return ""
+    if not plan.shuffle_sentences:
+        reason, advice = "its order is kept", "shuffle it once, and name shuffle_sentences"
+    elif source.is_cut:
+        reason, advice = f"there are {plan.rows} rows", f"name a number of rows that {readers} divides"
+    else:
+        reason, advice = "its files can only be read from their start", f"unpack it, or write {readers} files"
+    return (
+        f"{source.name} is divided among {parts} of {readers} readers, as {reason}: readers beyond that read "
+        f"the same text and keep their own share; if reading is too slow, {advice}."
+    )
 
 
 def share(first: int, last: int, number: int, count: int) -> tuple[int, int]:

@@ -146,7 +146,7 @@ class Run:
             shared=settings.shared_reading,
             epochs=settings.epochs,
         )
-        return Windows(
+        windows = Windows(
             self.source,
             Encoder(vocabulary, token_encoder=config.token_encoder, tokenizer=tokenizer),
             plan,
@@ -155,6 +155,9 @@ class Run:
             workers=settings.workers,
             state=self.position,
         )
+        if windows.note:
+            self.processes.warn(windows.note)
+        return windows
 
     def warn_of_doubts(self) -> None:
         """Say it if the first lines of the text are not what the settings say."""
@@ -277,7 +280,8 @@ class Run:
         for sentence in window.sentence_starts:
             direction, row = sentence.direction, sentence.row - self.first_row
             self.sentences[direction, row] = [*self.sentences.get((direction, row), [])[-1:], sentence]
-            self.row_epochs[row, direction] = sentence.epoch
+            # With another number of rows, a row may read groups that are in different epochs.
+            self.row_epochs[row, direction] = max(int(self.row_epochs[row, direction]), sentence.epoch)
         has_ended = ~torch.from_numpy(window.mask[:, :, -1]).T
         self.row_epochs[has_ended] = self.settings.epochs
 
