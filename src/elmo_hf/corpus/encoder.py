@@ -95,7 +95,7 @@ class Encoder:
         """Encode the words that have a slot since the last time."""
         if self._filled == len(self._slots):
             return
-        words = [*islice(self._slots, self._filled, None)]
+        words, self._slots.new = self._slots.new, []
         if len(self._slots) > len(self._target_ids):
             size = max(1024, 2 * len(self._slots))
             self._input_rows = _longer(self._input_rows, size)
@@ -134,11 +134,18 @@ class Encoder:
 
 
 class _Slots(dict[str, int]):
-    """Slots 0, 1, 2, ... in the order in which words are first asked for."""
+    """Slots 0, 1, 2, ... in the order in which words are first asked for; these are in `new` then."""
+
+    def __init__(self) -> None:
+        self.new: list[str] = []
 
     def __missing__(self, word: str) -> int:
         slot = self[word] = len(self)
+        self.new.append(word)
         return slot
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Slots, (), {"new": self.new}, None, iter(self.items())
 
 
 def _longer(table: np.ndarray, size: int) -> np.ndarray:

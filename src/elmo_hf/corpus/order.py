@@ -8,8 +8,8 @@ The contract of reading, on which exact resuming rests:
 - The text is divided among some groups, each with its own sections of it in every epoch (`sections`). A
   group numbers its sentences 0, 1, 2, ... over all epochs. Its sections come in an order of their own in each
   epoch, and its sentences are shuffled within blocks. The blocks of all groups together have some 100,000
-  sentences. The order depends only on the text, the seed, the direction, the size of the blocks and the number
-  of groups.
+  sentences. The order depends only on the text, the seed, the direction, the size of the blocks and the
+  number of groups.
 - The groups take turns: sentence i of group g has the number n = i * groups + g. It belongs to row n % rows
   and is that row's sentence number n // rows, whichever process has it. As `groups` divides `rows`, a row
   reads the sentences of one group, and a reader reads the sections of its rows' groups and no others. Rows of

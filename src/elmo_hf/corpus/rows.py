@@ -340,13 +340,20 @@ def state_of(places: dict[int, tuple[Position, int | None]], groups: int) -> Sta
     if groups == 1:
         position, digest = places[0]
         return {"place": list(position), "digest": digest}
-    return {"places": [[number, digest, *position] for number, (position, digest) in places.items()]}
+    flat: list[int | None] = []  # a state is made for every window, and one list is made quickly
+    for number, (position, digest) in places.items():
+        flat += (number, digest, *position)
+    return {"places": flat}
 
 
 def places_of(state: State) -> dict[int, tuple[Position, int | None]]:
     if "place" in state:
         return {0: (Position(*state["place"]), state["digest"])}
-    return {number: (Position(*position), digest) for number, digest, *position in state["places"]}
+    places, size = state["places"], 2 + len(START)
+    return {
+        places[start]: (Position(*places[start + 2 : start + size]), places[start + 1])
+        for start in range(0, len(places), size)
+    }
 
 
 def merge_rows(states: Sequence[State], groups: int) -> State:

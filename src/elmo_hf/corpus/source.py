@@ -227,11 +227,6 @@ class Source:
         return [section._replace(filled=filled) for section, filled in self._with_filled(sections)]
 
     @property
-    def is_cut(self) -> bool:
-        """Whether it has sections that are no whole shards."""
-        return not all(section.is_whole for section in self.sections)
-
-    @property
     def is_small(self) -> bool:
         """Whether its sizes are known, and it is read quickly as a whole."""
         return self._rows_in_memory is not None or 0 < sum(part.size for part in self.sections) < SMALL_TEXT

@@ -324,10 +324,14 @@ def _note_of_shared_text(source: Source, plan: Plan, groups: int, readers: int) 
         return ""
     if not plan.shuffle_sentences:
         reason, advice = "its order is kept", "shuffle it once, and name shuffle_sentences"
-    elif source.is_cut:
-        reason, advice = f"there are {plan.rows} rows", f"name a number of rows that {readers} divides"
+    elif parts < number_of_groups(source.sections, plan.rows):
+        reason = "the run was begun with other groups of rows"
+        advice = "start another run from its checkpoint by --start"
+    elif any(section.span is None for section in source.sections):
+        reason = "its files are not plain text or JSON lines"
+        advice = f"unpack it, or write about {readers} files of the same size"
     else:
-        reason, advice = "its files can only be read from their start", f"unpack it, or write {readers} files"
+        return ""  # it is not larger
     return (
         f"{source.name} is divided among {parts} of {readers} readers, as {reason}: readers beyond that read "
         f"the same text and keep their own share; if reading is too slow, {advice}."

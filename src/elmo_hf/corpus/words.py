@@ -7,41 +7,44 @@ No word goes over a blank, and the rule looks at what stands between two blanks,
 follows. So each piece between blanks is split once and kept; most pieces of a text are frequent ones.
 """
 
+from itertools import chain
+
 from elmo_hf.model.words_elmo import split_text
 
 LONGEST_WORD = 10_000  # letters; the model reads the first 48 bytes of a word
-MOST_PIECES = 100_000  # that are kept
+MOST_PIECES = 200_000  # that are kept
 LONGEST_PIECE = 40  # letters of a piece that is kept
 
 
 class RawWords:
     def __init__(self) -> None:
-        self._pieces: dict[str, list[str]] = {}
+        self._inner, self._last = _Pieces(" "), _Pieces("")
 
     def split(self, text: str) -> list[str]:
         pieces = _short_pieces(text)
         if not pieces:
             return []
-        words: list[str] = []
-        known = self._pieces
-        last = None if text[-1].isspace() else pieces.pop()
-        for piece in pieces:
-            words += known[piece] if piece in known else self._split_new(piece)
-        if last is not None:
-            words += _split(last)
-        return words
+        last = self._last if not text[-1].isspace() else self._inner
+        final = last[pieces.pop()]
+        return [*chain.from_iterable(map(self._inner.__getitem__, pieces)), *final]
 
-    def _split_new(self, piece: str) -> list[str]:
-        words = _split(piece + " ")
-        if len(self._pieces) >= MOST_PIECES:
-            self._pieces.clear()
+
+class _Pieces(dict[str, list[str]]):
+    """The words of pieces, with what follows on each in the text: a blank, or nothing."""
+
+    def __init__(self, following: str) -> None:
+        self.following = following
+
+    def __missing__(self, piece: str) -> list[str]:
+        words = split_text(piece + self.following, "penn", whole=("<UNK>",)).words
+        if len(self) >= MOST_PIECES:
+            self.clear()
         if len(piece) <= LONGEST_PIECE:
-            self._pieces[piece] = words
+            self[piece] = words
         return words
 
-
-def _split(text: str) -> list[str]:
-    return split_text(text, "penn", whole=("<UNK>",)).words
+    def __reduce__(self) -> tuple[type["_Pieces"], tuple[str]]:
+        return _Pieces, (self.following,)
 
 
 def _short_pieces(text: str) -> list[str]:

@@ -138,14 +138,14 @@ def _check_position(progress: Progress) -> None:
 def _check_places(reading: dict[str, Any], progress: Progress) -> list[int]:
     """Returns how many sentences of each group come before its place."""
     groups = whole("groups", progress.position["settings"].get("groups", 1), at_least=1)
-    places = (
-        reading.get("places") if groups > 1 else [[0, reading.get("digest"), *_list(reading.get("place"))]]
-    )
-    if not isinstance(places, list) or len(places) != groups:
-        raise ElmoError(f"places must be a list of {groups}, but is {short(places)}")
+    places = [0, reading.get("digest"), *_list(reading.get("place"))]
+    if groups > 1:
+        places = _list(reading.get("places"))
+    if len(places) != 7 * groups:
+        raise ElmoError(f"place must have {5 * groups} numbers, but is {short(places)}")
     sentences = []
-    for group, place in enumerate(places):
-        number, digest, *position = place if isinstance(place, list) and len(place) > 1 else [None, None]
+    for group in range(groups):
+        number, digest, *position = places[7 * group : 7 * group + 7]
         if whole("place", number) != group:
             raise ElmoError(f"places are not those of all {groups} groups")
         if digest is not None:
