@@ -52,7 +52,8 @@ class Encoder:
             raise ElmoError(f"token_encoder must be 'characters' or 'words', but is {token_encoder!r}.")
         self.vocabulary, self.reads_characters = vocabulary, token_encoder == "characters"
         self._tokenizer, self._cache_words = tokenizer, cache_words
-        self._length, self.dtype = max_characters, np.dtype(np.int16)
+        self._length = max_characters
+        self.dtype: np.dtype[Any] = np.dtype(np.int16)
         if tokenizer is not None:
             self._length = tokenizer.char_ids_length
             ids = max(tokenizer.num_characters, tokenizer.word_column * (tokenizer.vocab_size + 1))

@@ -325,7 +325,7 @@ class Rows:
 
 def new_state(groups: int, rows: int) -> State:
     """Of rows that have read nothing."""
-    places = dict.fromkeys(range(groups), (START, None))
+    places: dict[int, tuple[Position, int | None]] = dict.fromkeys(range(groups), (START, None))
     return state_of(places, groups) | {"deals": [], "begun": [0] * rows, "used": [0] * rows}
 
 
