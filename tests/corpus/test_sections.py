@@ -13,6 +13,7 @@ import pytest
 
 from elmo_hf.corpus import readers
 from elmo_hf.corpus import sections as module
+from elmo_hf.corpus.encoder import Encoder
 from elmo_hf.corpus.order import Numbering
 from elmo_hf.corpus.sections import Section, Shares, number_of_groups, spans_of_lines
 from elmo_hf.corpus.source import Source
@@ -311,3 +312,23 @@ def test_a_changed_corpus_is_noticed(small_sections, tmp_path, encoder):
     path.write_bytes(path.read_bytes().replace(b"w", b"v"))
     with pytest.raises(ValueError, match="has changed since the training stopped"):
         list(Windows(Source(source.files), encoder, plan, state=state))
+
+
+def test_windows_do_not_depend_on_the_table_of_words(source, encoder):
+    """Its words are forgotten in the midst of sentences."""
+    plan = Plan(rows=5, steps=4, seed=2, shuffle_sentences=9, epochs=2)
+    whole = until_the_end(Reader(source, encoder, plan))
+    small = Encoder(encoder.vocabulary, 16, cache_words=30)
+    assert all(same(*pair) for pair in zip(whole, until_the_end(Reader(source, small, plan)), strict=True))
+    assert small.generation > 5
+
+
+def test_a_text_that_cannot_be_divided_is_noted(small_sections, tmp_path, encoder):
+    def note(form, readers, **options):
+        plan = Plan(**({"rows": 6} | options))
+        return Windows(write(tmp_path, form), encoder, plan, processes=readers).note
+
+    assert note("txt", 6) == note("txt.gz", 2) == note("txt.gz", 1) == ""
+    assert "is divided among 2 of 3 readers, as its files are not plain text" in note("txt.gz", 3)
+    assert note("txt.gz", 3).endswith("unpack it, or write about 3 files of the same size.")
+    assert "among 1 of 3 readers, as its order is kept" in note("txt", 3, shuffle_sentences=0)

@@ -80,8 +80,8 @@ class Block:
         self.lines += 1
         self.characters += len(line)
         self.texts += sentences
-        epoch = self.start.epoch
-        self.origins += [(epoch, shard, number, index) for index in range(len(sentences))]
+        for index in range(len(sentences)):
+            self.origins.append((self.start[0], shard, number, index))
 
     def seal(self, generator: np.random.Generator | None) -> None:
         """Shuffle the sentences, and take the checksum that another text or shuffling does not have."""
