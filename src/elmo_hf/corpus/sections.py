@@ -141,13 +141,18 @@ def _line_ends(block: bytes, last: bytes) -> int:
 # ---- groups
 
 
+def is_small(sections: list[Section]) -> bool:
+    """Whether the size of the text is known, and it is read quickly as a whole."""
+    return 0 < sum(section.size for section in sections) < SMALL_TEXT
+
+
 def number_of_groups(sections: list[Section], rows: int) -> int:
     """The most groups that have the same number of rows, and about the same number of bytes in an epoch."""
     sizes = [section.size for section in sections]
     most = len(sizes) // SHARDS_OF_GROUP
     if any(sizes):
         share = max(BYTES_OF_GROUP, 0.8 * max(sizes))
-        most = int(sum(sizes) / share) if sum(sizes) >= SMALL_TEXT else 1
+        most = 1 if is_small(sections) else int(sum(sizes) / share)
     if any(section.span is None for section in sections):
         most = min(most, MOST_OPEN)
     return next((count for count in range(min(most, rows), 1, -1) if rows % count == 0), 1)

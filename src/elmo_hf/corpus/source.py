@@ -35,7 +35,7 @@ from elmo_hf.corpus.readers import (
     read_text,
     undecodable_line,
 )
-from elmo_hf.corpus.sections import SMALL_TEXT, Section, cut_files, sections_from
+from elmo_hf.corpus.sections import Section, cut_files, sections_from
 from elmo_hf.corpus.sentences import Record, split_sentences
 from elmo_hf.corpus.words import RawWords
 from elmo_hf.errors import ElmoError, reason_of
@@ -225,11 +225,6 @@ class Source:
         if self.heldout_every is None:
             return sections
         return [section._replace(filled=filled) for section, filled in self._with_filled(sections)]
-
-    @property
-    def is_small(self) -> bool:
-        """Whether its sizes are known, and it is read quickly as a whole."""
-        return self._rows_in_memory is not None or 0 < sum(part.size for part in self.sections) < SMALL_TEXT
 
     def _with_filled(self, sections: list[Section]) -> Iterator[tuple[Section, int]]:
         """Each section with the number of lines of its shard before it that are not empty."""

@@ -45,7 +45,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from elmo_hf.corpus.encoder import Encoder
 from elmo_hf.corpus.order import SentenceOrder
 from elmo_hf.corpus.rows import Rows, merge_rows, renumbered
-from elmo_hf.corpus.sections import number_of_groups
+from elmo_hf.corpus.sections import is_small, number_of_groups
 from elmo_hf.corpus.source import Source
 from elmo_hf.errors import ElmoError, sentence_of
 from elmo_hf.files import append_line, read_lines
@@ -320,7 +320,7 @@ class Windows:
 def _note_of_shared_text(source: Source, plan: Plan, groups: int, readers: int) -> str:
     """What to do where several readers read the same sections."""
     parts = gcd(groups, plan.rows)
-    if readers <= parts or source.is_small:
+    if readers <= parts or is_small(source.sections):
         return ""
     if not plan.shuffle_sentences:
         reason, advice = "its order is kept", "shuffle it once, and name shuffle_sentences"
