@@ -7,29 +7,42 @@
 |---|---|
 | layer-cache | epochs of a tagger on a frozen biLM whose layers are kept in memory, on disk, or not at all |
 | role-rules | decoding of semantic roles with and without the constraints on roles |
+| sentence | what the time of reading one sentence is spent on |
 
-Times are seconds of the processor.
+Times are seconds of the processor; those of a sentence are of the wall clock.
 """
 
 import argparse
+import contextlib
 import json
 import random
+import statistics
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 
 from benchmarks.report import RESULTS, command, machine
 from benchmarks.speed.workloads import SIZES, made_up_sentences
-from elmo_hf import ElmoConfig, ElmoForTokenClassification, ElmoLayerCache, ElmoTokenizer
+from elmo_hf import (
+    ElmoConfig,
+    ElmoForTokenClassification,
+    ElmoLayerCache,
+    ElmoModel,
+    ElmoTokenizer,
+    kernels,
+)
 from elmo_hf.files import write_json
 from elmo_hf.finetuning.data import labels_of
 from elmo_hf.finetuning.tagging import collate_words
+from elmo_hf.kernels import kept, reading
 from elmo_hf.metrics import role_scores
 from elmo_hf.model.crf_elmo import ElmoCRF
 from elmo_hf.model.modeling_elmo_tagging import ElmoRoles, broken_roles
@@ -42,6 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     parts = parser.add_subparsers(required=True, metavar="NAME")
     add_layer_cache(parts.add_parser("layer-cache", help="a tagger with and without the layer cache"))
     add_role_rules(parts.add_parser("role-rules", help="decoding with and without the constraints on roles"))
+    add_sentence(parts.add_parser("sentence", help="what the time of one sentence is spent on"))
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
     content = {"command": command("parts", arguments), "machine": machine(), **options.measure(options)}
@@ -199,6 +213,87 @@ def decode(
         seconds = time.process_time() - start
     rows = [[crf.labels[label] for label in row if label >= 0] for path in paths for row in path.tolist()]
     return rows, round(seconds, 2), len(caught)
+
+
+# ---- one sentence
+
+# What is timed, by the functions that do it; what they call of other rows counts there.
+SPENT: dict[str, list[tuple[Any, str]]] = {
+    "tokenizer": [(ElmoTokenizer, "__call__")],
+    "checks of modules": [(kept, "settings")],
+    "checks of bytes": [(kept, "_digest")],
+    "characters": [(kernels, "encode")],
+    "products with the input": [(reading, "product")],
+    "products of a step": [(reading.PairProduct, "plus"), (reading.PairProduct, "__call__")],
+    "products, laid out": [(reading.Product, "plus"), (reading.Product, "__call__")],
+    "elementwise": [(reading.Cell, "__call__")],
+    "steps in Python": [(reading, "lstm")],
+}
+REMAINDER = "model in Python"
+
+
+def add_sentence(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=["original", "small", "elmo-tiny"])
+    parser.add_argument("--lengths", nargs="+", type=int, default=[5, 20, 60])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=30, help="calls, whose median is taken (30)")
+    parser.add_argument("--output", type=Path, default=RESULTS / "tasks" / "sentence.json")
+    parser.set_defaults(measure=measure_sentence)
+
+
+def measure_sentence(options: argparse.Namespace) -> dict[str, Any]:
+    torch.set_num_threads(options.threads)
+    words, rows = [word for sentence in made_up_sentences(200) for word in sentence], []
+    for size in options.sizes:
+        torch.manual_seed(0)
+        model = ElmoModel(ElmoConfig(**SIZES[size])).eval()
+        for length in options.lengths:
+            spent = spent_on(model, [words[:length]], options.repeats)
+            total = sum(spent.values())
+            shares = {name: round(seconds / total, 3) for name, seconds in spent.items()}
+            rows.append({"size": size, "words": length, "ms": round(1000 * total, 3), "shares": shares})
+    return {"torch": torch.__version__, "threads": options.threads, "rows": rows}
+
+
+def spent_on(model: ElmoModel, sentence: list[list[str]], repeats: int) -> dict[str, float]:
+    """The median seconds of each row of `SPENT`."""
+    tokenizer, spent = ElmoTokenizer(), []
+    with contextlib.ExitStack() as stack, torch.inference_mode():
+        stopwatch = Stopwatch()
+        for name, functions in SPENT.items():
+            for owner, function in functions:
+                timed = stopwatch.timed(name, getattr(owner, function))
+                stack.enter_context(mock.patch.object(owner, function, timed))
+        call = stopwatch.timed(
+            REMAINDER,
+            lambda: model(**tokenizer(sentence, is_split_into_words=True, return_tensors="pt")),
+        )
+        for _ in range(repeats + 2):
+            stopwatch.seconds = dict.fromkeys([*SPENT, REMAINDER], 0.0)
+            call()
+            spent.append(stopwatch.seconds)
+    return {name: statistics.median(seconds[name] for seconds in spent[2:]) for name in spent[0]}
+
+
+class Stopwatch:
+    """Seconds by name, without those of other names that are timed inside."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.inside = [0.0]
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.inside.append(0.0)
+            start = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                seconds = time.perf_counter() - start
+                self.seconds[name] += seconds - self.inside.pop()
+                self.inside[-1] += seconds
+
+        return call
 
 
 if __name__ == "__main__":

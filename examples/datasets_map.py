@@ -5,12 +5,10 @@ datasets.load_from_disk("my-vectors")[0]["vectors"]    # (words, dim)
 """
 
 import argparse
-from typing import Any
 
-import torch
 from datasets import load_dataset
 
-from elmo_hf import TINY, ElmoModel, ElmoTokenizer
+from elmo_hf import TINY, Embed
 
 
 def main() -> None:
@@ -20,18 +18,9 @@ def main() -> None:
     parser.add_argument("--column", default="text", help="the texts (text)")
     parser.add_argument("--output", required=True, help="the folder to write")
     options = parser.parse_args()
-    model = ElmoModel.from_pretrained(options.model).eval()
-    tokenizer = ElmoTokenizer.from_pretrained(options.model)
-
-    def add_vectors(rows: dict[str, Any]) -> dict[str, Any]:
-        batch = tokenizer(rows[options.column], padding=True, return_tensors="pt")
-        with torch.inference_mode():
-            layers = model(**batch, output_hidden_states=True).hidden_states
-        average, lengths = torch.stack(layers).mean(dim=0), batch["attention_mask"].sum(dim=1)
-        return {"vectors": [row[:length].numpy() for row, length in zip(average, lengths, strict=True)]}
-
-    texts = load_dataset("json", data_files=options.data, split="train")
-    texts.map(add_vectors, batched=True, batch_size=32).save_to_disk(options.output)
+    texts = load_dataset("json", data_files=options.data, split="train").with_format("arrow")
+    embed = Embed(options.model, layers="average", column=options.column)
+    texts.map(embed, batched=True).with_format(None).save_to_disk(options.output)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from tests.helpers.paths import REPOSITORY
 SOURCE = REPOSITORY / "src" / "elmo_hf"
 # From the ground up. A room may import any room before it in this list, and none after it.
 ROOMS = [
-    *("errors", "files", "metrics", "kernels", "model", "loading", "scripts", "corpus", "convert"),
+    *("errors", "files", "remote", "threads", "metrics", "kernels", "model", "loading", "scripts"),
+    *("corpus", "convert"),
     *("embedding", "demo", "hub", "export", "pretraining", "finetuning"),
     *("auto", "__init__", "options", "spacy", "cli", "__main__"),
 ]

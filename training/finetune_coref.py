@@ -5,9 +5,10 @@
     python training/finetune_coref.py --elmo my-elmo $FILES --output runs/coref --vectors glove.6B.50d.txt
     python training/finetune_coref.py --smoke --data litbank_coref_entities.tar.xz --output runs/smoke
 
-Files are those of CoNLL-2012 (the word in the fourth column, clusters in the last), or a tar archive of them,
-such as LitBank's; of every ten documents of an archive, in the order of their names, eight are train, the
-ninth is dev and the tenth is test. A dataset has the columns `sentences` and `clusters`, lists of mentions
+Files are those of CoNLL-2012 (the word in the fourth column, clusters in the last), those of OntoGUM (the
+word in the second of three columns), or tar archives of such files. Of an archive that `--data` names, such
+as LitBank's, of every ten documents in the order of their names eight are train, the ninth is dev and the
+tenth is test. A dataset has the columns `sentences` and `clusters`, lists of mentions
 [sentence, first word, last word]. The model is trained on windows of at most `--window` sentences, and
 evaluated on whole documents.
 
@@ -28,19 +29,21 @@ from elmo_hf.finetuning.coreference import (
     as_clusters,
     collate_documents,
     from_row,
+    predicted_clusters,
     read_archive,
-    read_conll,
+    read_documents,
     split_documents,
     windows,
 )
-from elmo_hf.finetuning.data import Example, read_splits
+from elmo_hf.finetuning.data import Example, read_splits, splits_of_run
 from elmo_hf.finetuning.flags import make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
 
-# Lee et al. (2017), and Peters et al. (2018), A.6. Theirs differs in this: its word vectors are GloVe's 300
-# and Turian's 50 numbers; words and letters have dropout of 0.5; speakers and genres are known; the
-# learning rate falls by 0.1 % every 100 steps; a window is drawn for each epoch; the loss is the sum over
-# the spans and not their mean, which makes no difference to Adam except where the gradient's norm is clipped.
+# Lee et al. (2017), and Peters et al. (2018), A.6. The vectors of `--vectors` are not trained. Theirs differs
+# in this: its word vectors are GloVe's 300 and Turian's 50 numbers; words and letters have dropout of 0.5;
+# speakers and genres are known; the learning rate falls by 0.1 % every 100 steps; a window is drawn for each
+# epoch; the loss is the sum over the spans and not their mean, which makes no difference to Adam except where
+# the gradient's norm is clipped.
 CONFIG: dict[str, Any] = {
     "task_word_dim": 50,
     "task_char_filters": [[3, 50], [4, 50], [5, 50]],
@@ -66,7 +69,8 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=50, help="sentences of a train window (50)")
     flags = parser.parse_args()
     task = Task("coref", ElmoForCoreferenceResolution, CONFIG, collate_documents, score, best="conll_f1")
-    finetune(task, flags, read(flags))
+    task.predicted = predicted_clusters
+    finetune(task, flags, read(flags), freeze_task_words=flags.vectors is not None)
 
 
 def read(flags: Any) -> dict[str, list[Example]]:
@@ -74,14 +78,17 @@ def read(flags: Any) -> dict[str, list[Example]]:
         raise ElmoError(f"--window must be at least 1, but is {flags.window}.")
     if flags.data and not flags.train and Path(flags.data).is_file():
         data = split_documents(read_archive(Path(flags.data)))
+        data = {split: data[split] for split in splits_of_run(flags)}
     else:
-        data = read_splits(flags, read_conll, from_row)
+        data = read_splits(flags, read_documents, from_row)
     for split, documents in data.items():
         if not documents:
             raise ElmoError(f"there are too few documents in {flags.data}; none is left for {split}.")
         data[split] = documents[: flags.limit]
         if flags.smoke:
             data[split] = [windows(each, SMOKE["window"])[0] for each in data[split][: SMOKE[split]]]
+    if flags.evaluate is not None:
+        return data
     return data | {"train": [window for each in data["train"] for window in windows(each, flags.window)]}
 
 

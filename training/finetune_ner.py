@@ -5,9 +5,9 @@
     python training/finetune_ner.py --elmo my-elmo --data conll2003 --output runs/ner --vectors glove.txt
     python training/finetune_ner.py --smoke $FILES --output runs/smoke
 
-A line of a file is a word with its label in the last column, or in the columns that `--columns` names
-(`--columns 2 3` for Universal NER). Labels are IOB, BIO, BIOES or BILOU. A dataset has the columns `tokens`
-and `ner_tags` or `labels`. The paper's ablations are settings: `--set elmo_at_input=false`,
+A line of a file is a word with its label in the last column, or in the columns that `--columns` names (2 and
+3 in a file `.iob2`, as Universal NER has them). Labels are IOB, BIO, BIOES or BILOU. A dataset has the
+columns `tokens` and `ner_tags` or `labels`. The paper's ablations are settings: `--set elmo_at_input=false`,
 `elmo_at_output=true`, `elmo_layers=top`, `mix_l2=0.001`, `freeze_elmo=false`.
 """
 
@@ -19,11 +19,14 @@ from typing import Any
 
 from elmo_hf import ElmoForTokenClassification
 from elmo_hf.errors import ElmoError
-from elmo_hf.finetuning.data import Example, first_column, labels_of, read_columns, read_splits
+from elmo_hf.finetuning.data import Example, first_column, kind_of, read_columns, read_splits, task_labels
 from elmo_hf.finetuning.flags import at_least, make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
-from elmo_hf.finetuning.tagging import collate_words, example, scorer
+from elmo_hf.finetuning.tagging import collate_words, example, predicted_words, scorer
 
+# The lambda of the paper is that of a loss summed over a batch, as in AllenNLP's CRF. Ours is the mean over
+# the words of a batch, so `mix_l2` is LAMBDA divided by their number, unless `--set mix_l2` says otherwise.
+LAMBDA = 0.1
 # Peters et al. (2018), A.7. The paper's second layer has half the cells and its word vectors are Senna's;
 # AllenNLP's published configuration (tagging/ner_elmo.jsonnet) has 200 in both layers, GloVe, BIOUL in
 # place of BIO labels, batches of 64 and a patience of 25.
@@ -37,7 +40,6 @@ CONFIG: dict[str, Any] = {
     "elmo_at_input": True,
     "elmo_at_output": False,
     "elmo_dropout": 0.0,  # task_dropout is on the same input
-    "mix_l2": 0.1,
     "use_crf": True,
     "tag_scheme": "BIO",
 }
@@ -45,18 +47,27 @@ CONFIG: dict[str, Any] = {
 
 def main() -> None:
     parser = make_parser(__doc__, batch_size=32, learning_rate=1e-3, epochs=75, patience=15, clip=5.0)
-    help = "the columns of the words and of the labels, from 1 (the first and the last)"
+    help = "the columns of words and labels, from 1 (the first and the last; in .iob2: 2 3)"
     parser.add_argument("--columns", type=at_least(1), nargs=2, metavar=("WORD", "LABEL"), help=help)
     flags = parser.parse_args()
     data = read_splits(flags, partial(read, columns=flags.columns), from_row)
-    labels = labels_of(data, scheme="BIO")
+    labels = task_labels(flags, data, scheme="BIO")
     score = scorer("spans", labels, ["f1", "precision", "recall"])
     task = Task("ner", ElmoForTokenClassification, CONFIG, collate_words(labels), score, best="f1")
-    finetune(task, flags, data, id2label=dict(enumerate(labels)))
+    task.predicted = predicted_words(labels)
+    names = dict(enumerate(labels))
+    finetune(task, flags, data, id2label=names, mix_l2=scaled_lambda(flags, data.get("train", [])))
+
+
+def scaled_lambda(flags: Any, train: list[Example]) -> float:
+    """Return the paper's lambda over the mean number of words in a batch, in two digits."""
+    words = sum(len(example["tokens"]) for example in train) / max(1, len(train)) * flags.batch_size
+    return float(f"{LAMBDA / max(1.0, words):.2g}")
 
 
 def read(path: Path, columns: Sequence[int] | None = None) -> list[Example]:
     examples = []
+    columns = (2, 3) if columns is None and kind_of(path) == ".iob2" else columns
     for number, lines in enumerate(read_columns(path), start=1):
         where = f"{path}, sentence {number}"
         pairs = select(lines, columns, where) if columns else [(line[0], line[-1]) for line in lines]

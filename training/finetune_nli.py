@@ -6,8 +6,9 @@
     python training/finetune_nli.py --smoke $FILES --output runs/smoke
 
 A file's first line names its columns, separated by tabs; those read are `sentence1`, `sentence2` (words
-separated by spaces, or raw texts, with `--raw`), and `label` or `gold_label`. A dataset has them, or
-`premise`, `hypothesis` and `label`. Pairs on whose label the annotators did not agree (`-`) are left out.
+separated by spaces, or raw texts, with `--raw`), and `label` or `gold_label`. The `.jsonl` of SNLI and
+MultiNLI, whose texts are raw, has the same names. A dataset has them, or `premise`, `hypothesis` and `label`.
+Pairs on whose label the annotators did not agree (`-`) are left out. `--labels` names classes of your own.
 Every word of a sentence is compared with every word of the other, and some copies of MultiNLI have a
 "sentence" of thirty thousand words, because of a stray quotation mark. So pairs of more than `--max-words`
 words are left out of training, and longer dev and test sentences are cut.
@@ -24,18 +25,27 @@ from transformers import SchedulerType, TrainingArguments
 
 from elmo_hf import ElmoForSequenceClassification
 from elmo_hf.errors import ElmoError
-from elmo_hf.finetuning.classification import as_words, collate_texts, example, score
-from elmo_hf.finetuning.data import Example, first_column, read_splits, read_text
+from elmo_hf.finetuning.classification import as_words, collate_texts, example, predicted_labels, score
+from elmo_hf.finetuning.data import (
+    JSON_LINES,
+    Example,
+    first_column,
+    kind_of,
+    labels_of_model,
+    read_rows,
+    read_splits,
+)
 from elmo_hf.finetuning.flags import at_least, make_parser
-from elmo_hf.finetuning.run import DecodingTrainer, Task, finetune, run
+from elmo_hf.finetuning.run import DecodingTrainer, Task, finetune, parse_setting, run
 
 LABELS = ["entailment", "neutral", "contradiction"]
-# Peters et al. (2018), A.3, with `--l2 0` for a baseline without ELMo, as there. AllenNLP's published
+# Peters et al. (2018), A.3: a baseline without ELMo has no penalty (`--l2`), as there. AllenNLP's published
 # configuration (pair_classification/esim_elmo.jsonnet) has neither word vectors nor layer normalisation nor
 # the penalty, ELMo at the input alone, and clips the gradient's norm at 10.
 CONFIG = {
     "classifier": "esim",
     "task_word_dim": 300,
+    "task_char_filters": [[3, 50]],  # the paper's has none; ESIMs for MultiNLI often have letters
     "task_hidden_size": 300,
     "task_num_layers": 1,
     "task_dropout": 0.5,
@@ -76,61 +86,92 @@ def squares(network: nn.Module) -> Tensor:
     return torch.stack(matrices).sum()
 
 
-def main() -> None:
+def read_flags() -> Any:
     parser = make_parser(__doc__, batch_size=32, learning_rate=4e-4, epochs=75, patience=5, clip=5.0)
-    help = "the weight of the sum of the squared weight matrices in the loss (0.0001)"
-    parser.add_argument("--l2", type=at_least(0.0), default=1e-4, help=help)
+    help = "the weight of the sum of the squared weight matrices in the loss (0.0001; 0 without ELMo)"
+    parser.add_argument("--l2", type=at_least(0.0), help=help)
+    help = f"the names of the classes ({' '.join(LABELS)})"
+    parser.add_argument("--labels", nargs="+", metavar="NAME", help=help)
     help = "words of a train pair, or of another sentence (400)"
     parser.add_argument("--max-words", type=at_least(1), default=400, help=help)
     help = "sentences of files are raw texts, as in SNLI's and MultiNLI's own"
     parser.add_argument("--raw", action="store_true", help=help)
-    flags = parser.parse_args()
-    data = read_splits(flags, partial(read, split=as_words if flags.raw else str.split), from_row)
+    return parser.parse_args()
+
+
+def main() -> None:
+    flags = read_flags()
+    labels = labels_of_run(flags)
+    split = as_words if flags.raw else str.split
+    data = read_splits(flags, partial(read, split=split, labels=labels), partial(from_row, labels=labels))
+    evaluated = {
+        name: [cut(pair, flags.max_words) for pair in data[name]] for name in data if name != "train"
+    }
+    task = Task("nli", ElmoForSequenceClassification, CONFIG, collate_texts(labels), score, best="accuracy")
+    flags.l2 = penalty_of(flags) if flags.l2 is None else flags.l2
+    task.trainer = partial(HalvingTrainer, l2=flags.l2)
+    task.length = lambda example: len(example["sentences"][0])  # the hypothesis's may depend on the label
+    task.predicted = predicted_labels(labels)
+    if flags.evaluate is not None:
+        finetune(task, flags, evaluated)
+        return
     train = [example for example in data["train"] if len(example["tokens"]) <= flags.max_words]
     if not train:
         raise ElmoError(f"no train pair has {flags.max_words} words or fewer; set --max-words higher.")
     left_out = len(data["train"]) - len(train)
-    evaluated = {split: [cut(pair, flags.max_words) for pair in data[split]] for split in ("dev", "test")}
-    task = Task("nli", ElmoForSequenceClassification, CONFIG, collate_texts(LABELS), score, best="accuracy")
-    task.trainer = partial(HalvingTrainer, l2=flags.l2)
-    task.length = lambda example: len(example["sentences"][0])  # the hypothesis's may depend on the label
     task.details = lambda config: {"left_out_of_training": left_out}
     freeze = flags.vectors is not None
     data = {"train": train, **evaluated}
-    finetune(task, flags, data, id2label=dict(enumerate(LABELS)), freeze_task_words=freeze)
+    finetune(task, flags, data, id2label=dict(enumerate(labels)), freeze_task_words=freeze)
+
+
+def labels_of_run(flags: Any) -> list[str]:
+    """Return the classes: those of the model that is evaluated, those of `--labels`, or the usual ones."""
+    if flags.evaluate is not None:
+        return labels_of_model(flags.evaluate)
+    labels = flags.labels or LABELS
+    if len({label.casefold() for label in labels}) < max(2, len(labels)):
+        raise ElmoError(f"--labels must name two classes or more, each once, but is {' '.join(labels)}.")
+    return list(labels)
+
+
+def penalty_of(flags: Any) -> float:
+    """Return the default of `--l2`, which is 0 for a baseline without ELMo."""
+    config = CONFIG | dict(parse_setting(text) for text in flags.set)
+    return 1e-4 if config["elmo_at_input"] or config["elmo_at_output"] else 0.0
 
 
 def cut(pair: Example, words: int) -> Example:
-    return example(pair["label"], LABELS, "", *(sentence[:words] for sentence in pair["sentences"]))
+    label = pair["label"]
+    return example(label, [label], "", *(sentence[:words] for sentence in pair["sentences"]))
 
 
-def read(path: Path, split: Callable[[str], list[str]] = str.split) -> list[Example]:
-    header, *lines = (line.rstrip("\r").split("\t") for line in read_text(path).split("\n"))
+def read(
+    path: Path, split: Callable[[str], list[str]] = str.split, labels: list[str] = LABELS
+) -> list[Example]:
+    rows = read_rows(path)
+    split = as_words if kind_of(path) in JSON_LINES else split
+    _, header = next(rows, ("", {"": None}))
     columns = {*header, "label"} if "gold_label" in header else {*header}
     missing = [name for name in ("sentence1", "sentence2", "label") if name not in columns]
     if missing:
         raise ElmoError(f"{path}: the first line names no column {missing[0]}, but {', '.join(header)}.")
-    examples = []
-    for number, fields in enumerate(lines, start=2):
-        if fields == [""]:
-            continue
-        if len(fields) != len(header):
-            raise ElmoError(f"{path}, line {number}: {len(fields)} columns in place of {len(header)}.")
-        examples += from_columns(dict(zip(header, fields, strict=True)), split, f"{path}, line {number}")
-    return examples
+    return [pair for where, row in rows for pair in from_columns(row, split, where, labels)]
 
 
-def from_columns(row: Example, split: Callable[[Any], list[str]], where: str) -> list[Example]:
+def from_columns(
+    row: Example, split: Callable[[Any], list[str]], where: str, labels: list[str] = LABELS
+) -> list[Example]:
     """Return the example of a row, or none if it has no label."""
     label = first_column(row, ("label", "gold_label"))
     if label in ("-", -1, None):
         return []
     first = split(first_column(row, ("sentence1", "premise")))
-    return [example(label, LABELS, where, first, split(first_column(row, ("sentence2", "hypothesis"))))]
+    return [example(label, labels, where, first, split(first_column(row, ("sentence2", "hypothesis"))))]
 
 
-def from_row(row: Example) -> list[Example]:
-    return from_columns(row, as_words, "a row of the dataset")
+def from_row(row: Example, labels: list[str] = LABELS) -> list[Example]:
+    return from_columns(row, as_words, "a row of the dataset", labels)
 
 
 if __name__ == "__main__":

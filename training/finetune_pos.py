@@ -14,10 +14,10 @@ from typing import Any
 
 from elmo_hf import ElmoForTokenClassification
 from elmo_hf.errors import ElmoError
-from elmo_hf.finetuning.data import Example, first_column, labels_of, read_columns, read_splits
+from elmo_hf.finetuning.data import Example, first_column, read_columns, read_splits, task_labels
 from elmo_hf.finetuning.flags import make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
-from elmo_hf.finetuning.tagging import collate_words, example, scorer
+from elmo_hf.finetuning.tagging import collate_words, example, predicted_words, scorer
 
 CONFIG: dict[str, Any] = {
     "task_word_dim": 50,
@@ -39,11 +39,12 @@ def main() -> None:
     flags = parser.parse_args()
     read_file = partial(read, column=COLUMNS[flags.column])
     data = read_splits(flags, read_file, partial(from_row, name=flags.column))
-    labels = labels_of(data)
+    labels = task_labels(flags, data)
     if labels == ["_"]:
         raise ElmoError(f"the column {flags.column} is empty in all files; name the other one by --column.")
     score = scorer("accuracy", labels, ["accuracy"])
     task = Task("pos", ElmoForTokenClassification, CONFIG, collate_words(labels), score, best="accuracy")
+    task.predicted = predicted_words(labels)
     finetune(task, flags, data, id2label=dict(enumerate(labels)))
 
 

@@ -27,7 +27,16 @@ from elmo_hf.errors import ElmoError
 from elmo_hf.finetuning.data import drawn
 from elmo_hf.finetuning.flags import make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
-from elmo_hf.finetuning.squad import SPLITTER, AnsweringTrainer, ceiling, collate, cut, read_questions, score
+from elmo_hf.finetuning.squad import (
+    SPLITTER,
+    AnsweringTrainer,
+    ceiling,
+    collate,
+    cut,
+    predicted_answers,
+    read_questions,
+    score,
+)
 
 # Peters et al. (2018), A.4, and their code (allenai/document-qa, docqa/elmo/ablate_elmo_model.py). The word
 # vectors are not trained, if there are any (`--vectors`). Theirs differs in this: it stops after 24 epochs
@@ -57,6 +66,12 @@ def main() -> None:
     if flags.max_context < 1:
         raise ElmoError(f"--max-context must be at least 1, but is {flags.max_context}.")
     data = read_questions(flags)
+    task = Task("squad", ElmoForQuestionAnswering, CONFIG, collate, score, best="f1")
+    task.trainer, task.predicted = AnsweringTrainer, predicted_answers
+    task.optimizers = {"adadelta": partial(torch.optim.Adadelta, rho=0.95, eps=1e-8)}
+    if flags.evaluate is not None:
+        finetune(task, flags, data)
+        return
     train = cut(data["train"], flags.max_context)
     if not train:
         raise ElmoError(f"no train question has its answer in the first {flags.max_context} words.")
@@ -67,9 +82,8 @@ def main() -> None:
         ceilings = {split: ceiling(data[split], config.max_answer_length) for split in ("dev", "test")}
         return {"ceiling": ceilings, "left_out_of_training": left_out}
 
-    task = Task("squad", ElmoForQuestionAnswering, CONFIG, collate, score, best="f1", details=details)
-    task.trainer = AnsweringTrainer
-    task.optimizers = {"adadelta": partial(torch.optim.Adadelta, rho=0.95, eps=1e-8)}
+    task.details = details
+    task.length = lambda example: len(example["context_words"])  # as it is cut
     finetune(task, flags, data, freeze_task_words=flags.vectors is not None)
     for seed in flags.seeds:  # `model.answer` splits texts as here, whatever the biLM's own rule is
         folder = Path(flags.output) / f"seed-{seed}"

@@ -20,10 +20,10 @@ import torch
 
 from elmo_hf import ElmoForSemanticRoleLabeling
 from elmo_hf.errors import ElmoError
-from elmo_hf.finetuning.data import Example, first_column, labels_of, read_columns, read_splits
+from elmo_hf.finetuning.data import Example, first_column, read_columns, read_splits, task_labels
 from elmo_hf.finetuning.flags import make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
-from elmo_hf.finetuning.tagging import collate_words, example, scorer
+from elmo_hf.finetuning.tagging import collate_words, example, predicted_words, scorer
 
 # He et al. (2017), and Peters et al. (2018), A.5. Theirs stops only after 200 epochs without a better dev
 # score (`--patience 200`), clips each number of the gradient at 1 and not its norm (He et al.: the norm, as
@@ -31,6 +31,7 @@ from elmo_hf.finetuning.tagging import collate_words, example, scorer
 # of He et al., who found that they do not raise F1, and reported scores under BIO alone.
 CONFIG: dict[str, Any] = {
     "task_word_dim": 100,
+    "task_char_filters": [[3, 50]],  # He et al. have no letters: `--set task_char_filters=[]`
     "predicate_dim": 100,
     "task_hidden_size": 300,
     "task_num_layers": 8,
@@ -47,9 +48,10 @@ def main() -> None:
     defaults = {"batch_size": 80, "learning_rate": 1.0, "epochs": 500, "patience": 20, "clip": 1.0}
     flags = make_parser(__doc__, optimizer="adadelta", **defaults).parse_args()
     data = read_splits(flags, read, from_row)
-    labels = labels_of(data, scheme="BIO")
+    labels = task_labels(flags, data, scheme="BIO")
     score = scorer("roles", labels, ["f1", "precision", "recall"])
     task = Task("srl", ElmoForSemanticRoleLabeling, CONFIG, collate_words(labels), score, best="f1")
+    task.predicted = predicted_words(labels)
     task.optimizers = {"adadelta": partial(torch.optim.Adadelta, rho=0.95)}
     finetune(task, flags, data, id2label=dict(enumerate(labels)))
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from elmo_hf import ElmoForSequenceClassification
 from elmo_hf.errors import ElmoError
-from elmo_hf.finetuning.classification import as_words, collate_texts, example, score
+from elmo_hf.finetuning.classification import as_words, collate_texts, example, predicted_labels, score
 from elmo_hf.finetuning.data import SMOKE_EXAMPLES, Example, first_column, read_splits, read_text
 from elmo_hf.finetuning.flags import make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
@@ -34,6 +34,7 @@ CONFIG = {
     "classifier": "bcn",
     "maxout_pieces": 0,
     "task_word_dim": 300,
+    "task_char_filters": [[3, 50]],  # the paper's has none; McCann et al.'s has vectors of letter n-grams
     "task_hidden_size": 300,
     "task_num_layers": 1,
     "task_dropout": 0.3,
@@ -52,11 +53,12 @@ def main() -> None:
     parser.add_argument("--phrases", type=int, default=4, metavar="WORDS", help=help)
     flags = parser.parse_args()
     data = read_splits(flags, read, from_row)
-    data["train"] = with_phrases(data["train"], flags.phrases)
-    if flags.smoke:
+    if "train" in data:
+        data["train"] = with_phrases(data["train"], flags.phrases)
+    if flags.smoke and "train" in data:
         data["train"] = data["train"][: SMOKE_EXAMPLES["train"]]
     task = Task("sst", ElmoForSequenceClassification, CONFIG, collate_texts(LABELS), score, best="accuracy")
-    task.length = None
+    task.length, task.predicted = None, predicted_labels(LABELS)
     names = dict(enumerate(LABELS))
     finetune(task, flags, data, id2label=names, freeze_task_words=flags.vectors is not None)
 

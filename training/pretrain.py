@@ -4,6 +4,7 @@
     accelerate launch training/pretrain.py --data 'news/*.txt' --vocab vocab.txt --output runs/news
     accelerate launch --cpu training/pretrain.py --config training/runs/smoke_cpu.yaml --output runs/smoke
     accelerate launch --multi_gpu --num_processes 2 training/pretrain.py ...      # on CPUs, too
+    accelerate launch --multi_gpu --num_machines 2 ...                            # see docs/many-machines.md
 
 The installed package runs it by `accelerate launch -m elmo_hf.pretraining ...`, with the same options.
 
@@ -24,6 +25,7 @@ from elmo_hf.pretraining.learner import Learner
 from elmo_hf.pretraining.perplexity import perplexity
 from elmo_hf.pretraining.processes import Processes, start_processes
 from elmo_hf.pretraining.run import Run, is_due
+from elmo_hf.pretraining.sending import on_all_machines
 from elmo_hf.pretraining.settings import Settings, read_settings
 from elmo_hf.pretraining.start import open_heldout, open_text, start_checkpoint, start_model
 
@@ -34,17 +36,27 @@ def main() -> None:
     with one_sentence(program_name()):
         settings = read_settings()
         with start_processes(settings) as processes, processes.locked(Path(settings.output)):
-            with processes.collect_errors():
-                run = prepare(settings, processes)
-            processes.raise_errors()
+            run = start_run(settings, processes)
             with run.started():
                 train(run)
 
 
-def prepare(settings: Settings, processes: Processes) -> Run:
-    """Open and check everything; nothing is written, and no process waits for another."""
-    checkpoint = start_checkpoint(settings, processes.warn)
-    source, heldout = open_text(settings), open_heldout(settings)
+def start_run(settings: Settings, processes: Processes) -> Run:
+    """Open and check everything, on all machines; nothing is written but a copy of the checkpoint."""
+    checkpoint = start_checkpoint(settings, processes)
+    with on_all_machines(processes, checkpoint, settings) as checkpoint:
+        with processes.collect_errors():
+            run = prepare(settings, processes, checkpoint)
+        processes.raise_errors()
+    run.agree()
+    return run
+
+
+def prepare(settings: Settings, processes: Processes, checkpoint: Path | None) -> Run:
+    """No process waits for another in here."""
+    source = open_text(settings)
+    # The main process evaluates for all, so no other machine needs held-out text.
+    heldout = open_heldout(settings) if processes.accelerator.is_main_process else {}
     start = start_model(settings, checkpoint)
     learner = Learner(start.model, settings, processes.accelerator)
     learner.optimizer.set_sums(start.sums)

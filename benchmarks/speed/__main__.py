@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -41,7 +42,7 @@ from elmo_hf.files import write_json
 
 CONTESTANTS = [
     *("ours-auto", "ours-readable", "ours-bf16", "ours-int8", "ours-auto-unsorted", "ours-auto-uncached"),
-    *("allennlp", "allennlp-by-length", "simple-elmo"),
+    *("onnxruntime", "allennlp", "allennlp-by-length", "simple-elmo"),
     *("bert-base", "distilbert", "modernbert-base", "torch-lstm"),
 ]
 ENVIRONMENT = {"allennlp": "allennlp", "allennlp-by-length": "allennlp", "simple-elmo": "simple-elmo"}
@@ -75,6 +76,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=None, help="measured rounds (7; 3 of a corpus)")
     parser.add_argument("--warmup", type=int, default=1, help="rounds before them that are not measured (1)")
     parser.add_argument("--threads", type=int, default=1, help="for each contestant (1)")
+    parser.add_argument("--pause", type=float, default=0.5, help="seconds before each turn (0.5)")
     parser.add_argument(
         "--clock",
         choices=("wall", "cpu"),
@@ -274,6 +276,8 @@ def run_rounds(workers: list[Worker], options: argparse.Namespace, skipped: dict
         for worker in workers:
             if worker.name in skipped:
                 continue
+            # The threads of onnxruntime and TensorFlow spin for a while after their turn.
+            time.sleep(options.pause)
             with recording_skips(skipped, worker.name):
                 answer = worker.ask(f"go {number + options.warmup}")
                 if number >= 0:
@@ -338,7 +342,7 @@ def share(worker: Worker, seconds: list[float], rates: list[dict[str, float]], l
     if not rates:
         return None
     shares = []
-    for answer, time, round_rates in zip(worker.answers, seconds, rates, strict=True):
+    for answer, own, round_rates in zip(worker.answers, seconds, rates, strict=True):
         alone = 0.0
         for product, operations in answer["work"].items():
             # Other products are in float32 whatever the type of the LSTMs.
@@ -347,7 +351,7 @@ def share(worker: Worker, seconds: list[float], rates: list[dict[str, float]], l
             if rate is None:
                 return None
             alone += operations / rate / 1e9
-        shares.append(alone / time)
+        shares.append(alone / own)
     return round(statistics.median(shares), 4)
 
 

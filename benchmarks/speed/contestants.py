@@ -25,7 +25,7 @@ class Unavailable(Exception):
 
 class Contestant:
     libraries: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ("batch", "ready", "single", "corpus")
+    settings: tuple[str, ...] = workloads.READING
     by_length = False  # whether a corpus is read sorted by length
     dtype = "float32"  # of the LSTMs' products, for the comparison with the peak
     is_elmo = True
@@ -103,7 +103,7 @@ class Ours(Contestant):
     """elmo_hf with one of its kernels: "ours-readable", "ours-auto", ..."""
 
     libraries = ("elmo_hf", "torch", "transformers")
-    settings: tuple[str, ...] = ("batch", "ready", "single", "corpus", "train")
+    settings: tuple[str, ...] = (*workloads.READING, "train")
     by_length = True
 
     def __init__(self, job):
@@ -208,9 +208,43 @@ def why_readable():
     return why_not()
 
 
+class OnnxRuntime(Contestant):
+    """Our own exported file, read by onnxruntime."""
+
+    libraries = ("elmo_hf", "onnxruntime")
+    by_length = True
+
+    def __init__(self, job):
+        super().__init__(job)
+        import onnxruntime
+
+        from elmo_hf import ElmoTokenizer
+        from elmo_hf.export.onnx import export_onnx
+
+        layers = "all" if job.setting == "ready" else "average"
+        folder = job.weights / f"onnx-{layers}"
+        if not folder.exists():
+            export_onnx(job.weights / "transformers", folder, layers=layers)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = job.threads
+        path, providers = str(folder / "model.onnx"), ["CPUExecutionProvider"]
+        self.session = onnxruntime.InferenceSession(path, options, providers=providers)
+        self.inputs = [entry.name for entry in self.session.get_inputs()]
+        self.tokenizer = ElmoTokenizer()
+
+    def encode(self, sentences):
+        return self.tokenizer(sentences, is_split_into_words=True, padding=True, return_tensors="np")
+
+    def layers(self, encoded):
+        return self.session.run(None, {name: encoded[name] for name in self.inputs})
+
+    def embed(self, sentences):
+        return self.layers(self.encode(sentences))[0]
+
+
 class AllenNLP(Contestant):
     libraries = ("allennlp", "torch", "numpy")
-    settings: tuple[str, ...] = ("batch", "ready", "single", "corpus", "train")
+    settings: tuple[str, ...] = (*workloads.READING, "train")
 
     def __init__(self, job):
         super().__init__(job)
@@ -312,7 +346,7 @@ class TorchLSTM(Contestant):
     residual connections or characters, so it does less than an ELMo."""
 
     libraries = ("torch",)
-    settings = ("batch", "ready", "single", "corpus", "train")
+    settings = (*workloads.READING, "train")
     by_length = True
     is_elmo = False
 
@@ -468,6 +502,7 @@ class Peak(Contestant):
 
 
 CLASSES = {
+    "onnxruntime": OnnxRuntime,
     "allennlp": AllenNLP,
     "allennlp-by-length": AllenNLPByLength,
     "simple-elmo": SimpleElmo,

@@ -11,6 +11,9 @@
 | training | a whole step: characters, LSTMs, sampled softmax, backward, Adagrad |
 | softmax | 8,192 and 65,536 samples, forward and backward, and the exact loss of 20,000 words |
 | graphs | a layer with a CUDA graph, without one, and by its definition; a whole model for few sentences |
+| updates | the update of pretraining as one CUDA graph, and without one |
+| pretraining | a run from a text file to updates: words/s, and the share spent waiting for text |
+| embed | `elmo-hf embed` from a text file to vectors on the disk: the same |
 
 Compared calls take turns, and the median, minimum and maximum time over the rounds are kept. Results go to
 benchmarks/results/gpu/ as JSON, rewritten after each measurement. Weights are random, and words are made up
@@ -31,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.report import RESULTS, in_turns, machine, spread, versions
+from benchmarks.speed import gpu_runs
 from benchmarks.speed.workloads import SIZES, cyclic, made_up_sentences, read_sentences
 from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer, kernels
 from elmo_hf.files import write_json
@@ -187,20 +191,33 @@ def product_call(options: argparse.Namespace, m: int, k: int, n: int) -> Callabl
 
 
 def measure_oracle(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """nn.LSTM(proj_size) forward and backward, both directions of a layer, without clips."""
-    cells, width = SIZES[options.size]["lstm_dim"], SIZES[options.size]["projection_dim"]
-    dtype = half(options, torch.float16)
-    layer = nn.LSTM(width, cells, proj_size=width, bidirectional=True).to(options.device, dtype)
+    """nn.LSTM(proj_size) and our layer, forward and backward in both directions; the former has no clips."""
     rows = []
-    for batch in batches_of(options):
-        x = torch.randn(STEPS, batch, width, device=options.device).to(dtype).requires_grad_()
-
-        def step(x: Tensor = x) -> None:
-            layer(x)[0].sum().backward()
-
-        us = microseconds({"oracle": step}, options)["oracle"]
-        rows.append({"batch": batch, "us": us, "words_per_second": rate(batch * STEPS, us)})
+    for dtype in dict.fromkeys((half(options, torch.float16), half(options, torch.bfloat16))):
+        for batch in batches_of(options):
+            us = microseconds(oracle_calls(options, dtype, batch), options)
+            words_per_second = {name: rate(batch * STEPS, spread) for name, spread in us.items()}
+            rows.append({"batch": batch, "dtype": str(dtype), "us": us, "words_per_second": words_per_second})
     return rows
+
+
+def oracle_calls(
+    options: argparse.Namespace, dtype: torch.dtype, batch: int
+) -> dict[str, Callable[[], object]]:
+    cells, width = SIZES[options.size]["lstm_dim"], SIZES[options.size]["projection_dim"]
+    layer = nn.LSTM(width, cells, proj_size=width, bidirectional=True).to(options.device, dtype)
+    x = torch.randn(STEPS, batch, width, device=options.device).to(dtype).requires_grad_()
+    shapes = [(2, width, 4 * cells), (2, width, 4 * cells), (2, 4 * cells), (2, cells, width)]
+    w, u, b, p = [
+        (0.02 * torch.randn(shape, device=options.device)).to(dtype).requires_grad_() for shape in shapes
+    ]
+    both = torch.randn(2, batch, STEPS, width, device=options.device).to(dtype).requires_grad_()
+    mask = torch.ones(2, batch, STEPS, dtype=torch.bool, device=options.device)
+    h, c = (torch.zeros(2, batch, size, device=options.device, dtype=dtype) for size in (width, cells))
+    return {
+        "oracle": lambda: layer(x)[0].sum().backward(),
+        "ours": lambda: training.lstm(both, mask, h, c, w, u, b, p, 3.0, 3.0)[0].sum().backward(),
+    }
 
 
 def rate(words: int, us: dict[str, float]) -> int:
@@ -402,6 +419,24 @@ def model_calls(model: ElmoModel, batch: int) -> dict[str, Callable[[], object]]
     return {kernel: partial(call, kernel) for kernel in ("readable", "auto")}
 
 
+# ---- whole runs
+
+
+def measure_updates(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The update of pretraining by one graph and without one, in bfloat16, its text looked up beforehand."""
+    return gpu_runs.measure_updates(options, partial(microseconds, options=options))
+
+
+def measure_pretraining(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A run from a text file to updates."""
+    return gpu_runs.measure_pretraining(options)
+
+
+def measure_embed(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """`elmo-hf embed` from a text file to vectors on the disk."""
+    return gpu_runs.measure_embed(options)
+
+
 # ---- results
 
 
@@ -416,6 +451,9 @@ MEASUREMENTS: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = 
     "training": measure_training,
     "softmax": measure_softmax,
     "graphs": measure_graphs,
+    "updates": measure_updates,
+    "pretraining": measure_pretraining,
+    "embed": measure_embed,
 }
 
 if __name__ == "__main__":

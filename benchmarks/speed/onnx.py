@@ -26,8 +26,9 @@ import onnxruntime
 import torch
 
 from benchmarks.report import RESULTS, command, in_turns, machine
+from benchmarks.speed.weights import write_random_model
 from benchmarks.speed.workloads import SIZES, calls_of_round, made_up_sentences, number_of_words
-from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer, kernels
+from elmo_hf import ElmoModel, ElmoTokenizer, kernels
 from elmo_hf.export.onnx import export_onnx
 from elmo_hf.files import write_json
 
@@ -76,13 +77,6 @@ def make_readers(
     readers = {f"torch-{kernel}": torch_reader(model, kernel) for kernel in ("readable", "auto", "int8")}
     readers |= {name: onnx_reader(temporary / name / "model.onnx") for name in exports}
     return readers, tokenizer, exports
-
-
-def write_random_model(size: str, folder: Path) -> Path:
-    torch.manual_seed(0)
-    ElmoModel(ElmoConfig(**SIZES[size], vocab_size=3)).save_pretrained(folder)
-    ElmoTokenizer().save_pretrained(folder)
-    return folder
 
 
 def torch_reader(model: ElmoModel, kernel: str) -> Reader:

@@ -3,9 +3,10 @@
     python -m benchmarks.speed.table            # write them between the markers of both README.md
     python -m benchmarks.speed.table --check    # name the files that are out of date, and fail
 
-Markers are lines of their own: `<!-- speed: NAME -->` and `<!-- /speed -->` with brief, summary or details;
-`<!-- gpu: NAME -->` and `<!-- /gpu -->` with training or reading; `<!-- export: NAME -->` and
-`<!-- /export -->` with the name of a JSON file of benchmarks.speed.onnx.
+Markers are lines of their own: `<!-- speed: NAME -->` and `<!-- /speed -->` with brief, summary, lengths or
+details; `<!-- gpu: NAME -->` and `<!-- /gpu -->` with training or reading; `<!-- export: NAME -->` and
+`<!-- /export -->` with the name of a JSON file of benchmarks.speed.onnx; `<!-- first: NAME -->` and
+`<!-- /first -->` with one of benchmarks.speed.first_call.
 """
 
 import argparse
@@ -15,18 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import EMPTY, RESULTS, ROOT, fill_blocks, markdown_table
+from benchmarks.speed.workloads import LENGTHS
 
 TARGETS = [ROOT / "README.md", ROOT / "benchmarks" / "README.md"]
-SIZES = {"original": "original (4096/512)", "small": "small (1024/128)", "tiny": "tiny (a test)"}
+SIZES = {"original": "original (4096/512)", "small": "small (1024/128)", "elmo-tiny": "elmo-tiny (512/128)"}
+SIZES["tiny"] = "tiny (a test)"
 SETTINGS = {
     "batch": "batch of 32",
     "ready": "batch of 32, ids ready",
     "single": "one at a time",
     "corpus": "corpus",
     "train": "training step",
+    **{name: f"one at a time, {length} words" for name, length in LENGTHS.items()},
 }
 # The contestants in the main README.md.
-BRIEF = ["ours-auto", "ours-bf16", "allennlp", "simple-elmo", "bert-base"]
+BRIEF = ["ours-auto", "ours-bf16", "onnxruntime", "allennlp", "simple-elmo", "bert-base"]
 Result = dict[str, Any]
 
 
@@ -45,12 +49,12 @@ def place(result: Result) -> tuple[int, int, int]:
 
 def fill_all(text: str) -> str:
     """The text with up-to-date tables of all stored results."""
-    return fill_export(fill_gpu(fill(text, read_results())))
+    return fill_first_calls(fill_export(fill_gpu(fill(text, read_results()))))
 
 
 def fill(text: str, results: list[Result]) -> str:
     """The text with up-to-date tables between its markers; unchanged if there are no results."""
-    tables = {"brief": brief, "summary": summary, "details": details}
+    tables = {"brief": brief, "summary": summary, "lengths": lengths, "details": details}
     return fill_blocks(text, "speed", lambda name: tables[name](results)) if results else text
 
 
@@ -59,7 +63,7 @@ def fill(text: str, results: list[Result]) -> str:
 
 def brief(results: list[Result]) -> str:
     """A selection of contestants across, sizes and settings down."""
-    results = [result for result in results if result["setting"] != "ready" and result["size"] != "tiny"]
+    results = [r for r in results if r["setting"] not in ("ready", *LENGTHS) and r["size"] != "tiny"]
     return "\n\n".join(
         f"{heading}\n\n{brief_table(group)}" for heading, group in by_conditions(results).items()
     )
@@ -76,8 +80,27 @@ def brief_table(results: list[Result]) -> str:
 
 def summary(results: list[Result]) -> str:
     """A table for each machine, number of threads and clock: contestants down, sizes and settings across."""
-    groups = by_conditions(results)
+    groups = by_conditions([result for result in results if result["setting"] not in LENGTHS])
     return "\n\n".join(f"{heading}\n\n{overview(group)}" for heading, group in groups.items())
+
+
+def lengths(results: list[Result]) -> str:
+    """The same for sentences of one length, one at a time."""
+    groups = by_conditions([result for result in results if result["setting"] in LENGTHS])
+    return "\n\n".join(f"{heading}\n\n{lengths_table(group)}" for heading, group in groups.items())
+
+
+def lengths_table(results: list[Result]) -> str:
+    """Sizes and contestants down, lengths across."""
+    rows = []
+    for size in dict.fromkeys(result["size"] for result in results):
+        own = {result["setting"]: result for result in results if result["size"] == size}
+        for name in dict.fromkeys(name for result in own.values() for name in result["contestants"]):
+            cells = [cell(own[setting], name) if setting in own else EMPTY for setting in LENGTHS]
+            rows.append([size, name, *cells])
+    ratios = " and ".join(dict.fromkeys(str(result["baseline"]) for result in results))
+    head = ["", f"words/s (ratio to {ratios})", *(f"{length} words" for length in LENGTHS.values())]
+    return markdown_table(head, rows, left=2)
 
 
 def by_conditions(results: list[Result]) -> dict[str, list[Result]]:
@@ -221,6 +244,40 @@ def export_cells(export: Result | None) -> list[str]:
         return [EMPTY] * 3
     difference = export["differences"]["vector"]
     return [f"{export['bytes'] / 1e6:.1f}", f"{difference['largest']:.1e}", f"{difference['rms']:.1e}"]
+
+
+# ---- the first call of a process
+
+
+def fill_first_calls(text: str, folder: Path = RESULTS) -> str:
+    """Tables of what benchmarks.speed.first_call has measured."""
+
+    def table(name: str) -> str:
+        return first_call_table(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
+
+    return fill_blocks(text, "first", table)
+
+
+def first_call_table(content: Result) -> str:
+    models = content["models"]
+    rows = []
+    for stage, title in content["stages"].items():
+        cells = [title]
+        for model in models.values():
+            memory = model["memory_mb"][stage]
+            cells += [
+                f"{model['seconds'][stage]:.2f}",
+                *(f"{memory[kind]:,.0f}" for kind in ("private", "file")),
+            ]
+        rows.append(cells)
+    total = ["all until the first vectors"]
+    for model in models.values():
+        seconds = sum(model["seconds"].values()) - model["seconds"]["second"]
+        total += [f"{seconds:.2f}", EMPTY, f"peak {model['memory_mb']['second']['peak']:,.0f}"]
+    names = [f"{name} ({model['weights_mb']:,.0f} MB)" for name, model in models.items()]
+    head = [title for name in names for title in (f"{name}, s", "private, MB", "of files, MB")]
+    facts = f"{content['machine']['cpu']}, 1 thread, process time, medians of {content['rounds']} processes"
+    return f"{facts}: `{content['command']}`\n\n{markdown_table(['', *head], [*rows, total])}"
 
 
 # ---- formats

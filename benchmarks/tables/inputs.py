@@ -1,20 +1,25 @@
-"""Files that are made from the data before the runs: MultiNLI's dev and test, and texts of domains."""
+"""Files that are made from the data before the runs: splits of MultiNLI and OntoGUM, and texts of domains."""
 
 import hashlib
 import lzma
-from collections.abc import Iterable
+import tarfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.language_models.domain import read_sentences
 from benchmarks.tables.plan import DOMAINS, GAP, Run, Task
 
 MNLI = "nli_mnli_20k/mnli_val.tsv.xz"
+GUM = {name: f"coref_ontogum/ontogum_{name}_conll.tar.xz" for name in ("train", "dev")}
+GUM_DEV = 10  # every tenth train document is dev; the published dev set is our test set, as test is held out
 
 
-def make_inputs(runs: Iterable[Run], plan: dict[str, Task], data: Path, folder: Path) -> None:
+def make_inputs(runs: Sequence[Run], plan: dict[str, Task], data: Path, folder: Path) -> None:
     """Write the files that these runs need into `folder`."""
     if any(run.task == "nli" for run in runs):
         cut_mnli(data, folder)
+    if any(run.task == "coref-gum" for run in runs):
+        split_gum(data, folder)
     for domain in {plan[run.task].domain for run in runs if run.biLM == "adapted"}:
         if domain is not None:
             make_domain(domain, data, folder)
@@ -27,6 +32,7 @@ def missing_file(runs: Iterable[Run], plan: dict[str, Task], data: Path) -> Path
         task = plan[run.task]
         paths = [path for paths in task.files.values() for path in paths]
         paths += [f"DATA/{MNLI}"] if run.task == "nli" else []
+        paths += [f"DATA/{path}" for path in GUM.values()] if run.task == "coref-gum" else []
         paths += [GAP] if run.task == "coref" else []
         paths += DOMAINS[task.domain][0] if run.biLM == "adapted" and task.domain else []
         needed |= dict.fromkeys(path for path in paths if path.startswith("DATA/"))
@@ -47,6 +53,26 @@ def cut_mnli(data: Path, folder: Path) -> None:
         splits["mnli_test" if is_test else "mnli_dev"].append(line)
     for name, split in splits.items():
         write_text(folder / f"{name}.tsv", split)
+
+
+def split_gum(data: Path, folder: Path) -> None:
+    train, test = (documents_of(data / GUM[name]) for name in ("train", "dev"))
+    dev = train[GUM_DEV - 1 :: GUM_DEV]
+    splits = {"train": [document for document in train if document not in dev], "dev": dev, "test": test}
+    for name, documents in splits.items():
+        write_text(folder / f"ontogum_{name}.conll", documents)
+
+
+def documents_of(path: Path) -> list[str]:
+    """The text of each document of an archive of OntoGUM, with its name, sorted by name."""
+    with tarfile.open(path, "r:*") as archive:
+        files = [(member.name, archive.extractfile(member)) for member in archive if member.isfile()]
+        texts = {name: file.read().decode("utf-8") for name, file in files if file is not None}
+    begin = "# begin document"
+    return [
+        text.replace(begin, f"{begin} {Path(name).stem}", 1).rstrip() + "\n"
+        for name, text in sorted(texts.items())
+    ]
 
 
 def make_domain(domain: str, data: Path, folder: Path) -> None:

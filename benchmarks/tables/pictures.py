@@ -1,6 +1,7 @@
-"""Pictures of the tables: bars with and without ELMo, and scores by the number of train examples.
+"""Pictures of the tables: bars with and without ELMo, scores by the number of train examples, and the shares
+of the layers that mixes have learnt (the paper's figure 2).
 
-draw_tables(tables, Path("benchmarks/results"))     # table1.png, figure1.png, if there are results
+draw_tables(tables, Path("benchmarks/results"))  # table1.png, figure1.png, figure2.png, if there are results
 """
 
 from pathlib import Path
@@ -23,6 +24,31 @@ def draw_tables(tables: dict[str, Any], folder: Path) -> None:
         rows = [row for row in tables[name]["rows"] if row["baseline"] or row["elmo"]]
         if rows:
             draw(rows, folder / f"{name}.png", f"{tables[name]['title']} ({tables[name]['model']})")
+    mixes = [row for row in tables["table1"]["rows"] if row.get("mix") and "GAP" not in row["task"]]
+    if mixes:
+        title = f"Figure 2. Learnt shares of the layers ({tables['table1']['model']})"
+        draw_mixes(mixes, folder / "figure2.png", title)
+
+
+def draw_mixes(rows: Rows, path: Path, title: str) -> None:
+    """A panel for the mix at the input and for that at the output: a row a task, a column a layer."""
+    places = [place for place in ("input", "output") if any(place in row["mix"] for row in rows)]
+    figure = new_figure(max(MIN_WIDTH, 4.6 * len(places)), 1.2 + 0.4 * len(rows))
+    panels = figure.subplots(1, len(places), squeeze=False)[0]
+    for axes, place in zip(panels, places, strict=True):
+        own = [row for row in rows if place in row["mix"]]
+        shares = [row["mix"][place] for row in own]
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        layers = ["words", *(f"layer {number}" for number in range(1, len(shares[0])))]
+        axes.set_xticks(range(len(layers)), layers, fontsize=8)
+        axes.set_yticks(range(len(own)), [row["task"] for row in own], fontsize=7)
+        for y, line in enumerate(shares):
+            for x, share in enumerate(line):
+                colour = "white" if share > 0.6 else "black"
+                axes.text(x, y, f"{share:.2f}", ha="center", va="center", fontsize=8, color=colour)
+        axes.set_title(f"at the {place}", fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path)
 
 
 def draw_bars(rows: Rows, path: Path, title: str) -> None:

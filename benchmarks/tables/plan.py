@@ -3,20 +3,23 @@
     runs = planned(TASKS, tables=["table1"], tasks=["srl"], seeds=[0, 1, 2])    # in order, each once
     recipe_flags(runs[0], TASKS)                        # the options of its recipe, with DATA for the folder
 
-A baseline has the same sentences, budget and word embeddings as its ELMo. The changes to the recipes'
-settings, which are the paper's, are here; they fit two cores.
+A baseline has the same sentences, budget, word vectors and letters as its ELMo. The changes to the recipes'
+settings, which are the paper's, are here; they fit two cores. Dropout, learning rate and the scale of the
+word vectors are chosen on dev for each task, with and without ELMo, from the same small grid (search.py).
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
 CUT = "RUNS/data"  # the folder of files that inputs.py makes
+VECTORS = "VECTORS"  # stands for the file of word vectors
 
 
 @dataclass(frozen=True)
 class Task:
     """`seconds` are those of one processor for an epoch with its evaluation, without and with a frozen ELMo,
-    as measured with a random biLM of elmo-tiny's shape; estimates start from them."""
+    as measured with a random biLM of elmo-tiny's shape; estimates start from them. `epochs` is no budget, but
+    a limit far beyond: patience ends a run, mostly after `usual` epochs."""
 
     title: str
     recipe: str
@@ -35,6 +38,11 @@ class Task:
     percent: float = 100.0  # the factor from the recipe's score to a percentage
     of: str = ""  # what the train examples are a part of, if that needs an explanation
     domain: str | None = None  # to which a biLM may be adapted
+    usual: int = 12  # epochs
+    scales_lambda: bool = False  # the recipe divides the paper's lambda, which `mix_l2` is here
+    vectors: bool = True  # the task's own words have pretrained vectors
+    # What search.py chose for the baseline ("none") and with ELMo ("elmo"): flags, and settings for --set.
+    chosen: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = ()
 
 
 def under(folder: str, **names: str) -> dict[str, tuple[str, ...]]:
@@ -43,8 +51,28 @@ def under(folder: str, **names: str) -> dict[str, tuple[str, ...]]:
 
 
 NER = ("NER, CoNLL-2003", 90.15, 92.22)
-NER_FLAGS = "--batch-size 8 --learning-rate 0.002"  # more steps, as there are few epochs
-SMALL_VECTORS = "task_word_dim=100"
+NER_FLAGS = "--batch-size 16"
+NER_TASK = Task(
+    "NER, UNER English EWT",
+    "finetune_ner.py",
+    {
+        "train": ("DATA/ner_uner_ewt/train.conll.xz",),
+        "dev": ("DATA/ner_uner_ewt_dev/en_ewt-ud-dev.iob2.xz",),
+        "test": ("DATA/ner_uner_ewt/test.iob2",),
+    },
+    sizes={},
+    train_size=12_543,
+    epochs=60,
+    patience=5,
+    metric="f1",
+    place="input",
+    mix_l2=0.1,
+    seconds=(45, 50),
+    flags=NER_FLAGS,
+    paper=NER,
+    domain="web",
+    scales_lambda=True,
+)
 TASKS = {
     "srl": Task(
         "SRL, PropBank EWT",
@@ -57,50 +85,47 @@ TASKS = {
         ),
         sizes={"dev": 1500},
         train_size=10_000,
-        epochs=10,
+        epochs=60,
         patience=4,
         metric="f1",
         place="input",
         mix_l2=0.001,
-        seconds=(64, 84),
+        seconds=(35, 40),
         settings=("task_hidden_size=128", "task_num_layers=4"),
         flags="--batch-size 40 --optimizer adam --learning-rate 0.002",
         paper=("SRL, OntoNotes", 81.4, 84.6),
         domain="web",
     ),
-    "ner-wnut": Task(
-        "NER, WNUT-17",
-        "finetune_ner.py",
-        under(
+    "ner-ewt": NER_TASK,
+    "ner-wnut": replace(
+        NER_TASK,
+        title="NER, WNUT-17",
+        files=under(
             "ner_wnut17", train="wnut17train.conll", dev="emerging.dev.conll", test="emerging.test.annotated"
         ),
-        sizes={},
         train_size=3394,
-        epochs=12,
-        patience=4,
-        metric="f1",
-        place="input",
-        mix_l2=0.1,
-        seconds=(27, 33),
-        flags=NER_FLAGS,
-        paper=NER,
+        patience=6,
+        seconds=(13, 14),
         domain="tweets",
+        usual=15,
     ),
-    "ner-btc": Task(
-        "NER, Broad Twitter",
-        "finetune_ner.py",
-        under("ner_btc", train="a.conll b.conll e.conll g.conll", dev="h.conll", test="f.conll"),
+    "ner-btc": replace(
+        NER_TASK,
+        title="NER, Broad Twitter",
+        files=under("ner_btc", train="a.conll b.conll e.conll g.conll", dev="h.conll", test="f.conll"),
         sizes={"dev": 1000},
         train_size=5000,
-        epochs=8,
-        patience=4,
-        metric="f1",
-        place="input",
-        mix_l2=0.1,
-        seconds=(37, 42),
-        flags=NER_FLAGS,
-        paper=NER,
+        seconds=(19, 21),
         domain="tweets",
+    ),
+    "ner-ncbi": replace(
+        NER_TASK,
+        title="NER, NCBI disease",
+        files=under("ner_ncbi_disease", train="train.tsv.xz", dev="devel.tsv.xz", test="test.tsv.xz"),
+        train_size=5424,
+        seconds=(28, 32),
+        domain="medicine",
+        usual=15,
     ),
     "sst": Task(
         "Sentiment, SST-5",
@@ -108,13 +133,13 @@ TASKS = {
         under("sst/trees", train="train.txt.xz", dev="dev.txt.xz", test="test.txt.xz"),
         sizes={},
         train_size=8544,
-        epochs=12,
-        patience=4,
+        epochs=60,
+        patience=5,
         metric="accuracy",
         place="both",
         mix_l2=0.001,
         seconds=(34, 47),
-        settings=(SMALL_VECTORS, "task_hidden_size=100"),
+        settings=("task_hidden_size=100",),
         flags="--phrases 0 --learning-rate 0.001",
         paper=("SST-5", 51.4, 54.7),
         domain="movies",
@@ -129,13 +154,13 @@ TASKS = {
         },
         sizes={"dev": 1000},
         train_size=19_999,  # of 20,000; one has a stray quotation mark and 32,872 words
-        epochs=6,
-        patience=3,
+        epochs=40,
+        patience=4,
         metric="accuracy",
         place="both",
         mix_l2=0.001,
-        seconds=(80, 170),
-        settings=(SMALL_VECTORS, "task_hidden_size=100"),
+        seconds=(77, 172),
+        settings=("task_hidden_size=100",),
         flags="--learning-rate 0.001",
         paper=("SNLI", 88.0, 88.7),
     ),
@@ -145,13 +170,13 @@ TASKS = {
         under("squad_v1.1", train="train-v1.1.rebuilt.json.xz", test="dev-v1.1.rebuilt.json.xz"),
         sizes={"dev": 500, "test": 2000},
         train_size=8000,
-        epochs=3,
+        epochs=30,
         patience=3,
         metric="f1",
         place="both",
         mix_l2=0.0,
         seconds=(350, 430),
-        settings=(SMALL_VECTORS,),
+        usual=6,
         flags="--batch-size 16 --max-context 200 --optimizer adam --learning-rate 0.001",
         paper=("SQuAD", 81.1, 85.8),
         percent=1.0,
@@ -162,8 +187,8 @@ TASKS = {
         {"data": ("DATA/coref_litbank/litbank_coref_entities.tar.xz",)},
         sizes={},
         train_size=80,
-        epochs=7,
-        patience=3,
+        epochs=40,
+        patience=4,
         metric="conll_f1",
         of="188 pieces of 50 sentences",
         place="input",
@@ -173,9 +198,26 @@ TASKS = {
         paper=("Coreference, OntoNotes", 67.2, 70.4),
     ),
 }
+TASKS["coref-gum"] = replace(
+    TASKS["coref"],
+    title="Coreference, OntoGUM",
+    files={split: (f"{CUT}/ontogum_{split}.conll",) for split in ("train", "dev", "test")},
+    train_size=120,
+    of="253 pieces of 50 sentences",
+    seconds=(95, 115),
+)
 TABLE1 = tuple(TASKS)
 # With a GPU: tasks that use a part of the data, with all data and larger batches.
 TASKS |= {
+    "srl-all": replace(
+        TASKS["srl"],
+        title="SRL, PropBank EWT, all",
+        sizes={},
+        train_size=40_423,
+        seconds=(60, 80),
+        settings=("task_hidden_size=300", "task_num_layers=8"),
+        flags="--batch-size 80 --optimizer adam --learning-rate 0.001 --cache none",
+    ),
     "squad-all": replace(
         TASKS["squad"],
         title="Questions, SQuAD 1.1, all",
@@ -203,6 +245,7 @@ DOMAINS: dict[str, tuple[tuple[str, ...], int]] = {
         0,
     ),
     "movies": (("DATA/domain_movie/movie_reviews.txt.xz",), 0),
+    "medicine": (("DATA/ner_ncbi_disease/train.tsv.xz",), 0),
 }
 
 
@@ -264,24 +307,28 @@ TABLES = {
     ),
     "figure1": Table(
         "Figure 1. How many examples it takes",
-        ("ner-btc",),
+        ("ner-ewt", "srl", "ner-btc"),
         "test",
         {f"{share} %": {"share": share / 100} for share in SHARES},
     ),
     "tuned": Table(
         "A biLM that is tuned with the task",
-        ("srl", "ner-wnut", "ner-btc", "sst"),
+        ("srl", "ner-ewt", "ner-wnut", "sst"),
         "test",
         {"frozen": {}, "tuned": {"biLM": "tuned"}},
     ),
     "adapted": Table(
         "A biLM that is adapted to the domain",
-        ("srl", "ner-wnut", "sst"),
+        ("ner-ncbi", "ner-wnut", "sst"),
         "test",
         {"not adapted": {}, "adapted": {"biLM": "adapted"}},
     ),
     "whole": Table(
-        "All training data, on a GPU", ("squad-all", "coref-all"), "test", {"ELMo": {}}, needs_gpu=True
+        "All training data, on a GPU",
+        ("srl-all", "squad-all", "coref-all"),
+        "test",
+        {"ELMo": {}},
+        needs_gpu=True,
     ),
 }
 
@@ -297,7 +344,9 @@ def smoke_plan() -> dict[str, Task]:
             sizes={},
             train_size=SMOKE_PIECES if name.startswith("coref") else SMOKE_SIZE,
             epochs=1,
+            usual=1,
             patience=1,
+            vectors=False,
         )
         for name, task in TASKS.items()
     }
@@ -352,25 +401,40 @@ def recipe_flags(run: Run, plan: dict[str, Task]) -> list[str]:
         flags += ["--passes", str(passes(run, task))]
     if run.train_size <= FEW * task.train_size:
         flags += ["--batch-size", str(FEW_BATCH)]
-    flags += ["--seeds", str(run.seed)]
-    return [*flags, "--set", *task.settings, *elmo_settings(run)]
+    flags += ["--vectors", VECTORS] if task.vectors else []
+    more_flags, more_settings = chosen_of(run, task)
+    flags += [*more_flags, "--seeds", str(run.seed)]
+    return [*flags, "--set", *task.settings, *more_settings, *elmo_settings(run, task.scales_lambda)]
 
 
-def elmo_settings(run: Run) -> list[str]:
+def arm_of(run: Run) -> str:
+    return "none" if run.place == "none" else "elmo"
+
+
+def chosen_of(run: Run, task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The flags and settings that search.py chose for this task, with or without ELMo."""
+    for arm, flags, settings in task.chosen:
+        if arm == arm_of(run):
+            return flags, settings
+    return (), ()
+
+
+def elmo_settings(run: Run, scales_lambda: bool = False) -> list[str]:
     settings = [
         f"elmo_at_input={str(run.place in ('input', 'both')).lower()}",
         f"elmo_at_output={str(run.place in ('output', 'both')).lower()}",
     ]
     if run.place != "none":
-        settings += [f"elmo_layers={run.layers}", f"mix_l2={run.mix_l2:g}"]
+        settings.append(f"elmo_layers={run.layers}")
+        settings += [] if scales_lambda else [f"mix_l2={run.mix_l2:g}"]
         settings += ["freeze_elmo=false"] if run.biLM == "tuned" else []
     return settings
 
 
 def estimate(run: Run, plan: dict[str, Task]) -> float:
-    """Seconds of one processor, if no run stops early."""
+    """Seconds of one processor for the usual number of epochs."""
     task = plan[run.task]
     without, with_elmo = task.seconds
     epoch = without if run.place == "none" else with_elmo * (TUNED_FACTOR if run.biLM == "tuned" else 1)
     share = passes(run, task) * run.train_size / task.train_size
-    return task.epochs * epoch * (EVALUATION_SHARE + (1 - EVALUATION_SHARE) * share)
+    return task.usual * epoch * (EVALUATION_SHARE + (1 - EVALUATION_SHARE) * share)

@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.report import ROOT, machine
 from benchmarks.tables.collect import Measured, Result
-from benchmarks.tables.plan import GAP, GAP_TEXTS, Run, Task, estimate, planned, recipe_flags
+from benchmarks.tables.plan import GAP, GAP_TEXTS, VECTORS, Run, Task, estimate, planned, recipe_flags
 from elmo_hf.errors import ElmoError
 from elmo_hf.files import write_json
 
@@ -42,6 +42,7 @@ class Places:
     runs: Path
     results: Path
     plan: dict[str, Task]
+    vectors: Path | None = None  # the file of word vectors
 
     @property
     def model(self) -> str:
@@ -141,6 +142,9 @@ def record(places: Places, run: Run) -> None:
         "scores": {split: result[split] for split in ("dev", "test")},
     }
     content |= {key: result[key] for key in ("epochs", "best_epoch", "seconds", "processor_seconds")}
+    content |= {key: result[key] for key in ("dev_by_epoch", "mix") if key in result}
+    if places.plan[run.task].scales_lambda and "config" in results:
+        content["scaled_mix_l2"] = results["config"].get("mix_l2")
     content |= {key: results[key] for key in ("ceiling", "left_out_of_training") if key in results}
     if run.task == "coref":
         content["gap"] = read_json(folder / "gap.json")["scores"]
@@ -191,7 +195,11 @@ def local_command(places: Places, words: list[str]) -> list[str]:
         folder = folders.get(first) if slash else None
         if folder is not None:
             word = f"{name}{equals_sign}{folder.resolve() / below}"
-        command.append(str(places.elmo_folder.resolve()) if word == "ELMO" else word)
+        if word == "ELMO":
+            word = str(places.elmo_folder.resolve())
+        elif word == VECTORS and places.vectors is not None:
+            word = str(places.vectors.resolve())
+        command.append(word)
     return command
 
 
@@ -201,14 +209,24 @@ def recorded_commands(places: Places, run: Run) -> list[str]:
     adapted = places.adapted(run)
     if adapted is not None:
         commands.insert(0, adapting_command(adapted))
-    names = {"ELMO": places.elmo_argument}
-    return [
-        " ".join(["python", *(names.get(word, word).replace("RUNS/", "runs/tables/") for word in words)])
-        for words in commands
-    ]
+    return [" ".join(["python", *(recorded_word(word, places) for word in words)]) for words in commands]
+
+
+def recorded_word(word: str, places: Places) -> str:
+    """A word of a command as a reader can type it."""
+    if word == "ELMO":
+        return places.elmo_argument
+    if word == VECTORS and places.vectors is not None:
+        return places.vectors.name
+    return word.replace("RUNS/", "runs/tables/")
 
 
 # ---- processes
+
+
+def environment_of_a_run() -> dict[str, str]:
+    """One thread for each process."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 @dataclass
@@ -234,14 +252,13 @@ class Job:
         self._start_next()
 
     def _start_next(self) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.commands[self.started_commands],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env=environment_of_a_run(),
             )
         self.started_commands += 1
 

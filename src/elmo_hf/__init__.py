@@ -12,6 +12,7 @@ from elmo_hf import auto
 
 if TYPE_CHECKING:
     from elmo_hf import kernels, metrics
+    from elmo_hf.embedding.columns import Embed
     from elmo_hf.embedding.encode import encode
     from elmo_hf.embedding.job import embed
     from elmo_hf.embedding.vectors import read_vectors
@@ -44,6 +45,7 @@ __all__ = [
     "ElmoPreTrainedModel",
     "ElmoScalarMix",
     "ElmoTokenizer",
+    "Embed",
     "embed",
     "encode",
     "kernels",
@@ -64,6 +66,7 @@ _MODULES = {
     "ElmoPreTrainedModel": "model.modeling_elmo",
     "ElmoScalarMix": "model.layers_elmo",
     "ElmoTokenizer": "model.tokenization_elmo",
+    "Embed": "embedding.columns",
     "embed": "embedding.job",
     "encode": "embedding.encode",
     "read_vectors": "embedding.vectors",

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elmo_hf.errors import ElmoError, one_sentence, warn
+from elmo_hf.errors import ElmoError, one_sentence, warn, without_secrets
 from elmo_hf.options import options_for, options_of
 
 if TYPE_CHECKING:
@@ -96,24 +96,30 @@ def convert(
     target: Annotated[Path, typer.Argument(help="The folder to write; it must not exist, or be empty.")],
     to: Annotated[Format, typer.Option(help="The format to write.")] = Format.transformers,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be taken, assumed and left out; write nothing.")
+        bool,
+        typer.Option("--dry-run", help="Print what would be taken, assumed and left out; write nothing."),
     ] = False,
     name: Annotated[str | None, typer.Option(help="Which model, if the files hold several.")] = None,
     cell_clip: Annotated[
-        float | None, typer.Option(help="Limit of the cells, in place of that of the files; 0 for none.")
+        float | None, typer.Option(help="Limit of the LSTM cells, in place of the files' value; 0 for none.")
     ] = None,
     proj_clip: Annotated[
-        float | None, typer.Option(help="Limit of the layers' outputs, likewise; 0 for none.")
+        float | None,
+        typer.Option(help="Limit of the layers' outputs, in place of the files' value; 0 for none."),
     ] = None,
     activation: Annotated[
-        str | None, typer.Option(help="relu or tanh, after the convolutions, likewise.")
+        str | None, typer.Option(help="relu or tanh after the convolutions, in place of the files' value.")
     ] = None,
     skip_connections: Annotated[
         bool | None,
-        typer.Option("--skip-connections/--no-skip-connections", help="Residual connections, likewise."),
+        typer.Option(
+            "--skip-connections/--no-skip-connections",
+            help="Residual connections between the layers, in place of the files' value.",
+        ),
     ] = None,
     max_characters: Annotated[
-        int | None, typer.Option(help="Letters of a word with its begin and end, likewise.")
+        int | None,
+        typer.Option(help="Letters of a word with its begin and end, in place of the files' value."),
     ] = None,
 ) -> None:
     """Convert a published ELMo to a Transformers folder, or a folder back to HDF5.
@@ -186,7 +192,9 @@ def vectors(
     as_text: Annotated[
         bool, typer.Option("--as-text", help="Take arguments for sentences even if they name files.")
     ] = False,
-    progress: Annotated[bool, typer.Option(help="Show words per second, if it takes longer.")] = True,
+    progress: Annotated[
+        bool, typer.Option(help="Show words per second, if it takes more than some seconds.")
+    ] = True,
 ) -> None:
     """Print or write the vector of each word in its context: the average of the layers, or --layers.
 
@@ -222,7 +230,9 @@ def embed(
             "on the Hub; - for standard input.",
         ),
     ],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The folder to write, or to continue.")],
+    output: Annotated[
+        str, typer.Argument(metavar="OUTPUT", help="The folder to write, or to continue; or its address.")
+    ],
     model: Model = None,
     **options: Any,
 ) -> None:
@@ -241,7 +251,7 @@ def embed(
         transformers_logging.disable_progress_bar()
         vectors = write_vectors(**options_for(context, write_vectors) | {"model": model or TINY})
         if os.environ.get("RANK", "0") == "0":
-            typer.echo(f"{output}: the vectors of {len(vectors):,} sentences.")
+            typer.echo(f"{without_secrets(output)}: the vectors of {len(vectors):,} sentences.")
 
 
 @app.command()
@@ -254,7 +264,7 @@ def vocab(
         ),
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file to write: vocab.txt.")],
-    min_count: Annotated[int, typer.Option(help="Rarer words are <UNK>.")] = 1,
+    min_count: Annotated[int, typer.Option(help="Leave out rarer words, which then count as <UNK>.")] = 1,
     max_words: Annotated[
         int | None, typer.Option(help="Maximum number of words, without the three special ones.")
     ] = None,
@@ -389,10 +399,15 @@ def _print_perplexity(result: "Perplexity", vocab_size: int) -> None:
 @app.command()
 def export(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="A folder, or a name on the Hub; --static does without it.")],
+    model: Annotated[
+        str, typer.Argument(help="A folder, or a name on the Hub; with --static it may be left out.")
+    ],
     output: Annotated[
         Path | None,
-        typer.Argument(metavar="OUT", help="The folder to write; it must not exist, or be empty."),
+        typer.Argument(
+            metavar="OUT",
+            help="The folder to write; it must not exist, or be empty. With --static also a file, NAME.txt.",
+        ),
     ] = None,
     layers: Annotated[str, typer.Option(help="top, average, all, or numbers: 0,1,2.")] = "top",
     int8: Annotated[
@@ -508,7 +523,10 @@ def push(
         typer.Option("--overwrite-card", help="Replace a card on the Hub that others wrote or edited."),
     ] = False,
     with_optimizer: Annotated[
-        bool, typer.Option("--with-optimizer", help="Also upload adagrad.safetensors, to train further.")
+        bool,
+        typer.Option(
+            "--with-optimizer", help="Also upload adagrad.safetensors, from which pretraining can go on."
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be uploaded, and send nothing.")

@@ -13,11 +13,25 @@ from typing import TextIO
 class ElmoError(ValueError):
     """What is wrong, where, and what to do about it, in one sentence.
 
+    >>> read_vectors("nowhere")
+    Traceback (most recent call last):
+    elmo_hf.errors.ElmoError: ...nowhere...
+
     Names and values in it may come from foreign files, so no control character of theirs reaches a terminal.
+    It may name an address, so passwords and signatures in one are left out.
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(escaped(str(message)))
+        super().__init__(escaped(without_secrets(str(message))))
+
+
+_USER = re.compile(r"(?<=://)[^/\s?#]*@")  # user:password@ before the host
+_QUERY = re.compile(r"(://[^\s?'\"]*\?)[^\s'\"?]*=[^\s'\"]*?(?=[).,:;]*(?:[\s'\"]|$))")  # ?signature=...
+
+
+def without_secrets(text: str) -> str:
+    """The text with *** for what may be a secret in its addresses: user and password, and the query."""
+    return _QUERY.sub(r"\1***", _USER.sub("***@", text)) if "://" in text else text
 
 
 def reason_of(error: BaseException) -> str:
@@ -61,7 +75,7 @@ def sentence_of(error: BaseException) -> str:
     text = " ".join(str(error).splitlines())
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    text = quoted(text, 2000)
+    text = quoted(without_secrets(text), 2000)
     return text if text.endswith(".") else text + "."
 
 

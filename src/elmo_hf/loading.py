@@ -162,6 +162,10 @@ def load_language_model(
 ) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
     """The language model of a folder, or of a name on the Hub, and its tokenizer.
 
+    >>> language_model, tokenizer = load_language_model(str(TINY))
+    >>> type(language_model).__name__
+    'ElmoForPreTraining'
+
     Args:
         name: the folder, or the name.
         needs_softmax: refuse a model without a softmax; otherwise it gets a random one.

@@ -31,7 +31,9 @@ def options_of(path: str, name: str, without: Collection[str] = ()) -> Callable[
             argument.arg,
             inspect.Parameter.KEYWORD_ONLY,
             default=ast.literal_eval(default),
-            annotation=option(argument.arg, ast.literal_eval(default), texts[argument.arg]),
+            annotation=option(
+                argument.arg, ast.literal_eval(default), texts[argument.arg], argument.annotation
+            ),
         )
         for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
         if default is not None and argument.arg not in without
@@ -46,12 +48,14 @@ def options_of(path: str, name: str, without: Collection[str] = ()) -> Callable[
     return decorate
 
 
-def option(name: str, default: Any, text: str) -> Any:
+def option(name: str, default: Any, text: str, annotation: ast.expr | None) -> Any:
     """An option of the default's type; one without a default is a text, and false is a mere flag."""
     flags = [f"--{name.replace('_', '-')}"] if default is False or name in ALIASES else []
     flags += ALIASES.get(name, [])
     help, is_old = text[0].upper() + text[1:], name in ("text_column", "tokens_column")
-    kind = str | None if default is None else type(default)
+    kind: Any = str | None if default is None else type(default)
+    if annotation is not None and ast.unparse(annotation) == "int | None":
+        kind = int | None
     return Annotated[kind, typer.Option(*flags, help=help, hidden=is_old)]
 
 

@@ -46,3 +46,22 @@ def test_role_rules(measure, tmp_path):
         assert (run["rows"], run["words"]) == (2, 5)
         assert run["roles"]["broken"] == 0
         assert 0 <= run["roles"]["f1"] <= 1
+
+
+@pytest.mark.usefixtures("default_kernels")
+def test_sentence(measure):
+    content = measure("sentence", "--sizes", "tiny", "--lengths", 3, 9, "--repeats", 3)
+    assert [(row["size"], row["words"]) for row in content["rows"]] == [("tiny", 3), ("tiny", 9)]
+    for row in content["rows"]:
+        assert sum(row["shares"].values()) == pytest.approx(1, abs=0.01)
+        used = {name for name, share in row["shares"].items() if share > 0}
+        assert used == {*parts.SPENT, parts.REMAINDER} - {"products, laid out"}
+
+
+def test_seconds_inside_count_once(monkeypatch):
+    clock, stopwatch = iter([0.0, 1.0, 4.0, 9.0]), parts.Stopwatch()
+    monkeypatch.setattr(parts.time, "perf_counter", lambda: next(clock))
+    inner = stopwatch.timed("inner", lambda: None)
+    stopwatch.seconds = {"inner": 0.0, "outer": 0.0}
+    stopwatch.timed("outer", lambda: inner())()
+    assert stopwatch.seconds == {"inner": 3.0, "outer": 6.0}

@@ -16,10 +16,10 @@ from benchmarks.speed import contestants, table, worker, workloads
 from benchmarks.speed import weights as random_weights
 from tests.helpers.paths import BENCHMARKS
 
-TINY = ["--sizes", "tiny", "--rounds", "2", "--warmup", "0", "--corpus-sentences", "40"]
+TINY = ["--sizes", "tiny", "--rounds", "2", "--pause", "0", "--warmup", "0", "--corpus-sentences", "40"]
 
 
-SETTINGS = ["batch", "ready", "single", "corpus", "train"]
+SETTINGS = ["batch", "ready", "single", "corpus", "train", "single-5"]
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,35 @@ def test_contestants_in_each_setting(name, setting, weights, restored_kernels):
     if setting == "corpus":
         vectors = contestant.corpus(sentences)
         assert [len(vector) for vector in vectors] == [len(sentence) for sentence in sentences]
+
+
+@pytest.mark.parametrize("setting", ["ready", "single-5"])
+def test_onnxruntime_reads_our_export(setting, weights, restored_kernels):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    theirs, ours = (contestant_of(name, setting, weights) for name in ("onnxruntime", "ours-readable"))
+    [batch] = workloads.calls_of_round("batch", workloads.made_up_sentences(40), 0)
+    actual, expected = (
+        [worker.words_of(layer, batch) for layer in them.layers(them.encode(batch))]
+        if setting == "ready"
+        else [worker.words_of(them.embed(batch), batch)]
+        for them in (theirs, ours)
+    )
+    assert len(actual) == len(expected) == (3 if setting == "ready" else 1)
+    for layer, reference in zip(actual, expected, strict=True):
+        assert np.abs(layer - reference).max() < 1e-5
+
+
+def test_there_is_a_pause_before_each_turn(monkeypatch):
+    events, skipped = [], {"left out": "a reason"}
+    monkeypatch.setattr(speed.time, "sleep", events.append)
+    workers = [
+        SimpleNamespace(name=name, answers=[], ask=lambda line, name=name: events.append(name) or line)
+        for name in ("a", "left out", "b")
+    ]
+    speed.run_rounds(workers, speed.parse_arguments(["--rounds", "1", "--pause", "2"]), skipped)
+    assert events == [2.0, "a", 2.0, "b"] * 2
+    assert workers[0].answers == ["go 1"]
 
 
 @pytest.mark.parametrize("name", ["ours-readable", "ours-auto-unsorted", "ours-auto-uncached"])
@@ -238,6 +267,23 @@ def test_tables_between_markers(results):
     assert few.count("\n") == 4
 
 
+def test_a_table_of_lengths(results):
+    other = {
+        "single-5": results[0] | {"setting": "single-5"},
+        "single-60": results[0] | {"setting": "single-60"},
+    }
+    lines = table.lengths([*results, *other.values()]).splitlines()
+    assert lines[2] == (
+        "|  | words/s (ratio to ours-readable) | 5 words | 10 words | 20 words | 40 words | 60 words |"
+    )
+    assert lines[4].startswith("| tiny | ours-readable | ")
+    assert lines[4].count(" (1.00) |") == 2
+    assert lines[4].count("| – ") == 3
+    assert len(lines) == 6
+    assert "5 words" not in table.summary([*results, *other.values()])
+    assert table.brief(list(other.values())) == ""
+
+
 def test_tables_of_older_results(results):
     [old] = json.loads(json.dumps(results))
     for figures in old["contestants"].values():
@@ -299,6 +345,9 @@ def test_rounds_differ_except_for_the_corpus():
         first, second = (workloads.calls_of_round(setting, sentences, number) for number in (0, 1))
         assert (first == second) == (setting == "corpus")
         assert first == workloads.calls_of_round(setting, sentences, 0)
+    for setting, length in workloads.LENGTHS.items():
+        calls = workloads.calls_of_round(setting, sentences, 1)
+        assert [[len(sentence) for sentence in call] for call in calls] == [[length]] * 8
     [batch] = workloads.calls_of_round("batch", sentences, 3)
     assert len(batch) == 32
     assert max(map(len, batch)) - min(map(len, batch)) <= 3

@@ -9,7 +9,8 @@ import torch
 
 from benchmarks.speed import gpu
 
-NAMES = ["products", "oracle", "training", "softmax", "graphs"]
+TIMED = ["products", "oracle", "training", "softmax", "graphs", "updates"]
+NAMES = [*TIMED, "pretraining", "embed"]
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +46,16 @@ def times_in(content):
 def test_everything_is_measured(results):
     assert list(results) == ["facts", *NAMES]
     assert torch.__version__.startswith(results["facts"]["versions"]["torch"])  # then perhaps +cu130
-    for name in NAMES:
+    for name in TIMED:
         times = list(times_in(results[name]))
         assert times
         assert all(0 < time["min"] <= time["median"] <= time["max"] for time in times)
+    for name in ("pretraining", "embed"):
+        [row] = results[name]
+        assert row["words_per_second"] > 0
+        assert 0 <= row["waited"] <= 1
+    assert results["updates"][0]["why_no_graph"] == "there is no GPU"
+    assert list(results["oracle"][0]["us"]) == ["oracle", "ours"]
     assert len(results["products"]) == 7
     assert [row["kernels"] for row in results["training"]] == ["readable", "auto"]
     assert [row["samples"] for row in results["softmax"]] == [1000, 1000, "all"]  # of a small vocabulary

@@ -15,6 +15,7 @@ from benchmarks.tables.plan import TABLES, TASKS, baseline_of, passes, planned, 
 from benchmarks.tables.published import GAP, PUBLISHED
 from benchmarks.tables.runs import Places
 from elmo_hf.files import write_json
+from elmo_hf.finetuning.coreference import read_conll
 from tests.helpers.paths import BENCHMARKS
 
 SEEDS = [0, 1, 2]
@@ -284,6 +285,25 @@ def test_pictures_of_stored_results(tmp_path):
     assert not list(empty.iterdir())
 
 
+def test_learnt_shares_are_means_over_seeds_and_have_a_picture(tmp_path):
+    stored_results = results_of("sst", {0: 0.42, 1: 0.44}, {0: 0.40, 1: 0.4})
+    for seed, shares in ((0, [0.5, 0.3, 0.2]), (1, [0.7, 0.1, 0.2])):
+        run = run_of(TASKS, "sst", {}, seed)
+        mixes = {place: {"shares": shares, "gamma": 1.0} for place in ("input", "output")}
+        stored_results[run.name("tiny")]["mix"] = mixes
+    tables = collected(stored_results, [0, 1])
+    mean = [0.6, 0.2, 0.2]
+    assert row_of(tables, "table1", "Sentiment, SST-5")["mix"] == {"input": mean, "output": mean}
+    tables_pictures.draw_tables(tables, tmp_path)
+    assert (tmp_path / "figure2.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_lambda_of_names_is_left_to_their_recipe():
+    for name, is_given in (("ner-ewt", False), ("sst", True)):
+        flags = recipe_flags(run_of(TASKS, name, {}, 0), TASKS)
+        assert any(flag.startswith("mix_l2=") for flag in flags) == is_given
+
+
 def test_the_tables_in_the_readme_are_those_of_the_json():
     readme = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
     results = BENCHMARKS / "results"
@@ -426,6 +446,28 @@ def test_a_premise_is_for_dev_or_for_test(tmp_path):
     premises = [{line.split("\t")[0] for line in lines} for lines in splits.values()]
     assert not premises[0] & premises[1]
     assert min(map(len, premises)) > 20
+
+
+def test_documents_of_ontogum_are_split_and_named(tmp_path):
+    import io
+    import tarfile
+
+    (tmp_path / "coref_ontogum").mkdir()
+    for split, number in (("train", 20), ("dev", 2)):
+        with tarfile.open(tmp_path / tables_inputs.GUM[split], "w:xz") as tar:
+            for place in range(number):
+                content = b"# begin document \n0\tAda\t(1)\n\n# end document\n"
+                member = tarfile.TarInfo(f"GUM_{split}_{place:02}.conll")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    tables_inputs.split_gum(tmp_path, tmp_path / "cut")
+    names = {
+        split: [document["name"] for document in read_conll(tmp_path / "cut" / f"ontogum_{split}.conll")]
+        for split in ("train", "dev", "test")
+    }
+    assert names["dev"] == ["GUM_train_09", "GUM_train_19"]
+    assert len(names["train"]) == 18
+    assert names["test"] == ["GUM_dev_00", "GUM_dev_01"]
 
 
 def test_text_of_a_domain(tmp_path, monkeypatch):

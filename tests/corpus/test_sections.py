@@ -109,14 +109,14 @@ def test_resuming_reads_nothing_before(small_sections, tmp_path, monkeypatch):
     list(source.lines(2, skip=21))
     assert numbers[0] == 5  # rows 20 to 23
     source = write(tmp_path, "txt")
-    decoded, blocks = [], readers._blocks_of_span
+    starts, bytes_of_span = [], readers.bytes_of_span
     monkeypatch.setattr(
         readers,
-        "_blocks_of_span",
-        lambda file, span, errors: (decoded.append(span.start), blocks(file, span, errors))[1],
+        "bytes_of_span",
+        lambda file, span: (starts.append(span.start), bytes_of_span(file, span))[1],
     )
     list(source.lines(2, skip=30))
-    assert min(decoded) > 1000
+    assert min(starts) > 1000
 
 
 def test_errors_name_lines_of_the_file(small_sections, tmp_path):
@@ -127,6 +127,10 @@ def test_errors_name_lines_of_the_file(small_sections, tmp_path):
         read_sections(Source(path))
     path.write_text("\n".join([*lines[:70], '{"text": 5}', *lines[70:]]) + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"text\.jsonl, record 71: column 'text' should be text"):
+        read_sections(Source(path))
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"".join(line.encode() + b"\n" for line in LINES[:70]) + b"\xff\n" + 9000 * b"word\n")
+    with pytest.raises(ValueError, match=r"text\.txt, line 71 is not UTF-8"):
         read_sections(Source(path))
 
 
@@ -150,7 +154,7 @@ def test_heldout_lines_are_the_same_by_sections(small_sections, tmp_path, form):
 def test_number_of_groups():
     sized = [Section(shard, size=2**24) for shard in range(64)]
     assert number_of_groups(sized, 384) == 16  # files that stay open
-    spans = [section._replace(span=module.Span(0, 2**24)) for section in sized]
+    spans = [section._replace(span=module.Span(0, 2**24, "byte")) for section in sized]
     assert number_of_groups(spans, 384) == 64
     assert number_of_groups(spans, 100) == 50
     assert number_of_groups(spans, 7) == 7

@@ -29,7 +29,8 @@ from tests.helpers.documents import (
 from tests.helpers.naive_manylangs import content, write_folder
 
 DOCS = REPOSITORY / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
+GUIDES = DOCS / "guides"
+PAGES = sorted(DOCS.rglob("*.md"))
 # Languages of blocks that a test runs, compares or writes; Sphinx reads the last three.
 KNOWN = {*COMMANDS, *PYTHON, "ini", "text", "yaml", "{eval-rst}", "{image}", "{toctree}"}
 # Documents outside docs/, and the test that runs their blocks. Model cards have tests of their own.
@@ -41,6 +42,8 @@ DOCUMENT_TESTS = {
     "hub_cards/README.md": "test_docs.py",
     "training/README.md": "test_docs.py",
 }
+# Pages that need other libraries, or several machines.
+OWN_TESTS = {"neighbours.md": "test_neighbours.py", "many-machines.md": "test_many_machines.py"}
 CARDS = ("hub_cards", "yaml")  # its test writes these blocks to the files that they name
 # Flags that shorten long runs.
 SMALL = "--lstm-dim 16 --projection-dim 8 --char-filters [[1,4],[2,8]] --num-highway-layers 1 --samples 8"
@@ -68,15 +71,16 @@ def folder(tmp_path, monkeypatch):
 # The first comes on machines without a GPU; PEFT 0.21 uses names that Transformers has changed.
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning")
 @pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing:FutureWarning")
-# Those of neighbours.md, which need other libraries, are run by test_neighbours.py.
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.name != "neighbours.md"], ids=lambda page: page.name
+    "page",
+    [page for page in PAGES if page.name not in OWN_TESTS and page.parent == DOCS],
+    ids=lambda page: page.name,
 )
 def test_blocks_of_a_page_run_from_top_to_bottom(page, folder, launcher):
     if page.name == "adapters.md":
         pytest.importorskip("peft", reason="the page on adapters needs pip install peft")
     runner = DocumentRunner(folder, launcher)
-    long = long_programs(page.relative_to(REPOSITORY)) if page.name == "reliability.md" else []
+    long = long_programs(page.relative_to(REPOSITORY))
     runner.run(page, skip=long)
     assert runner.skipped == long
 
@@ -116,7 +120,8 @@ def test_every_block_of_every_document_has_a_test():
     for path in [*PAGES, *map(REPOSITORY.joinpath, DOCUMENT_TESTS)]:
         for block in read_blocks(path):
             assert block.language in KNOWN, f"{block.position}: no test for a block of {block.language!r}"
-            has_reader = path.parent == REPOSITORY or (path.parent.name, block.language) == CARDS
+            has_reader = path.parent in (REPOSITORY, GUIDES) or (path.parent.name, block.language) == CARDS
+            has_reader = has_reader or path.name in OWN_TESTS
             assert block.language not in ("text", "yaml") or has_reader, block.position
 
 
@@ -130,7 +135,9 @@ def long_programs(name):
     return [line for line in command_lines(name) if re.match(r"python -m (benchmarks|tests)\.", line)]
 
 
-@pytest.mark.parametrize(("name", "at_least"), [("benchmarks/README.md", 9), ("docs/reliability.md", 4)])
+@pytest.mark.parametrize(
+    ("name", "at_least"), [("benchmarks/README.md", 9), ("docs/compile.md", 1), ("docs/reliability.md", 4)]
+)
 def test_long_programs_have_the_flags_that_a_document_names(name, at_least):
     lines = command_lines(name)
     assert len(lines) >= at_least
@@ -154,7 +161,7 @@ def test_commands_for_contributors_are_those_of_the_integration():
 
 def test_the_readme_of_the_examples_has_only_tested_commands():
     lines = [line for line in command_lines("examples/README.md") if not line.startswith("pip install ")]
-    assert len(lines) == 4
+    assert len(lines) == 6
     assert all(re.match(r"python examples/\w+\.py --model my-elmo ", line) for line in lines)
 
 

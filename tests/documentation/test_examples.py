@@ -2,13 +2,16 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 
 from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer
 from elmo_hf.convert import convert
+from tests.helpers import engines
 from tests.helpers.bilm_files import write_source
 from tests.helpers.paths import EXAMPLES
 from tests.helpers.reference import Elmo, options, random_weights
@@ -125,6 +128,22 @@ def test_datasets(folder, start):
     assert rows["text"][:] == TEXTS
     for actual, expected in zip(rows["vectors"], averages(folder, split(TEXTS)), strict=True):
         np.testing.assert_allclose(actual, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "engine"), [("ray_data.py", "ray"), ("spark.py", "spark")])
+def test_engines(folder, tmp_path, name, engine):
+    engines.needs(engine)
+    shutil.copytree(folder / "my-elmo", tmp_path / "my-elmo")
+    engines.write_tables(tmp_path / "reviews", files=2)
+    (line,) = [arguments for file, arguments in LINES if file == name]
+    engines.run([EXAMPLES / name, *line.split()], tmp_path)
+    table = pyarrow.parquet.read_table(tmp_path / line.split("--output ")[1].split()[0])
+    rows = sorted(table.select(["id", "text", "vectors"]).to_pylist(), key=lambda row: row["id"])
+    assert [row["text"] for row in rows] == 2 * engines.TEXTS
+    filled = [row["vectors"] for row in rows if row["text"]]
+    expected = [words.mean(axis=0) for words in averages(folder, split([t for t in engines.TEXTS if t]))]
+    np.testing.assert_allclose(filled, 2 * expected, atol=1e-5, rtol=0)
+    assert all(row["vectors"] is None for row in rows if not row["text"])
 
 
 def test_proteins(folder, start, run):

@@ -19,6 +19,7 @@ from elmo_hf.finetuning.coreference import (
     parse_conll,
     read_archive,
     read_conll,
+    read_documents,
     read_gap,
     resolved,
     split_documents,
@@ -193,7 +194,7 @@ def gap_line(text, pronoun, a, b, *gold):
 
 def test_a_run_learns_writes_its_results_and_is_evaluated_on_gap(tmp_path, call):
     data, run = archive(tmp_path / "books.tar", books(12), "w"), tmp_path / "run"
-    call(finetune_coref, "--smoke", "--data", data, "--output", run, "--learning-rate", 0.01,
+    call(finetune_coref, "--smoke", "--data", data, "--output", run, "--learning-rate", 0.01, "--predictions",
                   "--set", "task_word_dim=8", "task_dropout=0.0")  # fmt: skip
     results = json.loads((run / "results.json").read_text())
     assert results["examples"] == {"train": 8, "dev": 1, "test": 1}
@@ -212,6 +213,9 @@ def test_a_run_learns_writes_its_results_and_is_evaluated_on_gap(tmp_path, call)
     (example,) = read_gap(path)
     answers = resolved(model.predict(example["sentences"], tokenizer), example)
     assert scores["accuracy"] == float(answers == (True, False))
+    (row,) = map(json.loads, (run / "predictions" / "seed-0-test.jsonl").read_text().splitlines())
+    clusters = model.predict(row["sentences"], tokenizer)
+    assert row["predicted"] == [[list(mention) for mention in cluster] for cluster in clusters]
 
 
 def test_rows_of_a_dataset_are_documents(tmp_path):
@@ -318,3 +322,45 @@ def test_a_broken_file_of_gap_is_named(tmp_path, text, message):
 def test_a_wrong_row_of_a_dataset_is_one_sentence(change, message):
     with pytest.raises(ValueError, match=message):
         from_row({"sentences": [["She", "left"]], "clusters": [[[0, 0, 0]]]} | change)
+
+
+ONTOGUM = """# begin document
+0\tAda\t(12)
+1\tleft\t_
+2\t.\t_
+3\t"\t_
+4\tHer\t(7(12)
+5\town\t_
+6\tdog\t7)
+7\tv.\t_
+8\t.\t_
+9\tit\t(7)(9)
+10\tran\t_
+
+# end document
+"""
+
+
+def test_files_of_ontogum_have_three_columns_and_no_blank_lines(tmp_path):
+    (tmp_path / "GUM_bio_ada.conll").write_text(ONTOGUM, encoding="utf-8")
+    (example,) = read_documents(tmp_path / "GUM_bio_ada.conll")
+    assert example["name"] == "GUM_bio_ada.conll"
+    assert example["sentences"] == [
+        ["Ada", "left", ".", '"'],
+        ["Her", "own", "dog", "v.", "."],
+        ["it", "ran"],
+    ]
+    # `it` is in two clusters, of which the first counts
+    assert example["clusters"] == [[(0, 0, 0), (1, 0, 0)], [(1, 0, 2), (2, 0, 0)]]
+    path = archive(tmp_path / "gum.tar.xz", dict.fromkeys(("a.conll", "b.conll"), ONTOGUM.encode()))
+    assert [document["name"] for document in read_documents(path)] == [
+        "gum.tar.xz, a.conll",
+        "gum.tar.xz, b.conll",
+    ]
+
+
+def test_a_sentence_does_not_end_within_a_mention(tmp_path):
+    text = ONTOGUM.replace("1\tleft\t_", "1\tleft\t(3").replace("4\tHer\t(7(12)", "4\tHer\t(12)3)")
+    (tmp_path / "a.conll").write_text(text.replace("dog\t7)", "dog\t_"), encoding="utf-8")
+    (example,) = read_documents(tmp_path / "a.conll")
+    assert example["sentences"][0][:5] == ["Ada", "left", ".", '"', "Her"]

@@ -40,7 +40,7 @@ def test_help_lists_every_task(start):
     code, out, errors = start(*MODULE, "--help")
     assert (code, errors) == (0, "")
     tasks = re.findall(r"^  (\w+) +[A-Z].*\.$", out, re.MULTILINE)
-    assert tasks == ["coref", "ner", "nli", "pos", "squad", "srl", "sst"]
+    assert tasks == ["coref", "ner", "nli", "pos", "squad", "srl", "sst", "text"]
     assert start(*MODULE) == (code, out, errors)
 
 
@@ -56,7 +56,7 @@ def test_an_unknown_task_is_one_sentence(start):
     assert (code, out) == (1, "")
     assert errors == (
         "python -m elmo_hf.finetuning: there is no task 'parsing'; "
-        "the tasks are coref, ner, nli, pos, squad, srl, sst.\n"
+        "the tasks are coref, ner, nli, pos, squad, srl, sst, text.\n"
     )
 
 

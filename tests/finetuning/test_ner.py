@@ -1,5 +1,7 @@
 """The recipe for named entities: schemes of labels, columns, rows of a dataset."""
 
+import json
+
 import pytest
 
 from elmo_hf.finetuning.tagging import as_bio
@@ -70,3 +72,55 @@ def test_a_wrong_label_of_a_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=message) as error:
         finetune_ner.read(path)
     assert "\n" not in str(error.value)
+
+
+def test_letters_of_the_scheme_may_be_small():
+    assert as_bio(["b-per", "i-per", "o", "u-Loc"]) == ["B-per", "I-per", "O", "B-Loc"]
+
+
+def test_columns_of_iob2_files_are_known(tmp_path):
+    (tmp_path / "uner.iob2").write_text(UNER, encoding="utf-8")
+    assert finetune_ner.read(tmp_path / "uner.iob2")[0]["labels"] == ["O", "B-PER", "O"]
+
+
+def test_lambda_is_divided_by_the_words_of_a_batch(tmp_path, call, name_files):
+    call(finetune_ner, *name_files, "--smoke", "--output", tmp_path / "run", "--epochs", 1, "--batch-size", 8,
+         "--set", "task_word_dim=8", "elmo_at_output=true")  # fmt: skip
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    sentences = finetune_ner.read(tmp_path / "train.conll")[: results["examples"]["train"]]
+    words = sum(len(example["tokens"]) for example in sentences) / len(sentences)
+    assert results["config"]["mix_l2"] == pytest.approx(0.1 / (8 * words), rel=0.05)
+    shares = results["runs"]["0"]["mix"]["output"]["shares"]
+    assert len(shares) == 3
+    assert max(shares) - min(shares) > 0
+
+
+def test_a_model_is_judged_on_names_that_it_does_not_know(tmp_path, call, name_files):
+    run = tmp_path / "run"
+    call(finetune_ner, *name_files, "--smoke", "--output", run, "--epochs", 2, "--predictions",
+         "--batch-size", 8, "--learning-rate", 0.02, "--set", "task_word_dim=8")  # fmt: skip
+    known = json.loads((run / "results.json").read_text())["mean"]["test"]
+    rows = list(map(json.loads, (run / "predictions" / "seed-0-test.jsonl").read_text().splitlines()))
+    assert [row["tokens"] for row in rows] == [
+        example["tokens"] for example in finetune_ner.read(tmp_path / "test.conll")
+    ]
+    assert rows[0].keys() == {"tokens", "labels", "predicted"}
+    assert all(len(row["predicted"]) == len(row["tokens"]) for row in rows)
+    text = (tmp_path / "test.conll").read_text(encoding="utf-8")
+    (tmp_path / "other.conll").write_text(text + "\n\nsinger\tB-JOB\n", encoding="utf-8")
+    call(
+        finetune_ner,
+        "--evaluate",
+        run / "seed-0",
+        "--test",
+        tmp_path / "other.conll",
+        "--output",
+        run / "other",
+    )
+    other = json.loads((run / "other" / "evaluation.json").read_text())
+    assert other["examples"]["test"] == len(rows) + 1
+    assert 0 < other["scores"]["test"]["recall"] < known["recall"]
+    with pytest.raises(ValueError, match=r"^name files by --test, or a dataset by --data\.$"):
+        call(finetune_ner, "--evaluate", run / "seed-0")
+    with pytest.raises(ValueError, match="which has its biLM; leave --elmo out"):
+        call(finetune_ner, "--evaluate", run / "seed-0", "--elmo", "x", "--test", tmp_path / "other.conll")

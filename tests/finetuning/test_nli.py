@@ -129,3 +129,45 @@ def test_a_dataset_is_read_alike(tmp_path, call):
     )
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["examples"] == {"train": 10, "dev": 10, "test": 10}
+
+
+def test_json_lines_of_snli_are_read_with_labels_in_any_case(tmp_path):
+    path = tmp_path / "snli_1.0_dev.jsonl"
+    rows = [
+        {
+            "annotator_labels": ["neutral"],
+            "gold_label": "Neutral",
+            "sentence1": "It's old.",
+            "sentence2": "Why?",
+        },
+        {"annotator_labels": ["-"], "gold_label": "-", "sentence1": "A", "sentence2": "B"},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    (pair,) = finetune_nli.read(path)
+    assert pair["sentences"] == (["It", "'s", "old", "."], ["Why", "?"])
+    assert pair["label"] == "neutral"
+
+
+def test_classes_of_ones_own_no_penalty_on_a_baseline_and_predictions(tmp_path, call):
+    files = write_pairs(tmp_path)
+    for split in ("train", "dev", "test"):
+        path = tmp_path / f"{split}.tsv"
+        text = path.read_text(encoding="utf-8")
+        for old, new in zip(finetune_nli.LABELS, ("Yes", "PERHAPS", "no"), strict=True):
+            text = text.replace(f"\t{old}", f"\t{new}")
+        path.write_text(text, encoding="utf-8")
+    call(finetune_nli, "--smoke", *files, "--output", tmp_path / "run", "--labels", "yes", "perhaps", "no",
+         "--epochs", 1, "--train-size", 40, "--predictions", "--set", "elmo_at_input=false",
+         "elmo_at_output=false")  # fmt: skip
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert list(results["config"]["id2label"].values()) == ["yes", "perhaps", "no"]
+    assert results["flags"]["l2"] == 0
+    assert "mix" not in results["runs"]["0"]
+    row = json.loads((tmp_path / "run" / "predictions" / "seed-0-dev.jsonl").read_text().split("\n")[0])
+    assert row["predicted"] in ("yes", "perhaps", "no")
+    call(finetune_nli, "--evaluate", tmp_path / "run" / "seed-0", "--test", tmp_path / "dev.tsv", "--output",
+         tmp_path / "judged")  # fmt: skip
+    judged = json.loads((tmp_path / "judged" / "evaluation.json").read_text())
+    assert judged["scores"]["test"] == results["mean"]["dev"]
+    with pytest.raises(ValueError, match=r"^--labels must name two classes or more, each once"):
+        call(finetune_nli, "--smoke", *files, "--output", tmp_path / "other", "--labels", "a", "A")

@@ -195,7 +195,7 @@ def squad_files(folder):
 def test_a_run_learns_writes_its_results_and_a_model_that_answers(call, tmp_path):
     settings = ["--set", "task_word_dim=20", "task_dropout=0.0", "elmo_dropout=0.0"]
     call(finetune_squad, *squad_files(tmp_path), "--smoke", "--output", tmp_path / "run", "--batch-size", 6,
-         "--max-context", 16, *settings)  # fmt: skip
+         "--max-context", 16, "--predictions", *settings)  # fmt: skip
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["ceiling"] == {split: {"exact_match": 100, "f1": 100} for split in ("dev", "test")}
     assert results["examples"]["dev"] == 6
@@ -223,6 +223,12 @@ def test_a_run_learns_writes_its_results_and_a_model_that_answers(call, tmp_path
     scores = squad_scores(predicted, references)
     assert scores["f1"] == pytest.approx(results["mean"]["test"]["f1"], abs=1e-4)
     assert scores["exact_match"] == pytest.approx(results["mean"]["test"]["exact_match"], abs=1e-4)
+    rows = (tmp_path / "run" / "predictions" / "seed-0-test.jsonl").read_text().splitlines()
+    assert {row["id"]: row["answer"] for row in map(json.loads, rows)} == predicted
+    call(finetune_squad, "--evaluate", folder, "--test", tmp_path / "test.json", "--limit", 40, "--output",
+         tmp_path / "judged")  # fmt: skip
+    judged = json.loads((tmp_path / "judged" / "evaluation.json").read_text())
+    assert judged["scores"]["test"] == results["mean"]["test"]
 
 
 def test_a_dataset_has_the_splits_of_the_files(tmp_path):

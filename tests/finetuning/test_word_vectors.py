@@ -1,10 +1,17 @@
 """Word vectors from a text file: the right row for every word, and one sentence for every broken line."""
 
+import bz2
+import gzip
+import struct
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
 from elmo_hf import ElmoConfig, ElmoForTokenClassification, ElmoTokenizer
-from elmo_hf.finetuning.word_vectors import load_word_vectors
+from elmo_hf.finetuning.word_vectors import digest_of_vectors, load_word_vectors, vector_size
 
 VOCABULARY = ["<S>", "</S>", "<UNK>", "Bank", "bank", "PAID", "é", "nowhere"]
 FILE = "bank 1 2 3\npaid 4 5 6\nBank -1 -2 -3\né 7 8e0 9.5\nother x y z\nat home 0 0 1\nbank 9 9 9\n"
@@ -97,3 +104,92 @@ def test_a_word_that_the_vocabulary_has_twice(tmp_path):
     batch = tokenizer([["b", "c"]], is_split_into_words=True, return_tensors="pt")
     rows = model.task_words.word_table.weight
     assert rows[batch["input_ids"][0]].tolist() == [[2, 2], [3, 3]]
+
+
+# ---- other kinds of files
+
+WORDS = ["bank", "paid", "Bank", "é"]
+TABLE = np.array([[1, 2, 3], [4, 5, 6], [-1, -2, -3], [7, 8, 9.5]], dtype=np.float32)
+
+
+def packed(tmp_path, kind):
+    """The same four vectors as a file or folder of some kind."""
+    text = "".join(f"{word} {' '.join(map(str, row))}\n" for word, row in zip(WORDS, TABLE, strict=True))
+    binary = b"4 3\n" + b"".join(
+        word.encode() + b" " + struct.pack("<3f", *row) + b"\n"
+        for word, row in zip(WORDS, TABLE, strict=True)
+    )
+    folder = tmp_path / kind
+    folder.mkdir()
+    if kind in ("parquet", "words"):
+        np.save(folder / "table.npy", TABLE)
+        if kind == "parquet":
+            pyarrow.parquet.write_table(pyarrow.table({"index": WORDS}), folder / "index.parquet")
+        else:
+            (folder / "words.txt").write_text("\n".join(WORDS), encoding="utf-8")
+        return folder
+    contents = {
+        "a.txt.gz": gzip.compress(text.encode()),
+        "a.txt.bz2": bz2.compress(text.encode()),
+        "a.bin": binary,
+        "a.bin.gz": gzip.compress(binary),
+    }
+    (folder / kind).write_bytes(contents[kind])
+    return folder / kind
+
+
+@pytest.mark.parametrize("kind", ["a.txt.gz", "a.txt.bz2", "a.bin", "a.bin.gz", "parquet", "words"])
+def test_all_kinds_of_files_give_the_same_vectors(tmp_path, kind):
+    model, tokenizer = make(tmp_path)
+    path = packed(tmp_path, kind)
+    assert vector_size(path) == 3
+    load_word_vectors(model, tokenizer, path)
+    assert model.task_words.word_table.weight[3:7].tolist() == [
+        [-1, -2, -3],
+        [1, 2, 3],
+        [4, 5, 6],
+        [7, 8, 9.5],
+    ]
+    assert len(digest_of_vectors(path)) >= 64
+    load_word_vectors(model, tokenizer, path, scale=4.0)
+    assert model.task_words.word_table.weight[5].tolist() == [16, 20, 24]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.bin", b"bank 1 2 3\n", "does not begin with two counts"),
+        ("a.bin", b"9 3\nbank " + bytes(12), "word 2 does not end; is it word2vec's binary layout"),
+        ("a.bin", b"1 3\nbank 1", "ends inside of word 1 of 1; is it cut off"),
+        ("a.bin", b"1 2\nbank " + bytes(8), "2 numbers follow a word, not task_word_dim's 3"),
+        ("a.bin", b"1 3\nbank " + struct.pack("<3f", 1, float("nan"), 2), "word 1: a number is not finite"),
+        ("a.bin.gz", b"no gzip", "could not be read"),
+        ("a.txt.gz", gzip.compress(b"bank 1 2 3\n" * 99)[:40], "could not be read"),
+        ("a.kv", b"", "is a pickle of gensim, which can run any code"),
+    ],
+)
+def test_a_broken_file_of_another_kind_is_one_sentence(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    model, tokenizer = make(tmp_path)
+    with pytest.raises(ValueError, match=message) as error:
+        load_word_vectors(model, tokenizer, tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_does_not_fit_is_one_sentence(tmp_path):
+    model, tokenizer = make(tmp_path)
+    folder = packed(tmp_path, "words")
+    np.save(folder / "table.npy", TABLE[:3])
+    with pytest.raises(ValueError, match=r"table.npy in .* has 3 rows, but words.txt 4 words"):
+        load_word_vectors(model, tokenizer, folder)
+    np.save(folder / "table.npy", TABLE.astype(int))
+    with pytest.raises(
+        ValueError, match=r"must be a table of numbers \(words, numbers\), but is int64\(4, 3\)"
+    ):
+        load_word_vectors(model, tokenizer, folder)
+    np.save(folder / "table.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(ValueError, match="could not be read as a table of NumPy"):
+        load_word_vectors(model, tokenizer, folder)
+    (folder / "table.npy").unlink()
+    with pytest.raises(ValueError, match=r"must have one table \(.npy\) of word vectors, but has 0"):
+        load_word_vectors(model, tokenizer, folder)

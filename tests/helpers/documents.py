@@ -64,7 +64,7 @@ class DocumentRunner:
     def __init__(self, folder, launcher, hub=None):
         self.folder, self.launcher, self.hub = folder, launcher, hub
         self.names, self.variables, self.skipped, self.ran = {}, {}, [], []
-        for name in ("training", "hub_cards"):
+        for name in ("training", "hub_cards", "examples"):
             (folder / name).symlink_to(REPOSITORY / name)
 
     def run(self, path, extra_flags=None, skip=(), only=None):
@@ -171,7 +171,8 @@ class DocumentRunner:
         options = launch_command_parser().parse_args(words[1:])
         assert options.training_script == "training/pretrain.py"
         hook = f"import os; os.chdir({str(self.folder)!r})"
-        run = self.launcher.start(options.training_script_args, hook=hook)
+        processes = options.num_processes or 1
+        run = self.launcher.start(options.training_script_args, processes=processes, hook=hook)
         return run.err if any(run.wait()) else ""
 
     def shell(self, words):

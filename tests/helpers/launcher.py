@@ -118,7 +118,28 @@ class Launcher:
             "hook": hook,
             "program": program,
         }
-        self.process.stdin.write(json.dumps(command | {"processes": processes, "port": _free_port()}) + "\n")
+        return self._send(folder, command | {"processes": processes})
+
+    def start_machines(self, arguments, processes=1, hook="", program=PRETRAIN, variables=()):
+        """Start a run on as many "machines" as there are lists of arguments, with so many processes on each.
+
+        As on true machines, nobody ends the processes of one where those of another have ended. variables:
+        of the environment, for each machine.
+        """
+        self.count += 1
+        folder = self.folder / str(self.count)
+        folder.mkdir()
+        command = {
+            "folder": str(folder),
+            "machines": [[str(argument) for argument in words] for words in arguments],
+            "variables": [*variables] or [{}] * len(arguments),
+            "hook": hook,
+            "program": program,
+        }
+        return self._send(folder, command | {"processes": processes * len(arguments)})
+
+    def _send(self, folder, command):
+        self.process.stdin.write(json.dumps(command | {"port": free_port()}) + "\n")
         self.process.stdin.flush()
         return Run(folder)
 
@@ -138,7 +159,7 @@ def _write(path, text):
     partial.replace(path)
 
 
-def _free_port():
+def free_port():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return server.getsockname()[1]
@@ -245,7 +266,8 @@ def launch(folder, command):
     while len(codes) < len(pids):
         pid, status = os.wait()
         codes[pid] = os.waitstatus_to_exitcode(status)
-        if codes[pid] and not codes.keys() >= set(pids):  # the others would wait for it
+        is_alone = "machines" not in command
+        if is_alone and codes[pid] and not codes.keys() >= set(pids):  # the others would wait for it
             time.sleep(1)
             os.killpg(pids[0], signal.SIGKILL)
     _write(folder / "codes", json.dumps([codes[pid] for pid in pids]))
@@ -265,9 +287,18 @@ def work(folder, command, rank, group):
             "WORLD_SIZE": size,
             "LOCAL_WORLD_SIZE": size,
         }
+    arguments = command.get("arguments")
+    if "machines" in command:
+        on_each = command["processes"] // len(command["machines"])
+        machine, local = divmod(rank, on_each)
+        if command["processes"] > 1:
+            names = {"GROUP_RANK": machine, "LOCAL_RANK": local, "LOCAL_WORLD_SIZE": on_each}
+            os.environ |= {name: str(number) for name, number in names.items()}
+        os.environ |= command["variables"][machine]
+        arguments = command["machines"][machine]
     program = Program(*command["program"])
     module = importlib.import_module(program.module)
-    sys.argv = [program.name, *command["arguments"]]
+    sys.argv = [program.name, *arguments]
     code = 1
     try:
         exec(command["hook"], {program.module.rpartition(".")[2]: module, "rank": rank})

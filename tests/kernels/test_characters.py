@@ -178,12 +178,26 @@ def test_a_model_in_training_uses_tables(monkeypatch):
     encoder(char_ids).sum().backward()
     assert calls
     calls.clear()
-    with torch.autocast("cpu", torch.bfloat16):
-        encoder(char_ids).float().sum().backward()
     encoder_of(torch.float64)(char_ids).sum().backward()
     kernels.use("readable")
     encoder(char_ids).sum().backward()
     assert not calls
+
+
+def test_training_in_bfloat16_uses_tables_in_float32(monkeypatch):
+    """Only the products after them are bfloat16. Types are those of the readable code, and so are the numbers
+    within what bfloat16 resolves."""
+    calls, encoder = record_tables(monkeypatch), encoder_of()
+    char_ids = char_ids_of([["A", "word", "and", "others"]])
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = results(readable, encoder, char_ids)
+        assert not calls
+        actual = results(lambda encoder, char_ids: encoder(char_ids), encoder, char_ids)
+    assert calls
+    exact = results(readable, encoder, char_ids)
+    for name, want in expected.items():
+        assert actual[name].dtype == want.dtype
+        assert (actual[name] - exact[name]).norm() < 0.02 * exact[name].norm(), name
 
 
 def test_a_gpu_uses_products(monkeypatch):

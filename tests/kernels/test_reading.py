@@ -71,17 +71,91 @@ def test_unwritten_memory_is_not_read(nan_in_empty_tensors, batch):
     assert (outputs[~arguments[1]] == 0).all()
 
 
+@pytest.fixture
+def directions(monkeypatch):
+    """How many directions each call of `reading.read` reads together."""
+    read, numbers = reading.read, []
+
+    def recording(x, *others, **options):
+        numbers.append(len(x))
+        return read(x, *others, **options)
+
+    monkeypatch.setattr(reading, "read", recording)
+    return numbers
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
 @pytest.mark.parametrize(("batch", "together"), [(1, True), (2, True), (3, False)])
-def test_few_sentences_are_read_in_both_directions_together(batch, together, monkeypatch):
-    read, directions = reading.read, []
-    monkeypatch.setattr(reading, "read", lambda x, *others: directions.append(len(x)) or read(x, *others))
+def test_few_sentences_are_read_with_the_weights_themselves(batch, together, precision, directions):
     arguments = make_arguments(batch)
     with torch.no_grad():
-        torch.testing.assert_close(reading.lstm(*arguments), lstm(*arguments))
-        assert directions == ([2] if together else [1, 1])
-        monkeypatch.setattr(reading, "PAIR_BYTES", 100)  # weights too large for the cache
-        torch.testing.assert_close(reading.lstm(*arguments), lstm(*arguments))
-    assert directions[-2:] == [1, 1]
+        actual = reading.lstm(*arguments, precision=precision)
+    assert directions == ([2] if together else [1, 1])
+    if together or precision == "float32":  # which is exact, whatever precision is asked for
+        torch.testing.assert_close(actual, lstm(*arguments))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_large_weights_are_laid_out_for_long_sentences(precision, frozen, directions, monkeypatch):
+    monkeypatch.setattr(reading, "LARGE_BYTES", 100)
+    if frozen:
+        monkeypatch.setattr(reading, "is_frozen", lambda weights: True)
+    for time in (reading.MIN_WORDS[precision] - 1, reading.MIN_WORDS[precision]):
+        arguments = make_arguments(batch=1, time=time)
+        with torch.no_grad():
+            actual = reading.lstm(*arguments, precision=precision)
+        tolerance = {"float32": 1e-5, "bf16": 0.1, "int8": 0.1}[precision]
+        torch.testing.assert_close(actual, lstm(*arguments), atol=tolerance, rtol=1e-5)
+    assert directions == ([1, 1, 1, 1] if frozen else [2, 1, 1])
+
+
+def kept_bytes(precision):
+    """Which of the weights are looked at when three sentences are read."""
+    arguments, looked_at = make_arguments(batch=3), []
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        keep = reading.keep
+        patch.setattr(
+            reading, "keep", lambda o, tensors, *v: looked_at.extend(tensors) or keep(o, tensors, *v)
+        )
+        reading.lstm(*arguments, precision=precision)
+    return [number for number, weight in enumerate(arguments[4:8]) if any(weight is t for t in looked_at)]
+
+
+def test_what_is_not_copied_is_not_looked_at():
+    assert kept_bytes("float32") == [1, 3]  # the recurrent weight and the projection
+    assert kept_bytes("bf16") == kept_bytes("int8") == [0, 1, 2, 3]
+
+
+# ---- a first state of zeros
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_the_product_of_a_state_of_zeros_is_left_out(batch, monkeypatch):
+    arguments, products_made = list(make_arguments(batch)), []
+    for kind in (products.PairProduct, products.Product):
+        plus = kind.plus
+        monkeypatch.setattr(kind, "plus", lambda *args, plus=plus: products_made.append(1) or plus(*args))
+    with torch.no_grad():
+        for state, left_out in ((arguments[2], 0), (torch.zeros_like(arguments[2]), 1)):
+            arguments[2] = state
+            products_made.clear()
+            torch.testing.assert_close(reading.lstm(*arguments), lstm(*arguments))
+            assert len(products_made) == (1 if batch <= 2 else 2) * (arguments[0].shape[2] - left_out)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("name", ["input", "state", "bias", "projection"])
+@pytest.mark.parametrize("has_clips", [True, False])
+def test_numbers_that_are_not_finite(name, number, batch, has_clips):
+    """Zeros times an infinite weight are no zeros."""
+    limits = {} if has_clips else {"cell_clip": None, "proj_clip": None}
+    arguments = make_arguments(batch, **limits)
+    arguments[2].zero_()
+    arguments[4 + ["input", "state", "bias", "projection"].index(name)].flatten()[3] = number
+    with torch.no_grad():
+        torch.testing.assert_close(reading.lstm(*arguments), lstm(*arguments), equal_nan=True)
 
 
 # ---- products
@@ -106,15 +180,18 @@ def test_products(rows, has_packing, monkeypatch):
             torch.testing.assert_close(rounded, x @ weight + bias, atol=tolerance, rtol=0.02)
 
 
-@pytest.mark.parametrize(("few", "many"), [(True, True), (True, False), (False, True), (False, False)])
-def test_products_with_either_library(few, many, monkeypatch):
-    """Whichever library is faster on this machine, each of the four outcomes gives the product."""
-    monkeypatch.setattr(products.Product, "_packed_is_faster", lambda self, rows: few if rows == 1 else many)
+@pytest.mark.parametrize("rows", [1, 2])
+def test_products_of_both_directions(rows):
     torch.manual_seed(0)
-    weight, bias = torch.randn(7, 5), torch.randn(5)
-    product = products.Product(weight, bias)
-    with torch.no_grad():
-        for rows in (1, 40):
-            x = torch.randn(rows, 7)
-            torch.testing.assert_close(product(x), x @ weight + bias)
-            torch.testing.assert_close(product.plus(x, torch.zeros(rows, 5)), x @ weight)
+    weight, x, addend = torch.randn(2, 7, 5), torch.randn(2, rows, 7), torch.randn(2, rows, 5)
+    product = products.PairProduct(weight)
+    torch.testing.assert_close(product(x), x @ weight)
+    for view in (addend, addend.mT.contiguous().mT):
+        torch.testing.assert_close(product.plus(x, view), x @ weight + addend)
+
+
+def test_bfloat16_is_for_processors_that_have_it(monkeypatch):
+    weight = torch.randn(7, 5)
+    for pays, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(products, "has_bf16", lambda pays=pays: pays)
+        assert products.lay_out(weight, precision="bf16").dtype == dtype

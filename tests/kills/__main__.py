@@ -32,12 +32,20 @@ from tests.helpers.launcher import Launcher
 from tests.kills.accelerate_launch import AccelerateLaunch, AccelerateLaunchTwo
 from tests.kills.embedding import embeddings
 from tests.kills.finetuning import Finetuning
-from tests.kills.pretraining import ChangingProcesses, FinishedRun, Pretraining, TwoProcesses
+from tests.kills.pretraining import ChangingProcesses, FinishedRun, Pretraining, TwoMachines, TwoProcesses
 from tests.kills.scenarios import LIMIT, Scenario
 from tests.kills.series import Killer, Series, remove
 
 SCENARIOS: list[type[Scenario]] = [
-    *(Pretraining, TwoProcesses, ChangingProcesses, FinishedRun, AccelerateLaunch, AccelerateLaunchTwo),
+    *(
+        Pretraining,
+        TwoProcesses,
+        TwoMachines,
+        ChangingProcesses,
+        FinishedRun,
+        AccelerateLaunch,
+        AccelerateLaunchTwo,
+    ),
     *(*embeddings(), Finetuning),
 ]
 MODULES = (
@@ -106,8 +114,14 @@ def read_results(options: argparse.Namespace) -> dict[str, Any]:
                 f"{path} was begun with seed {results['seed']}; use the same or another --output."
             )
         return results
-    command = shlex.join(["python", "-m", "tests.kills", *sys.argv[1:]])
-    return {"command": command, "seed": options.seed, "scenarios": {}, "faults": []}
+    return {"command": command(options), "seed": options.seed, "scenarios": {}, "faults": []}
+
+
+def command(options: argparse.Namespace) -> str:
+    """The command line of these results, without its paths, which do not change them."""
+    scenarios = [] if options.scenarios == [""] else ["--scenarios", *options.scenarios]
+    numbers = [f"--kills={options.kills}", f"--seed={options.seed}"]
+    return shlex.join(["python", "-m", "tests.kills", *numbers, *scenarios])
 
 
 def add(results: dict[str, Any], name: str, series: Series) -> None:

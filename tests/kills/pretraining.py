@@ -49,6 +49,27 @@ class TwoProcesses(Pretraining):
     processes = (2,)
 
 
+class TwoMachines(TwoProcesses):
+    """No folder is shared: at each start, the second machine is an empty one. Nobody but the run itself ends
+    the processes of a machine when those of the other have been killed."""
+
+    name = "pretraining, two machines"
+    share = 60
+    changes: ClassVar[dict[str, Any]] = {"timeout": 20}
+
+    def launch_forks(self, output: Path, processes: int, hook: str) -> Any:
+        empty = output.with_name(f"{output.name}-empty")  # named so that operations in it are counted
+        shutil.rmtree(empty, ignore_errors=True)
+        arguments = [self.arguments(output), self.arguments(empty)]
+        return self.launcher.start_machines(arguments, processes // 2, hook, self.program)
+
+    def compare(self, output: Path, expected: Path) -> Findings:
+        findings = super().compare(output, expected)
+        if output.with_name(f"{output.name}-empty").exists():
+            findings.unequal.append("the second machine's folder is left over")
+        return findings
+
+
 class ChangingProcesses(Pretraining):
     """Each start has one, two or three processes. Then the sums of the losses differ in their last digits."""
 

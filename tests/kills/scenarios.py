@@ -94,9 +94,7 @@ class Scenario(ABC):
         hook = (
             f"from tests.kills.operations import count_operations as c; c({str(self.whole)!r}, {names}[rank])"
         )
-        self.length = self.time(
-            self.launcher.start(self.arguments(self.whole), processes, hook, self.program)
-        )
+        self.length = self.time(self.launch_forks(self.whole, processes, hook))
         self.length.operations = [log.read_text(encoding="utf-8") for log in logs]
 
     def time(self, run: Any) -> Length:
@@ -111,6 +109,9 @@ class Scenario(ABC):
         """Start a run, which sends itself a kill that is due at a file operation."""
         own = kill.hook(output, marker) if kill is not None else ""
         hook = "\n".join((DUMP_STACKS, self.hook, own))
+        return self.launch_forks(output, processes, hook)
+
+    def launch_forks(self, output: Path, processes: int, hook: str) -> Any:
         return self.launcher.start(self.arguments(output), processes, hook, self.program)
 
 

@@ -254,6 +254,10 @@ def test_the_command_continues_and_reports_what_was_wrong(tmp_path, monkeypatch,
 
     assert run(3) | {"seconds": 0} == dict.fromkeys(kills.COLUMNS, 0) | {"kills": 3, "starts": 6, "runs": 3}
     assert run(3)["kills"] == 3
+    assert (
+        json.loads(output.read_text(encoding="utf-8"))["command"]
+        == "python -m tests.kills --kills=3 --seed=0"
+    )
     assert "| made up | 3 | 6 | 3 | 0 |" in capsys.readouterr().out
     monkeypatch.setattr(MadeUp, "lost", 2)
     with pytest.raises(SystemExit, match=r"kills: 1 runs went wrong; they are listed in .*kills.json\."):

@@ -58,6 +58,14 @@ def test_steps_that_were_made_again_count_as_the_last_time(log_file):
         (['{"kind": "step", "step": 3}'], "line 1: loss of this step must be a number, but is None"),
         (['{"kind": "resume", "step": "3"}'], "line 1: step of this resume must be a number, but is '3'"),
         (['{"kind": "evaluation", "step": true}'], "step of this evaluation must be a number, but is True"),
+        (
+            [json.dumps(step(1)), json.dumps(evaluation(2) | {"mean": -1.0})],
+            "of this evaluation is -1, which cannot be",
+        ),
+        ([json.dumps(evaluation(2) | {"mean": 0.0})], "line 1: mean of this evaluation is 0, which cannot"),
+        ([json.dumps(evaluation(2) | {"mean": 2e30})], "of this evaluation is 2e+30, which"),
+        ([json.dumps(step(1, -2e30))], "line 1: loss of this step is -2e+30, which"),
+        ([json.dumps(step(1) | {"words": 1e40})], "line 1: words of this step is 1e+40, which"),
     ],
 )
 def test_a_damaged_log_is_refused_in_one_sentence(log_file, lines, message):

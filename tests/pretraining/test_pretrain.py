@@ -486,7 +486,8 @@ def test_accelerate_launch(tmp_path):
     run = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
     assert "words/s" in run.stderr
     assert "arning" not in run.stderr
-    assert read_lines(tmp_path / "run" / "log.jsonl")[0]["processes"] == 2
+    start = read_lines(tmp_path / "run" / "log.jsonl")[0]
+    assert (start["processes"], start["threads"]) == (2, 1)  # threads as the user's variable says
 
     settings += ["--max_steps", "100000", "--epochs", "1000", "--log_every", "1", "--resume", "auto"]
     run = subprocess.Popen(

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elmo_hf import ElmoConfig, ElmoForPreTraining
+from elmo_hf.kernels import softmax
 from elmo_hf.pretraining import sampling
 from elmo_hf.pretraining.sampling import (
     Samples,
@@ -171,8 +172,11 @@ def assert_same(results, expected, tolerance):
     seed=st.integers(0, 2**16),
     dtype=st.sampled_from([torch.float64, torch.float32]),
     logits_at_once=st.sampled_from([1, 2**20]),
+    keeps=st.booleans(),
 )
-def test_the_sampled_loss_equals_the_loops(groups, positions, dim, number, more, seed, dtype, logits_at_once):
+def test_the_sampled_loss_equals_the_loops(
+    groups, positions, dim, number, more, seed, dtype, logits_at_once, keeps
+):
     vocab_size, generator = number + more, torch.Generator().manual_seed(seed)
     hidden = torch.randn(groups, positions, dim, generator=generator, dtype=dtype)
     weight = torch.randn(vocab_size, dim, generator=generator, dtype=dtype)
@@ -182,6 +186,8 @@ def test_the_sampled_loss_equals_the_loops(groups, positions, dim, number, more,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sampling, "LOGITS_ON_CPU", logits_at_once)
         patch.setattr(sampling, "MIN_COLUMNS", 3)
+        patch.setattr(softmax, "BLOCK_LOGITS", logits_at_once)
+        patch.setattr(softmax, "MAX_KEPT", 2**29 if keeps else -1)
         results = run_sampled_loss(hidden, weight, bias, targets, samples)
     arrays = [tensor.numpy().astype(np.float64) for tensor in (hidden, weight, bias)]
     expected = reference(*arrays, targets.numpy(), samples.ids.numpy(), samples.draws[:, 0].numpy())
@@ -300,8 +306,11 @@ def test_shapes_that_do_not_fit():
 # ---- the full loss, and log_sum_exp
 
 
+@pytest.mark.parametrize("keeps", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_full_loss_is_the_cross_entropy(monkeypatch, dtype):
+def test_the_full_loss_is_the_cross_entropy(monkeypatch, dtype, keeps):
+    monkeypatch.setattr(softmax, "BLOCK_LOGITS", 30)
+    monkeypatch.setattr(softmax, "MAX_KEPT", 2**29 if keeps else -1)
     monkeypatch.setattr(sampling, "LOGITS_ON_CPU", 1)
     monkeypatch.setattr(sampling, "MIN_COLUMNS", 4)
     generator = torch.Generator().manual_seed(3)
@@ -332,7 +341,9 @@ def test_the_full_loss_equals_the_models():
     torch.testing.assert_close(results.mean(), expected)
 
 
-def test_gradients_by_finite_differences():
+@pytest.mark.parametrize("keeps", [True, False])
+def test_gradients_by_finite_differences(keeps, monkeypatch):
+    monkeypatch.setattr(softmax, "MAX_KEPT", 2**29 if keeps else -1)
     generator = torch.Generator().manual_seed(5)
     shapes = (2, 3, 2), (2, 5, 2), (2, 5)
     leaves = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
@@ -340,8 +351,10 @@ def test_gradients_by_finite_differences():
     assert torch.autograd.gradcheck(lambda *tensors: log_sum_exp(*tensors, hits), leaves)
 
 
-def test_large_logits_and_a_lone_sample_that_is_the_target():
+@pytest.mark.parametrize("keeps", [True, False])
+def test_large_logits_and_a_lone_sample_that_is_the_target(keeps, monkeypatch):
     """Nothing overflows, and without any sample left the loss and its gradients are zero."""
+    monkeypatch.setattr(softmax, "MAX_KEPT", 2**29 if keeps else -1)
     hidden, weight, bias = torch.full((1, 2, 1), 200.0), torch.tensor([[-1.0], [1.0]]), torch.zeros(2)
     samples = Samples(torch.tensor([[1]]), torch.tensor([[3]]), 2)
     losses, *gradients = run_sampled_loss(hidden, weight, bias, torch.tensor([[1, 0]]), samples)
@@ -349,6 +362,19 @@ def test_large_logits_and_a_lone_sample_that_is_the_target():
     assert losses[0, 1] == pytest.approx(400, rel=0.01)
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert gradients[0][0, 0] == 0
+
+
+def test_products_in_bfloat16():
+    """Of bfloat16 hidden states: losses in float32, numbers and gradients within what bfloat16 resolves."""
+    generator = torch.Generator().manual_seed(6)
+    hidden, weight = torch.randn(2, 90, 64, generator=generator), torch.randn(500, 64, generator=generator)
+    hidden, weight, bias = hidden.bfloat16(), 0.2 * weight, torch.randn(500, generator=generator)
+    targets, samples = torch.randint(0, 500, (2, 90), generator=generator), draw_samples(200, 500, (1,))
+    expected = run_sampled_loss(hidden.double(), weight.double(), bias.double(), targets, samples)
+    results = run_sampled_loss(hidden, weight, bias, targets, samples)
+    assert [result.dtype for result in results] == [torch.float32, torch.bfloat16, *2 * [torch.float32]]
+    for result, want in zip(results, expected, strict=True):
+        assert 0 < (result.double() - want).norm() < 0.01 * want.norm()
 
 
 def test_under_autocast_logits_stay_float32():
@@ -364,8 +390,10 @@ def test_under_autocast_logits_stay_float32():
         assert result.equal(reference_result)
 
 
-def test_no_logits_are_saved_for_the_backward_pass():
-    """Autograd saves rows and hidden states, and no logits."""
+@pytest.mark.parametrize("keeps", [True, False])
+def test_what_is_saved_for_the_backward_pass(keeps, monkeypatch):
+    """Autograd saves rows and hidden states; and the softmax's shares on a CPU where they are few."""
+    monkeypatch.setattr(softmax, "MAX_KEPT", 2 * 300 * 400 * 4 if keeps else 2 * 300 * 400 * 4 - 1)
     saved = []
     samples = draw_samples(400, 1000, (1,))
     targets = torch.zeros(2, 300, dtype=torch.long)
@@ -375,4 +403,4 @@ def test_no_logits_are_saved_for_the_backward_pass():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
         sampled_loss(torch.randn(2, 300, 4), rows, bias, selected)
     assert saved
-    assert max(saved) <= 2 * 400 * 4  # of 2 * 300 * 400 logits
+    assert max(saved) == 2 * 300 * 400 if keeps else max(saved) <= 2 * 400 * 4

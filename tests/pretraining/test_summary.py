@@ -47,6 +47,8 @@ def test_hours_are_words_divided_by_speeds():
     for speed, words in ((0.0, 10), (-1.0, 10), (5.0, 0)):
         with pytest.raises(ValueError, match="a step without words or speed"):
             hours_worked([step(1, words, speed)], 0)
+    with pytest.raises(ValueError, match="a step with fewer words than an earlier step"):
+        hours_worked([step(1, 2**70, 5.0), step(2, 20, 5.0)], 20)
 
 
 def test_a_run_with_a_restart(run):

@@ -75,6 +75,9 @@ def plan(files: Recognised, choices: Choices, open_files: ExitStack) -> Plan:
 def convert_to_bilm(folder: Path, target: Path) -> Path:
     """Convert a Transformers folder to the originals' files, each array equal to the byte.
 
+    >>> sorted(path.name for path in convert_to_bilm(TINY, Path("back")).iterdir())
+    ['options.json', ...]
+
     Args:
         folder: The folder of an `ElmoModel` or an `ElmoForPreTraining`.
         target: The folder to write weights.hdf5, options.json and so on into. It must not exist, or be empty.

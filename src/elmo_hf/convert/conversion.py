@@ -29,7 +29,7 @@ FAMILIES: tuple[Family, ...] = (
 
 
 def convert(
-    sources: Sequence[str | Path],
+    sources: str | Path | Sequence[str | Path],
     target: str | Path,
     *,
     settings: Mapping[str, Any] | None = None,
@@ -38,6 +38,10 @@ def convert(
     families: Sequence[Family] = FAMILIES,
 ) -> Plan:
     """Convert a published ELMo to a Transformers folder, as `elmo-hf convert` does.
+
+    >>> plan = convert("published-elmo", "my-elmo")
+    >>> ElmoModel.from_pretrained("my-elmo").config.num_hidden_layers
+    2
 
     Args:
         sources: A folder, or files, recognised by their content.
@@ -54,6 +58,7 @@ def convert(
     Raises:
         ElmoError: A file is missing, damaged, or does not fit the others. Nothing is written then.
     """
+    sources = [sources] if isinstance(sources, (str, Path)) else sources
     paths, target = [Path(source) for source in sources], Path(target)
     choices = Choices(dict(settings or {}), name)
     with ExitStack() as open_files:

@@ -114,9 +114,10 @@ class Encoder:
 
     def inputs(self, words: list[str]) -> np.ndarray:
         """Character ids (words, characters), or for a model with a table of words their ids (words,)."""
-        return self._rows(words).astype(self.dtype) if self.reads_characters else self.targets(words)
+        return self.rows(words).astype(self.dtype) if self.reads_characters else self.targets(words)
 
-    def _rows(self, words: list[str]) -> np.ndarray:
+    def rows(self, words: list[str]) -> np.ndarray:
+        """Character ids of words: (words, characters)."""
         if self._tokenizer is None:
             return character_ids(words, self._length)
         names = {BEGIN: self._tokenizer.bos_token, END: self._tokenizer.eos_token}

@@ -8,8 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from elmo_hf.corpus.readers import PACKED, check_file, suffix_of
+from elmo_hf.corpus.readers import check_file, suffix_of
+from elmo_hf.corpus.unpacking import PACKED
 from elmo_hf.errors import ElmoError
+from elmo_hf.remote import is_address, local_path, matching
 
 KINDS = {  # of files by their suffix, as `datasets` calls them; any other file is text
     ".jsonl": "json",
@@ -53,7 +55,10 @@ def offline_without_hub() -> Iterator[None]:
 def files_of(item: Any) -> list[str]:
     """The files that a path, a pattern or an address stands for, in an order that does not change."""
     name = str(item)
-    if "://" in name or Path(name).is_file():
+    if is_address(name):
+        path = local_path(name)
+        return matching(name) if path is None else files_of(path)
+    if Path(name).is_file():
         return [name]
     if Path(name).is_dir():
         raise ElmoError(

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from elmo_hf.corpus.readers import LONGEST, RECORDS_AT_ONCE, Columns, open_bytes
+from elmo_hf.corpus.readers import LONGEST, RECORDS_AT_ONCE, Columns, rows_between
+from elmo_hf.corpus.unpacking import Span, open_bytes
 from elmo_hf.errors import ElmoError, reason_of
 
 # A column may be so many times larger than its bytes in the file; text gets about 10 times smaller.
@@ -19,15 +20,15 @@ MOST_BYTES_AT_ONCE = 256 << 20
 _DICTIONARY_PAGE = 2
 
 
-def read_parquet(file: str, column: str | None, row_group: int | None = None) -> Iterator[Columns]:
+def read_parquet(file: str, column: str | None, span: Span | None = None) -> Iterator[Columns]:
     """A column, some rows at a time. Without its name: "text" and "tokens", and None for the others."""
     usual = ("text", "tokens") if column is None else (column,)
-    return _read(file, lambda name: name in usual, column is None, row_group)
+    return _read(file, lambda name: name in usual, column is None, span)
 
 
-def read_whole_parquet(file: str) -> Iterator[Columns]:
+def read_whole_parquet(file: str, _: str | None = None, span: Span | None = None) -> Iterator[Columns]:
     """All columns, some rows at a time."""
-    return _read(file, lambda _: True, False)
+    return _read(file, lambda _: True, False, span)
 
 
 def parquet_schema(file: str) -> Any:
@@ -48,7 +49,7 @@ def row_groups(file: str) -> list[tuple[int, int]]:
 
 
 def _read(
-    file: str, is_chosen: Callable[[str], bool], names_others: bool, row_group: int | None = None
+    file: str, is_chosen: Callable[[str], bool], names_others: bool, span: Span | None
 ) -> Iterator[Columns]:
     import pyarrow.parquet
 
@@ -62,12 +63,19 @@ def _read(
         if not chosen and table.metadata.num_rows:
             yield {name: [None] for name in names}
             return
-        for number in range(table.num_row_groups) if row_group is None else (row_group,):
+        first = 0
+        for number in range(table.num_row_groups):
             group = table.metadata.row_group(number)
+            start, first = first, first + group.num_rows
+            if span is not None and (first <= span.start or span.stop <= start):
+                continue  # without a look at its bytes
             rows = min(_rows_at_once(content, group, name, file) for name in chosen)
-            for batch in table.iter_batches(rows, [number], chosen, use_threads=False):
-                others = [name for name in names if name not in chosen] if names_others else []
-                yield _values(batch, file) | {name: [None] * batch.num_rows for name in others}
+            batches = table.iter_batches(rows, [number], chosen, use_threads=False)
+            others = [name for name in names if name not in chosen] if names_others else []
+            columns = (
+                _values(batch, file) | {name: [None] * batch.num_rows for name in others} for batch in batches
+            )
+            yield from rows_between(columns, span and Span(span.start - start, span.stop - start))
 
 
 @contextmanager

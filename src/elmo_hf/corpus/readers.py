@@ -8,7 +8,6 @@ line, a JSON value or a row of more than `LONGEST` characters is refused. What d
 is refused too; otherwise the text behind the damage would be missing without a word.
 """
 
-import bz2
 import csv
 import io
 import json
@@ -18,43 +17,30 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import zstandard
 
+from elmo_hf.corpus.unpacking import (
+    BLOCK,
+    BLOCK_OF_SPAN,
+    PACKED,
+    Span,
+    as_file,
+    bytes_of_span,
+    open_bytes,
+    unpacked,
+)
 from elmo_hf.errors import ElmoError
 
 LONGEST = 2**24  # characters of a line, a JSON value, or a row of a table
 RECORDS_AT_ONCE = 100
-PACKED = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip"}
-MOST_BYTES_OF_XZ = 160 << 20  # for its dictionary; `xz -9` needs 65 MB
-MOST_PADDING = 16 << 20  # bytes of zeros in a packed file
 
 Columns = dict[str, Sequence[Any]]  # the values of some rows by the name of their column
-
-
-class Span(NamedTuple):
-    """Bytes of a plain file, from the start of a line to that of another, and the number of lines before."""
-
-    start: int
-    stop: int
-    line: int = 0
-
-
-_BLOCK = 2**16  # characters or bytes that are read at a time
-_BLOCK_OF_SPAN = 2**14  # as hundreds of them may be read in turn
-# Of packed files without a suffix that says so. No text begins with one of these.
-_MAGIC = {
-    b"\x1f\x8b": ".gz",
-    b"BZh91AY&SY": ".bz2",
-    b"\xfd7zXZ\x00": ".xz",
-    b"\x28\xb5\x2f\xfd": ".zst",
-    b"\x04\x22\x4d\x18": ".lz4",
-    b"PK\x03\x04": ".zip",
-}
 _NO_SPACE = re.compile(r"[^ \t\n\r]")
 _END_OF_CSV = "\x1eend\x1e"
 
@@ -86,189 +72,42 @@ def check_file(name: str) -> None:
         raise ElmoError(f"{name} is no file of text, but a device or the like; name a file.")
 
 
-# ---- bytes
+def rows_between(batches: Iterable[Columns], span: Span | None) -> Iterator[Columns]:
+    """Those rows of a table that are in the span."""
+    first = 0
+    for columns in batches:
+        size = len(next(iter(columns.values()), ()))
+        if span is None or (span.start <= first and first + size <= span.stop):
+            yield columns
+        else:
+            start, stop = max(span.start - first, 0), span.stop - first
+            if start < min(size, stop):
+                yield {name: values[start:stop] for name, values in columns.items()}
+            if stop <= size:
+                return
+        first += size
 
-
-def open_bytes(file: str) -> Any:
-    """A file or address as bytes, as they are."""
-    if "://" not in file:
-        return Path(file).open("rb")
-    from datasets.utils.file_utils import xopen  # with retries, and the token of the Hub
-
-    return xopen(file, "rb")
-
-
-def is_packed(file: str) -> bool:
-    with open_bytes(file) as content:
-        return bool(_packing_of(content, file))
-
-
-def _packing_of(packed: Any, file: str) -> str:
-    """The suffix of a file's packing, "" if it is plain."""
-    suffix = Path(file).suffix
-    if suffix in PACKED:
-        return suffix
-    start = packed.read(16)
-    packed.seek(0)
-    return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")
-
-
-def _unpacked(packed: Any, file: str) -> Any:
-    packing = _packing_of(packed, file)
-    if not packing:
-        return packed
-    return io.BufferedReader(_Pieces(_UNPACKERS[packing](packed)), buffer_size=_BLOCK)
-
-
-class _BytesOfSpan(io.RawIOBase):
-    """The bytes of a span. The file is open only while some are read, as many spans are read in turn."""
-
-    def __init__(self, file: str, span: Span) -> None:
-        self._file, self._start, self._stop = file, span.start, span.stop
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        size = min(len(buffer), self._stop - self._start)
-        with Path(self._file).open("rb", buffering=0) as content:
-            content.seek(self._start)
-            read = content.readinto(memoryview(buffer)[:size])
-        self._start += read
-        return read
-
-
-class _Pieces(io.RawIOBase):
-    """Bytes that come piece by piece, as a file."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._piece = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._piece:
-            self._piece = memoryview(next(self._pieces, b""))
-        size = min(len(buffer), len(self._piece))
-        buffer[:size] = self._piece[:size]
-        self._piece = self._piece[size:]
-        return size
-
-
-def _members(packed: Any, new_member: Callable[[], Any], at_once: int = _BLOCK) -> Iterator[bytes]:
-    """What the members of a packed file hold, one after another; zeros between and behind them are padding.
-
-    Unlike in Python's own classes of files, a member whose beginning is damaged is an error, not the end.
-    """
-    content, padding = packed.read(at_once), 0
-    while content:
-        size, content = len(content), content.lstrip(b"\0")
-        padding += size - len(content)
-        if padding > MOST_PADDING:
-            raise ValueError(f"more than {MOST_PADDING:,} zeros lie between its members or behind them")
-        if not content:
-            content = packed.read(at_once)
-            continue
-        member = new_member()
-        while True:
-            piece = member.decompress(content, _BLOCK)
-            if piece:
-                yield piece
-            if member.eof:
-                break
-            content = packed.read(at_once) if member.needs_input else b""
-            if member.needs_input and not content:
-                raise EOFError
-        content = member.unused_data or packed.read(at_once)
-
-
-class _GzipMember:
-    """A member of gzip with the methods of `lzma.LZMADecompressor`."""
-
-    def __init__(self) -> None:
-        self._member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # 16: with gzip's header and checksum
-
-    def decompress(self, content: bytes, size: int) -> bytes:
-        return self._member.decompress(self._member.unconsumed_tail + content, size)
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._member.unconsumed_tail
-
-    @property
-    def eof(self) -> bool:
-        return self._member.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._member.unused_data
-
-
-class _ZstdFrame:
-    """A frame of zstd with the methods of `lzma.LZMADecompressor`. It unpacks all that it is given."""
-
-    needs_input = True
-
-    def __init__(self) -> None:
-        self._frame = zstandard.ZstdDecompressor().decompressobj()
-
-    def decompress(self, content: bytes, _: int) -> bytes:
-        return self._frame.decompress(content)
-
-    @property
-    def eof(self) -> bool:
-        return self._frame.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._frame.unused_data
-
-
-def _members_of_zip(packed: Any) -> Iterator[bytes]:
-    with zipfile.ZipFile(packed) as archive:
-        for member in archive.infolist():
-            with archive.open(member) as content:
-                while piece := content.read(_BLOCK):
-                    yield piece
-
-
-def _frames_of_lz4(packed: Any) -> Iterator[bytes]:
-    import lz4.frame  # type: ignore[import-not-found]
-
-    return _members(packed, lz4.frame.LZ4FrameDecompressor)
-
-
-_UNPACKERS: dict[str, Callable[[Any], Iterator[bytes]]] = {
-    ".gz": lambda packed: _members(packed, _GzipMember),
-    ".bz2": lambda packed: _members(packed, bz2.BZ2Decompressor),
-    ".xz": lambda packed: _members(packed, lambda: lzma.LZMADecompressor(memlimit=MOST_BYTES_OF_XZ)),
-    ".zst": lambda packed: _members(packed, _ZstdFrame, at_once=2**10),  # of which zstd makes at most 32 MB
-    ".zip": _members_of_zip,
-    ".lz4": _frames_of_lz4,
-}
 
 # ---- lines
 
 
-def read_blocks(file: str, newline: str | None = None, errors: str = "strict") -> Iterator[str]:
-    """The text of a file, some characters at a time. A byte order mark is not part of it."""
-    with (
-        open_bytes(file) as packed,
-        _unpacked(packed, file) as content,
-        io.TextIOWrapper(content, encoding="utf-8-sig", errors=errors, newline=newline) as text,
-    ):
-        while block := text.read(_BLOCK):
+def read_blocks(
+    file: str, newline: str | None = None, errors: str = "strict", span: Span | None = None
+) -> Iterator[str]:
+    """The text of a file or of a span of it, some characters at a time, without a byte order mark."""
+    encoding = "utf-8-sig" if span is None or not span.start else "utf-8"
+    with _content(file, span) as content, io.TextIOWrapper(content, encoding, errors, newline) as text:
+        while block := text.read(BLOCK if span is None else BLOCK_OF_SPAN):
             yield block
 
 
-def _blocks_of_span(file: str, span: Span, errors: str) -> Iterator[str]:
-    content = io.BufferedReader(_BytesOfSpan(file, span), buffer_size=_BLOCK_OF_SPAN)
-    encoding = "utf-8" if span.start else "utf-8-sig"
-    with io.TextIOWrapper(content, encoding=encoding, errors=errors) as text:
-        while block := text.read(_BLOCK_OF_SPAN):
-            yield block
+@contextmanager
+def _content(file: str, span: Span | None) -> Iterator[Any]:
+    if span is not None:
+        yield as_file(bytes_of_span(file, span), BLOCK_OF_SPAN)
+        return
+    with open_bytes(file) as packed, unpacked(packed, file) as content:
+        yield content
 
 
 def read_lines_of(
@@ -276,14 +115,14 @@ def read_lines_of(
 ) -> Iterator[list[str]]:
     """The lines of a file or of a span of it, some at a time, without their ends."""
     unfinished: list[str] = []
-    number, size = span.line if span else 0, 0
-    for block in _blocks_of_span(file, span, errors) if span else read_blocks(file, newline, errors):
+    number, size = _lines_before(span), 0
+    for block in read_blocks(file, newline, errors, span):
         first, *lines = block.split("\n")
         unfinished.append(first)
         size += len(first)
         if size > LONGEST:
             raise ElmoError(
-                f"{file}, line {number + 1} has more than {LONGEST:,} characters; "
+                f"{_name(file, span)}, line {number + 1} has more than {LONGEST:,} characters; "
                 "end its sentences with line breaks."
             )
         if lines:
@@ -294,18 +133,27 @@ def read_lines_of(
         yield ["".join(unfinished)]
 
 
-def undecodable_line(file: str) -> int | None:
-    """The number of the first line that is not UTF-8, by a second look at the file."""
-    number = 0
-    for lines in read_lines_of(file, errors="surrogateescape"):
+def _lines_before(span: Span | None) -> int:
+    return (span.line if span is not None else None) or 0
+
+
+def _name(file: str, span: Span | None) -> str:
+    return file if span is None else span.of(file)
+
+
+def undecodable_line(file: str, span: Span | None = None) -> str | None:
+    """File and number of the first line that is not UTF-8, by a second look at the file."""
+    span = span if span is not None and span.unit == "byte" else None
+    number = _lines_before(span)
+    for lines in read_lines_of(file, errors="surrogateescape", span=span):
         for line in lines:
             number += 1
             if any("\udc80" <= letter <= "\udcff" for letter in line):
-                return number
+                return f"{_name(file, span)}, line {number}"
     return None
 
 
-def read_text(file: str, span: Span | None = None) -> Iterator[Columns]:
+def read_text(file: str, _: str | None = None, span: Span | None = None) -> Iterator[Columns]:
     for lines in read_lines_of(file, span=span):
         yield {"text": lines}
 
@@ -315,7 +163,14 @@ def read_text(file: str, span: Span | None = None) -> Iterator[Columns]:
 
 def read_json(file: str, span: Span | None = None) -> Iterator[Any]:
     """The values of JSON lines, of one array, or of objects over several lines."""
-    return _json_lines(file, span) if span or are_json_lines(file) else _json_values(file)
+    if span is None:
+        return _json_lines(file, span) if are_json_lines(file) else _json_values(file)
+    return _json_lines(file, span) if span.unit == "byte" else islice(_json_values(file), *span[:2])
+
+
+def has_lines(file: str, kind: str) -> bool:
+    """Whether the records of a file of that kind are lines, which begin behind a line feed."""
+    return kind == "text" or (kind == "json" and are_json_lines(file))
 
 
 def are_json_lines(file: str) -> bool:
@@ -359,7 +214,7 @@ def _filled_lines(text: str) -> list[str]:
 
 
 def _json_lines(file: str, span: Span | None) -> Iterator[Any]:
-    number = span.line if span else 0
+    number = _lines_before(span)
     for lines in read_lines_of(file, span=span):
         for line in lines:
             number += 1
@@ -367,7 +222,7 @@ def _json_lines(file: str, span: Span | None) -> Iterator[Any]:
                 if line.strip():
                     yield json.loads(line)
             except (ValueError, RecursionError):
-                raise _no_json(file, number, line) from None
+                raise _no_json(_name(file, span), number, line) from None
 
 
 def _json_values(file: str) -> Iterator[Any]:
@@ -442,7 +297,7 @@ class _Unread:
     def _read_more(self, size: int = 0) -> bool:
         """Read about so many characters, and drop those that were taken."""
         self._text, self._start = self._text[self._start :], 0
-        blocks = list(islice(self._blocks, max(1, size // _BLOCK)))
+        blocks = list(islice(self._blocks, max(1, size // BLOCK)))
         self._text = "".join([self._text, *blocks])
         return bool(blocks)
 
@@ -457,8 +312,15 @@ def _no_json(file: str, line: int, text: str) -> ElmoError:
 # ---- CSV
 
 
-def read_csv(file: str) -> Iterator[Columns]:
-    """The rows of a .csv or .tsv file. All values are text, and of a short row the last ones are None."""
+def read_csv(file: str, _: str | None = None, span: Span | None = None) -> Iterator[Columns]:
+    """The rows of a .csv or .tsv file. All values are text, and of a short row the last ones are None.
+
+    A quoted field may hold line breaks, so that rows can only be counted from the start.
+    """
+    return rows_between(_csv_rows(file), span)
+
+
+def _csv_rows(file: str) -> Iterator[Columns]:
     csv.field_size_limit(max(LONGEST, csv.field_size_limit()))
     lines = _LinesOfRows(file)
     rows = csv.reader(lines, delimiter="\t" if suffix_of(file) == ".tsv" else ",")

@@ -1,6 +1,6 @@
 """One reader's rows of a batch: the sentences that each is reading, and those that wait for it.
 
-    rows = Rows(order, encoder, directions=(0,), count=384, first=0, last=48, state=None)
+    rows = Rows(order, encoder, directions=(0,), count=384, first=0, last=48, state=state)
     words = rows.read(20)       # the next 20 words of each of the 48 rows, as numbers of the encoder
     rows.state()                # where to go on: a small dictionary for JSON
 
@@ -110,7 +110,7 @@ class Rows:
         order: the order of the sentences.
         encoder: of their words.
         directions: in which directions they are read: 0 is forward, 1 is backward.
-        state: where to go on, for all `count` rows; None at the beginning.
+        state: where to begin, for all `count` rows: `new_state`, or where they stopped.
     """
 
     def __init__(
@@ -121,11 +121,10 @@ class Rows:
         count: int,
         first: int,
         last: int,
-        state: State | None,
+        state: State,
     ) -> None:
         self.order, self.source, self.encoder = order, order.source, encoder
         self.directions, self.count, self.first = directions, count, first
-        state = state or new_state(order.groups, count)
         self.numbering = Numbering(count, order.groups, state["deals"])
         self.started: list[int] = state["begun"][first:last]
         self.used = [0] * (last - first)

@@ -25,7 +25,9 @@ from typing import NamedTuple
 import numpy as np
 
 from elmo_hf.corpus.parquet import row_groups
-from elmo_hf.corpus.readers import Span, are_json_lines, is_packed, read_lines_of
+from elmo_hf.corpus.readers import has_lines, read_lines_of
+from elmo_hf.corpus.unpacking import Span, is_packed
+from elmo_hf.remote import is_address
 
 SMALL_TEXT = 8 << 20  # bytes of a text that is not cut, as it is read quickly
 SMALLEST = 4 << 10  # bytes of a section
@@ -40,7 +42,8 @@ class Section(NamedTuple):
     """
     shard: the number of its file.
     first: records of its shard before it.
-    span, row_group: where it is in its file; a section with neither is a whole shard.
+    span: where it is in its file: lines of a plain file, or the records of a row group. A section without
+        one is a whole shard.
     size: bytes, 0 if they are not known.
     filled: records of its shard before it that are not empty, where lines are held out.
     """
@@ -48,13 +51,17 @@ class Section(NamedTuple):
     shard: int
     first: int = 0
     span: Span | None = None
-    row_group: int | None = None
     size: int = 0
     filled: int = 0
 
     @property
     def is_whole(self) -> bool:
-        return self.span is None and self.row_group is None
+        return self.span is None
+
+    @property
+    def stays_open(self) -> bool:
+        """Whether its file is open as long as it is read; a plain file is not."""
+        return self.span is None or self.span.unit != "byte"
 
 
 def cut_files(files: list[str], kind: str) -> list[Section]:
@@ -62,7 +69,7 @@ def cut_files(files: list[str], kind: str) -> list[Section]:
 
     It counts the lines of large texts, which takes about as long as copying them.
     """
-    if any("://" in file for file in files):
+    if any(map(is_address, files)):
         return [Section(shard) for shard in range(len(files))]
     sizes = [Path(file).stat().st_size for file in files]
     if sum(sizes) < SMALL_TEXT:
@@ -78,7 +85,7 @@ def cut_files(files: list[str], kind: str) -> list[Section]:
 def _cut(file: str, kind: str, whole: Section, step: int) -> Iterator[Section]:
     if kind == "parquet":
         yield from _row_groups(file, whole)
-    elif is_packed(file) or kind == "csv" or (kind == "json" and not are_json_lines(file)):
+    elif is_packed(file) or not has_lines(file, kind):
         yield whole
     else:
         yield from _spans(file, kind, whole, step)
@@ -86,7 +93,7 @@ def _cut(file: str, kind: str, whole: Section, step: int) -> Iterator[Section]:
 
 def sections_from(file: str, kind: str, whole: Section, record: int) -> list[Section]:
     """The sections of a shard from that on in which a record is; the whole shard, if it cannot be cut."""
-    sections = [*_cut(file, kind, whole, STEP)] if "://" not in file else [whole]
+    sections = [whole] if is_address(file) else [*_cut(file, kind, whole, STEP)]
     return [
         section
         for section, following in zip_longest(sections, sections[1:])
@@ -96,8 +103,8 @@ def sections_from(file: str, kind: str, whole: Section, record: int) -> list[Sec
 
 def _row_groups(file: str, whole: Section) -> Iterator[Section]:
     first = 0
-    for number, (rows, size) in enumerate(row_groups(file)):
-        yield whole._replace(first=first, row_group=number, size=size)
+    for rows, size in row_groups(file):
+        yield whole._replace(first=first, span=Span(first, first + rows), size=size)
         first += rows
 
 
@@ -105,7 +112,7 @@ def _spans(file: str, kind: str, whole: Section, step: int) -> Iterator[Section]
     first = 0
     for span in spans_of_lines(file, step):
         yield whole._replace(
-            first=first if kind == "json" else span.line, span=span, size=span.stop - span.start
+            first=first if kind == "json" else span.line or 0, span=span, size=span.stop - span.start
         )
         if kind == "json":  # where empty lines are no records
             blocks = read_lines_of(file, errors="surrogateescape", span=span)
@@ -124,12 +131,12 @@ def spans_of_lines(file: str, step: int) -> Iterator[Span]:
             end = block.find(b"\n") + 1
             if end and position:
                 span_line = lines + _line_ends(block[:end], last)
-                yield Span(start, position + end, line)
+                yield Span(start, position + end, "byte", line)
                 start, line = position + end, span_line
             lines += _line_ends(block, last)
             position, last = position + len(block), block[-1:]
     if position > start:
-        yield Span(start, position, line)
+        yield Span(start, position, "byte", line)
 
 
 def _line_ends(block: bytes, last: bytes) -> int:
@@ -153,7 +160,7 @@ def number_of_groups(sections: list[Section], rows: int) -> int:
     if any(sizes):
         share = max(BYTES_OF_GROUP, 0.8 * max(sizes))
         most = 1 if is_small(sections) else int(sum(sizes) / share)
-    if any(section.span is None for section in sections):
+    if any(section.stays_open for section in sections):
         most = min(most, MOST_OPEN)
     return next((count for count in range(min(most, rows), 1, -1) if rows % count == 0), 1)
 

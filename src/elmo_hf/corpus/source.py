@@ -13,7 +13,7 @@ the records that are being read. A shard is a file, or what `datasets` calls so.
 
 import copy
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,9 +37,16 @@ from elmo_hf.corpus.readers import (
 )
 from elmo_hf.corpus.sections import Section, cut_files, sections_from
 from elmo_hf.corpus.sentences import Record, split_sentences
+from elmo_hf.corpus.unpacking import Span
 from elmo_hf.corpus.words import RawWords
 from elmo_hf.errors import ElmoError, reason_of
+from elmo_hf.remote import is_address, reachable
 
+READERS: dict[str, Callable[[str, str | None, Span | None], Iterator[Columns]]] = {
+    "text": read_text,
+    "csv": read_csv,
+    "parquet": read_parquet,
+}
 _BOUNDARY = re.compile(r"(?<!\S)</?S>(?!\S)")
 
 
@@ -48,6 +55,18 @@ class InMemory:
     """Texts, lists of words or dictionaries of a Python iterable, as the `data` of a `Source`."""
 
     records: Iterable[Any]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Piece `number` of `count`, from 1 on; `size` is the corpus's, in bytes of its files or in records."""
+
+    number: int
+    count: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
 
 
 class Source:
@@ -71,6 +90,7 @@ class Source:
 
     Attributes:
         stream: the type of data that may be readable only once; None for files, data sets and lists.
+        piece: which piece of a corpus this is, if it is one that `pieces` has cut.
     """
 
     def __init__(
@@ -91,6 +111,8 @@ class Source:
         self.raw, self.split_sentences = raw, split_sentences
         self._raw_words = RawWords()
         self.files: list[str] = []
+        self.spans: dict[int, Span] = {}  # of shards that are read in part; set by `pieces`
+        self.piece: Piece | None = None
         self.stream: str | None = None
         self.name = _name(data)
         self._rows_in_memory: Iterable[Any] | None = None
@@ -162,8 +184,7 @@ class Source:
             first = list(islice(rows, 1))
             self._rows_in_memory = chain(first, rows)
         else:
-            shards = map(Section, range(self.num_shards))
-            first = list(islice(chain.from_iterable(map(self._rows, shards)), 1))
+            first = list(islice(chain.from_iterable(map(self._rows, self._shards())), 1))
         if not first:
             raise ElmoError(f"{self.name} is empty; there is no line in it.")
         return first[0]
@@ -191,17 +212,17 @@ class Source:
 
     def records(self) -> Iterator[Record]:
         """Every record, empty ones too: its text, or its words."""
-        for shard in range(self.num_shards):
-            yield from chain.from_iterable(self._records(Section(shard), 0))
+        for shard in self._shards():
+            yield from chain.from_iterable(self._records(shard, 0))
 
     def rows(self) -> Iterator[tuple[Record, dict[str, Any]]]:
         """Every record, as `records` has it, with the values of the other columns of its row."""
-        for shard in range(self.num_shards):
-            for number, row in enumerate(self._rows(Section(shard), whole=True)):
+        for shard in self._shards():
+            for number, row in enumerate(self._rows(shard, whole=True)):
                 is_table = self.column is not None and isinstance(row, dict)
                 others = {str(name): _plain(value) for name, value in row.items()} if is_table else {}
                 others.pop(str(self.column), None)
-                yield self._record(self._value(row), shard, number), others
+                yield self._record(self._value(row), shard.shard, number), others
 
     def arrow_types(self) -> dict[str, Any]:
         """The Arrow types of the columns, as far as the files or the data set declare them."""
@@ -209,17 +230,24 @@ class Source:
             features = getattr(getattr(self, "dataset", None), "features", None)
             schema = features.arrow_schema if features else ()
         elif self._kind == "parquet":
-            with self._readable(self.place(0), 0):
+            with self._readable(self.place(0)):
                 schema = parquet_schema(self.files[0])
         else:
             schema = ()
         return {field.name: field.type for field in schema}
 
+    def _shard(self, shard: int) -> Section:
+        """A shard, or as much of it as is read of a piece."""
+        return Section(shard, span=self.spans.get(shard))
+
+    def _shards(self) -> Iterator[Section]:
+        return map(self._shard, range(self.num_shards))
+
     @cached_property
     def sections(self) -> list[Section]:
-        """The sections of the corpus, in its order. Large texts are read for it once."""
-        if not self.files:
-            return [Section(shard) for shard in range(self.num_shards)]
+        """The sections of the corpus, in its order. Large texts are read for it once. A piece is not cut."""
+        if not self.files or self.piece is not None:
+            return [*self._shards()]
         with self._readable(self.name):
             sections = cut_files(self.files, self._kind)
         if self.heldout_every is None:
@@ -241,7 +269,7 @@ class Source:
 
         Held-out lines are empty, and so the numbers of the others are the same with and without them.
         """
-        return self.lines_of(Section(shard), skip)
+        return self.lines_of(self._shard(shard), skip)
 
     def lines_of(self, section: Section, skip: int = 0) -> Iterator[list[str]]:
         """The same of a section. What is before line `skip` is not read, if the file's format allows it."""
@@ -250,7 +278,7 @@ class Source:
             return
         parts = [section]
         if skip and section.is_whole and self.files:
-            with self._readable(self.place(section.shard), section.shard):
+            with self._readable(self.place(section.shard), section):
                 parts = sections_from(self.files[section.shard], self._kind, section, skip)
         for part in parts:
             for records in self._records(part, max(0, section.first + skip - part.first)):
@@ -312,7 +340,8 @@ class Source:
     def place(self, shard: int) -> str:
         """The name of a shard, for messages."""
         if len(self.files) == self.num_shards:
-            return self.files[shard]
+            span = self.spans.get(shard)
+            return self.files[shard] if span is None else span.of(self.files[shard])
         return f"{self.name}, part {shard + 1} of {self.num_shards}" if self.num_shards > 1 else self.name
 
     # ---- rows of a shard, their values in the column, and these as records
@@ -322,7 +351,7 @@ class Source:
         if self._rows_in_memory is not None:
             yield from self._rows_in_memory  # what it raises comes from the caller's code, and is left alone
         elif self._kind == "json":
-            with self._readable(self.place(section.shard), section.shard):
+            with self._readable(self.place(section.shard), section):
                 yield from read_json(self.files[section.shard], section.span)
         else:
             for columns in self._columns(section, 0, whole):
@@ -332,26 +361,19 @@ class Source:
     def _columns(self, section: Section, skip: int, whole: bool = False) -> Iterator[Columns]:
         """The rows of a table from number `skip` on, some at a time."""
         shard = section.shard
-        with self._readable(self.place(shard), shard):
+        with self._readable(self.place(shard), section):
             if not self.files:
                 rows = self.dataset.shard(self.num_shards, shard)
                 yield from (rows.skip(skip) if skip else rows).iter(batch_size=RECORDS_AT_ONCE)
                 return
-            for columns in self._read_columns(section, whole):
+            reader = read_whole_parquet if whole and self._kind == "parquet" else READERS[self._kind]
+            for columns in reader(self.files[shard], self.column, section.span):
                 size = _num_rows(columns)
                 if not skip:
                     yield columns
                 elif skip < size:
                     yield {name: values[skip:] for name, values in columns.items()}
                 skip = max(0, skip - size)
-
-    def _read_columns(self, section: Section, whole: bool) -> Iterator[Columns]:
-        file = self.files[section.shard]
-        if self._kind == "text":
-            return read_text(file, section.span)
-        if self._kind == "csv":
-            return read_csv(file)
-        return read_whole_parquet(file) if whole else read_parquet(file, self.column, section.row_group)
 
     def _records(self, section: Section, skip: int) -> Iterator[list[Record]]:
         values: Iterator[Sequence[Any]]
@@ -378,9 +400,9 @@ class Source:
 
     def _record(self, value: Any, shard: int, number: int) -> Record:
         if isinstance(value, str) and not self.is_words:
-            return _without_surrogates(value)
+            return without_surrogates(value)
         if self.is_words and _is_list(value) and all(isinstance(word, str) for word in value):
-            return [_without_surrogates(word) for word in value]
+            return [without_surrogates(word) for word in value]
         expected = "a list of words" if self.is_words else "text"
         raise ElmoError(
             f"{self.place(shard)}, record {number + 1}: {self._field} should be {expected}, but is "
@@ -392,7 +414,7 @@ class Source:
         return f"column '{self.column}'" if self.column is not None else "the record"
 
     @contextmanager
-    def _readable(self, place: str, shard: int | None = None) -> Iterator[None]:
+    def _readable(self, place: str, section: Section | None = None) -> Iterator[None]:
         """One sentence for whatever `datasets` and the readers below it raise."""
         try:
             yield
@@ -401,16 +423,19 @@ class Source:
         except StopIteration:  # of an empty JSON file
             raise ElmoError(f"{place} is empty; there is no line in it.") from None
         except UnicodeDecodeError as error:
-            is_file = shard is not None and self._kind in ("text", "json", "csv")
-            number = None
             with suppress(*READING_ERRORS):  # of what is damaged behind that line
-                number = undecodable_line(self.files[shard]) if is_file else None  # type: ignore[index]
-            line = f", line {number}" if number else ""
-            raise ElmoError(f"{place}{line} is not UTF-8 text: {error.reason}.") from None
+                if section is not None and self._kind in ("text", "json", "csv"):
+                    place = undecodable_line(self.files[section.shard], section.span) or place
+            raise ElmoError(f"{place} is not UTF-8 text: {error.reason}.") from None
         except EOFError:
             raise ElmoError(f"{place} ends in the middle; it was not written whole.") from None
         except READING_ERRORS as error:
             raise ElmoError(f"{place} cannot be read: {reason_of(error)}.") from None
+        except Exception as error:
+            if not is_address(place):
+                raise
+            with reachable(place):  # of a library for the address, which has errors of its own
+                raise error from None
 
 
 def open_records(
@@ -480,6 +505,6 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, list | tuple | np.ndarray)
 
 
-def _without_surrogates(text: str) -> str:
+def without_surrogates(text: str) -> str:
     """Half a letter has no bytes, so that nothing could be written; the tokenizer passes over it as well."""
     return text if text.isascii() else text.encode("utf-8", "ignore").decode("utf-8")

@@ -44,7 +44,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from elmo_hf.corpus.encoder import Encoder
 from elmo_hf.corpus.order import SentenceOrder
-from elmo_hf.corpus.rows import Rows, merge_rows, renumbered
+from elmo_hf.corpus.rows import Rows, merge_rows, new_state, renumbered
 from elmo_hf.corpus.sections import is_small, number_of_groups
 from elmo_hf.corpus.source import Source
 from elmo_hf.errors import ElmoError, sentence_of
@@ -136,7 +136,7 @@ class Reader:
         self.settings = _settings(source, plan, self.groups)
         last = plan.rows if last is None else last
         orders: list[tuple[int, ...]] = [(0, 1)] if plan.shared else [(0,), (1,)]  # the directions of each
-        states = _order_states(state, plan, self.settings, len(orders))
+        states = order_states(state, plan, self.settings, len(orders))
         self.rows = []
         for directions, order_state in zip(orders, states, strict=True):
             order = SentenceOrder(
@@ -195,12 +195,10 @@ def _settings(source: Source, plan: Plan, groups: int) -> dict[str, Any]:
     return settings if groups == 1 else settings | {"groups": groups, "sections": len(source.sections)}
 
 
-def _order_states(
-    state: State | None, plan: Plan, settings: dict[str, Any], count: int
-) -> Sequence[State | None]:
+def order_states(state: State | None, plan: Plan, settings: dict[str, Any], count: int) -> list[State]:
     """The state of each sentence order for `plan.rows` rows."""
     if state is None:
-        return [None] * count
+        return [new_state(settings.get("groups", 1), plan.rows) for _ in range(count)]
     for name, value in settings.items():
         old = state["settings"].get(name)
         if old != value:
@@ -226,7 +224,7 @@ def merge_states(states: Sequence[State]) -> State:
         expected += len(state["readings"][0]["begun"])
     groups = states[0]["settings"].get("groups", 1)
     readings = zip(*(state["readings"] for state in states), strict=True)
-    return states[0] | {"readings": [merge_rows(order_states, groups) for order_states in readings]}
+    return states[0] | {"readings": [merge_rows(of_order, groups) for of_order in readings]}
 
 
 # ---- windows of a process
@@ -268,9 +266,8 @@ class Windows:
             )
         encoder.check(source)
         self.groups = groups_of(source, plan, state)
-        _order_states(
-            state, plan, _settings(source, plan, self.groups), 2 - plan.shared
-        )  # refuses a wrong one
+        settings = _settings(source, plan, self.groups)
+        order_states(state, plan, settings, 2 - plan.shared)  # refuses a wrong state
         self.note = _note_of_shared_text(source, plan, self.groups, processes * max(workers, 1))
         self.shares = _Shares(source, encoder, plan, first, last, state)
         self.workers, self.prefetch = workers, prefetch
@@ -327,7 +324,7 @@ def _note_of_shared_text(source: Source, plan: Plan, groups: int, readers: int) 
     elif parts < number_of_groups(source.sections, plan.rows):
         reason = "the run was begun with other groups of rows"
         advice = "start another run from its checkpoint by --start"
-    elif any(section.span is None for section in source.sections):
+    elif any(section.stays_open for section in source.sections):
         reason = "its files are not plain text or JSON lines"
         advice = f"unpack it, or write about {readers} files of the same size"
     else:

@@ -48,10 +48,12 @@ def encode(
     device: str | None = None,
     progress: bool = True,
 ) -> np.ndarray | list[np.ndarray]:
-    """The vectors of sentences, in memory::
+    """The vectors of sentences, in memory.
 
-        vectors = encode(["He sat on the bank.", "Why?"])                  # list of arrays (words, dim)
-        vectors = encode(["He sat on the bank.", "Why?"], pool="mean")     # array (sentences, dim)
+    >>> [array.shape for array in encode(["He sat on the bank.", "Why?"])]  # (words, dim)
+    [(6, 256), (2, 256)]
+    >>> encode(["He sat on the bank.", "Why?"], pool="mean").shape  # (sentences, dim)
+    (2, 256)
 
     The numbers are those that `embed` writes; for a corpus that does not fit into memory, use that. A model
     that is named is loaded once for calls in a row, until its files change; to keep several models, or to

@@ -15,6 +15,7 @@ the sentence from its end, so that a sentence cannot be cut, and one of 100,000 
 """
 
 import hashlib
+import json
 import logging
 import os
 import reprlib
@@ -22,24 +23,29 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
+from elmo_hf.corpus.pieces import parse_shard, piece_of
 from elmo_hf.corpus.source import Source, open_records
 from elmo_hf.corpus.standard_input import as_file, is_standard_input
 from elmo_hf.embedding.embedder import Embedder, Options, parse_layers
+from elmo_hf.embedding.folders import Folder, open_folder
 from elmo_hf.embedding.models import default_device, fingerprint, load_elmo, requested_device
 from elmo_hf.embedding.rows import KeptColumns, ShardInput, row_bytes, shard_inputs, survey
-from elmo_hf.embedding.shards import Header, Shard, read_header, read_shard, shard_path, write_shard
+from elmo_hf.embedding.shards import Header, Shard, free_name, read_shard, shard_name, write_shard
 from elmo_hf.embedding.vectors import Vectors, read_index, read_vectors, write_hdf5
 from elmo_hf.errors import ElmoError
-from elmo_hf.files import LOCK, PARTIAL, locked_folder, read_json, write_json
+from elmo_hf.files import LOCK, PARTIAL, read_json, write_json
 from elmo_hf.loading import evaluating
 from elmo_hf.model.modeling_elmo import ElmoPreTrainedModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
+from elmo_hf.remote import is_address, protocol_of
+from elmo_hf.threads import MAX_THREADS, using_threads
 
 logger = logging.getLogger(__name__)
 
@@ -64,22 +70,28 @@ def embed(
     batch_words: int = 4096,
     cache_words: int = 50_000,
     shard_words: int = 32_768,
+    shard: str | None = None,
     device: str | None = None,
+    threads: int | None = None,
     progress: bool = True,
 ) -> Vectors:
     """Write the vectors of a corpus to a folder, and return them as `read_vectors(output)` does.
 
-    Called again with the same arguments after it was stopped, it goes on where it stopped::
+    Called again with the same arguments after it was stopped, it goes on where it stopped.
 
-        for words, vectors in embed("corpus.txt", "vectors/", "my-elmo", layers="average"):
-            ...  # vectors: (words, dim)
+    >>> corpus = ["He sat on the bank.", "Why?"]  # or a file, or one of the other sources below
+    >>> for words, vectors in embed(corpus, "vectors", TINY, layers="average", progress=False):
+    ...     print(words[0], vectors.shape)
+    He (6, 256)
+    Why (2, 256)
 
     Args:
         source: a file of text, one sentence a line, or of JSON lines, Parquet or CSV, plain or packed (`.gz`,
-            `.bz2`, `.xz`, `.zst`); a pattern, a folder or an address of such files; the name of a data set on
-            the Hub; "-" for standard input, lines of text or of JSON; or an iterable of texts, lists of words
-            or dictionaries, such as a `datasets` stream.
-        output: the folder to write.
+            `.bz2`, `.xz`, `.zst`); a pattern, a folder or an address of such files (`s3://bucket/*.txt`,
+            `hf://`, `https://` and what else fsspec knows); the name of a data set on the Hub; "-" for
+            standard input, lines of text or of JSON; or an iterable of texts, lists of words or dictionaries,
+            such as a `datasets` stream.
+        output: the folder to write, or its address, such as `s3://bucket/vectors`.
         model: an ELMo, its folder, or its name on the Hub.
         tokenizer: the rule that splits text, and the words of a model with a word table. Default: the one in
             the model's folder.
@@ -97,8 +109,14 @@ def embed(
         whitespace: split text at whitespace only, whatever the tokenizer's own rule is.
         batch_words: words of a batch, padding included.
         cache_words: words whose encodings are kept for the next batches of a shard (0: none).
-        shard_words: words of a shard, counted at whitespace; with a sentence's length, this sets the memory.
+        shard_words: words of a file of vectors, counted at whitespace; with a sentence's length, this sets
+            the memory.
+        shard: "3/16" for the third of 16 pieces of the corpus, each with a folder of its own, which may be
+            made on any machine in any order; which sentences are in it depends on the corpus alone. In
+            Parquet, a column "shard" has its number. `read_vectors` of the folder around them reads all.
         device: such as "cpu" or "cuda". Default: a GPU if there is one.
+        threads: of each process on a CPU. Default: its share of the machine's cores, unless the variable
+            `OMP_NUM_THREADS` or `torch.set_num_threads` says another number.
         progress: show words a second and the time left.
 
     Returns:
@@ -107,19 +125,29 @@ def embed(
     Raises:
         ElmoError: an argument, the corpus, the model or the folder cannot be used. Nothing is written then.
     """
+    if threads is not None and not (type(threads) is int and 1 <= threads <= MAX_THREADS):
+        raise ElmoError(f"threads must be 1 to {MAX_THREADS}, but is {threads!r}.")
     options = Options(format, pool, dtype, whitespace, batch_words, cache_words, shard_words)
+    if shard is not None:
+        parse_shard(shard)
+    if is_address(output) and protocol_of(str(output)) in ("http", "https"):
+        raise ElmoError(f"{output} can be read, but not written; name a folder, or an address such as s3://.")
+    folder = open_folder(output)
     if is_standard_input(source) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ElmoError("several processes cannot share standard input; write it into a file and name that.")
     with as_file(source) as data:
         corpus = open_records(data, text_column, tokens_column, column=column, split=split, subset=subset)
-        job, words = _open_job(corpus, Path(output), options, keep_columns, model, tokenizer, layers, device)
-        job.run(words, progress)
+        if shard is not None:
+            corpus = piece_of(corpus, shard)
+        job, words = _open_job(corpus, folder, options, keep_columns, model, tokenizer, layers, device)
+        with using_threads(threads):
+            job.run(words, progress)
     return read_vectors(output)
 
 
 def _open_job(
     corpus: Source,
-    output: Path,
+    output: Folder,
     options: Options,
     keep_columns: bool,
     model: str | Path | ElmoPreTrainedModel,
@@ -138,17 +166,19 @@ def _open_job(
     plan: dict[str, Any] = {"columns": kept.plan if kept is not None else {}} if may_keep else {}
     plan |= asdict(options) | {"layers": chosen.name, "input": identity}
     plan["model"] = fingerprint(elmo, tokenizer)
+    if corpus.piece is not None:
+        plan |= {"shard": str(corpus.piece), "corpus_size": corpus.piece.size}
     torch.nn.Module.to(elmo, processes.device)
     embedder = Embedder(elmo, tokenizer, chosen, options)
     return Job(output, plan, options, corpus, kept, embedder, processes), words
 
 
-def may_keep_columns(folder: Path, format: str) -> bool:
+def may_keep_columns(folder: Folder, format: str) -> bool:
     """Whether other columns may be written. A job that 0.1.0 began goes on without them."""
-    path = folder / "plan.json"
-    if format != "parquet" or not path.is_file():
+    if format != "parquet" or not folder.has("plan.json"):
         return format == "parquet"
-    plan = read_json(path)
+    with folder.reading("plan.json") as path:
+        plan = read_json(path / "plan.json")
     return not isinstance(plan, dict) or "columns" in plan
 
 
@@ -185,18 +215,16 @@ def _processes(device: str | None, model: Any) -> Processes:
     return Processes(state.process_index, state.num_processes, own, wait)
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Folder) -> None:
     """Refuse a folder that is neither empty nor one of an embedding job."""
-    if folder.exists() and not folder.is_dir():
-        raise ElmoError(f"the output {folder} is a file; name a folder.")
-    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    names = folder.names()
     if "plan.json" not in names and (others := set(names) - {"plan.json" + PARTIAL, LOCK}):
         raise ElmoError(f"the output folder {folder} holds something else ({min(others)}); name another one.")
 
 
 @dataclass
 class Job:
-    folder: Path
+    folder: Folder
     plan: dict[str, Any]
     options: Options
     corpus: Source
@@ -206,9 +234,9 @@ class Job:
 
     def run(self, words: int | None, progress: bool) -> None:
         """Make what is missing. `words`: of the corpus, if it is known."""
-        with nullcontext() if self.processes.number else locked_folder(self.folder):
+        with nullcontext() if self.processes.number else self.folder.locked():
             self.claim_folder()
-            if (self.folder / "index.json").exists():
+            if self.folder.has("index.json"):
                 self.check_stream()
             else:
                 self._make_all(words, progress)
@@ -229,29 +257,29 @@ class Job:
     def columns(self) -> list[str]:
         return self.embedder.layers.columns
 
-    def path(self, number: int) -> Path:
-        return shard_path(self.folder, number, self.options.format)
+    def name(self, number: int) -> str:
+        return shard_name(number, self.options.format)
 
     def claim_folder(self) -> None:
         """Write `plan.json`, or check that the folder has the same one; the first process goes first."""
         if self.processes.number:
             self.processes.wait()
         check_folder(self.folder)
-        path = self.folder / "plan.json"
-        if path.exists():
-            self._check_plan(read_json(path))
+        if self.folder.has("plan.json"):
+            with self.folder.reading("plan.json") as path:
+                self._check_plan(read_json(path / "plan.json"))
         else:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(path, self.plan)
+            with self.folder.writing() as path:
+                write_json(path / "plan.json", self.plan)
         if not self.processes.number:
             self.processes.wait()
 
     def _check_plan(self, before: Any) -> None:
         if not isinstance(before, dict):
             raise ElmoError(
-                f"{self.folder / 'plan.json'} is damaged; remove the folder, or name another one."
+                f"{self.folder.file('plan.json')} is damaged; remove the folder, or name another one."
             )
-        for name, value in self.plan.items():
+        for name, value in ({"shard": None} | self.plan).items():
             if before.get(name) != value:
                 raise ElmoError(
                     f"{self.folder} was begun with another {name} ({_short(before.get(name))}, now "
@@ -277,8 +305,10 @@ class Job:
             else:
                 bar.update(shard.words)
         logger.info("process %d made %d of %d shards", self.processes.number, made, count)
-        if self.path(count).exists():
-            raise ElmoError(f"{self.path(count)} is beyond the input's end, which was longer before.")
+        if self.folder.has(self.name(count)):
+            raise ElmoError(
+                f"{self.folder.file(self.name(count))} is beyond the input's end, which was longer before."
+            )
         return count
 
     def _inputs(self) -> Iterator[ShardInput]:
@@ -301,14 +331,16 @@ class Job:
         if self.corpus.stream is None or self.processes.number:
             return
         digests = [shard.digest for shard in self._inputs()]
-        if digests != [shard["digest"] for shard in read_index(self.folder)["shards"]]:
+        if digests != [entry["digest"] for entry in read_index(self.folder)["shards"]]:
             raise ElmoError(f"{self.folder} has the vectors of other sentences; name another folder.")
 
     def _is_made(self, shard: ShardInput) -> bool:
-        path = self.path(shard.number)
-        header = read_header(path)
+        name = self.name(shard.number)
+        header = self.folder.header(name)
         if header is not None and header.digest != shard.digest:
-            raise ElmoError(f"{path} was made from other sentences; the input has changed since.")
+            raise ElmoError(
+                f"{self.folder.file(name)} was made from other sentences; the input has changed since."
+            )
         return header is not None
 
     def _make(self, shard: ShardInput, bar: Any) -> None:
@@ -317,33 +349,61 @@ class Job:
         scale = shard.words / max(words, 1)  # the bar's total was counted at whitespace
         vectors = self.embedder(sentences, lambda done: bar.update(done * scale))
         header = Header(shard.first, len(sentences), words, shard.digest)
+        output = Shard(header, sentences, vectors, self._other_columns(shard))
+        with self.folder.writing() as path:
+            write_shard(path / self.name(shard.number), output, self.columns, self.options.pool is not None)
+
+    def _other_columns(self, shard: ShardInput) -> dict[str, Any]:
+        """Of Parquet; the number of the piece tells its sentences from those of the other pieces."""
         others = self.kept.arrays(shard.others) if self.kept is not None else {}
-        output = Shard(header, sentences, vectors, others)
-        write_shard(self.path(shard.number), output, self.columns, self.options.pool is not None)
+        if self.corpus.piece is None or self.options.format != "parquet":
+            return others
+        import pyarrow as pa
+
+        numbers = pa.array([self.corpus.piece.number] * len(shard.rows), pa.int32())
+        return {"shard": numbers} | {free_name(name, ["shard"]): values for name, values in others.items()}
 
     def finish(self, count: int) -> None:
         """Write the HDF5 file, if it was asked for, and `index.json`, once all shards are there."""
         headers: list[Header] = []
         for number in range(count):
-            header = read_header(self.path(number))
+            header = self.folder.header(self.name(number))
             if header is None:
-                raise ElmoError(f"{self.path(number)} is missing; run the same command again.")
+                raise ElmoError(
+                    f"{self.folder.file(self.name(number))} is missing; run the same command again."
+                )
             headers.append(header)
         pooled = self.options.pool is not None
         if self.options.format == "hdf5":
-            shards = (read_shard(self.path(number), self.columns, pooled) for number in range(count))
-            write_hdf5(self.folder, shards, pooled)
+            with self.folder.writing() as path:
+                write_hdf5(path, (self._read(number) for number in range(count)), pooled)
         index = {"format": self.options.format, "layers": self.plan["layers"], "columns": self.columns}
         index |= {"pool": self.options.pool, "dtype": self.options.dtype, "dim": self.embedder.width}
         index["sentences"] = sum(header.sentences for header in headers)
         index["words"] = sum(header.words for header in headers)
         index["shards"] = [asdict(header) for header in headers]
-        write_json(self.folder / "index.json", index)
+        if self.corpus.piece is not None:
+            index["shard"] = asdict(self.corpus.piece) | {"job": self._digest}
+        with self.folder.writing() as path:
+            write_json(path / "index.json", index)
+
+    @property
+    def _digest(self) -> str:
+        """Equal for all shards of a corpus that are made with the same arguments."""
+        own = ("shard", "input", "columns")
+        plan = {name: value for name, value in self.plan.items() if name not in own}
+        return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+
+    def _read(self, number: int) -> Shard:
+        name = self.name(number)
+        with self.folder.reading(name) as path:
+            return read_shard(path / name, self.columns, self.options.pool is not None)
 
     def remove_shards_of_hdf5(self) -> None:
         if self.options.format == "hdf5":
-            for path in self.folder.glob("vectors-*.safetensors"):
-                path.unlink()
+            for name in self.folder.names():
+                if fnmatch(name, "vectors-*.safetensors"):
+                    self.folder.remove(name)
 
 
 def _short(value: Any) -> str:

@@ -42,7 +42,8 @@ def survey(corpus: Source, kept: "KeptColumns | None" = None) -> tuple[dict[str,
     """Read and check every row once, which takes little time beside the model.
 
     Returns:
-        What identifies the corpus in `plan.json`, and its words; of a stream, only the name of its type.
+        What identifies the corpus, or its piece, in `plan.json`, and its words; of a stream, only the name
+        of its type.
     """
     if corpus.stream is not None:
         return {"stream": corpus.stream}, None
@@ -55,7 +56,7 @@ def survey(corpus: Source, kept: "KeptColumns | None" = None) -> tuple[dict[str,
             has_words = has_words or bool("".join(record).strip())
         if kept is not None:
             kept.add([others for _, others in batch])
-    if not has_words:
+    if not has_words and corpus.piece is None:  # a piece of a little text may have none
         raise ElmoError(f"{corpus.name} is empty; there is no word in it.")
     return {"sentences": sentences, "sha256": digest.hexdigest()}, words
 

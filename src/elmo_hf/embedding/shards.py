@@ -1,7 +1,7 @@
 """Shards of a corpus with their vectors: a file for each, or two, in three formats.
 
-    write_shard(shard_path(folder, 0, "npy"), Shard(header, words, vectors), ["vector"], pooled=False)
-    read_header(shard_path(folder, 0, "npy"))   # None if the shard is missing or damaged
+    write_shard(folder / shard_name(0, "npy"), Shard(header, words, vectors), ["vector"], pooled=False)
+    read_header(folder / shard_name(0, "npy"))   # None if the shard is missing or damaged
 
 A file with its final name is complete, because it is written under another name and renamed. Equal vectors
 are equal bytes, so nothing here writes a time or a path.
@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from elmo_hf.files import open_plain, read_json, whole_file
 
 FORMATS = ("safetensors", "hdf5", "parquet", "npy")
 MAX_TOKENS = 2**30  # bytes of the .json beside an .npy
+MAX_HEADER = 2**20  # bytes of a safetensors shard's header, which has four tensors
 
 
 class Embedded(NamedTuple):
@@ -76,10 +77,10 @@ class Shard:
         return Embedded(self.words[number], self.vectors[..., rows, :].copy())  # a view would keep the shard
 
 
-def shard_path(folder: Path, number: int, format: str) -> Path:
+def shard_name(number: int, format: str) -> str:
     """HDF5 is one file, made at the end from shards that are safetensors until then."""
     suffix = "safetensors" if format == "hdf5" else format
-    return folder / f"vectors-{number:05d}.{suffix}"
+    return f"vectors-{number:05d}.{suffix}"
 
 
 # ---- shards
@@ -126,6 +127,41 @@ def read_header(path: Path) -> Header | None:
             return Header(**json.loads(text))
     except ElmoError:
         return None
+
+
+def header_file(name: str) -> str:
+    """The file of a shard that holds its header."""
+    return name.removesuffix(".npy") + ".json" if name.endswith(".npy") else name
+
+
+def header_in(file: BinaryIO, size: int, name: str) -> Header | None:
+    """`read_header` of an open file that is not on this machine, from as few bytes as the format allows."""
+    try:
+        if name.endswith(".npy"):
+            content = json.load(file)
+            content.pop("tokens")
+            return Header(**content)
+        if name.endswith(".parquet"):
+            import pyarrow.parquet
+
+            text = pyarrow.parquet.read_schema(file).metadata[b"elmo_hf"].decode("utf-8")
+        else:
+            text = _header_of_safetensors(file, size)
+        return Header(**json.loads(text))
+    except (ValueError, TypeError, KeyError, RecursionError):  # Arrow's are of these types, too
+        return None
+
+
+def _header_of_safetensors(file: BinaryIO, size: int) -> str:
+    """A file begins with the length of its header, in which JSON says where each tensor ends behind it."""
+    length = int.from_bytes(file.read(8), "little")
+    if length > MAX_HEADER:
+        raise ValueError("the header is too long")
+    header = json.loads(file.read(length))
+    text: str = header.pop("__metadata__")["elmo_hf"]
+    if 8 + length + max(tensor["data_offsets"][1] for tensor in header.values()) != size:
+        raise ValueError("it is not whole")
+    return text
 
 
 @contextmanager

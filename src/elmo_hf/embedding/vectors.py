@@ -1,6 +1,6 @@
 """Vectors on disk: numbered shards in a folder, or AllenNLP's HDF5, and one way to read them all.
 
-    vectors = read_vectors("vectors/")
+    vectors = read_vectors("vectors/")  # or "s3://bucket/vectors", or a folder of the folders of `--shard`
     len(vectors)                        # sentences
     for words, array in vectors: ...    # one shard in memory at a time
     vectors[12].vectors                 # (words, dim), (layers, words, dim), or without `words` if pooled
@@ -15,6 +15,7 @@ import json
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
 from itertools import accumulate
@@ -23,7 +24,17 @@ from typing import Any, overload
 
 import numpy as np
 
-from elmo_hf.embedding.shards import FORMATS, Embedded, Header, Shard, damage_in, read_shard, shard_path
+from elmo_hf.embedding.folders import Folder, RemoteFolder, open_folder
+from elmo_hf.embedding.shards import (
+    FORMATS,
+    Embedded,
+    Header,
+    Shard,
+    damage_in,
+    header_file,
+    read_shard,
+    shard_name,
+)
 from elmo_hf.errors import ElmoError
 from elmo_hf.files import LONGEST_LINE, open_plain, read_json, read_lines, whole_file
 
@@ -90,7 +101,7 @@ class Vectors(Sequence[Embedded]):
 
 
 class ShardVectors(Vectors):
-    def __init__(self, folder: Path, index: dict[str, Any]) -> None:
+    def __init__(self, folder: Folder, index: dict[str, Any]) -> None:
         super().__init__(index, index["sentences"])
         self.folder, self.columns, self.pooled = folder, index["columns"], index["pool"] is not None
         self._firsts = [shard["first"] for shard in index["shards"]]
@@ -100,10 +111,13 @@ class ShardVectors(Vectors):
         shard_number = bisect_right(self._firsts, number) - 1
         if self._loaded is None or self._loaded[0] != shard_number:
             self._loaded = None  # frees the last shard before the next is read
-            path = shard_path(self.folder, shard_number, self.about["format"])
-            shard = read_shard(path, self.columns, self.pooled)
+            name = shard_name(shard_number, self.about["format"])
+            with self.folder.reading(*{name, header_file(name)}) as path:
+                shard = read_shard(path / name, self.columns, self.pooled)
             if asdict(shard.header) != self.about["shards"][shard_number]:
-                raise ElmoError(f"{path} is not the shard that {self.folder / 'index.json'} names.")
+                raise ElmoError(
+                    f"{self.folder.file(name)} is not the shard that {self.folder.file('index.json')} names."
+                )
             self._loaded = (shard_number, shard, shard.starts(self.pooled))
         _, shard, starts = self._loaded
         return shard.sentence(number - self._firsts[shard_number], starts, self.pooled)
@@ -112,9 +126,10 @@ class ShardVectors(Vectors):
 class Hdf5Vectors(Vectors):
     """AllenNLP's layout, of `embed` (with `words.jsonl` beside it) or of AllenNLP's own command."""
 
-    def __init__(self, path: Path, index: dict[str, Any]) -> None:
+    def __init__(self, path: Path, index: dict[str, Any], copies: ExitStack | None = None) -> None:
         import h5py
 
+        self._copies = copies  # of what lies at an address, for as long as they are read
         self._path, self._words = path, path.parent / "words.jsonl" if index else None
         with damage_in(path):
             os.close(open_plain(path))
@@ -171,10 +186,55 @@ class Hdf5Vectors(Vectors):
             return {int(index): sentence.split() for sentence, index in indices.items()}
 
 
-def read_index(folder: Path) -> dict[str, Any]:
+class JoinedVectors(Vectors):
+    """All shards of a corpus, which `embed(..., shard="3/16")` wrote, in its order."""
+
+    def __init__(self, pieces: list[Vectors]) -> None:
+        self._pieces = pieces
+        self._firsts = list(accumulate(map(len, pieces), initial=0))
+        index = {name: value for name, value in pieces[0].about.items() if name != "shard"}
+        index |= {name: sum(piece.about[name] for piece in pieces) for name in ("sentences", "words")}
+        index["shards"] = [
+            entry | {"first": first + entry["first"]}
+            for first, piece in zip(self._firsts, pieces, strict=False)
+            for entry in piece.about["shards"]
+        ]
+        super().__init__(index, self._firsts[-1])
+
+    def _sentence(self, number: int) -> Embedded:
+        piece = bisect_right(self._firsts, number) - 1
+        return self._pieces[piece][number - self._firsts[piece]]
+
+
+def _joined(folders: list[Folder], place: str) -> Vectors:
+    """The shards in these folders by their numbers; ElmoError unless each shard of a corpus is there once."""
+    pieces = [_open(folder) for folder in folders]
+    shards = [piece.about.get("shard") for piece in pieces]
+    numbers: list[int] = []
+    for folder, shard in zip(folders, shards, strict=True):
+        if shard is None or shards[0] is None:
+            whole = folder if shard is None else folders[0]
+            raise ElmoError(f"{whole} holds a whole corpus and no shard of one; read it by itself.")
+        if any(shard[name] != shards[0][name] for name in ("count", "size", "job")):
+            raise ElmoError(
+                f"{folder} is a shard of another corpus, or was made with other arguments, than {folders[0]}."
+            )
+        if shard["number"] in numbers:
+            twin = folders[numbers.index(shard["number"])]
+            raise ElmoError(f"{twin} and {folder} are the same shard; name one of them.")
+        numbers.append(shard["number"])
+    count = shards[0]["count"]  # type: ignore[index]  # refused above
+    if missing := count - len(numbers):
+        first = next(number for number in range(1, count + 1) if number not in numbers)
+        others = f" and {missing - 1} more" if missing > 1 else ""
+        raise ElmoError(f"{place} lacks shard {first}/{count}{others}; make what is missing.")
+    return JoinedVectors([pieces[numbers.index(number)] for number in sorted(numbers)])
+
+
+def read_index(folder: Folder) -> dict[str, Any]:
     """The content of `index.json`, checked, so that whoever opens the files can rely on it."""
-    path = folder / "index.json"
-    index = read_json(path, MAX_INDEX)
+    with folder.reading("index.json") as path:
+        index = read_json(path / "index.json", MAX_INDEX)
     try:
         headers = [Header(**shard) for shard in index["shards"]]
         firsts = list(accumulate((header.sentences for header in headers), initial=0))
@@ -184,22 +244,36 @@ def read_index(folder: Path) -> dict[str, Any]:
             and index["format"] in FORMATS
             and all(isinstance(name, str) for name in index["columns"])
             and index["pool"] in (None, "mean", "max")
+            and _is_shard(index.get("shard"))
         )
     except (TypeError, KeyError, ValueError):
         is_whole = False
     if not is_whole:
-        raise ElmoError(f"{path} is damaged; remove it and run the command that wrote it again.")
+        path_of_index = folder.file("index.json")
+        raise ElmoError(f"{path_of_index} is damaged; remove it and run the command that wrote it again.")
     return index
 
 
-def read_vectors(path: str | Path) -> Vectors:
-    """Open the vectors that `embed` wrote, or an HDF5 file of AllenNLP's `elmo` command::
+def _is_shard(shard: Any) -> bool:
+    """Whether an entry of `index.json` is that of a whole corpus, or of a piece."""
+    if shard is None:
+        return True
+    numbers = [shard["number"], shard["count"], shard["size"]]
+    are_counts = all(type(number) is int and 0 <= number < 2**62 for number in numbers)
+    return are_counts and 1 <= numbers[0] <= numbers[1] < 10**9 and isinstance(shard["job"], str)
 
-        for words, vectors in read_vectors("vectors/"):
-            print(words[0], vectors[0])
+
+def read_vectors(path: str | Path | Sequence[str | Path]) -> Vectors:
+    """Open the vectors that `embed` wrote, or an HDF5 file of AllenNLP's `elmo` command.
+
+    >>> vectors = embed(["He sat on the bank.", "Why?"], "vectors", TINY, progress=False)
+    >>> [words for words, _ in read_vectors("vectors")]
+    [['He', 'sat', 'on', 'the', 'bank', '.'], ['Why', '?']]
 
     Args:
-        path: the folder that `embed` wrote, or an HDF5 file.
+        path: the folder that `embed` wrote, or its address, such as `s3://bucket/vectors`; an HDF5 file; or,
+            for the shards of a corpus (`embed(..., shard="3/16")`), the folder around their folders or a list
+            of these.
 
     Returns:
         A sequence of `(words, vectors)`, one for each sentence in the order of the input, read from the disk
@@ -211,16 +285,31 @@ def read_vectors(path: str | Path) -> Vectors:
     """
     from elmo_hf.convert.hdf5 import is_hdf5
 
-    path = Path(path)
-    if path.is_file():
-        if not is_hdf5(path):
-            raise ElmoError(f"{path} is no HDF5 file; name the folder that `embed` wrote.")
-        return Hdf5Vectors(path, {})
-    if not (path / "index.json").exists():
-        is_begun = (path / "plan.json").exists()
-        state = "was not finished; run the same command again" if is_begun else "has none"
-        raise ElmoError(f"no vectors can be read from {path}: it {state}.")
-    index = read_index(path)
-    return (
-        Hdf5Vectors(path / "vectors.hdf5", index) if index["format"] == "hdf5" else ShardVectors(path, index)
-    )
+    if isinstance(path, list | tuple):
+        if not path:
+            raise ElmoError("no vectors can be read from an empty list; name the folders of the shards.")
+        return _joined([open_folder(item) for item in path], "the list")
+    folder = open_folder(path)
+    file = None if isinstance(folder, RemoteFolder) else folder.path
+    if file is not None and file.is_file():
+        if not is_hdf5(file):
+            raise ElmoError(f"{file} is no HDF5 file; name the folder that `embed` wrote.")
+        return Hdf5Vectors(file, {})
+    names = folder.names()
+    if not {"index.json", "plan.json"} & {*names}:
+        shards = [inner for inner in folder.subfolders() if inner.has("plan.json")] if names else []
+        if shards:
+            return _joined(shards, str(folder))
+    return _open(folder)
+
+
+def _open(folder: Folder) -> Vectors:
+    if not folder.has("index.json"):
+        state = "was not finished; run the same command again" if folder.has("plan.json") else "has none"
+        raise ElmoError(f"no vectors can be read from {folder}: it {state}.")
+    index = read_index(folder)
+    if index["format"] != "hdf5":
+        return ShardVectors(folder, index)
+    copies = ExitStack()
+    path = copies.enter_context(folder.reading("vectors.hdf5", "words.jsonl"))
+    return Hdf5Vectors(path / "vectors.hdf5", index, copies)

@@ -1,9 +1,10 @@
-"""What the classifiers' recipes share: examples of one or two sentences, their batches, their accuracy."""
+"""What the classifiers' recipes share: examples of one or two sentences, their batches, their scores."""
 
 from collections.abc import Callable
 from typing import Any
 
 import evaluate
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import EvalPrediction
@@ -16,7 +17,12 @@ from elmo_hf.model.words_elmo import split_text
 
 
 def example(label: str | None, labels: list[str], where: str, *sentences: list[str]) -> Example:
-    """Return a checked example of one sentence, or of a pair; `tokens` are the words of all sentences."""
+    """Return a checked example of one sentence, or of a pair; `tokens` are the words of all sentences.
+
+    A label may be in capital or small letters, whatever the names in `labels` are.
+    """
+    if label not in labels and isinstance(label, str):
+        label = {name.casefold(): name for name in labels}.get(label.strip().casefold(), label)
     if label not in labels:
         raise ElmoError(f"{where}: the label is {label!r}, and must be one of {', '.join(labels)}.")
     words = [word for sentence in sentences for word in sentence]
@@ -49,3 +55,30 @@ def score(evaluation: EvalPrediction) -> dict[str, float]:
         predictions=evaluation.predictions, references=evaluation.label_ids
     )
     return scores
+
+
+def score_classes(evaluation: EvalPrediction) -> dict[str, float]:
+    """Accuracy, and the mean F1 of the classes that occur, each with the same weight."""
+    predicted, gold = np.asarray(evaluation.predictions), np.asarray(evaluation.label_ids)
+    values = []
+    for label in np.union1d(predicted, gold):
+        right = np.sum((predicted == label) & (gold == label))
+        values.append(2 * right / (np.sum(predicted == label) + np.sum(gold == label)))
+    return score(evaluation) | {"macro_f1": float(np.mean(values))}
+
+
+def predicted_labels(labels: list[str]) -> Callable[[EvalPrediction, list[Example]], list[dict[str, Any]]]:
+    """Return what `--predictions` writes: each example's sentences and label, and the predicted label."""
+
+    def rows(evaluation: EvalPrediction, examples: list[Example]) -> list[dict[str, Any]]:
+        predicted: Any = evaluation.predictions
+        return [
+            {
+                "sentences": list(example["sentences"]),
+                "label": example["label"],
+                "predicted": labels[number],
+            }
+            for example, number in zip(examples, predicted.tolist(), strict=True)
+        ]
+
+    return rows

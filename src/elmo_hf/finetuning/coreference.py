@@ -1,4 +1,4 @@
-"""Coreference: documents from CoNLL-2012 files, LitBank's archive or a dataset, batches, and GAP's pronouns.
+"""Coreference: documents from CoNLL-2012's and OntoGUM's files, archives or a dataset; GAP's pronouns.
 
 A document is `{"name", "sentences", "tokens", "clusters"}`: the words of each sentence, all words, and the
 clusters of mentions (sentence, first word, last word). Archives are read as a stream; nothing is unpacked to
@@ -26,10 +26,19 @@ from elmo_hf.model.words_elmo import split_text
 Mention = tuple[int, int, int]
 LARGEST_FILE, LARGEST_ARCHIVE, MOST_FILES = 16 << 20, 1 << 30, 100_000
 _MARK = re.compile(r"(\()?(\d{1,9})(\))?")
+_MARKS_WITHOUT_BAR = re.compile(r"(?<=\d)(?=\()|(?<=\))(?=[(\d])")  # (1)(2 of OntoGUM
+_BEGIN, _END = re.compile(r"#\s?begin document"), re.compile(r"#\s?end document")
+_ENDS_SENTENCE, _CLOSES_SENTENCE = {".", "!", "?"}, {"''", '"', "”", "’", ")", "]", "'"}
 _NO_MARKS = {"", "-", "_"}
 
 
 # ---- CoNLL-2012
+
+
+def read_documents(path: Path) -> list[Example]:
+    """Return the documents of a file, or of the files in a tar archive (`.tar`, `.tar.xz`, `.tgz` ...)."""
+    is_archive = path.suffix in (".tar", ".tgz", ".txz") or ".tar" in path.suffixes[-2:]
+    return read_archive(path) if is_archive else read_conll(path)
 
 
 def read_conll(path: Path) -> list[Example]:
@@ -40,21 +49,23 @@ def parse_conll(text: str, where: str) -> list[Example]:
     """Return the documents of a text in the layout of CoNLL-2012.
 
     A document is between `#begin document` and `#end document`. A line is a word: the fourth column is the
-    word, the last has its marks of mentions, such as `(3|(4)`. A blank line ends a sentence.
+    word, the last has its marks of mentions, such as `(3|(4)`. A blank line ends a sentence. In OntoGUM's
+    three columns the second is the word, and a sentence ends after `.`, `!` or `?` outside of all mentions;
+    of its few mentions that are in two clusters, the first counts.
     """
     documents: list[Example] = []
     current: _Document | None = None
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.rstrip("\r")
         try:
-            if line.startswith("#begin document"):
+            if begin := _BEGIN.match(line):
                 if current is not None:
                     raise ElmoError(f"document {current.name} has no end before the next one begins")
-                current = _Document(line.removeprefix("#begin document").strip())
-            elif line.startswith("#end document") and current is not None:
+                current = _Document(line[begin.end() :].strip() or Path(where).name)
+            elif _END.match(line) and current is not None:
                 documents.append(current.finished())
                 current = None
-            elif line.strip() and not line.startswith("#"):
+            elif line.strip() and not line.startswith("#"):  # `#` begins a comment
                 if current is None:
                     raise ElmoError("a word is outside of any document")
                 current.add(line.split("\t") if "\t" in line else line.split())
@@ -76,12 +87,19 @@ class _Document:
         self.words: list[str] = []  # of the current sentence
         self.open: dict[int, list[int]] = {}  # first words of mentions without an end, by cluster
         self.clusters: dict[int, list[Mention]] = {}
+        self.seen: set[Mention] = set()
+        self.drops_repeated = False
 
     def add(self, columns: list[str]) -> None:
-        if len(columns) < 5:
+        self.drops_repeated = has_three = len(columns) == 3 and columns[0].isdecimal()
+        if len(columns) < 5 and not has_three:
             raise ElmoError(f"a line needs at least five columns, but this has {len(columns)}")
-        position, marks = len(self.words), columns[-1].strip()
-        self.words.append(columns[3])
+        word, marks = columns[1 if has_three else 3], columns[-1].strip()
+        if has_three and self.is_complete(word):
+            self.end_sentence()
+        position = len(self.words)
+        self.words.append(word)
+        marks = _MARKS_WITHOUT_BAR.sub("|", marks)
         for mark in marks.split("|") if marks not in _NO_MARKS else ():
             match = _MARK.fullmatch(mark)
             if match is None or not (match[1] or match[3]):
@@ -92,11 +110,21 @@ class _Document:
             if match[3]:
                 self._close(cluster, position)
 
+    def is_complete(self, next_word: str) -> bool:
+        """Whether the words so far are a sentence, to which the next word does not belong."""
+        words = list(self.words)
+        while len(words) > 1 and words[-1] in _CLOSES_SENTENCE:
+            words.pop()
+        has_end = bool(words) and words[-1] in _ENDS_SENTENCE and next_word not in _CLOSES_SENTENCE
+        return has_end and not any(self.open.values())
+
     def _close(self, cluster: int, position: int) -> None:
         if not self.open.get(cluster):
             raise ElmoError(f"a mention of cluster {cluster} ends that has not begun in its sentence")
         mention = (len(self.sentences), self.open[cluster].pop(), position)
-        self.clusters.setdefault(cluster, []).append(mention)
+        if not (self.drops_repeated and mention in self.seen):
+            self.clusters.setdefault(cluster, []).append(mention)
+        self.seen.add(mention)
 
     def end_sentence(self) -> None:
         for cluster, starts in self.open.items():
@@ -245,6 +273,15 @@ def as_clusters(documents: np.ndarray) -> list[list[list[Mention]]]:
                 clusters.setdefault(cluster, []).append((sentence, first, last))
         result.append(list(clusters.values()))
     return result
+
+
+def predicted_clusters(evaluation: Any, examples: list[Example]) -> list[dict[str, Any]]:
+    """Return what `--predictions` writes: each document with its clusters and the predicted ones."""
+    names = ("name", "sentences", "clusters")
+    return [
+        {name: example[name] for name in names} | {"predicted": clusters}
+        for example, clusters in zip(examples, as_clusters(evaluation.predictions), strict=True)
+    ]
 
 
 # ---- GAP

@@ -7,7 +7,11 @@ An example is a dictionary with `tokens`, a list of words, and what else the tas
 """
 
 import argparse
+import csv
+import io
+import json
 import random
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +21,11 @@ import datasets
 from elmo_hf.corpus.readers import READING_ERRORS, check_file, read_blocks
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.finetuning.flags import SPLITS
+from elmo_hf.loading import load_config
 
 Example = dict[str, Any]
 LONGEST_TEXT = 2**29  # characters of a file; SNLI's have half as many
+JSON_LINES = (".jsonl", ".json", ".ndjson")
 SMOKE_EXAMPLES = {"train": 300, "dev": 100, "test": 100}
 
 
@@ -42,9 +48,14 @@ def read_splits(
         read: the examples of a file (`--train`, `--dev`, `--test`).
         from_row: the examples of a row of a dataset (`--data`).
     """
-    if (flags.data is None) == (flags.train is None):
-        raise ElmoError("name files by --train, --dev and --test, or a dataset by --data.")
-    data = read_files(flags, read) if flags.data is None else read_dataset(flags.data, from_row)
+    splits = splits_of_run(flags)
+    if (flags.data is None) == (getattr(flags, splits[0]) is None):
+        files = " and ".join(", ".join(f"--{split}" for split in splits).rsplit(", ", 1))
+        raise ElmoError(f"name files by {files}, or a dataset by --data.")
+    if flags.data is None:
+        data = read_files(flags, read, splits)
+    else:
+        data = read_dataset(flags.data, from_row, splits)
     for split, examples in data.items():
         if not examples:
             raise ElmoError(f"there are no examples in the {split} sentences.")
@@ -52,18 +63,28 @@ def read_splits(
     return data
 
 
-def read_files(flags: argparse.Namespace, read: Callable[[Path], list[Example]]) -> dict[str, list[Example]]:
-    for split in SPLITS:
+def splits_of_run(flags: argparse.Namespace) -> tuple[str, ...]:
+    """Return the splits that a run needs: all, or with `--evaluate` test alone."""
+    return SPLITS if getattr(flags, "evaluate", None) is None else ("test",)
+
+
+def read_files(
+    flags: argparse.Namespace, read: Callable[[Path], list[Example]], splits: Sequence[str] = SPLITS
+) -> dict[str, list[Example]]:
+    for split in splits:
         if not getattr(flags, split):
             raise ElmoError(f"name the files of the {split} sentences by --{split}.")
     return {
-        split: [example for path in getattr(flags, split) for example in read(Path(path))] for split in SPLITS
+        split: [example for path in getattr(flags, split) for example in read(Path(path))] for split in splits
     }
 
 
-def read_dataset(name: str, from_row: Callable[[Example], list[Example]]) -> dict[str, list[Example]]:
+def read_dataset(
+    name: str, from_row: Callable[[Example], list[Example]], splits: Sequence[str] = SPLITS
+) -> dict[str, list[Example]]:
     dataset = load_dataset(name)
-    names = {"train": "train", "dev": "dev" if "dev" in dataset else "validation", "test": "test"}
+    theirs = {"train": "train", "dev": "dev" if "dev" in dataset else "validation", "test": "test"}
+    names = {split: theirs[split] for split in splits}
     return {
         split: [example for row in with_names(rows) for example in from_row(row)]
         for split, rows in splits_of(name, dataset, names).items()
@@ -105,7 +126,8 @@ def drawn(data: dict[str, list[Example]], flags: argparse.Namespace) -> dict[str
 def longest_first(data: dict[str, list[Example]]) -> dict[str, list[Example]]:
     """Sort the dev and test examples by length: batches have little padding, and a lack of memory shows in
     the first one."""
-    return data | {split: sorted(data[split], key=number_of_words, reverse=True) for split in ("dev", "test")}
+    judged = [split for split in ("dev", "test") if split in data]
+    return data | {split: sorted(data[split], key=number_of_words, reverse=True) for split in judged}
 
 
 def labels_of(data: dict[str, list[Example]], scheme: str | None = None) -> list[str]:
@@ -117,6 +139,23 @@ def labels_of(data: dict[str, list[Example]], scheme: str | None = None) -> list
     if scheme == "BIO":
         labels |= {"O"} | {"B-" + label[2:] for label in labels if label.startswith("I-")}
     return sorted(labels, key=lambda label: (label != "O", label[2:], label))
+
+
+def task_labels(
+    flags: argparse.Namespace, data: dict[str, list[Example]], scheme: str | None = None
+) -> list[str]:
+    """Return the names of the label ids: those of the data; or, with `--evaluate`, those of the model, and
+    behind them any that only the data have, which the model never predicts."""
+    names = labels_of(data, scheme)
+    if getattr(flags, "evaluate", None) is None:
+        return names
+    own = labels_of_model(flags.evaluate)
+    return own + [name for name in names if name not in own]
+
+
+def labels_of_model(name: str) -> list[str]:
+    labels: Any = load_config(name).id2label
+    return [labels[number] for number in range(len(labels))]
 
 
 # ---- rows of a dataset
@@ -181,6 +220,63 @@ def without_comments(lines: list[str], typical: str) -> list[list[str]]:
 
 def columns_of(line: str) -> list[str]:
     return line.split("\t") if "\t" in line else line.split()
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, Example]]:
+    """Yield the place and the columns of each row of a file: JSON lines (`.jsonl`), CSV (`.csv`), or columns
+    separated by tabs, without quotation marks. The first line of CSV and columns names them."""
+    kind = kind_of(path)
+    if kind in JSON_LINES:
+        yield from json_rows(path)
+        return
+    text = read_text(path)
+    lines: Iterator[tuple[int, list[str]]]
+    if kind == ".csv":
+        lines = csv_rows(text, path)
+    else:
+        lines = ((number, line.rstrip("\r").split("\t")) for number, line in enumerate(text.split("\n"), 1))
+    _, header = next(lines, (1, [""]))
+    yield f"{path}, line 1", dict.fromkeys(header)
+    for number, fields in lines:
+        if fields in ([""], []):
+            continue
+        if len(fields) != len(header):
+            raise ElmoError(f"{path}, line {number}: {len(fields)} columns in place of {len(header)}.")
+        yield f"{path}, line {number}", dict(zip(header, fields, strict=True))
+
+
+def kind_of(path: Path) -> str:
+    """Return the last suffix of a name that is not that of a packed file."""
+    packed = (".xz", ".gz", ".bz2", ".zst")
+    return next((suffix for suffix in reversed(path.suffixes) if suffix not in packed), "").lower()
+
+
+def csv_rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text), strict=True)
+    try:
+        for fields in reader:
+            yield reader.line_num, fields
+    except csv.Error as error:
+        raise ElmoError(f"{path}, line {reader.line_num} is no CSV ({error}).") from None
+
+
+def json_rows(path: Path) -> Iterator[tuple[str, Example]]:
+    """Yield the place and the object of each line. The first is the columns of the first line, all None."""
+    is_first = True
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        where = f"{path}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ElmoError(f"{where} is no JSON ({reason_of(error):.200}).") from None
+        if not isinstance(row, dict):
+            raise ElmoError(f"{where} is no JSON object with columns, but {reprlib.repr(row)}.")
+        if is_first:
+            yield where, dict.fromkeys(row)
+            is_first = False
+        yield where, row
 
 
 def read_text(path: Path) -> str:

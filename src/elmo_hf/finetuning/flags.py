@@ -16,6 +16,13 @@ from elmo_hf.pretraining.trackers import NONE
 SPLITS = ("train", "dev", "test")
 MODULE = "python -m elmo_hf.finetuning"
 LEAST = {"batch_size": 1, "learning_rate": 0.0, "epochs": 1, "patience": 1, "clip": 0.0}
+MEANINGS = {
+    "batch_size": "examples of an update",
+    "learning_rate": "size of an update",
+    "epochs": "largest number of passes over the train examples",
+    "patience": "epochs without a better dev score after which the training ends",
+    "clip": "largest norm of the gradient; 0: no limit",
+}
 
 
 def at_least(least: float) -> Callable[[str], Any]:
@@ -29,6 +36,16 @@ def at_least(least: float) -> Callable[[str], Any]:
 
     parse.__name__ = "whole number" if isinstance(least, int) else "number"  # argparse prints it
     return parse
+
+
+class RecipeParser(argparse.ArgumentParser):
+    """A parser whose `--output` is needed to train, and not to evaluate."""
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        flags = super().parse_args(*args, **kwargs)
+        if flags.output is None and flags.evaluate is None:
+            self.error("the following arguments are required: --output")
+        return flags
 
 
 def command() -> str:
@@ -47,11 +64,20 @@ def make_parser(doc: str, optimizer: str = "adam", **defaults: Any) -> argparse.
         defaults: the recipe's batch_size, learning_rate, epochs, patience and clip.
     """
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog=program_name(), description=doc, formatter_class=formatter)
+    parser = RecipeParser(prog=program_name(), description=doc, formatter_class=formatter)
     _add_data(parser)
     parser.add_argument("--elmo", "--model", help="a pretrained biLM, a folder or a name on the Hub")
-    parser.add_argument("--output", required=True, help="the folder of the run")
-    parser.add_argument("--vectors", help="a text file of word vectors for the task's own words")
+    parser.add_argument("--output", help="the folder of the run")
+    help = "judge this saved model on --test (or on the dataset's test split), and train nothing"
+    parser.add_argument("--evaluate", metavar="MODEL", help=help)
+    help = "write what the model predicts for each dev and test example to OUTPUT/predictions/"
+    parser.add_argument("--predictions", action="store_true", help=help)
+    help = (
+        "word vectors for the task's own words: text (.gz, .xz ...), word2vec's .bin, or a folder with .npy"
+    )
+    parser.add_argument("--vectors", metavar="FILE", help=help)
+    help = "how much larger the task's own word vectors start (1)"
+    parser.add_argument("--vector-scale", type=at_least(0.0), default=1.0, metavar="FACTOR", help=help)
     help = "how often a word occurs in the train sentences to be one of the task's own (2)"
     parser.add_argument("--min-count", type=at_least(1), default=2, help=help)
     parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0], help="one run for each (0)")
@@ -60,12 +86,17 @@ def make_parser(doc: str, optimizer: str = "adam", **defaults: Any) -> argparse.
     help = "fields of ElmoConfig, such as elmo_at_output=true"
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help=help)
     parser.add_argument("--smoke", action="store_true", help="a small random biLM, few examples, few epochs")
+    help = "threads of the processor; by default all that the machine has"
+    parser.add_argument("--threads", type=at_least(1), metavar="N", help=help)
     help = "trackers of the Trainer, such as tensorboard, trackio, wandb (none)"
     parser.add_argument("--report-to", nargs="+", default=[NONE], metavar="TRACKER", help=help)
-    parser.add_argument("--optimizer", default=optimizer, help=f"({optimizer})")
+    parser.add_argument(
+        "--optimizer", default=optimizer, help=f"adam, or another that the recipe has ({optimizer})"
+    )
     for name, value in defaults.items():
         flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, type=at_least(LEAST[name]), default=value, help=f"({value})")
+        help = f"{MEANINGS[name]} ({value})"
+        parser.add_argument(flag, type=at_least(LEAST[name]), default=value, help=help)
     return parser
 
 

@@ -18,21 +18,26 @@ from safetensors import SafetensorError, safe_open
 
 from elmo_hf.embedding.job import fingerprint
 from elmo_hf.errors import ElmoError, reason_of
-from elmo_hf.files import open_plain, read_json, sha256
+from elmo_hf.files import open_plain, read_json
 from elmo_hf.finetuning.data import Example
+from elmo_hf.finetuning.word_vectors import digest_of_vectors
 from elmo_hf.loading import load, load_config
 from elmo_hf.model.modeling_elmo import ElmoModel
 
 RESULTS = "results.json"
-# Flags that may change: places, since their content is compared, which seeds are trained, and who watches.
-FREE_FLAGS = {"output", "seeds", "train", "dev", "test", "data", "elmo", "vectors", "report-to"}
+# Flags that may change: places, since their content is compared, which seeds are trained, how fast,
+# and who watches.
+FREE_FLAGS = {"output", "seeds", "train", "dev", "test", "data", "elmo", "vectors", "report-to", "threads"}
+FREE_FLAGS |= {"predictions", "evaluate"}
+# Flags that older versions do not have, with the defaults that do what those did.
+NEWER_FLAGS = {"vector_scale": 1.0, "labels": None}
 
 
 def inputs_of(flags: argparse.Namespace, data: dict[str, list[Example]]) -> dict[str, str | None]:
     """Digests of the examples, the biLM and the word vectors."""
     inputs: dict[str, str | None] = {split: digest_of(examples) for split, examples in data.items()}
     inputs["elmo"] = fingerprint(*load(flags.elmo, ElmoModel)) if flags.elmo else None
-    inputs["vectors"] = sha256(Path(flags.vectors)) if flags.vectors else None
+    inputs["vectors"] = digest_of_vectors(flags.vectors) if flags.vectors else None
     return inputs
 
 
@@ -82,7 +87,7 @@ def has_form(results: Any) -> bool:
 
 def values_of(results: dict[str, Any]) -> dict[str, Any]:
     """What must be the same, by the name that a message has for it."""
-    flags = {f"--{name.replace('_', '-')}": value for name, value in results["flags"].items()}
+    flags = {f"--{name.replace('_', '-')}": value for name, value in (NEWER_FLAGS | results["flags"]).items()}
     free = {f"--{name}" for name in FREE_FLAGS}
     named = {name: value for name, value in flags.items() if name not in free}
     inputs = results.get("inputs")

@@ -7,27 +7,23 @@ evaluated on the test set. `results.json` in the folder of the run has every set
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch import Tensor
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
@@ -35,16 +31,29 @@ from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
     get_available_reporting_integrations,
 )
-from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import logging as transformers_logging
 
 from elmo_hf import kernels
 from elmo_hf.errors import ElmoError, one_sentence, program_name
 from elmo_hf.files import locked_folder, remove, whole_file, whole_folder, write_json
 from elmo_hf.finetuning.data import Example, drawn, longest_first, number_of_words
+from elmo_hf.finetuning.evaluation import (
+    EVALUATION_BATCHES,
+    PREDICTIONS,
+    check_output,
+    check_task,
+    judge,
+    predict,
+    rounded,
+    versions,
+    write_predictions,
+)
 from elmo_hf.finetuning.flags import command
 from elmo_hf.finetuning.resuming import RESULTS, inputs_of, read_before, written_to
-from elmo_hf.finetuning.word_vectors import load_word_vectors, read_word_vectors
+from elmo_hf.finetuning.trainers import AveragingTrainer as AveragingTrainer
+from elmo_hf.finetuning.trainers import DecodingTrainer, trained
+from elmo_hf.finetuning.trainers import WeightAverage as WeightAverage
+from elmo_hf.finetuning.word_vectors import load_word_vectors, read_word_vectors, vector_size
 from elmo_hf.hub.results import Result, with_results
 from elmo_hf.loading import load_config, load_model, load_tokenizer, special_ids
 from elmo_hf.model.cache_elmo import ElmoLayerCache
@@ -52,11 +61,11 @@ from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.task_elmo import ElmoTaskModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.pretraining.trackers import check_trackers, end_run, keep_offline, tracker_names
+from elmo_hf.threads import use_threads
 
-EVALUATION_BATCHES = 4  # times the training batch: there are no gradients to keep
-AVERAGE_DECAY = 0.999
 SMOKE_EPOCHS = 8
 LOGS = "logs"  # folder of a tracker's files
+NOT_PRINTED = ("dev_by_epoch",)  # what results.json has beside the line of a seed
 # The biLM of a smoke run is random and small, and so is the task model.
 SMOKE_CONFIG = {"task_hidden_size": 40, "task_num_layers": 2}
 SMOKE_ELMO: dict[str, Any] = {
@@ -83,6 +92,7 @@ class Task:
         length: examples of similar length share a batch, for less padding. None where the label may depend on
             the length, since batches of one label train badly.
         details: further entries of results.json, from the model's config.
+        predicted: what `--predictions` writes for each example, from the Trainer's evaluation.
     """
 
     name: str
@@ -95,6 +105,7 @@ class Task:
     trainer: Callable[..., "DecodingTrainer"] | None = None
     length: Callable[[Example], int] | None = number_of_words
     details: Callable[[ElmoConfig], dict[str, Any]] = lambda config: {}
+    predicted: Callable[[EvalPrediction, list[Example]], list[dict[str, Any]]] | None = None
 
 
 # ---- the model to start from
@@ -126,7 +137,10 @@ class Start:
         else:
             model = self.model_class(ElmoConfig(**SMOKE_ELMO | config))
         if flags.vectors and model.config.task_word_dim:
-            load_word_vectors(model, tokenizer, flags.vectors)
+            load_word_vectors(model, tokenizer, flags.vectors, flags.vector_scale)
+        elif model.config.task_word_dim and flags.vector_scale != 1:
+            with torch.no_grad():
+                model.task_words.word_table.weight.mul_(flags.vector_scale)
         if flags.cache != "none" and model.config.reads_elmo and model.config.freeze_elmo:
             model.elmo_cache = ElmoLayerCache(flags.output if flags.cache == "disk" else None)
         return model, tokenizer
@@ -138,7 +152,10 @@ def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]
         known = ", ".join(optimizers_of(task))
         raise ElmoError(f"--optimizer must be one of {known}, but is {flags.optimizer!r}.")
     smoke = SMOKE_CONFIG if flags.smoke else {}
-    fields = task.config | smoke | fields | dict(parse_setting(text) for text in flags.set)
+    settings = dict(parse_setting(text) for text in flags.set)
+    fields = task.config | smoke | fields | settings
+    if flags.vectors and "task_word_dim" not in settings and fields.get("task_word_dim"):
+        fields["task_word_dim"] = vector_size(flags.vectors)
     config = ElmoConfig(**fields)  # raises where a field is wrong
     if flags.vectors and not config.task_word_dim:
         raise ElmoError("--vectors needs a table of the task's own words; add --set task_word_dim=N.")
@@ -175,103 +192,6 @@ def own_words(flags: argparse.Namespace, data: dict[str, list[Example]], dim: in
     return special + [word for word in words if word not in special and word.split() == [word]]
 
 
-# ---- trainers
-
-
-class DecodingTrainer(Trainer):
-    """A Trainer that is evaluated on the model's decisions, `decode`, and not on its logits.
-
-    It computes no evaluation loss, since no choice depends on it.
-    """
-
-    length: Callable[[Example], int] | None = None  # see Task
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        if self.length is None:
-            return super()._get_train_sampler(train_dataset)
-        examples: Any = self.train_dataset if train_dataset is None else train_dataset
-        lengths = [self.length(example) for example in examples]
-        return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths)
-
-    def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
-    ) -> tuple[Any, Any, Any]:
-        inputs = self._prepare_inputs(inputs)
-        labels = {name: value for name, value in inputs.items() if name in self.label_names}
-        features = {name: value for name, value in inputs.items() if name not in labels}
-        decisions = self.accelerator.unwrap_model(model).decode(**features)
-        return None, decisions, tuple(labels.values()) if len(labels) > 1 else next(iter(labels.values()))
-
-
-class WeightAverage(TrainerCallback):
-    """An exponential moving average of the trained weights, from the begin of training to its end.
-
-    After each step `average = d * average + (1 - d) * weight`. d is 0.999, as in the paper's question
-    answering, and at most (1 + n) / (10 + n) at step n, so that short runs forget their initial weights.
-    """
-
-    def __init__(self) -> None:
-        self.values: dict[str, Tensor] = {}
-        self.steps = 0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        self.steps = 0
-        self.values = {name: weight.detach().clone() for name, weight in trained(others["model"])}
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        self.steps += 1
-        share = 1 - min(AVERAGE_DECAY, (1 + self.steps) / (10 + self.steps))
-        for name, weight in trained(others["model"]):
-            self.values[name].lerp_(weight.detach(), share)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        self.values = {}
-
-    @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
-        """Put the average into the model, and the weights back at the end."""
-        self._swap(model)
-        try:
-            yield
-        finally:
-            self._swap(model)
-
-    @torch.no_grad()
-    def _swap(self, model: nn.Module) -> None:
-        for name, weight in trained(model):
-            if name in self.values:
-                current = weight.clone()
-                weight.copy_(self.values[name])
-                self.values[name].copy_(current)
-
-
-def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Return the parameters that training changes, by name."""
-    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-
-
-class AveragingTrainer(DecodingTrainer):
-    """Evaluates and saves the average of the weights."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.average = WeightAverage()
-        self.add_callback(self.average)
-
-    @property
-    def network(self) -> nn.Module:
-        assert isinstance(self.model, nn.Module)
-        return self.model
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        with self.average.applied(self.network), kernels.frozen(self.network):
-            return super().evaluate(*args, **kwargs)
-
-    def save_model(self, *args: Any, **kwargs: Any) -> None:
-        with self.average.applied(self.network):
-            super().save_model(*args, **kwargs)
-
-
 # ---- the run
 
 
@@ -289,16 +209,22 @@ def finetune(
     The same command goes on with the seeds that are not finished, also with further seeds.
 
     Returns:
-        The content of results.json, which is written after each seed.
+        The content of results.json, which is written after each seed; with `--evaluate`, which trains
+        nothing, that of evaluation.json.
     """
+    check_task(task, flags)
+    if flags.evaluate is not None:
+        return judge(task, flags, data)
     output = Path(flags.output)
     check_output(output)
+    use_threads(flags.threads)
     keep_offline(flags.report_to)
     installed = get_available_reporting_integrations()
     check_trackers(tracker_names(flags.report_to), INTEGRATION_TO_CALLBACK, installed)
     if len(set(flags.seeds)) < len(flags.seeds):
         raise ElmoError(f"--seeds names a seed twice: {' '.join(map(str, flags.seeds))}.")
-    data = longest_first(drawn(data, flags))
+    given = drawn(data, flags)
+    data = longest_first(given)
     start = prepare(task, flags, data, **fields)
     settings = {"task": task.name, "flags": vars(flags), "inputs": inputs_of(flags, data)}
     settings["examples"] = {split: len(examples) for split, examples in data.items()}
@@ -313,14 +239,27 @@ def finetune(
                 results = settings | {"config": config, "runs": runs, "mean": mean_scores(runs)}
                 results |= {"versions": versions(), **details}
                 write_json(output / RESULTS, results)
-            print(json.dumps({"seed": seed} | runs[str(seed)]), flush=True)
+            if flags.predictions:
+                write_missing_predictions(task, flags, given, seed)
+            scores = {name: value for name, value in runs[str(seed)].items() if name not in NOT_PRINTED}
+            print(json.dumps({"seed": seed} | scores), flush=True)
     return results
 
 
-def check_output(output: Path) -> None:
-    nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise ElmoError(f"{nearest} is a file, and no folder for a run; name another --output.")
+def write_missing_predictions(
+    task: Task, flags: argparse.Namespace, data: dict[str, list[Example]], seed: int
+) -> None:
+    """Write the predictions of a seed's saved model, if they are not there."""
+    output = Path(flags.output)
+    files = {split: output / PREDICTIONS / f"seed-{seed}-{split}.jsonl" for split in ("dev", "test")}
+    missing = [split for split, path in files.items() if not path.exists()]
+    if not missing:
+        return
+    model, _ = load_model(output / f"seed-{seed}", task.model_class)
+    tokenizer = load_tokenizer(output / f"seed-{seed}")
+    for split in missing:
+        _, rows = predict(task, flags, model, tokenizer, data[split])
+        write_predictions(files[split], rows)
 
 
 def run_seed(
@@ -337,6 +276,7 @@ def run_seed(
     # A cached biLM is frozen, so its weights need not be compared for each batch.
     with kernels.frozen(model.elmo) if model.elmo_cache is not None else nullcontext():
         trainer.train()
+    by_epoch = epochs_of(trainer.state.log_history)
     scores: dict[str, Any] = {split: rounded(trainer.evaluate(data[split])) for split in ("dev", "test")}
     end_run(flags.report_to)
     seconds, cpu_seconds = time.perf_counter() - wall_start, time.process_time() - cpu_start
@@ -347,7 +287,32 @@ def run_seed(
     remove(checkpoints)  # the best epoch, which has just been saved
     scores |= {"epochs": round(trainer.state.epoch or 0), "best_epoch": best_epoch(trainer)}
     times = {"seconds": round(seconds, 1), "processor_seconds": round(cpu_seconds, 1)}
-    return scores | times, model.config.to_diff_dict()
+    scores |= times | {"dev_by_epoch": by_epoch}
+    return scores | mixes_of(model), model.config.to_diff_dict()
+
+
+def epochs_of(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Return the mean train loss and the dev scores of each epoch, from a Trainer's log."""
+    epochs: dict[int, dict[str, float]] = {}
+    for entry in history:
+        epoch = epochs.setdefault(round(entry["epoch"]), {})
+        epoch |= {"loss": round(entry["loss"], 5)} if "loss" in entry else {}
+        epoch |= rounded({name: value for name, value in entry.items() if name.startswith("eval_")})
+    return [{"epoch": number} | scores for number, scores in sorted(epochs.items())]
+
+
+def mixes_of(model: ElmoTaskModel) -> dict[str, Any]:
+    """Return the shares of the layers in each learnt mix, from the bottom layer up, and its scale."""
+    mixes = {"input": model.input_mix, "output": model.output_mix}
+    learnt = {
+        name: {
+            "shares": [round(share, 5) for share in mix.weights[0].softmax(dim=-1).tolist()],
+            "gamma": round(float(mix.gamma[0].detach()), 5),
+        }
+        for name, mix in mixes.items()
+        if mix is not None
+    }
+    return {"mix": learnt} if learnt else {}
 
 
 def make_trainer(
@@ -429,16 +394,6 @@ def arguments(flags: argparse.Namespace, seed: int, best: str) -> TrainingArgume
     )
 
 
-def rounded(scores: dict[str, float]) -> dict[str, float]:
-    """Return the scores of an evaluation with five digits, without its times."""
-    times = ("runtime", "per_second", "epoch")
-    return {
-        name.removeprefix("eval_"): round(value, 5)
-        for name, value in scores.items()
-        if not any(word in name for word in times)
-    }
-
-
 def mean_scores(runs: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Return the mean of each score over the seeds; with several seeds, also its standard deviation."""
     means: dict[str, dict[str, float]] = {}
@@ -450,11 +405,6 @@ def mean_scores(runs: dict[str, Any]) -> dict[str, dict[str, float]]:
             if len(values) > 1:
                 means[split][f"{name}_deviation"] = round(statistics.stdev(values), 5)
     return means
-
-
-def versions() -> dict[str, str]:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
-    return {"torch": torch.__version__, "transformers": transformers.__version__, "device": device}
 
 
 def run(main: Callable[[], Any]) -> None:

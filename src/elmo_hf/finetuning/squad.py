@@ -27,7 +27,7 @@ from elmo_hf import metrics
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.finetuning.data import Example, load_dataset, read_text, splits_of
 from elmo_hf.finetuning.flags import SPLITS
-from elmo_hf.finetuning.run import AveragingTrainer
+from elmo_hf.finetuning.trainers import AveragingTrainer
 from elmo_hf.metrics.squad import f1, squad_scores
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import split_text
@@ -133,13 +133,19 @@ def read_questions(flags: argparse.Namespace) -> dict[str, list[Example]]:
     Without dev, the questions on the last train texts are dev, so that the official dev set can be the test
     set, on which nothing is chosen.
     """
-    if (flags.data is None) == (flags.train is None):
-        raise ElmoError("name files by --train and --test (and --dev), or a dataset by --data.")
+    evaluates = flags.evaluate is not None
+    if (flags.data is None) == ((flags.test if evaluates else flags.train) is None):
+        names = "--test" if evaluates else "--train and --test (and --dev)"
+        raise ElmoError(f"name files by {names}, or a dataset by --data.")
     splits = question_files(flags) if flags.data is None else question_rows(flags.data)
+    if evaluates:
+        splits = {"test": splits["test"]}
     data = {}
     for name, examples in splits.items():
         data[name] = list(islice(examples, flags.limit or (SMOKE_EXAMPLES[name] if flags.smoke else None)))
         check_ids(name, data[name])
+    if evaluates:
+        return {"test": data["test"]}
     if "dev" not in data:
         data["train"], data["dev"] = hold_out(data["train"])
     if not data["train"]:
@@ -255,6 +261,16 @@ class AnsweringTrainer(AveragingTrainer):
             EvalPrediction(evaluation.predictions, evaluation.label_ids, inputs=examples)
         )
         return super().evaluate(eval_dataset, *args, **kwargs)
+
+
+def predicted_answers(evaluation: EvalPrediction, examples: list[Example]) -> list[dict[str, Any]]:
+    """Return what `--predictions` writes: the id of each question, its answer, and the gold answers."""
+    positions: Any = evaluation.predictions
+    answers = answers_at(examples, positions)
+    return [
+        {"id": example["id"], "answer": answers[example["id"]], "answers": example["answers"]}
+        for example in examples
+    ]
 
 
 def score(evaluation: EvalPrediction) -> dict[str, float]:

@@ -14,6 +14,7 @@ from elmo_hf.finetuning.data import Example
 from elmo_hf.metrics.tags import spans
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
+LETTERS = "BIOESUL"
 # BIOES and BILOU mark a span of one word and the last word of a span.
 PREFIXES = {"S-": "B-", "U-": "B-", "E-": "I-", "L-": "I-"}
 
@@ -63,6 +64,19 @@ def scorer(
     return score
 
 
+def predicted_words(labels: list[str]) -> Callable[[EvalPrediction, list[Example]], list[dict[str, Any]]]:
+    """Return what `--predictions` writes: each example's words and labels, and the predicted labels."""
+
+    def rows(evaluation: EvalPrediction, examples: list[Example]) -> list[dict[str, Any]]:
+        predicted: Any = evaluation.predictions
+        return [
+            example | {"predicted": [labels[number] for number in row[row != -100][: len(example["tokens"])]]}
+            for example, row in zip(examples, predicted, strict=True)
+        ]
+
+    return rows
+
+
 def example(words: Any, labels: Any, where: str, bio: bool = False, **columns: Any) -> Example:
     """Return a checked example of labelled words.
 
@@ -93,6 +107,13 @@ def example(words: Any, labels: Any, where: str, bio: bool = False, **columns: A
 def as_bio(labels: Sequence[str]) -> list[str]:
     """Return labels in IOB, BIO, BIOES or BILOU as BIO, where B- begins every span."""
     result = ["O"] * len(labels)
+    labels = [capital(label) for label in labels]
     for name, start, end in spans([PREFIXES.get(label[:2], label[:2]) + label[2:] for label in labels]):
         result[start:end] = [f"B-{name}"] + [f"I-{name}"] * (end - start - 1)
     return result
+
+
+def capital(label: str) -> str:
+    """`b-PER` -> `B-PER`, `o` -> `O`; the name of the type stays as it is."""
+    first = label[:1].upper()
+    return first + label[1:] if first in LETTERS and label[1:2] in ("", "-") else label

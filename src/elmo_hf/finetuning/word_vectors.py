@@ -1,33 +1,48 @@
-"""Pretrained word vectors for a task model's own words, from a text file of GloVe, word2vec or fastText.
+"""Pretrained word vectors for a task model's own words, from files of GloVe, word2vec, fastText or NumPy.
 
     model = ElmoForTokenClassification.from_pretrained("org/elmo", vocab_size=..., task_word_dim=50)
     share = load_word_vectors(model, tokenizer, "glove.6B.50d.txt")
 
-A line is a word and its numbers, separated by spaces. A word of the tokenizer's vocabulary gets the vector of
-that word, or else of its lower case. All other words get random vectors with the same mean and deviation.
+| file | content |
+|---|---|
+| text, also packed (`.gz`, `.xz`, `.zip` ...) | a line is a word and its numbers, separated by spaces |
+| `.bin`, `.bin.gz` | word2vec's binary layout |
+| a folder | a table `.npy`, and its words: a `.parquet` of one column, or a `.txt`, a word a line |
+
+A word of the tokenizer's vocabulary gets the vector of that word, or else of its lower case. All other words
+get random vectors with the same mean and deviation.
 """
 
-from collections.abc import Iterator
+import gzip
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from elmo_hf.corpus.readers import check_file
-from elmo_hf.errors import ElmoError
+from elmo_hf.corpus.parquet import read_whole_parquet
+from elmo_hf.corpus.readers import READING_ERRORS, check_file, read_blocks
+from elmo_hf.errors import ElmoError, reason_of
+from elmo_hf.files import sha256
 from elmo_hf.model.task_elmo import ElmoTaskModel
 
 LONGEST_LINE = 2**20  # characters
+LONGEST_WORD = 2**12  # bytes, of word2vec's binary layout
+BINARY = (".bin", ".bin.gz")
+TABLES, WORDS = (".npy",), (".parquet", ".txt")  # the files of a folder
 
 
-def load_word_vectors(model: ElmoTaskModel, tokenizer: Any, path: str | Path) -> float:
+def load_word_vectors(model: ElmoTaskModel, tokenizer: Any, path: str | Path, scale: float = 1.0) -> float:
     """Fill the model's word table from a file.
 
     Args:
         model: a task model with `task_word_dim`.
         tokenizer: the tokenizer whose vocabulary the table has.
-        path: the text file of vectors.
+        path: the file or folder of vectors.
+        scale: all vectors are multiplied by it.
 
     Returns:
         The share of the tokenizer's words that the file has.
@@ -51,48 +66,112 @@ def load_word_vectors(model: ElmoTaskModel, tokenizer: Any, path: str | Path) ->
     vectors[~is_known] = torch.randn(int((~is_known).sum()), known.shape[1]) * known.std() + known.mean()
     table = model.task_words.word_table.weight
     with torch.no_grad():
-        table.copy_(vectors)
+        table.copy_(scale * vectors)
     return float(is_known.float().mean())
 
 
 def read_word_vectors(path: str | Path, words: list[str], dim: int) -> tuple[Tensor, Tensor]:
     """Return vectors (words, dim), zero for words that the file lacks, and whether it has each (words,)."""
+    path = Path(path)
     needed = {*words, *(word.lower() for word in words)}
     vectors: dict[str, Tensor] = {}
-    for number, line in _lines(Path(path)):
+    for word, vector in _pairs(path, needed, dim):
+        vectors.setdefault(word, vector)
+    table, is_known = torch.zeros(len(words), dim), torch.zeros(len(words), dtype=torch.bool)
+    for number, word in enumerate(words):
+        found = vectors.get(word, vectors.get(word.lower()))
+        if found is not None:
+            table[number], is_known[number] = found, True
+    return table, is_known
+
+
+def vector_size(path: str | Path) -> int:
+    """Return how many numbers a word has in a file of vectors, as its first vector says."""
+    path = Path(path)
+    if _is_folder(path):
+        table, _ = _files_of(path)
+        return int(_table(table).shape[1])
+    if _is_binary(path):
+        with _opened(path) as file:
+            return _binary_header(path, file)[1]
+    for number, line in _lines(path):
+        if not _is_header(number, line):
+            return max(len(line.split(" ")) - 1, 1)
+    raise ElmoError(f"{path} has no word vectors.")
+
+
+def digest_of_vectors(path: str | Path) -> str:
+    """Return a digest of a file of vectors, or of the files of a folder."""
+    path = Path(path)
+    if not _is_folder(path):
+        return sha256(path)
+    return "+".join(sha256(file) for file in _files_of(path))
+
+
+def _pairs(path: Path, needed: set[str], dim: int) -> Iterable[tuple[str, Tensor]]:
+    """Yield the needed words of a file of any kind, and their vectors."""
+    if _is_folder(path):
+        return _folder_pairs(path, needed, dim)
+    if path.name.endswith((".kv", ".model")):
+        raise ElmoError(
+            f"{path} is a pickle of gensim, which can run any code when it is read; write the vectors as "
+            "text with gensim's save_word2vec_format, and name that file."
+        )
+    return _binary_pairs(path, needed, dim) if _is_binary(path) else _text_pairs(path, needed, dim)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir()
+
+
+def _is_binary(path: Path) -> bool:
+    return path.name.endswith(BINARY)
+
+
+# ---- text
+
+
+def _text_pairs(path: Path, needed: set[str], dim: int) -> Iterator[tuple[str, Tensor]]:
+    for number, line in _lines(path):
         word, *values = line.rsplit(" ", dim)
-        if number == 1 and len(line.split()) == 2 and line.replace(" ", "").isdecimal():
-            continue  # word2vec and fastText begin with two counts
+        if _is_header(number, line):
+            continue
         if len(values) != dim or not word:
             raise ElmoError(
                 f"{path}, line {number}: {len(values)} numbers follow the word, not task_word_dim's {dim}."
             )
-        if word in needed and word not in vectors:
-            vectors[word] = _numbers(values, path, number)
-    table, is_known = torch.zeros(len(words), dim), torch.zeros(len(words), dtype=torch.bool)
-    for number, word in enumerate(words):
-        vector = vectors.get(word, vectors.get(word.lower()))
-        if vector is not None:
-            table[number], is_known[number] = vector, True
-    return table, is_known
+        if word in needed:
+            yield word, _numbers(values, path, number)
+
+
+def _is_header(number: int, line: str) -> bool:
+    """word2vec and fastText begin with two counts"""
+    return number == 1 and len(line.split()) == 2 and line.replace(" ", "").isdecimal()
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines that are not blank, with their numbers."""
     check_file(str(path))
+    number, left = 0, ""
     try:
-        with path.open(encoding="utf-8", newline="\n") as file:
-            number = 0
-            while line := file.readline(LONGEST_LINE):
+        for block in read_blocks(str(path), newline=""):
+            *lines, left = (left + block).split("\n")
+            if len(left) >= LONGEST_LINE:
+                lines.append(left)
+            for line in lines:
                 number += 1
-                if len(line) == LONGEST_LINE:
+                if len(line) >= LONGEST_LINE:
                     raise ElmoError(f"{path}, line {number} is longer than any vector; is it a text file?")
                 if line.strip():
                     yield number, line.rstrip("\r\n ")  # other white space may be a word
+        if left.strip():
+            yield number + 1, left.rstrip("\r\n ")
+    except ElmoError:
+        raise
     except UnicodeDecodeError as error:
         raise ElmoError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from None
-    except OSError as error:
-        raise ElmoError(f"{path} could not be read ({error.strerror}).") from None
+    except READING_ERRORS as error:
+        raise ElmoError(f"{path} could not be read ({reason_of(error)}).") from None
 
 
 def _numbers(values: list[str], path: str | Path, line: int) -> Tensor:
@@ -102,4 +181,116 @@ def _numbers(values: list[str], path: str | Path, line: int) -> Tensor:
         raise ElmoError(f"{path}, line {line}: a value after the word is no number.") from None
     if not torch.isfinite(vector).all():
         raise ElmoError(f"{path}, line {line}: a number is not finite.")
+    return vector
+
+
+# ---- word2vec's binary layout: two counts, then each word, a blank, and its numbers in four bytes each
+
+
+def _binary_pairs(path: Path, needed: set[str], dim: int) -> Iterator[tuple[str, Tensor]]:
+    with _opened(path) as file:
+        count, size = _binary_header(path, file)
+        if size != dim:
+            raise ElmoError(f"{path}: {size} numbers follow a word, not task_word_dim's {dim}.")
+        for number in range(1, count + 1):
+            word, content = _binary_word(path, file, number), file.read(4 * dim)
+            if len(content) < 4 * dim:
+                raise ElmoError(f"{path} ends inside of word {number} of {count}; is it cut off?")
+            if word in needed:
+                yield word, _finite(np.frombuffer(content, "<f4"), f"{path}, word {number}")
+
+
+def _binary_header(path: Path, file: Any) -> tuple[int, int]:
+    line = file.readline(64).split()
+    if len(line) != 2 or not all(field.isdigit() for field in line) or not int(line[1]):
+        raise ElmoError(f"{path} does not begin with two counts, as word2vec's binary files do.")
+    return int(line[0]), int(line[1])
+
+
+def _binary_word(path: Path, file: Any, number: int) -> str:
+    word = bytearray()
+    while (sign := file.read(1)) != b" ":
+        word += sign
+        if not sign or len(word) > LONGEST_WORD:
+            raise ElmoError(f"{path}: word {number} does not end; is it word2vec's binary layout?")
+    return bytes(word).lstrip(b"\n").decode("utf-8", "replace")
+
+
+class _opened:
+    """A binary file, unpacked if it is packed; a fault while it is read is one sentence."""
+
+    def __init__(self, path: Path) -> None:
+        check_file(str(path))
+        self.path = path
+
+    def __enter__(self) -> Any:
+        try:
+            self.file: Any = gzip.open(self.path) if self.path.suffix == ".gz" else self.path.open("rb")
+        except OSError as error:
+            raise ElmoError(f"{self.path} could not be read ({reason_of(error)}).") from None
+        return self.file
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self.file.close()
+        if isinstance(error, (OSError, EOFError, zlib.error)) and not isinstance(error, ElmoError):
+            raise ElmoError(f"{self.path} could not be read ({reason_of(error)}).") from None
+
+
+# ---- a folder with a table of NumPy and its words
+
+
+def _folder_pairs(path: Path, needed: set[str], dim: int) -> Iterator[tuple[str, Tensor]]:
+    file, words_file = _files_of(path)
+    table, words = _table(file), _words(words_file)
+    if len(words) != len(table):
+        raise ElmoError(
+            f"{file.name} in {path} has {len(table)} rows, but {words_file.name} {len(words)} words."
+        )
+    if table.shape[1] != dim:
+        raise ElmoError(f"{file}: a word has {table.shape[1]} numbers, not task_word_dim's {dim}.")
+    for number, word in enumerate(words):
+        if word in needed:
+            yield word, _finite(table[number], f"{file}, row {number + 1}")
+
+
+def _files_of(path: Path) -> tuple[Path, Path]:
+    """Return the table and the words of a folder, which must have one of each."""
+    chosen = []
+    for kinds, name in ((TABLES, "table"), (WORDS, "file of words")):
+        files = [file for file in sorted(path.iterdir()) if file.suffix in kinds]
+        if len(files) != 1:
+            raise ElmoError(
+                f"{path} must have one {name} ({' or '.join(kinds)}) of word vectors, but has {len(files)}."
+            )
+        chosen.append(files[0])
+    return chosen[0], chosen[1]
+
+
+def _table(file: Path) -> np.ndarray:
+    try:
+        table = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ElmoError(f"{file} could not be read as a table of NumPy ({reason_of(error)}).") from None
+    if table.ndim != 2 or table.dtype.kind != "f" or not table.shape[1]:
+        raise ElmoError(
+            f"{file} must be a table of numbers (words, numbers), but is {table.dtype}{table.shape}."
+        )
+    return table
+
+
+def _words(file: Path) -> list[str]:
+    if file.suffix == ".txt":
+        return [line for _, line in _lines(file)]
+    words: list[str] = []
+    for columns in read_whole_parquet(str(file)):
+        if len(columns) != 1:
+            raise ElmoError(f"{file} must have one column, the words, but has {', '.join(columns)}.")
+        words += map(str, next(iter(columns.values())))
+    return words
+
+
+def _finite(values: np.ndarray, where: str) -> Tensor:
+    vector = torch.from_numpy(np.array(values, dtype=np.float32))
+    if not torch.isfinite(vector).all():
+        raise ElmoError(f"{where}: a number is not finite.")
     return vector

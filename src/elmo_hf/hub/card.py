@@ -108,6 +108,9 @@ def write_card(
 ) -> Path:
     """Write the model card of a checkpoint, and beside it `.eval_results` if its facts name benchmarks.
 
+    >>> write_card("my-tagger").name  # from my-tagger/facts.yaml and the files in my-tagger/results
+    'README.md'
+
     Args:
         folder: the checkpoint's folder, or one with only `facts.yaml` and a `results/run.json`.
         facts: what no command knows; `facts.yaml` in the folder by default.

@@ -112,6 +112,9 @@ def push(
 ) -> str:
     """Upload the checkpoint of a folder as one commit, or not at all.
 
+    >>> push("my-tagger", "someone/my-tagger")  # with the token of `hf auth login`
+    'http...'
+
     Args:
         folder: the checkpoint's folder.
         repo: "ORG/NAME"; the repository is made if it is not there.

@@ -16,8 +16,10 @@
 | `characters.py` | the character encoder |
 | `reading.py` | the LSTM without gradients on a CPU |
 | `graphs.py` | the LSTM without gradients on a GPU, for a few sentences |
+| `sentences.py` | the same from the words' letters to all layers, where the whole model is plain |
 | `training.py` | the LSTM with gradients, and all that the two above do not serve |
 | `training_cpu.py` | the LSTM with gradients on a CPU, where steps are long |
+| `softmax.py` | the sum in a softmax's loss, with gradients on a CPU |
 
 These use `cell.py` (the elementwise part of a step), `steps.py` (no arithmetic for padding), `products.py`
 (matrix products), `plain.py` (whether modules are as they were written) and `kept.py` (results that last as
@@ -41,7 +43,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils._device import DeviceContext
 
-from elmo_hf.kernels import characters, graphs, reading, training
+from elmo_hf.kernels import characters, graphs, reading, sentences, training
 from elmo_hf.kernels.kept import (
     Value,
     checks_once,
@@ -65,6 +67,7 @@ __all__ = [
     "frozen",
     "keep_constant",
     "no_lstm",
+    "read_sentences",
     "state_of",
     "use",
     "why_not",
@@ -82,6 +85,10 @@ _reasons = {"characters": "no model was called yet", "lstm": ""}
 
 def use(choice: str) -> None:
     """Choose the code that reads and trains, from the next call of any model on.
+
+    >>> kernels.use("readable")
+    >>> output = model(**batch)
+    >>> kernels.use("auto")
 
     The environment variable `ELMO_HF_KERNELS` sets the choice at the start.
 
@@ -105,7 +112,14 @@ def chosen() -> str:
 
 
 def why_not() -> str:
-    """Return why the last call was not served by the fastest code; an empty text if it was."""
+    """Return why the last call was not served by the fastest code; an empty text if it was.
+
+    >>> kernels.use("readable")
+    >>> output = model(**batch)
+    >>> kernels.why_not()
+    'the readable code was asked for'
+    >>> kernels.use("auto")
+    """
     return "; ".join(dict.fromkeys(reason for reason in _reasons.values() if reason))
 
 
@@ -146,6 +160,34 @@ def no_lstm(reason: str) -> None:
     _reasons["lstm"] = _why_readable() or reason
 
 
+def read_sentences(
+    model: Any, ids: Tensor, mask: Tensor, definition: Callable[..., Any]
+) -> list[Tensor] | None:
+    """Return all layers of sentences that start from states of zeros, or None if the model must read them.
+
+    Args:
+        model: the `ElmoModel`.
+        ids: (batch, words), or (batch, words, characters)
+        mask: (batch, words), True for a word.
+        definition: the LSTM of the model's file, which must not have been patched.
+
+    Returns:
+        the layers, each (batch, words, dim), the words' vectors first.
+    """
+    if not ids.is_cuda or model.config.stacked_lstm_layers:
+        return None
+    if _why_readable(ids, mask, *weights_of(model)) or not is_original(definition):
+        return None
+    if sentences.why_not(model, ids, mask):
+        return None
+    try:
+        layers = sentences.read(model, ids, mask, settings_of(model))
+    except (NotPlain, graphs.NoGraph):  # the layers have graphs of their own, and say why not
+        return None
+    _reasons.update(characters="", lstm="")
+    return layers
+
+
 def _read(owner: object, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """`reading.lstm`; or `training.lstm` if the states need gradients."""
     if _why_not_reading(*arguments[2:4]):
@@ -179,12 +221,20 @@ def encode(encoder: Any, char_ids: Tensor) -> Tensor | None:
     _reasons["characters"] = reason
     if reason:
         return None
-    with torch.no_grad():  # tables serve training as well, so gradients are no obstacle
-        by_tables = not _why_not_reading(*weights)
+    by_tables = _serves_tables(weights)
     precision = "bf16" if _choice == "bf16" else "float32"
     run = partial(characters.encode, encoder, by_tables=by_tables, precision=precision)
     # A frozen model keeps the state after its sentence begin, and needs no vectors of the boundaries.
     return run(char_ids) if is_frozen(weights) else with_boundaries(encoder, char_ids, run)
+
+
+def _serves_tables(weights: Sequence[Tensor]) -> bool:
+    """Whether `characters.py` may sum rows of tables: in reading, and in training, also in bfloat16."""
+    is_learning = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
+    if is_learning and torch.get_autocast_dtype("cpu") == torch.bfloat16:
+        return all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in weights)
+    with torch.no_grad():  # gradients are no obstacle
+        return not _why_not_reading(*weights)
 
 
 def constant(model: Any, make: Callable[[], Value]) -> Value:
@@ -193,13 +243,15 @@ def constant(model: Any, make: Callable[[], Value]) -> Value:
     return make() if kept is None else kept
 
 
-def keep_constant(model: Any, make: Callable[[], Value]) -> Value | None:
-    """As `constant`, but None where the result cannot be kept.
+def keep_constant(model: Any, make: Callable[[], Value], rows: int | None = None) -> Value | None:
+    """As `constant`, but None where the result cannot be kept, or is computed faster for so few rows.
 
     It is kept only if nothing but the weights and the settings of plain modules can enter, and if looking at
     all weights does not have to wait for a GPU.
     """
     weights = weights_of(model)
+    if rows is not None and rows <= reading.FEW_SENTENCES and not is_frozen(weights):
+        return None
     is_learning = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
     if is_learning or _why_readable(*weights) or torch.is_autocast_enabled(weights[0].device.type):
         return None

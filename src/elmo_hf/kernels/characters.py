@@ -31,9 +31,10 @@ from torch.nn import functional as F
 
 from elmo_hf.kernels.gradients import READABLE, refuses_second_derivative
 from elmo_hf.kernels.kept import is_frozen, keep
-from elmo_hf.kernels.products import Product, product
+from elmo_hf.kernels.products import Product, has_bf16, product
 
 MAX_KEPT = 2**24  # bytes of tables of all characters; larger ones are slower than those of a batch
+MIN_BF16_WORDS = 64  # with fewer, bfloat16 gains less than it takes to compare the weights with their copies
 BLOCK_WORDS = 128  # words that are looked up at once: few enough for the cache, and of about one length
 
 
@@ -117,10 +118,11 @@ def beside_words(encoder: Any, words: Tensor, rows: Tensor) -> Tensor:
 # ---- by products and as written
 
 
-def encode_by_products(encoder: Any, rows: Tensor) -> Tensor:
-    """Rows of ids -> (words, projection_dim)"""
+def encode_by_products(encoder: Any, rows: Tensor, is_cut: bool = False) -> Tensor:
+    """Rows of ids -> (words, projection_dim). With `is_cut` no columns of padding are looked for, for which
+    Python would wait for a GPU."""
     maxima = []
-    embedded = embed(encoder, rows)
+    embedded = encoder.char_embedding(characters_of(encoder, rows)) if is_cut else embed(encoder, rows)
     for conv in encoder.convolutions:
         windows = embedded.unfold(1, conv.kernel_size[0], 1).flatten(2)  # (words, places, dim * width)
         maxima.append(F.linear(windows, conv.weight.flatten(1), conv.bias).amax(dim=1))
@@ -144,11 +146,9 @@ def embed(encoder: Any, rows: Tensor) -> Tensor:
 def encode_by_tables(encoder: Any, rows: Tensor, precision: str) -> Tensor:
     """Rows of ids -> (words, projection_dim)"""
     if torch.is_grad_enabled() and any(weight.requires_grad for weight in encoder.parameters()):
-        used, blocks = used_and_blocks(encoder, rows)
-        filters = make_tables(encoder, used)
-        words = torch.cat([SumAndMaximum.apply(blocks, table) + bias for table, bias in filters], dim=-1)
-        return after_filters(encoder, words, rows)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        return train_by_tables(encoder, rows)
+    is_rounded = precision == "bf16" and len(rows) >= MIN_BF16_WORDS and has_bf16()
+    dtype = torch.bfloat16 if is_rounded else torch.float32
     words = activation(encoder)(read_by_tables(encoder, rows))
     for highway in encoder.highways:
         x = words.to(dtype)
@@ -157,6 +157,29 @@ def encode_by_tables(encoder: Any, rows: Tensor, precision: str) -> Tensor:
     words = beside_words(encoder, words, rows)
     is_projected = isinstance(encoder.projection, nn.Linear)
     return linear(encoder.projection, words.to(dtype)).float() if is_projected else words
+
+
+def train_by_tables(encoder: Any, rows: Tensor) -> Tensor:
+    """Rows of ids -> (words, projection_dim); under autocast the products after the tables are of its type,
+    and so is the result, as in the readable code."""
+    has_autocast, own = torch.is_autocast_enabled("cpu"), encoder.char_embedding.weight.dtype
+    dtype = torch.get_autocast_dtype("cpu") if has_autocast else own
+    with torch.autocast("cpu", enabled=False):
+        used, blocks = used_and_blocks(encoder, rows)
+        filters = make_tables(encoder, used)
+        maxima = [SumAndMaximum.apply(blocks, table) + bias for table, bias in filters]
+        words = activation(encoder)(torch.cat(maxima, dim=-1))
+        for highway in encoder.highways:
+            gate = linear_to_train(highway.carry, words, dtype).sigmoid()
+            words = torch.lerp(words, linear_to_train(highway.transform, words, dtype).relu(), gate)
+        words = beside_words(encoder, words.to(dtype), rows)
+        is_projected = isinstance(encoder.projection, nn.Linear)
+        return linear_to_train(encoder.projection, words, dtype).to(dtype) if is_projected else words
+
+
+def linear_to_train(module: nn.Linear, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """The module's product in a type; the result is of the type of x and the weights."""
+    return TrainedLinear.apply(x, module.weight, module.bias, dtype)
 
 
 def read_by_tables(encoder: Any, rows: Tensor) -> Tensor:
@@ -202,6 +225,29 @@ def linear(module: nn.Linear, x: Tensor) -> Tensor:
     return prepared(x)
 
 
+class TrainedLinear(Function):
+    """x (n, inputs), weight (outputs, inputs), bias (outputs), and the type of the product
+    -> (n, outputs), of the type of x. oneDNN makes the products, of the gradients as well."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+        x, weight = x.to(dtype), weight.to(dtype)
+        ctx.save_for_backward(x, weight)
+        if dtype == bias.dtype:
+            return product(x, weight.t(), bias)
+        return torch.add(product(x, weight.t()), bias)
+
+    @staticmethod
+    @refuses_second_derivative(READABLE)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        needed, d_product = ctx.needs_input_grad, gradient.to(weight.dtype).contiguous()
+        with torch.autocast("cpu", enabled=False):
+            d_x = product(d_product, weight).to(gradient.dtype) if needed[0] else None
+            d_weight = product(d_product.t(), x).to(gradient.dtype) if needed[1] else None
+        return d_x, d_weight, gradient.sum(dim=0) if needed[2] else None, None
+
+
 def make_tables(encoder: Any, used: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
     """For each filter width: the table (width, characters, filters) and the bias (filters).
 
@@ -233,8 +279,9 @@ class SumAndMaximum(Function):
         for rows in blocks:
             scores = sums(rows, table)
             maxima.append(scores.amax(dim=1, keepdim=True))
-            numbers = torch.arange(scores.shape[1], dtype=torch.int32)[:, None]
-            places.append(torch.where(scores == maxima[-1], numbers, 0).amax(dim=1))
+            # The last place of a maximum, in the type of the scores: several times as fast as by integers.
+            numbers = torch.arange(scores.shape[1], dtype=scores.dtype)[:, None]
+            places.append(scores.eq_(maxima[-1]).mul_(numbers).amax(dim=1).to(torch.int32))
         ctx.save_for_backward(*places)
         ctx.blocks, ctx.shape = blocks, table.shape
         return torch.cat(maxima).squeeze(1)

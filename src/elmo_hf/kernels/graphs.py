@@ -14,6 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from functools import cache, partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -208,15 +209,18 @@ def _last(states: Tensor, first: Tensor, lengths: Tensor) -> Tensor:
 _alive: WeakKeyDictionary[torch.cuda.CUDAGraph, torch.device] = WeakKeyDictionary()
 
 
-def capture(work: Callable[..., Results], inputs: Sequence[Tensor]) -> Replay:
+def capture(
+    work: Callable[..., Any], inputs: Sequence[Tensor], warm_ups: int = WARM_UPS
+) -> Callable[[], Any]:
     """A `Capture`. The work is first run a few times, since a first run makes things that last (Triton
-    compiles, cuBLAS takes memory) and must not be captured."""
+    compiles, cuBLAS takes memory) and must not be captured. Work that changes what is kept, such as weights,
+    has no warm-ups here; its caller has run it by `run_aside`."""
     device = inputs[0].device
     graph, stream = torch.cuda.CUDAGraph(), _stream(device)
     with torch.cuda.device(device):
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
+            for _ in range(warm_ups):
                 work(*inputs)
         torch.cuda.current_stream().wait_stream(stream)
         pool = next((other.pool() for other, place in _alive.items() if place == device), None)
@@ -225,11 +229,22 @@ def capture(work: Callable[..., Results], inputs: Sequence[Tensor]) -> Replay:
             outputs = work(*inputs)
     _alive[graph] = device
 
-    def replay() -> Results:
+    def replay() -> Any:
         graph.replay()
         return outputs
 
     return replay
+
+
+def run_aside(work: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
+    """Run work on the stream on which it will be captured; the results serve the current stream."""
+    stream = _stream(inputs[0].device)
+    with torch.cuda.device(inputs[0].device):
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            results = work(*inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+    return results
 
 
 @cache

@@ -178,11 +178,11 @@ def with_boundaries(encoder: Any, char_ids: Tensor, encode: Callable[[Tensor], T
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Promise that nothing changes a model's weights in here behind PyTorch's back::
+    """Promise that nothing changes a model's weights in here behind PyTorch's back.
 
-        with kernels.frozen(model):
-            for batch in batches:
-                model(**batch)
+    >>> with torch.no_grad(), kernels.frozen(model):
+    ...     for _ in range(2):
+    ...         output = model(**batch)
 
     The bytes of the weights are then compared once instead of in each call, and a GPU keeps what it computes
     from them. Changes that PyTorch counts (`load_state_dict`, `copy_`, an optimizer that is not fused) are

@@ -67,8 +67,12 @@ def settings(root: nn.Module, name: str) -> tuple[Any, ...]:
         raise NotPlain("torch.nn.Module is patched")
     values: list[Any] = []
     configs: dict[int, Any] = {}
+    methods: dict[type, frozenset[str] | None] = {}
     for path, module in _modules_of(root):
-        reason = _why_not(module, path)
+        cls = type(module)
+        if cls not in methods:  # a class is looked at once for all its modules
+            methods[cls] = _methods_of(cls)
+        reason = _why_not(module, path, methods[cls])
         if reason:
             raise NotPlain(f"{name}{path} ({type(module).__name__}) {reason}")
         attributes = module.__dict__
@@ -80,7 +84,7 @@ def settings(root: nn.Module, name: str) -> tuple[Any, ...]:
 
 def why_not_root(model: nn.Module) -> str:
     """Why calling the model may do something else than its own `forward`, as `why_not_plain` for the rest."""
-    return _why_not(model, "called")
+    return _why_not(model, "called", _methods_of(type(model)))
 
 
 def is_original(function: Any) -> bool:
@@ -107,10 +111,9 @@ def _modules_of(root: nn.Module) -> list[tuple[str, nn.Module]]:
     return modules
 
 
-def _why_not(module: Any, path: str) -> str:
+def _why_not(module: Any, path: str, methods: frozenset[str] | None) -> str:
     """`path` is the module's place below the root; empty for the root itself, which is not called."""
     cls, attributes, is_root = type(module), module.__dict__, not path
-    methods = _methods_of(cls)
     if methods is None:
         return "is of a class that the kernels do not know, or that is patched"
     torch_class = cls if cls in _TORCH else cls.__mro__[1]
@@ -131,7 +134,7 @@ def _why_not(module: Any, path: str) -> str:
         if attributes["_parameters"].get(name) is None:
             return f"has no parameter {name}"
     for value in attributes.values():
-        if isinstance(value, Tensor):
+        if type(value) not in _SIMPLE and isinstance(value, Tensor):
             return "has a tensor that is no parameter"
     if torch_class is nn.Dropout and attributes["training"] and attributes["p"]:
         return "drops numbers at random"

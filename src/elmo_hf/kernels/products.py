@@ -1,17 +1,13 @@
 """Matrix products on a CPU, by the library that is fastest for them.
 
 On some processors oneDNN is twice as fast as the library that PyTorch multiplies with; PyTorch reaches it
-only by operators of its own, which not every build has.
-
-For reading, a weight is multiplied again and again. oneDNN can lay it out once for all these products:
-`Product` does so, and times both libraries with the weight itself when it is made. For training, weights
-change at each step; `product` and `add_product` use oneDNN wherever they can, without timing, so that
-training twice gives the same numbers twice.
+only by operators of its own, which not every build has. Which library a product takes depends on the number
+of rows and on the processor, never on a measured time, so that the same call gives the same numbers twice.
 """
 
-import time
+import platform
 import warnings
-from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,17 +15,15 @@ from torch import Tensor
 
 # The number of rows that oneDNN lays the weight out for. The layout suits one row as well as hundreds.
 TYPICAL_ROWS = 32
-FEW_ROWS = 4
-TRIALS = 5
+# With so few rows, oneDNN takes longer to read a weight that is not laid out.
+FEW_ROWS = 2
 
 
-def lay_out(
-    weight: Tensor, bias: Tensor | None = None, precision: str = "float32"
-) -> "Product | Int8Product":
+def lay_out(weight: Tensor, bias: Tensor | None = None, precision: str = "float32") -> Any:
     """Prepare a weight (inputs, outputs) and a bias (outputs) in precision "float32", "bf16" or "int8"."""
     if precision == "int8":
         return Int8Product(weight, bias)
-    return Product(weight, bias, torch.bfloat16 if precision == "bf16" else torch.float32)
+    return Product(weight, bias, torch.bfloat16 if precision == "bf16" and has_bf16() else torch.float32)
 
 
 class Product:
@@ -37,60 +31,41 @@ class Product:
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, dtype: torch.dtype | None = None) -> None:
         self.dtype = dtype or weight.dtype
-        self.weight: Tensor | None = weight.detach().to(self.dtype).contiguous()
+        weight = weight.detach().to(self.dtype)
         self.bias = bias.detach().to(self.dtype).contiguous() if bias is not None else None
-        self.packed = _pack(self.weight)
-        # The answers differ: with one row it is memory that limits, with many it is arithmetic.
-        self.packs_few = self.packed is not None and self._packed_is_faster(rows=1)
-        self.packs_many = self.packed is not None and self._packed_is_faster(rows=TYPICAL_ROWS)
-        if not (self.packs_few or self.packs_many):
-            self.packed = None
-        if self.packs_few and self.packs_many:
-            self.weight = None
+        self.packed = _pack(weight)
+        self.weight = weight.contiguous() if self.packed is None else None
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._packed_product(x) if self._uses_packed(x) else self._plain_product(x)
+        if self.weight is None:
+            return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+        return x @ self.weight if self.bias is None else x @ self.weight + self.bias
 
     def plus(self, x: Tensor, other: Tensor) -> Tensor:
         """`x @ weight + other`; `other` may be overwritten."""
-        if self._uses_packed(x):
+        if self.weight is None:
             return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.packed, None, "add")
-        assert self.weight is not None
-        rows = other.view(-1, other.shape[-1])  # never a copy
-        torch.addmm(rows, x.flatten(0, -2), self.weight, out=rows)
-        return other
-
-    def _uses_packed(self, x: Tensor) -> bool:
-        return self.packs_many if x.shape[-2] > FEW_ROWS else self.packs_few
-
-    def _packed_product(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
-
-    def _plain_product(self, x: Tensor) -> Tensor:
-        assert self.weight is not None
-        result = x @ self.weight
-        return result if self.bias is None else result.add_(self.bias)
-
-    def _packed_is_faster(self, rows: int) -> bool:
-        assert self.weight is not None
-        x = torch.ones(rows, len(self.weight), dtype=self.weight.dtype)
-        return _seconds(lambda: self._packed_product(x)) < _seconds(lambda: self._plain_product(x))
+        return other.add_(x @ self.weight)
 
 
 class PairProduct:
     """`x @ weight` and `x @ weight + other` for both directions: x (2, rows, inputs), weight (2, inputs,
-    outputs). With one or two rows a batched product keeps two processors busy, where `Product` keeps one."""
+    outputs). With one or two rows a batched product keeps two processors busy, where others keep one."""
 
     dtype = torch.float32
 
     def __init__(self, weight: Tensor) -> None:
-        self.weight = weight.detach().contiguous()
+        self.weight = weight.detach()
+        self.sums: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         return torch.bmm(x, self.weight)
 
     def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        return torch.bmm(x, self.weight).add_(other)
+        """The next call with as many rows overwrites the result."""
+        if self.sums is None or self.sums.shape[1] != x.shape[1]:
+            self.sums = other.new_empty(other.shape)
+        return torch.baddbmm(other, x, self.weight, out=self.sums)
 
 
 class Int8Product:
@@ -133,25 +108,15 @@ def _has_onednn() -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    call()
-    times = []
-    for _ in range(TRIALS):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-# ---- for training
+# ---- with the weight itself
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (n, k) @ weight (k, m) + bias (m)"""
+    """x (..., n, k) @ weight (k, m) + bias (m)"""
     if uses_onednn(x, weight):
         bias = bias.contiguous() if bias is not None else None  # oneDNN reads it as if it were
         return torch.ops.mkldnn._linear_pointwise(x, weight.t(), bias, "none", [], "")
-    return x @ weight if bias is None else torch.addmm(bias, x, weight)
+    return x @ weight if bias is None else x @ weight + bias
 
 
 def add_product(other: Tensor, x: Tensor, weight: Tensor) -> Tensor:
@@ -161,5 +126,14 @@ def add_product(other: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     return torch.addmm(other, x, weight, out=other)
 
 
+@cache
+def has_bf16() -> bool:
+    """Whether this processor has products in bfloat16. (oneDNN emulates them on others, which is slow.)"""
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return _has_onednn() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def uses_onednn(x: Tensor, weight: Tensor) -> bool:
-    return x.dtype == torch.float32 and x.numel() > 0 and weight.numel() > 0 and _has_onednn()
+    is_read_fast = x.dtype == torch.float32 and x.shape[-2] > FEW_ROWS and weight.numel() > 0
+    return is_read_fast and x.numel() > 0 and _has_onednn()

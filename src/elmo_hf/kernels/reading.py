@@ -6,46 +6,45 @@
 What makes it faster:
 
 - Padding costs nothing (`steps.py`).
-- Weights are laid out once for fast products (`products.py`) and kept until they change (`kept.py`).
-- The product with the input is made for the words of many steps at once.
-- Each direction is read to its end before the other, so that its weights stay in the cache. With one or two
-  sentences a step is so short that calling operators takes most of the time; then both directions take each
-  step together.
-- A sigmoid takes a tenth of the time of a hyperbolic tangent, and tanh(x) = 2 * sigmoid(2 * x) - 1. So the
-  weights are laid out as i, f, o, 2 * j and with the forget gate's 1 in the bias, and a single sigmoid serves
-  all gates; it also leaves half of sigmoid(o) * tanh(c'), for which the laid out P is doubled.
+- The product with the input is made for the words of many steps at once; a first state of zeros needs none.
+- One or two sentences are read with the weights themselves, in both directions together: for one row a
+  batched product is the fastest, no other keeps two processors busy, and nothing has to be compared.
+- Otherwise each direction is read to its end before the other, so that its weights stay in the cache, and
+  with weights that are laid out (`products.py`) and kept until they change (`kept.py`).
+- NumPy's hyperbolic tangent takes an eighth of the time of PyTorch's, and a single sigmoid serves all gates.
 
 Tensors start with the directions that are read together, one or two.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from elmo_hf.kernels.cell import Clips
-from elmo_hf.kernels.kept import keep
-from elmo_hf.kernels.products import Int8Product, PairProduct, Product, lay_out
+from elmo_hf.kernels.cell import Clips, LstmWeights
+from elmo_hf.kernels.kept import is_frozen, keep
+from elmo_hf.kernels.products import Int8Product, PairProduct, Product, lay_out, product
 from elmo_hf.kernels.steps import Steps, plan
 
-# Both directions take their steps together up to this many sentences and bytes of weights.
-PAIR_SENTENCES, PAIR_BYTES = 2, 2**24
+FEW_SENTENCES = 2
+# A layer of more bytes is not read from a cache in each step, but from memory: there a layout that is read
+# faster pays, and so do fewer bytes, if the sentence has more words than it takes to compare all weights.
+LARGE_BYTES = 2**24
+MIN_WORDS = {"float32": 7, "bf16": 4, "int8": 4}
 
-AnyProduct = Product | Int8Product | PairProduct
+
+StepProduct = Product | Int8Product | PairProduct
 
 
-@dataclass
-class PreparedWeights:
-    """The weights of one or both directions, laid out."""
+class Products(NamedTuple):
+    """The products with a layer's weights, of one or both directions."""
 
-    from_input: list[Product | Int8Product]  # one for each direction, since it multiplies many rows
-    from_state: AnyProduct
-    project: AnyProduct | None
-
-    def input_gates(self, x: Tensor) -> Tensor:
-        """What the input adds to the gates: (directions, rows, input) -> (directions, rows, 4 * cells)"""
-        products = [product(rows) for product, rows in zip(self.from_input, x, strict=True)]
-        return torch.stack(products) if len(products) > 1 else products[0][None]
+    from_input: Callable[..., Tensor]
+    from_state: StepProduct
+    project: StepProduct | None
 
 
 def lstm(
@@ -65,131 +64,152 @@ def lstm(
     """As `modeling_elmo.lstm`, with weights in a precision: "float32", "bf16" or "int8". What is laid out is
     kept under the owner, which is the module or, by default, the input weight."""
     owner = input_weight if owner is None else owner
-    weights = (input_weight, recurrent_weight, bias, projection)
+    weights = LstmWeights(input_weight, recurrent_weight, bias, projection)
     clips = (cell_clip, proj_clip)
-    if precision == "float32" and x.shape[1] <= PAIR_SENTENCES and _bytes(*weights) <= PAIR_BYTES:
+    if not copies_pay(x, weights, precision):
         steps = plan(mask)
         if steps is not None:
-            return read(x, h, c, steps, prepare_pair(owner, *weights), clips)
+            return read(x, h, c, steps, themselves(weights), clips)
     results = []
-    for d, prepared in enumerate(prepare_each(owner, *weights, precision)):
+    for d, products in enumerate(laid_out(owner, weights, precision)):
         direction = slice(d, d + 1)
         steps = plan(mask[direction])
         assert steps is not None  # a single direction always has steps
-        results.append(read(x[direction], h[direction], c[direction], steps, prepared, clips))
+        results.append(read(x[direction], h[direction], c[direction], steps, products, clips))
     outputs, h, c = (torch.cat(pair) for pair in zip(*results, strict=True))
     return outputs, h, c
 
 
+def copies_pay(x: Tensor, weights: LstmWeights, precision: str) -> bool:
+    """Whether x (2, batch, time, input) is read faster with weights that are laid out."""
+    present = [weight for weight in weights if weight is not None]
+    if x.shape[1] > FEW_SENTENCES:
+        return True
+    if sum(weight.nbytes for weight in present) <= LARGE_BYTES:
+        return False
+    return x.shape[2] >= MIN_WORDS[precision] or is_frozen(present)
+
+
 def read(
-    x: Tensor, h: Tensor, c: Tensor, steps: Steps, weights: PreparedWeights, clips: Clips
+    x: Tensor, h: Tensor, c: Tensor, steps: Steps, products: Products, clips: Clips, skips: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """x (directions, batch, time, input), h (directions, batch, output), c (directions, batch, cells)
-    -> outputs (directions, batch, time, output), and the last h and c"""
-    h, c = steps.sort(h), steps.sort(c)
-    outputs = read_steps(steps.pack(x), h, c, steps, weights, *clips)
-    if steps.counts:
-        last = last_words(steps)
-        h[:, : len(last)] = outputs[:, last]
-    return steps.unpack(outputs), steps.unsort(h), steps.unsort(c)
+    -> outputs (directions, batch, time, output), and the last h and c.
 
-
-def last_words(steps: Steps) -> Tensor:
-    """The packed position of the last word of each row that has words, rows from long to short."""
-    lengths = (torch.tensor(steps.counts) > torch.arange(steps.batch)[:, None]).sum(dim=1)
-    rows = torch.arange(steps.counts[0])
-    return torch.tensor(steps.starts)[lengths[rows] - 1] + rows
+    `skips` leaves out the product of a first state of zeros.
+    """
+    last_h, last_c = steps.sort(h), steps.sort(c)
+    skips = skips and len(steps.counts) > 1 and not h.any()
+    outputs = read_steps(steps.pack(x), last_h, last_c, steps, products, clips, skips)
+    if outputs is None:  # zeros times an infinite weight are no zeros
+        return read(x, h, c, steps, products, clips, skips=False)
+    for start, count, longer in zip(steps.starts, steps.counts, [*steps.counts[1:], 0], strict=False):
+        if longer < count:  # rows that end with this step
+            last_h[:, longer:count] = outputs[:, start + longer : start + count]
+    return steps.unpack(outputs), steps.unsort(last_h), steps.unsort(last_c)
 
 
 def read_steps(
-    x: Tensor,
-    h: Tensor,
-    c: Tensor,
-    steps: Steps,
-    weights: PreparedWeights,
-    cell_clip: float | None,
-    proj_clip: float | None,
-) -> Tensor:
-    """x (directions, words, input) -> (directions, words, output). c is updated in place, h is not."""
-    outputs = torch.empty(*x.shape[:2], h.shape[-1], dtype=h.dtype)
-    dtype, start = weights.from_state.dtype, 0
+    x: Tensor, h: Tensor, c: Tensor, steps: Steps, products: Products, clips: Clips, skips: bool
+) -> Tensor | None:
+    """x (directions, words, input) -> (directions, words, output). c is updated in place, h is not.
+
+    None if the first product was left out and the second one shows that a weight is infinite.
+    """
+    outputs = h.new_empty(*x.shape[:2], h.shape[-1])
+    dtype, start, cell = products.from_state.dtype, 0, None
     for block in steps.blocks:
         block_x = x[:, start : start + sum(block)].to(dtype)
-        for count, from_input in zip(block, weights.input_gates(block_x).split(block, dim=1), strict=True):
-            gates = weights.from_state.plus(h[:, :count].to(dtype), from_input)
-            half_hidden = cell(gates.float(), c[:, :count], cell_clip).to(dtype)
+        for count, gates in zip(block, products.from_input(block_x).split(block, dim=1), strict=True):
+            if start or not skips:
+                gates = products.from_state.plus(h[:, :count].to(dtype), gates)
+            if skips and start == steps.starts[1] and not gates.isfinite().all():
+                return None
+            gates = gates.float()
+            if cell is None or cell.gates is not gates:
+                cell = Cell(gates, c[:, :count])
+            hidden = cell(clips[0])
             h = outputs[:, start : start + count]  # the next step reads h where this step's output is written
-            write_output(half_hidden, weights.project, proj_clip, h)
+            write_output(hidden.to(dtype), products.project, clips[1], h)
             start += count
     return outputs
 
 
-def cell(gates: Tensor, c: Tensor, limit: float | None) -> Tensor:
-    """One step's elementwise part: gates (..., 4 * cells) as i, f, o, 2 * j, which are overwritten, and c
-    (..., cells), which is updated -> half of sigmoid(o) * tanh(c'), (..., cells)"""
-    i, f, o, j = gates.sigmoid_().chunk(4, dim=-1)
-    c.mul_(f).addcmul_(i, j.sub_(0.5), value=2)
-    if limit is not None:
-        c.clamp_(-limit, limit)
-    return torch.mul(c, 2).sigmoid_().sub_(0.5).mul_(o)
+class Cell:
+    """The elementwise part of a step: gates (..., 4 * cells) as i, j, f + 1, o, which are overwritten, and c
+    (..., cells), which is updated. The views of both are made once."""
+
+    def __init__(self, gates: Tensor, c: Tensor) -> None:
+        self.gates, self.c = gates, c
+        self.i, j, self.f, self.o = gates.chunk(4, dim=-1)
+        self.hidden = torch.empty_like(c, memory_format=torch.contiguous_format)
+        self.arrays = j.numpy(), c.numpy(), self.hidden.numpy()
+
+    def __call__(self, limit: float | None) -> Tensor:
+        """sigmoid(o) * tanh(c'), (..., cells), which the next call overwrites"""
+        j, c, hidden = self.arrays
+        np.tanh(j, out=hidden)
+        self.gates.sigmoid_()
+        self.c.mul_(self.f).addcmul_(self.i, self.hidden)
+        if limit is not None:
+            self.c.clamp_(-limit, limit)
+        np.tanh(c, out=hidden)
+        return self.hidden.mul_(self.o)
 
 
-def write_output(half_hidden: Tensor, project: AnyProduct | None, limit: float | None, out: Tensor) -> None:
+def write_output(hidden: Tensor, project: StepProduct | None, limit: float | None, out: Tensor) -> None:
     """(directions, rows, cells) -> out (directions, rows, output)"""
     if project is None:
-        torch.mul(half_hidden.float(), 2, out=out)
+        out.copy_(hidden)
     elif limit is None:
-        out.copy_(project(half_hidden))
+        out.copy_(project(hidden))
     else:
-        torch.clamp(project(half_hidden).float(), -limit, limit, out=out)
+        torch.clamp(project(hidden).float(), -limit, limit, out=out)
 
 
 # ---- weights
 
 
-def prepare_each(
-    owner: object,
-    input_weight: Tensor,
-    recurrent_weight: Tensor,
-    bias: Tensor,
-    projection: Tensor | None,
-    precision: str,
-) -> list[PreparedWeights]:
-    """The weights of each direction."""
+def themselves(weights: LstmWeights) -> Products:
+    """The weights of both directions as they are."""
+    bias = with_forget_bias(weights.bias)
 
-    def make() -> list[PreparedWeights]:
+    def from_input(x: Tensor) -> Tensor:
+        return torch.stack([product(*args) for args in zip(x, weights.from_input, bias, strict=True)])
+
+    project = None if weights.projection is None else PairProduct(weights.projection)
+    return Products(from_input, PairProduct(weights.from_state), project)
+
+
+def laid_out(owner: object, weights: LstmWeights, precision: str) -> list[Products]:
+    """The weights of each direction, laid out in a precision.
+
+    In float32 the input is multiplied with the weight itself: with as many rows as there are words, a layout
+    gains less than it takes to compare the weight with its copy.
+    """
+    is_rounded, project = precision != "float32", weights.projection
+    bias = with_forget_bias(weights.bias)
+
+    def make() -> list[Products]:
         return [
-            PreparedWeights(
-                [lay_out(_reorder(input_weight[d]), _reorder(bias[d], forget_bias=1), precision)],
-                lay_out(_reorder(recurrent_weight[d]), None, precision),
-                lay_out(2 * projection[d].detach(), None, precision) if projection is not None else None,
+            Products(
+                lay_out(weights.from_input[d], bias[d], precision) if is_rounded else product,
+                lay_out(weights.from_state[d], None, precision),
+                None if project is None else lay_out(project[d], None, precision),
             )
             for d in range(2)
         ]
 
-    return keep(owner, (input_weight, recurrent_weight, bias, projection), precision, make, "each")
+    copied = weights if is_rounded else (weights.from_state, project)
+    kept = keep(owner, copied, precision, make)
+    if is_rounded:
+        return kept
+    directions = zip(kept, weights.from_input, bias, strict=True)
+    return [p._replace(from_input=partial(product, weight=w, bias=b)) for p, w, b in directions]
 
 
-def prepare_pair(
-    owner: object, input_weight: Tensor, recurrent_weight: Tensor, bias: Tensor, projection: Tensor | None
-) -> PreparedWeights:
-    """The weights of both directions, for steps that they take together."""
-
-    def make() -> PreparedWeights:
-        return PreparedWeights(
-            [Product(_reorder(input_weight[d]), _reorder(bias[d], forget_bias=1)) for d in range(2)],
-            PairProduct(_reorder(recurrent_weight)),
-            PairProduct(2 * projection.detach()) if projection is not None else None,
-        )
-
-    return keep(owner, (input_weight, recurrent_weight, bias, projection), None, make, "pair")
-
-
-def _bytes(*weights: Tensor | None) -> int:
-    return sum(weight.nbytes for weight in weights if weight is not None)
-
-
-def _reorder(weight: Tensor, forget_bias: float = 0) -> Tensor:
-    """Gates (..., 4 * cells) in the order i, j, f, o -> i, f, o, 2 * j"""
-    i, j, f, o = weight.detach().chunk(4, dim=-1)
-    return torch.cat([i, f + forget_bias, o, 2 * j], dim=-1)
+def with_forget_bias(bias: Tensor) -> Tensor:
+    """(2, 4 * cells), with the 1 that the forget gate gets"""
+    bias = bias.detach().clone(memory_format=torch.contiguous_format)
+    bias.chunk(4, dim=-1)[2].add_(1)
+    return bias

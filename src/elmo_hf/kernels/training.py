@@ -13,9 +13,9 @@ What makes it faster than what autograd records:
 - Padding costs nothing (`steps.py`): the words of one step stand together, and all of them one step after the
   other are the "words" of the shapes below.
 
-There are two such layers. `PairLayer`, here, takes each step in both directions together. It serves GPUs,
-half precision, and short steps on a CPU, where calling operators takes most of the time. `CpuLayer`, in
-`training_cpu.py`, serves a CPU's long steps.
+There are two such layers. `PairLayer`, here, takes each step in both directions together. It serves GPUs, and
+short steps on a CPU, where calling operators takes most of the time. `CpuLayer`, in `training_cpu.py`, serves
+a CPU's long steps.
 """
 
 from collections.abc import Sequence
@@ -63,7 +63,9 @@ def lstm(
     layer, steps = _choose_layer(mask, dtype, c.shape[-1])
     if steps is None:
         return _each_direction(x, mask, h, c, weights, clips)
-    cast = (None if weight is None else weight.to(dtype) for weight in weights)
+    cast = [None if weight is None else weight.to(dtype) for weight in weights]
+    if layer is CpuLayer:
+        cast[2] = bias.to(cell_dtype)
     with torch.autocast(x.device.type, enabled=False):
         outputs, last_h, last_c = layer.apply(x.to(dtype), h.to(dtype), c.to(cell_dtype), *cast, steps, clips)
     if projection is None:  # the output is then of the cells' type, which under autocast may be another
@@ -75,7 +77,7 @@ def _choose_layer(mask: Tensor, dtype: torch.dtype, cells: int) -> tuple[Any, An
     """The layer, and its steps: of each direction for `CpuLayer`, of both together for `PairLayer`, which
     are None if the directions read different numbers of words."""
     is_long = mask.shape[1] * cells > SHORT_STEP
-    if mask.device.type == "cpu" and dtype not in HALF and is_long:
+    if mask.device.type == "cpu" and dtype != torch.float16 and is_long:
         return CpuLayer, [plan(mask[d : d + 1]) for d in range(len(mask))]
     return PairLayer, plan(mask)
 

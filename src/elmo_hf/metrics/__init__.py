@@ -33,6 +33,10 @@ MODULES = Path(__file__).parent / "modules"
 def path(name: str) -> str:
     """Return the file of a metric, for `evaluate.load` and `evaluate.combine`.
 
+    >>> spans = evaluate.load(metrics.path("spans"))
+    >>> spans.compute(predictions=[["B-PER", "O"]], references=[["B-PER", "O"]])["f1"]
+    1.0
+
     Args:
         name: accuracy, coreference, perplexity, pronouns, roles, spans or squad.
 

@@ -1,8 +1,5 @@
 """Scores of coreference clusters as the CoNLL-2012 scorer computes them (Pradhan et al. 2014), and GAP's.
 
-    scores = coreference_scores(predicted, gold)    # documents; a document is a list of clusters of mentions
-    scores["conll_f1"]                              # the mean of the F1 of MUC, B-cubed and CEAF-e
-
 A mention is any hashable value, mostly (sentence, first word, last word). Mentions that only one side has,
 and clusters of one mention, count as they are. The annotation of CoNLL-2012 has no such clusters: remove them
 from the gold clusters (`without_singletons`) where a model cannot find them. Counts are summed over documents
@@ -25,6 +22,10 @@ def coreference_scores(
     predicted: Sequence[Iterable[Cluster]], gold: Sequence[Iterable[Cluster]]
 ) -> dict[str, float]:
     """Return the scores of all metrics of the CoNLL-2012 scorer.
+
+    >>> document = [[(0, 0, 0), (1, 0, 0)], [(0, 2, 3), (1, 4, 4)]]  # two clusters of two mentions
+    >>> coreference_scores([document], [document])["conll_f1"]  # the mean F1 of MUC, B-cubed and CEAF-e
+    1.0
 
     Args:
         predicted: the clusters of each document; a cluster is an iterable of mentions.
@@ -53,13 +54,21 @@ def coreference_scores(
 
 
 def without_singletons(clusters: Iterable[Cluster]) -> Clusters:
-    """Return the clusters of at least two mentions."""
+    """Return the clusters of at least two mentions.
+
+    >>> [sorted(cluster) for cluster in without_singletons([["Ada", "she"], ["Bob"]])]
+    [['Ada', 'she']]
+    """
     return [cluster for cluster in map(frozenset, clusters) if len(cluster) > 1]
 
 
 def muc(predicted: Clusters, gold: Clusters) -> Counts:
     """MUC (Vilain et al. 1995): a cluster of n mentions has n - 1 links, and loses one for each cut that the
-    other side makes in it."""
+    other side makes in it.
+
+    >>> muc([frozenset("ab")], [frozenset("abc")])  # right and all links of recall, and of precision
+    (1, 2, 1, 1)
+    """
     return (*_links(gold, predicted), *_links(predicted, gold))
 
 
@@ -77,7 +86,11 @@ def _links(clusters: Clusters, others: Clusters) -> tuple[int, int]:
 
 def b_cubed(predicted: Clusters, gold: Clusters) -> Counts:
     """B-cubed (Bagga and Baldwin 1998): for each mention, the share of its cluster that the other side puts
-    together with it."""
+    together with it.
+
+    >>> b_cubed([frozenset("ab")], [frozenset("ab")])
+    (2.0, 2.0, 2.0, 2.0)
+    """
     overlap = _overlap(predicted, gold) ** 2
     ours, theirs = _sizes(predicted), _sizes(gold)
     recall, precision = (overlap / theirs).sum(), (overlap / ours[:, None]).sum()
@@ -85,20 +98,32 @@ def b_cubed(predicted: Clusters, gold: Clusters) -> Counts:
 
 
 def ceaf_e(predicted: Clusters, gold: Clusters) -> Counts:
-    """CEAF by entities (Luo 2005, phi 4): the Dice coefficients of clusters that are matched one to one."""
+    """CEAF by entities (Luo 2005, phi 4): the Dice coefficients of clusters that are matched one to one.
+
+    >>> ceaf_e([frozenset("ab")], [frozenset("ab")])
+    (1.0, 1, 1.0, 1)
+    """
     dice = 2 * _overlap(predicted, gold) / (_sizes(predicted)[:, None] + _sizes(gold))
     total = _best_matching(dice)
     return total, len(gold), total, len(predicted)
 
 
 def ceaf_m(predicted: Clusters, gold: Clusters) -> Counts:
-    """CEAF by mentions (Luo 2005, phi 3): the common mentions of clusters that are matched one to one."""
+    """CEAF by mentions (Luo 2005, phi 3): the common mentions of clusters that are matched one to one.
+
+    >>> ceaf_m([frozenset("ab")], [frozenset("abc")])
+    (2.0, 3.0, 2.0, 2.0)
+    """
     total = _best_matching(_overlap(predicted, gold))
     return total, float(_sizes(gold).sum()), total, float(_sizes(predicted).sum())
 
 
 def mentions(predicted: Clusters, gold: Clusters) -> Counts:
-    """Mentions that both sides have, whatever their clusters."""
+    """Mentions that both sides have, whatever their clusters.
+
+    >>> mentions([frozenset("ab")], [frozenset("abc")])
+    (2, 3, 2, 2)
+    """
     ours, theirs = set(_cluster_of(predicted)), set(_cluster_of(gold))
     return len(ours & theirs), len(theirs), len(ours & theirs), len(ours)
 
@@ -161,6 +186,9 @@ def pronoun_scores(
     predicted: Sequence[tuple[bool, bool]], gold: Sequence[tuple[bool, bool]]
 ) -> dict[str, float]:
     """Return the scores of GAP (Webster et al. 2018): does a pronoun mean name A, name B, or neither?
+
+    >>> pronoun_scores([(True, False), (False, False)], [(True, False), (False, True)])["accuracy"]
+    0.5
 
     Args:
         predicted: (means A, means B) for each pronoun.

@@ -1,9 +1,5 @@
 """Scores of labelled words: accuracy, F1 of spans, F1 of semantic roles.
 
-    accuracy([["DET", "NOUN"]], [["DET", "VERB"]])                         # 0.5
-    span_scores([["B-PER", "O"]], [["B-PER", "I-PER"]])["f1"]              # as conlleval and seqeval
-    role_scores([["B-ARG0", "B-V"]], [["B-ARG0", "B-V"]])["f1"]            # as the CoNLL-2005 scorer
-
 Predictions come first, then the references (gold labels). Scores are from 0 to 1; a score over nothing is 0.
 """
 
@@ -22,6 +18,9 @@ def label_names(
     predictions: Any, label_ids: Any, names: Sequence[str], padding: int = -100
 ) -> tuple[list[list[str]], list[list[str]]]:
     """Turn label ids into names, without padding: what `compute_metrics` of a `Trainer` needs for a tagger.
+
+    >>> label_names(np.array([[0, 1]]), np.array([[0, -100]]), ["O", "B-PER"])
+    ([['O']], [['O']])
 
     Args:
         predictions: label ids (sentences, words), an array.
@@ -44,6 +43,9 @@ def label_names(
 def accuracy(predicted: Sequence[Sequence[Any]], gold: Sequence[Sequence[Any]]) -> float:
     """Return the share of words with the right label.
 
+    >>> accuracy([["DET", "NOUN"]], [["DET", "VERB"]])
+    0.5
+
     Args:
         predicted: a list of labels for each sentence.
         gold: the gold labels, in the same layout.
@@ -57,6 +59,9 @@ def accuracy(predicted: Sequence[Sequence[Any]], gold: Sequence[Sequence[Any]]) 
 
 def spans(labels: Labels) -> list[Span]:
     """Return a sentence's spans by conlleval's rule: an I- that continues no span of its type begins one.
+
+    >>> spans(["B-PER", "I-PER", "O", "I-LOC"])
+    [('PER', 0, 2), ('LOC', 3, 4)]
 
     Args:
         labels: O, B-TYPE or I-TYPE for each word.
@@ -81,6 +86,9 @@ def spans(labels: Labels) -> list[Span]:
 def span_scores(predicted: Sequence[Labels], gold: Sequence[Labels]) -> dict[str, Any]:
     """Return precision, recall and F1 of spans; a span is right if its words and its type are.
 
+    >>> span_scores([["B-PER", "O"]], [["B-PER", "I-PER"]])["f1"]
+    0.0
+
     On O, B- and I- labels these are the numbers of conlleval and of seqeval's default mode, for legal label
     sequences and illegal ones. They differ from seqeval's in three cases:
 
@@ -101,7 +109,11 @@ def span_scores(predicted: Sequence[Labels], gold: Sequence[Labels]) -> dict[str
 
 
 def strict_span_scores(predicted: Sequence[Labels], gold: Sequence[Labels]) -> dict[str, Any]:
-    """Return `span_scores` by seqeval's strict mode: an I- that continues no span of its type is no span."""
+    """Return `span_scores` by seqeval's strict mode: an I- that continues no span of its type is no span.
+
+    >>> strict_span_scores([["I-PER", "O"]], [["B-PER", "O"]])["recall"]
+    0.0
+    """
     from seqeval.scheme import IOB2, Tokens
 
     def strict_spans(labels: Labels) -> list[Span]:
@@ -115,6 +127,9 @@ def arguments(labels: Labels) -> list[Argument]:
     """Return the arguments of a predicate as the CoNLL-2005 scorer sees them.
 
     The verb (V) is none. A span `C-X` is a further piece of the last X before it, or an X if there is none.
+
+    >>> arguments(["B-ARG1", "B-V", "B-C-ARG1"])
+    [('ARG1', ((0, 1), (2, 3)))]
     """
     result: list[tuple[str, list[tuple[int, int]]]] = []
     latest: dict[str, list[tuple[int, int]]] = {}
@@ -130,6 +145,9 @@ def arguments(labels: Labels) -> list[Argument]:
 
 def role_scores(predicted: Sequence[Labels], gold: Sequence[Labels]) -> dict[str, Any]:
     """Return precision, recall and F1 of arguments; one with several pieces is right if all of them are.
+
+    >>> role_scores([["B-ARG0", "B-V", "O"]], [["B-ARG0", "B-V", "B-ARG1"]])["precision"]
+    1.0
 
     Args:
         predicted: O, B-ROLE or I-ROLE for each word; a row is a sentence with one of its predicates.

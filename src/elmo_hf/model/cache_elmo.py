@@ -24,12 +24,16 @@ except (ImportError, AttributeError):  # a copy of this file, where the package 
 
 
 class ElmoLayerCache:
-    """Stores what a frozen biLM computes, so that it reads each different sentence once in a run::
+    """Stores what a frozen biLM computes, so that it reads each different sentence once in a run.
 
-        model.elmo_cache = ElmoLayerCache()            # in memory
-        model.elmo_cache = ElmoLayerCache("scratch/")  # in a file there, deleted when the process ends
+    >>> model = ElmoForTokenClassification.from_pretrained(TINY).eval()  # or any other task model
+    >>> model.elmo_cache = ElmoLayerCache()
+    >>> for _ in range(3):
+    ...     output = model(**batch)
+    >>> model.elmo_cache.encoded, model.elmo_cache.reused
+    (2, 4)
 
-    `model` is any of the task models. The layers are those that the biLM computed when the sentence first
+    The layers are those that the biLM computed when the sentence first
     came, bit by bit. (Without a cache, the last bits may depend on the other sentences of the batch.) The
     cache starts over when the biLM's weights or settings change, and stores nothing as long as anything else
     can enter, such as a hook or an adapter. The attributes `encoded` and `reused` count sentences.

@@ -101,19 +101,20 @@ def one_sentence(cls: type) -> type:
 class ElmoConfig(PreTrainedConfig):
     """The sizes and options of a model. The defaults are those of the original English ELMo (2018).
 
+    >>> ElmoConfig(lstm_dim=64, projection_dim=16, char_filters=[[1, 8], [3, 16]]).hidden_size
+    32
+
     Args:
         vocab_size: number of word ids: rows of the language model's softmax and of the word table, if any.
         token_encoder: `"characters"` reads a word letter by letter, `"words"` looks it up in a table.
         max_characters_per_token: characters in a row of character ids; a word has at most two less.
         num_characters: number of character ids: rows of their table. The id 0 means that there is no word.
-        boundary_characters: the ids of sentence begin, sentence end, word begin, word end, and padding within
-            a word.
+        boundary_characters: the ids of sentence begin and end, word begin and end, and padding within a word.
         char_embedding_dim: size of a character's vector.
         char_filters: the convolutions as `[[width, number of filters], ...]`.
         char_activation: `"relu"` or `"tanh"`, after the maximum over the word.
         num_highway_layers: highway layers after the convolutions, 0 or more.
-        char_projection: whether a linear layer maps the filters to `projection_dim`. By default there is one
-            exactly when the sizes differ, as in bilm-tf.
+        char_projection: a linear layer maps the filters to `projection_dim`; by default if the sizes differ.
         word_embedding_dim: size of the vectors in a table of words, which a projection follows. With
             `"characters"` the table is beside them, and the projection reads `[word; characters]`; a row of
             character ids then ends with 1 + the word's id. 0 for no such table with `"characters"`, and for
@@ -144,8 +145,7 @@ class ElmoConfig(PreTrainedConfig):
         mix_layer_norm: layers are normalised before they are mixed.
         task_word_dim: size of the task's own word vectors, one for each of `vocab_size` words; 0 for none.
         freeze_task_words: those vectors do not learn.
-        task_char_filters: the task's own small character network, as `char_filters`; empty for none.
-        task_char_embedding_dim: size of a character's vector there.
+        task_char_filters, task_char_embedding_dim: those of the task's own character network; `[]` for none.
         task_hidden_size: cells of the task's RNN, per direction.
         task_num_layers: layers of the task's RNN.
         task_dropout: on the input of the RNN's layers and on its output, one mask for a whole sentence.

@@ -96,17 +96,26 @@ def path_sums(scores: Tensor, mask: Tensor, start: Tensor, transitions: Tensor) 
     return torch.stack(sums, dim=2)
 
 
-def best_paths(scores: Tensor, mask: Tensor, start: Tensor, transitions: Tensor, end: Tensor) -> Tensor:
+def best_paths(
+    scores: Tensor,
+    mask: Tensor,
+    start: Tensor,
+    transitions: Tensor,
+    end: Tensor,
+    before: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+) -> Tensor:
     """The Viterbi algorithm: the path with the highest score of each row, (batch, words), `IGNORED` at
     padding.
 
-    Args as those of `path_sums`, for one chain; end (labels,).
+    Args as those of `path_sums`, for one chain; end (labels,). `before` may know a shorter way to the best
+    label before each label, (batch, labels) -> its score and its number, both (batch, labels).
     """
+    before = before or (lambda best: (best[:, :, None] + transitions).max(dim=1))
     has_begun = mask.cumsum(dim=1) > mask.long()
     best, sources = torch.zeros_like(scores[:, 0]), []
     same = torch.arange(scores.shape[2], device=scores.device).expand_as(best)
     for t in range(scores.shape[1]):
-        reached, source = (best[:, :, None] + transitions).max(dim=1)
+        reached, source = before(best)
         new = torch.where(has_begun[:, t, None], reached, start) + scores[:, t]
         is_word = mask[:, t, None]
         best = torch.where(is_word, new, best)
@@ -117,6 +126,33 @@ def best_paths(scores: Tensor, mask: Tensor, start: Tensor, transitions: Tensor,
         path.append(label)
         label = source.gather(1, label)
     return torch.cat(path[::-1], dim=1).masked_fill(~mask, IGNORED)
+
+
+class ElmoBIOSteps:
+    """The best label before each label, where the only rule is BIO: any before O and B-X, B-X or I-X before
+    I-X. That is two comparisons a label in place of one with each label.
+
+    pairs: the numbers of B-X and I-X for each I-X, (inside, 2).
+    """
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        numbers = {label: number for number, label in enumerate(labels)}
+        self.inside = [number for label, number in numbers.items() if label.startswith("I-")]
+        self.pairs = [sorted((numbers["B-" + labels[number][2:]], number)) for number in self.inside]
+
+    @staticmethod
+    def fits(labels: Sequence[str], scheme: str) -> bool:
+        insides = [label for label in labels if label.startswith("I-")]
+        return scheme == "BIO" and all("B-" + label[2:] in labels for label in insides)
+
+    def __call__(self, best: Tensor) -> tuple[Tensor, Tensor]:
+        reached, source = best.max(dim=1, keepdim=True)
+        reached, source = reached.repeat(1, best.shape[1]), source.repeat(1, best.shape[1])
+        if self.inside:
+            pairs = torch.tensor(self.pairs, device=best.device)
+            reached[:, self.inside], chosen = best[:, pairs].max(dim=2)
+            source[:, self.inside] = pairs.expand(len(best), -1, -1).gather(2, chosen[:, :, None]).squeeze(2)
+        return reached, source
 
 
 class ElmoCRF(nn.Module):
@@ -226,7 +262,9 @@ class ElmoCRF(nn.Module):
         if not self.learned:
             scores = scores.log_softmax(dim=-1)
         chain = self._chain(scores)
-        paths = best_paths(scores, mask, *chain)
+        has_rules_alone = not self.learned and ElmoBIOSteps.fits(self.labels, self.scheme)
+        steps = ElmoBIOSteps(self.labels) if has_rules_alone else None
+        paths = best_paths(scores, mask, *chain, before=steps)
         return paths if repair is None else repair(paths, scores, mask, *chain)
 
     def _check(self, gold: Tensor, mask: Tensor) -> None:

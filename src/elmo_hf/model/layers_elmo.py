@@ -21,6 +21,11 @@ from .configuration_elmo import ElmoConfig
 class ElmoScalarMix(nn.Module):
     r"""`gamma * sum_k softmax(w)_k h_k` over the layers h_k: the ELMo vector of the paper's equation 1.
 
+    >>> mix = ElmoScalarMix(num_layers=3, l2=0.001)
+    >>> mix(model(**batch, output_hidden_states=True).hidden_states).shape
+    torch.Size([2, 5, 256])
+    >>> loss = mix.penalty()  # to be added to the task's loss
+
     Args:
         num_layers: number of layers to mix: `config.num_hidden_layers + 1` for all.
         num_mixes: number of independent mixes of the same layers.
@@ -219,14 +224,17 @@ class ElmoHighwayLSTM(nn.Module):
         from_input, carried = products.split([5 * self.hidden_size, self.hidden_size], dim=-1)
         kept = self.dropout(carried.new_ones(len(x), self.hidden_size))
         with torch.autocast(x.device.type, enabled=False):  # the states have the weights' type
-            return _HighwaySteps.apply(from_input + self.bias, carried, kept, self.recurrent_weight)
+            inputs = (from_input + self.bias, carried, kept, self.recurrent_weight)
+            if not torch.is_grad_enabled():
+                return _highway_steps(*inputs, keeps_steps=False)[1]
+            return _HighwaySteps.apply(*inputs)
 
 
 def _highway_steps(
-    from_input: Tensor, carried: Tensor, kept: Tensor, weight: Tensor
+    from_input: Tensor, carried: Tensor, kept: Tensor, weight: Tensor, keeps_steps: bool = True
 ) -> tuple[list[Tensor], Tensor]:
     """(batch, words, 5 * cells), (batch, words, cells), (batch, cells), (cells, 5 * cells)
-    -> what the gradient is computed from, and h (batch, words, cells)"""
+    -> what the gradient is computed from (with `keeps_steps`), and h (batch, words, cells)"""
     cells = kept.shape[1]
     from_input = from_input.clone()
     from_input[:, :, 2 * cells : 3 * cells] += 1  # the bias of the forget gate
@@ -240,7 +248,7 @@ def _highway_steps(
         c = f * c + i * j
         tanh_c = c.tanh()
         h = kept * torch.lerp(carry, o * tanh_c, r)
-        steps.append((gates, j, *last, tanh_c, h))
+        steps.append((gates, j, *last, tanh_c, h) if keeps_steps else (h,))
     *saved, outputs = (torch.stack(values, dim=1) for values in zip(*steps, strict=True))
     return saved, outputs
 

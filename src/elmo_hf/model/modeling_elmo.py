@@ -39,6 +39,7 @@ except (ImportError, AttributeError):  # a copy of this file, where the package 
 
 # (h, c) of every layer: (layers, 2 directions, rows, output_dim) and (layers, 2, rows, lstm_dim).
 States = tuple[Tensor, Tensor]
+ALL = slice(None)
 
 # Every saved folder loads as these classes; the library adds the entry of the class that was saved.
 AUTO_MAP: dict[str, Any] = {
@@ -124,10 +125,8 @@ class ElmoLayer(GradientCheckpointingLayer):
 
 
 class ElmoStackedLayer(GradientCheckpointingLayer):
-    """A stack of LSTMs of which each reads both directions of the one below, and one projection for both.
-
-    It has the form of an `ElmoLayer`, but reads sentences only, and has no state.
-    """
+    """A stack of LSTMs of which each reads both directions of the one below, and one projection for both. It
+    has the form of an `ElmoLayer`, but reads sentences only, and has no state."""
 
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__()
@@ -150,6 +149,9 @@ class ElmoStackedLayer(GradientCheckpointingLayer):
 @dataclass
 class ElmoModelOutput(ModelOutput):
     """What `ElmoModel` returns.
+
+    >>> list(model(**batch, output_states=True))
+    ['last_hidden_state', 'states']
 
     Args:
         last_hidden_state: the top layer, (batch, words, 2 * output_dim), forward half first; zero at padding.
@@ -251,11 +253,15 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
 
 class ElmoModel(ElmoPreTrainedModel):
-    """Each word's vectors in context, layer by layer: the bidirectional language model without its softmax::
+    """Each word's vectors in context, layer by layer: the bidirectional language model without its softmax.
 
-        model = ElmoModel.from_pretrained("my-elmo").eval()
-        output = model(**tokenizer(["Ice cream is cold ."], return_tensors="pt"), output_hidden_states=True)
-        output.last_hidden_state, output.hidden_states  # the top layer, and all; each (batch, words, dim)
+    >>> model = ElmoModel.from_pretrained(TINY).eval()
+    >>> output = model(**batch, output_hidden_states=True)
+    >>> output.last_hidden_state.shape, len(output.hidden_states)  # the top layer; all layers
+    (torch.Size([2, 5, 256]), 3)
+    >>> model.warm_up(["He sat on the bank .", "Why ?"])
+    >>> output = model(**batch, states=model.warm_states(rows=2))
+    >>> top, states = model.read_windows(torch.stack([batch["char_ids"], batch["char_ids"].flip(1)]))
 
     There is one vector for each word. A call does not depend on earlier ones, unless it gets their `states`.
     `model.scalar_mix(output.hidden_states)` are the trained mixes of the layers, if the checkpoint has any.
@@ -328,33 +334,48 @@ class ElmoModel(ElmoPreTrainedModel):
         if states is not None or output_states:
             check_has_states(self.config)
         mask = word_mask(self.config, input_ids, char_ids, attention_mask, inputs_embeds)
-        words = self.word_vectors(input_ids, char_ids, inputs_embeds)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        starts_anew = states is None and not (output_states or keep_boundaries or self.training)
+        if starts_anew and inputs_embeds is None:
+            by_graph = self._read_by_graph(input_ids, char_ids, mask)
+            if by_graph is not None:
+                layers = tuple(by_graph) if output_hidden_states else None
+                return ElmoModelOutput(last_hidden_state=by_graph[-1], hidden_states=layers)
+        words = self.word_vectors(input_ids, char_ids, inputs_embeds)
         words = words.masked_fill(~mask[:, :, None], 0)
         # The backward direction reads the flipped row, from the end of the sentence to its beginning.
         x, mask = torch.stack([words, words.flip(1)]), torch.stack([mask, mask.flip(1)])
-        num_boundaries = 0 if keep_boundaries else 1  # to be removed at either side
-        after_first = None
-        starts_anew = states is None and not (output_states or keep_boundaries or self.training)
-        if starts_anew and kernels and not self.config.stacked_lstm_layers:
-            after_first = kernels.keep_constant(self, self._after_first)
+        rows, is_fresh = len(words), starts_anew and not self.config.stacked_lstm_layers
+        after_first = kernels.keep_constant(self, self._after_first, rows) if is_fresh and kernels else None
         if after_first is not None:
-            # The state after the first boundary is always the same, and that after the last is not needed.
-            h, c = (state.expand(-1, -1, len(words), -1).to(x) for state in after_first)
-            num_boundaries = 0
+            h, c = (state.expand(-1, -1, rows, -1).to(x) for state in after_first)
         else:
             # Padding does not change the state, so there may be padding between a boundary and the words.
             first = self._first_words().to(x.dtype)
-            begin, end = (word.expand(-1, len(words), -1, -1) for word in (first, first.flip(0)))
+            begin, end = (word.expand(-1, rows, -1, -1) for word in (first, first.flip(0)))
             x, mask = torch.cat([begin, x, end], dim=2), F.pad(mask, (1, 1), value=True)
-            h, c = self._states_for(len(words), states)
-        layers, h, c = self._run_layers(x, mask, h, c, num_boundaries, bool(output_hidden_states))
+            if is_fresh:  # a direction's last boundary changes only what nobody reads
+                x, mask = x[:, :, :-1], mask[:, :, :-1]
+            h, c = self._states_for(rows, states)
+        inner = ALL if keep_boundaries or after_first is not None else slice(1, None if is_fresh else -1)
+        all_layers, h, c = self._run_layers(x, mask, h, c, inner, bool(output_hidden_states))
         return ElmoModelOutput(
-            last_hidden_state=layers[-1],
-            hidden_states=tuple(layers) if output_hidden_states else None,
+            last_hidden_state=all_layers[-1],
+            hidden_states=tuple(all_layers) if output_hidden_states else None,
             states=(h, c) if output_states else None,
         )
+
+    def _read_by_graph(
+        self, input_ids: Tensor | None, char_ids: Tensor | None, mask: Tensor
+    ) -> list[Tensor] | None:
+        """All layers by one launch of a GPU, for a few sentences; None where there is no such thing."""
+        ids = char_ids if self.config.token_encoder == "characters" else input_ids
+        read = getattr(kernels, "read_sentences", None)  # the package may be older than a copy of this file
+        if read is None or ids is None:
+            return None
+        check_where(self, ids, None)
+        return read(self, ids, mask, lstm)
 
     def word_vectors(
         self, input_ids: Tensor | None, char_ids: Tensor | None, inputs_embeds: Tensor | None = None
@@ -381,20 +402,20 @@ class ElmoModel(ElmoPreTrainedModel):
         return self._run_layers(first, first.new_ones(2, 1, 1).bool(), *self._states_for(1, None))[1:]
 
     def _run_layers(
-        self, x: Tensor, mask: Tensor, h: Tensor, c: Tensor, num_boundaries: int = 0, all_layers: bool = False
+        self, x: Tensor, mask: Tensor, h: Tensor, c: Tensor, inner: slice = ALL, all_layers: bool = False
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """x (2, batch, time, projection_dim) -> the top layer, or all, each (batch, words, dim); and the new
-        states. `num_boundaries` steps are removed at either side."""
+        states. The steps beside `inner` are removed."""
         layers, last_h, last_c = [], [], []
         for index, layer in enumerate(self.layers):
             if all_layers:
-                layers.append(_to_words(x, num_boundaries))
+                layers.append(_to_words(x, inner))
                 # The next layer reads the tensor that is returned, so that this one gets a gradient.
-                x = _from_words(layers[-1], x, num_boundaries) if x.requires_grad else x
+                x = _from_words(layers[-1], x, inner) if x.requires_grad else x
             x, layer_h, layer_c = layer(x, mask, h[index, :, : x.shape[1]], c[index, :, : x.shape[1]])
             last_h.append(layer_h)
             last_c.append(layer_c)
-        layers.append(_to_words(x, num_boundaries))
+        layers.append(_to_words(x, inner))
         return layers, _with_unread_rows(last_h, h), _with_unread_rows(last_c, c)
 
     def read_windows(
@@ -477,16 +498,16 @@ class ElmoModel(ElmoPreTrainedModel):
         self.config.has_warm_state = True
 
 
-def _to_words(x: Tensor, num_boundaries: int) -> Tensor:
-    """(2, batch, time, dim) -> (batch, words, 2 * dim), without `num_boundaries` steps at either side."""
-    return torch.cat([x[0], x[1].flip(1)], dim=-1)[:, num_boundaries : x.shape[2] - num_boundaries]
+def _to_words(x: Tensor, inner: slice) -> Tensor:
+    """(2, batch, time, dim) -> (batch, words, 2 * dim), the steps of `inner`."""
+    return torch.cat([x[0, :, inner], x[1, :, inner].flip(1)], dim=-1)
 
 
-def _from_words(words: Tensor, x: Tensor, num_boundaries: int) -> Tensor:
-    """The inverse of `_to_words`, with the boundaries of x."""
+def _from_words(words: Tensor, x: Tensor, inner: slice) -> Tensor:
+    """The inverse of `_to_words`, with the other steps of x."""
     forward, backward = words.chunk(2, dim=-1)
-    inner = torch.stack([forward, backward.flip(1)])
-    return torch.cat([x[:, :, :num_boundaries], inner, x[:, :, x.shape[2] - num_boundaries :]], dim=2)
+    begin, end, _ = inner.indices(x.shape[2])
+    return torch.cat([x[:, :, :begin], torch.stack([forward, backward.flip(1)]), x[:, :, end:]], dim=2)
 
 
 def _with_unread_rows(layer_states: list[Tensor], old: Tensor) -> Tensor:

@@ -213,11 +213,14 @@ def _types_from_boundaries(boundaries: tuple[Tensor, Tensor] | None) -> Tensor:
 
 
 class ElmoForSequenceClassification(ElmoTaskModel):
-    """Classification of a text with `classifier="bcn"`, or of a pair of sentences with `"esim"`::
+    """Classification of a text with `classifier="bcn"`, or of a pair of sentences with `"esim"`.
 
-        model = ElmoForSequenceClassification.from_pretrained("my-elmo", classifier="bcn", num_labels=5)
-        loss = model(**tokenizer("A gorgeous film .", return_tensors="pt"), labels=torch.tensor([4])).loss
-        model.predict("A gorgeous film .", tokenizer)  # {"label": "LABEL_4", "score": 0.9}
+    >>> model = ElmoForSequenceClassification.from_pretrained(TINY, classifier="bcn", num_labels=5).eval()
+    >>> loss = model(**batch, labels=torch.tensor([4, 0])).loss
+    >>> model.decode(**batch).shape
+    torch.Size([2])
+    >>> model.predict("A gorgeous film .", tokenizer)
+    {'label': 'LABEL_...', 'score': ...}
 
     As elsewhere in Transformers, `config.problem_type` says what the labels are: one of several labels a row
     (cross entropy), several at once (`"multi_label_classification"`: binary cross entropy), or numbers

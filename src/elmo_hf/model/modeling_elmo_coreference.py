@@ -1,9 +1,5 @@
 """End-to-end coreference resolution (Lee et al. 2017) with ELMo: which mentions of a document mean the same.
 
-    model = ElmoForCoreferenceResolution.from_pretrained("org/elmo-coref")
-    model.predict([["Ada", "wrote", "to", "him", "."], ["She", "waited", "."]], tokenizer)
-    # [[(0, 0, 0), (1, 0, 0)]]: clusters of mentions, each (sentence, first word, last word)
-
 A row is a sentence, and the rows of a call are one document or several. Each span of up to `max_span_width`
 words gets a score s_m as a mention, and the best are kept. Each kept span i chooses an antecedent j among
 those before it, or none, by the score `s(i, j) = s_m(i) + s_m(j) + s_a(i, j)`, or 0 for none. Chains of
@@ -235,10 +231,14 @@ class ElmoRanking:
 
 
 class ElmoForCoreferenceResolution(ElmoTaskModel):
-    """Which mentions of a document mean the same: the span ranking of Lee et al. (2017)::
+    """Which mentions of a document mean the same: the span ranking of Lee et al. (2017).
 
-        model.predict([["Ada", "left", "."], ["She", "sang", "."]], tokenizer)
-        # [[(0, 0, 0), (1, 0, 0)]]: clusters of mentions, each (sentence, first word, last word)
+    >>> model = ElmoForCoreferenceResolution.from_pretrained(TINY).eval()
+    >>> clusters = model.predict([["Ada", "left", "."], ["She", "sang", "."]], tokenizer)
+    >>> all((sentence, first, last) for cluster in clusters for sentence, first, last in cluster)
+    True
+    >>> model.decode(**batch).shape[2]  # sentence, first word, last word, cluster
+    4
 
     The paper has task_num_layers=1, task_dropout=0.2 and mix_l2=0 (elmo_dropout=0.5 and the other sizes are
     the defaults), and trains on at most 50 sentences at a time. Speakers and genres are left out.

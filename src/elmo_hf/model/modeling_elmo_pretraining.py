@@ -49,11 +49,12 @@ class ElmoForPreTrainingOutput(ModelOutput):
 
 
 class ElmoForPreTraining(ElmoPreTrainedModel):
-    """The bidirectional language model that an ELMo is trained as. Both directions share a softmax::
+    """The bidirectional language model that an ELMo is trained as. Both directions share a softmax.
 
-        model = ElmoForPreTraining.from_pretrained("my-elmo").eval()
-        output = model(**tokenizer(["Ice cream is cold ."], return_tensors="pt"))
-        output.forward_loss, output.backward_loss  # of the full softmax
+    >>> model = ElmoForPreTraining.from_pretrained(TINY).eval()
+    >>> output = model(**batch)
+    >>> bool(output.forward_loss > 0), bool(output.backward_loss > 0)  # by the full softmax
+    (True, True)
 
     The forward half at a word predicts the next word, the backward half the word before it.
     """

@@ -111,9 +111,13 @@ class ElmoSelfAttention(nn.Module):
 
 
 class ElmoForQuestionAnswering(ElmoTaskModel):
-    """Extractive question answering with the attention of Clark and Gardner (2018)::
+    """Extractive question answering with the attention of Clark and Gardner (2018).
 
-        model.answer("Who paid?", "At last, Ada paid.", tokenizer)  # {"answer": "Ada", "start": 9, ...}
+    >>> model = ElmoForQuestionAnswering.from_pretrained(TINY).eval()
+    >>> model.answer("Who paid?", "At last, Ada paid.", tokenizer)
+    {'answer': ..., 'start': ..., 'end': ..., 'score': ...}
+    >>> model.decode(**tokenizer("Who paid?", "At last, Ada paid.", return_tensors="pt")).shape
+    torch.Size([1, 2])
 
     The paper has elmo_at_output=True, mix_l2=0, task_hidden_size=90, task_num_layers=1, task_dropout=0.2,
     and answers of up to 17 words.

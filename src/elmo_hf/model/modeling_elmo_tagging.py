@@ -132,12 +132,15 @@ class ElmoTagger(ElmoTaskModel):
 
 
 class ElmoForTokenClassification(ElmoTagger):
-    """The paper's tagger: a biLSTM, and a CRF (`use_crf`) or a softmax for each word::
+    """The paper's tagger: a biLSTM, and a CRF (`use_crf`) or a softmax for each word.
 
-        names = {0: "O", 1: "B-PER", 2: "I-PER"}
-        model = ElmoForTokenClassification.from_pretrained("my-elmo", id2label=names)
-        loss = model(**batch, labels=labels).loss
-        model.decode(**batch)  # the best labels that BIO allows
+    >>> names = {0: "O", 1: "B-PER", 2: "I-PER"}
+    >>> model = ElmoForTokenClassification.from_pretrained(TINY, id2label=names).eval()
+    >>> loss = model(**batch, labels=torch.zeros(2, 5, dtype=torch.long)).loss
+    >>> model.decode(**batch).shape  # the ids of the best labels that BIO allows
+    torch.Size([2, 5])
+    >>> [word["word"] for word in model.predict("Ada sat.", tokenizer)]  # with "label" and "score"
+    ['Ada', 'sat', '.']
 
     With a CRF the logits are the log-probabilities of the labels, summed over all labellings of the sentence.
     `pipeline("token-classification")` works with such a model.
@@ -221,6 +224,13 @@ class ElmoForSemanticRoleLabeling(ElmoTagger):
     right. The paper has task_hidden_size=300, task_num_layers=8, task_dropout=0.1 and use_crf=False: each
     word has a softmax of its own, and `decode` finds the best sequence that the BIO scheme allows. With
     role_rules=True that sequence also keeps the rules of roles, as in their constrained decoding.
+
+    >>> names = {0: "O", 1: "B-V", 2: "B-ARG0", 3: "I-ARG0"}
+    >>> model = ElmoForSemanticRoleLabeling.from_pretrained(TINY, id2label=names).eval()
+    >>> model.decode(**batch, predicate_mask=torch.tensor([[0, 0, 1, 0, 0], [0, 1, 0, 0, 0]])).shape
+    torch.Size([2, 5])
+    >>> len(model.predict("Ada sat.", tokenizer, predicate=1))  # a role for each word
+    3
     """
 
     def __init__(self, config: ElmoConfig) -> None:

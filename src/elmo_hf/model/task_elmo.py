@@ -75,10 +75,19 @@ class ElmoTaskWords(nn.Module):
     def _from_characters(self, char_ids: Tensor) -> Tensor:
         """(batch, words, char_ids_length) -> (batch, words, filters). Each different word is encoded once."""
         characters = char_ids[..., : self.config.max_characters_per_token]  # without the word's id
+        characters = self._without_padding(characters)
         words, index = characters.flatten(0, 1).unique(dim=0, return_inverse=True)
         x = self.char_embedding(words).transpose(1, 2)  # (words, dim, characters)
         encoded = torch.cat([F.relu(conv(x).amax(dim=-1)) for conv in self.convolutions], dim=-1)
         return encoded[index].unflatten(0, char_ids.shape[:2])
+
+    def _without_padding(self, characters: Tensor) -> Tensor:
+        """The columns up to the end of the longest word, and as many of its padding as the widest filter
+        reads: the maximum over all columns is the same. (`unique` waits for a GPU in any case.)"""
+        padding = (self.config.boundary_characters or [0])[-1]
+        is_letter = ((characters != padding) & (characters != 0)).flatten(0, 1).any(dim=0)
+        longest = int(is_letter.nonzero().amax()) + 1 if bool(is_letter.any()) else 1
+        return characters[..., : longest + max(width for width, _ in self.config.task_char_filters or [])]
 
 
 @dataclass

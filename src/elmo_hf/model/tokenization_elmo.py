@@ -41,6 +41,13 @@ DEFAULT_SWITCHES = {"word_column": False, "cut_words": False, "strip_words": Tru
 class ElmoTokenizer(PreTrainedTokenizer):
     """Splits text into words, each of them one token, and encodes a word as a row of character ids.
 
+    >>> tokenizer.tokenize("Don't sit.")
+    ['Don', "'t", 'sit', '.']
+    >>> tokenizer("Don't sit.", return_tensors="pt")["char_ids"].shape  # (texts, words, letters of a row)
+    torch.Size([1, 4, 50])
+    >>> tokenizer.decode(tokenizer("Don't sit.")["input_ids"])
+    "Don 't sit ."
+
     Args:
         vocab_file: one word per line, in the order of the language model's softmax; `None` for none. `<S>`,
             `</S>` and `<UNK>` are found by name, and follow the last word if the file lacks them.

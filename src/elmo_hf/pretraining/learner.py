@@ -8,6 +8,7 @@ divided by the size of the batch in words, which is the same mean until the text
 """
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from elmo_hf.corpus.windows import Window
 from elmo_hf.model.modeling_elmo import States
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
+from elmo_hf.pretraining import captured
 from elmo_hf.pretraining.optimizers import (
     PretrainingOptimizer,
     RowGradient,
@@ -52,6 +54,13 @@ class Network(nn.Module):
             return hidden, states
         return full_loss(hidden, self.lm_head.weight, self.lm_head.bias, targets), states
 
+    def read(self, vectors: Tensor, states: States) -> tuple[Tensor, States]:
+        """Words' vectors (2, rows, steps, projection_dim), none of them padding -> hidden states, states"""
+        mask = torch.ones(vectors.shape[:3], dtype=torch.bool, device=vectors.device)
+        (top,), h, c = self.elmo._run_layers(vectors, mask, *states)
+        forward, backward = top.chunk(2, dim=-1)
+        return self.dropout(torch.stack([forward, backward.flip(1)])), (h, c)
+
 
 class Learner:
     """The model, its optimizer, and the LSTM states of this process's rows."""
@@ -67,6 +76,26 @@ class Learner:
         self.states = model.elmo.zero_states(settings.rows // accelerator.num_processes)
         self.batch_words = settings.rows * settings.window * settings.accumulate
         self.row_losses: list[Tensor] = []  # (2, rows), of each window of the last update
+        # (words, characters) of the words of an encoded text
+        self.letters: Tensor | None = None
+        self.letters_on_cpu: Tensor | None = None
+        # The gradients become the mean over processes, and `batch_words` counts the words of all.
+        self.loss_factor = settings.loss_scale * accelerator.num_processes / self.batch_words
+        self.prepared: captured.Prepared | None = None  # what the next update reads
+        self.captured = None if captured.why_not(self) else captured.CapturedUpdate(self)
+
+    def set_letters(self, letters: np.ndarray | None) -> None:
+        """Take what the model reads of each word; the windows then hold the words' numbers."""
+        self.letters_on_cpu = None if letters is None else torch.from_numpy(letters)
+        self.letters = None if self.letters_on_cpu is None else self.letters_on_cpu.to(self.device)
+
+    def prepare(self, windows: Sequence[Window], step: int) -> captured.Prepared | None:
+        """Look up what an update will read, on the CPU; None where its steps are not captured."""
+        return captured.prepare(self, windows, step) if self.captured is not None else None
+
+    def seed_of(self, step: int, number: int) -> tuple[int, ...]:
+        """The seed of what is random in a window of a step."""
+        return self.settings.seed, step, self.accelerator.process_index, number
 
     def _make_optimizer(self) -> PretrainingOptimizer:
         dense, head = dict(self.model.named_parameters()), self.model.lm_head
@@ -75,13 +104,15 @@ class Learner:
         dense = {name: weight for name, weight in dense.items() if not name.startswith("lm_head.")}
         return make_optimizer(dense, head.weight, head.bias, self.settings.optimizer_settings())
 
-    def update(self, windows: list[Window], words: Tensor, step: int) -> dict[str, float]:
+    def update(self, windows: list[Window], words: Tensor, step: int) -> Mapping[str, float]:
         """Make one optimizer step on the windows.
 
         Args:
             windows: the windows of this process, in the order of the text.
             words: (2,) the words that each direction predicts, over all processes.
             step: number of updates before this one.
+
+        If `prepared` is set to what `prepare` has made of the windows, the update is a captured one.
 
         Returns:
             "loss", "forward_loss", "backward_loss": means over the words; and "norm", that of the gradient
@@ -90,6 +121,12 @@ class Learner:
         # Random numbers depend on the seed and the step alone, so a checkpoint need not store their state.
         seed = (self.settings.seed, step, self.accelerator.process_index)
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
+        prepared, self.prepared = self.prepared, None
+        if prepared is not None and self.captured is not None:
+            results = self.captured(prepared)
+            self.row_losses = list(results.row_losses)
+            return captured.LaterLosses(results, words)
+        words = words.to(self.device)
         losses, self.row_losses = torch.zeros(2, device=self.device), []
         for number, window in enumerate(windows):
             losses += self._learn(window, words, (*seed, number))
@@ -107,6 +144,8 @@ class Learner:
         ids, mask, targets = (
             torch.from_numpy(array).to(self.device) for array in (inputs, window.mask, window.targets)
         )
+        if self.letters is not None:
+            ids = self.letters[ids]
         self._restart_rows(seed)
         with self.accelerator.autocast():
             output, (h, c) = self.network(ids.long(), mask, targets, self.states)
@@ -119,8 +158,7 @@ class Learner:
         # Every word has the same weight. Divided by their own number, the last few words of the text would
         # make steps as large as those of full batches, and spoil the model. `batch_words` counts the words of
         # all processes, and gradients become the mean over processes, hence their number as a factor.
-        scale = self.settings.loss_scale * self.accelerator.num_processes / self.batch_words
-        self.accelerator.backward(0.5 * row_losses.sum() * scale)
+        self.accelerator.backward(0.5 * row_losses.sum() * self.loss_factor)
         if rows is not None and selected is not None:
             weight, bias = (table.grad for table in rows)
             assert weight is not None
@@ -137,12 +175,17 @@ class Learner:
         """
         if not self.settings.restart_rows:
             return
-        base, step, process, number = seed
-        draws = np.random.default_rng([base, step, number, 1]).random(self.settings.rows)
-        rows = self.states[0].shape[2]
-        is_kept = draws[process * rows : (process + 1) * rows] >= self.settings.restart_rows
-        keep = torch.from_numpy(is_kept).to(self.device)[:, None]
+        keep = torch.from_numpy(self.kept_rows(seed)).to(self.device)[:, None]
         self.states = self.states[0] * keep, self.states[1] * keep
+
+    def kept_rows(self, seed: tuple[int, ...]) -> np.ndarray:
+        """(rows of this process,) False for those whose states are reset before a window."""
+        base, step, process, number = seed
+        rows = self.states[0].shape[2]
+        if not self.settings.restart_rows:
+            return np.ones(rows, dtype=bool)
+        draws = np.random.default_rng([base, step, number, 1]).random(self.settings.rows)
+        return draws[process * rows : (process + 1) * rows] >= self.settings.restart_rows
 
     def _share_gradients(self) -> None:
         """Replace the dense gradients by their mean over the processes, reduced as one tensor: a resumed run
@@ -175,5 +218,5 @@ class Learner:
         return [(direction, row) for direction, row in bad.nonzero().tolist()]
 
 
-def is_finite(losses: dict[str, float]) -> bool:
+def is_finite(losses: Mapping[str, float]) -> bool:
     return all(math.isfinite(value) for value in losses.values())

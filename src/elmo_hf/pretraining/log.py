@@ -30,6 +30,7 @@ NUMBERS = {
     "step": ("step", "loss", "words", "words_per_second"),
     "evaluation": ("step", "forward", "backward", "mean"),
 }
+MAX_VALUE = 1e30  # of a loss, a perplexity, a number of words; no axis shows more
 Entry = dict[str, Any]
 
 
@@ -220,6 +221,12 @@ def _parse_entry(line: bytes, place: str) -> Entry:
         if not is_number(entry.get(name)):
             raise ElmoError(
                 f"{place}: {name} of this {kind:.40} must be a number, but is {short(entry.get(name))}."
+            )
+    for name in NUMBERS.get(kind, ())[1:]:
+        least = 0 if kind == "evaluation" else -MAX_VALUE  # a perplexity, or a loss
+        if not least < entry[name] < MAX_VALUE:
+            raise ElmoError(
+                f"{place}: {name} of this {kind} is {entry[name]:g}, which cannot be; mend or remove it."
             )
     return entry
 

@@ -158,6 +158,20 @@ def clip_together(gradients: Sequence[Tensor], limit: float) -> Tensor:
 # ---- sparse updates of the softmax
 
 
+def _only(is_used: Tensor | None, rows: Tensor, others: Tensor | float = 0.0) -> Tensor:
+    """The rows that are used, (m,) or (); in place of the others, those of `others`."""
+    if is_used is None:
+        return rows
+    return torch.where(is_used[:, None] if rows.dim() == 2 and is_used.dim() else is_used, rows, others)
+
+
+def _subtract(table: Tensor, ids: Tensor, change: Tensor, learning_rate: float | Tensor) -> None:
+    if isinstance(learning_rate, Tensor):
+        table.index_add_(0, ids, change * -learning_rate)
+    else:
+        table.index_add_(0, ids, change, alpha=-learning_rate)
+
+
 class RowAdagrad:
     """TensorFlow's Adagrad on some rows: sum += g^2, row -= learning_rate * g / sqrt(sum)."""
 
@@ -166,11 +180,13 @@ class RowAdagrad:
         self.sums = tuple(torch.full_like(table, settings.accumulator) for table in self.tables)
 
     @torch.no_grad()
-    def step(self, rows: RowGradient, learning_rate: float) -> None:
+    def step(self, rows: RowGradient, learning_rate: float | Tensor, is_used: Tensor | None = None) -> None:
+        """Rows that are not used, (m,), are as they were."""
         for table, sums, gradient in zip(self.tables, self.sums, rows[1:], strict=True):
+            gradient = _only(is_used, gradient)
             new_sums = sums[rows.ids].addcmul_(gradient, gradient)
             sums[rows.ids] = new_sums
-            table.index_add_(0, rows.ids, gradient / new_sums.sqrt_(), alpha=-learning_rate)
+            _subtract(table, rows.ids, gradient / new_sums.sqrt_(), learning_rate)
 
     def state(self) -> dict[str, Tensor]:
         return {"weight.sum": self.sums[0], "bias.sum": self.sums[1]}
@@ -188,12 +204,15 @@ class RowAdamW:
         self.decays = (settings.weight_decay, 0.0)
 
     @torch.no_grad()
-    def step(self, rows: RowGradient, learning_rate: float) -> None:
-        steps = self.steps[rows.ids] + 1
+    def step(self, rows: RowGradient, learning_rate: float | Tensor, is_used: Tensor | None = None) -> None:
+        """Rows that are not used, (m,), are as they were."""
+        steps = self.steps[rows.ids] + (1 if is_used is None else is_used)
         self.steps[rows.ids] = steps
         weight, bias = zip(self.tables, self.means, self.squares, rows[1:], self.decays, strict=True)
-        self._update(rows.ids, steps[:, None], *weight, learning_rate)
-        self._update(rows.ids, steps, *bias, learning_rate)
+        if is_used is not None:
+            steps = steps.clamp(min=1)
+        self._update(rows.ids, steps[:, None], *weight, learning_rate, is_used)
+        self._update(rows.ids, steps, *bias, learning_rate, is_used)
 
     def _update(
         self,
@@ -204,17 +223,21 @@ class RowAdamW:
         squares: Tensor,
         gradient: Tensor,
         decay: float,
-        learning_rate: float,
+        learning_rate: float | Tensor,
+        is_used: Tensor | None,
     ) -> None:
         first, second = self.betas
-        mean = means[ids].lerp_(gradient, 1 - first)
-        square = squares[ids].mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        old_mean, old_square = means[ids], squares[ids]
+        mean = old_mean.lerp(gradient, 1 - first)
+        square = (old_square * second).addcmul_(gradient, gradient, value=1 - second)
+        if is_used is not None:
+            mean, square = _only(is_used, mean, old_mean), _only(is_used, square, old_square)
         means[ids], squares[ids] = mean, square
         # 1 - beta ** steps, computed without cancellation while it is close to zero.
         first_share, second_share = (-torch.expm1(steps * math.log(beta)) for beta in self.betas)
         size = square.div_(second_share).sqrt_().add_(self.epsilon)
         change = mean.div_(first_share).div_(size).add_(table[ids], alpha=decay)
-        table.index_add_(0, ids, change, alpha=-learning_rate)
+        _subtract(table, ids, _only(is_used, change), learning_rate)
 
     def state(self) -> dict[str, Tensor]:
         tensors = (*self.means, *self.squares, self.steps)
@@ -237,11 +260,18 @@ class PretrainingOptimizer:
     ) -> None:
         self.parameters, self.dense, self.rows, self.settings = dict(parameters), dense, rows, settings
         self.steps = 0
-        # The learning rate depends on the number of steps alone, so the schedule has no state to save.
+        self.plan(settings.total_steps)
+
+    def plan(self, total_steps: int | None) -> None:
+        """Set the step at which the schedule ends. The learning rate depends on this and on the number of
+        steps alone, so the schedule has no state to save."""
+        settings = self.settings
+        if total_steps is not None:
+            total_steps = max(total_steps, settings.warmup_steps + 1)
         warm = settings.schedule == "constant" and settings.warmup_steps > 0
         name = "constant_with_warmup" if warm else settings.schedule
-        schedule = get_scheduler(name, dense, settings.warmup_steps, settings.total_steps)
-        self._factor = schedule.lr_lambdas[0]
+        unused = torch.optim.SGD([torch.zeros(1)], lr=1.0)  # a scheduler would change the real one's `step`
+        self._factor = get_scheduler(name, unused, settings.warmup_steps, total_steps).lr_lambdas[0]
 
     @property
     def learning_rate(self) -> float:
@@ -272,6 +302,77 @@ class PretrainingOptimizer:
                 self.rows.step(rows, self.learning_rate)
             self.steps += 1
         return norm
+
+    def step_on_device(
+        self, learning_rate: Tensor, rows: RowGradient | None = None, is_used: Tensor | None = None
+    ) -> Tensor:
+        """As `step`, without waiting for what a tensor holds, so that a CUDA graph can hold it.
+
+        Args:
+            learning_rate: () that of this step, which the caller counts by `count_step`.
+            rows: the gradient of the softmax's rows.
+            is_used: (m,) which of them take part; the others only make the number of rows a round one.
+
+        Returns:
+            the gradients' norm before clipping. If it is not finite, nothing is updated.
+        """
+        parameters = [p for p in self.parameters.values() if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = clip_together([*gradients, *(rows[1:] if rows else ())], self.settings.clip)
+        is_finite = norm.isfinite()
+        if self.settings.name == "adagrad":
+            self._adagrad_on_device(parameters, learning_rate, is_finite)
+        else:
+            self._adamw_on_device(learning_rate, is_finite)
+        if rows is not None and self.rows is not None:
+            is_used = is_finite.expand(len(rows.ids)) if is_used is None else is_used & is_finite
+            self.rows.step(rows, learning_rate, is_used)
+        return norm
+
+    def count_step(self) -> None:
+        """Count a step of `step_on_device`."""
+        self.steps += 1
+        if self.settings.name == "adagrad":  # PyTorch's counts are on the CPU
+            for parameter in self.parameters.values():
+                self.dense.state[parameter]["step"] += 1
+
+    @torch.no_grad()
+    def _adagrad_on_device(
+        self, parameters: Sequence[nn.Parameter], learning_rate: Tensor, is_finite: Tensor
+    ) -> None:
+        gradients = [_only(is_finite, p.grad) for p in parameters if p.grad is not None]
+        sums = [self.dense.state[p]["sum"] for p in parameters]
+        torch._foreach_addcmul_(sums, gradients, gradients)
+        changes = torch._foreach_div(gradients, torch._foreach_sqrt(sums))
+        torch._foreach_mul_(changes, -learning_rate)
+        torch._foreach_add_(list(parameters), changes)
+
+    @torch.no_grad()
+    def _adamw_on_device(self, learning_rate: Tensor, is_finite: Tensor) -> None:
+        has_inf = (~is_finite).to(torch.float32)
+        for group in self.dense.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            states = [self.dense.state[p] for p in parameters]
+            steps = [state["step"] for state in states]
+            torch._foreach_add_(steps, 1)
+            torch._fused_adamw_(
+                parameters,
+                [p.grad for p in parameters],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                steps,
+                lr=learning_rate,
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+                grad_scale=None,
+                found_inf=has_inf,
+            )
+            torch._foreach_sub_(steps, [has_inf] * len(steps))
 
     def zero_grad(self) -> None:
         self.dense.zero_grad()

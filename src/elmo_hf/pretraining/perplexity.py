@@ -105,6 +105,11 @@ def perplexity(
 ) -> Perplexity:
     """Compute the perplexity of a text, on the model's device, without dropout.
 
+    >>> language_model, tokenizer = load_language_model(str(TINY))
+    >>> result = perplexity(language_model, ["He sat on the bank .", "Why ?"], tokenizer)
+    >>> result.sentences
+    2
+
     Args:
         model: the language model; it stays in the mode, training or evaluation, in which it is.
         source: a file of text, one sentence a line, or of JSON lines, Parquet or CSV, plain or packed

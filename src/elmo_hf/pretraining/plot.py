@@ -4,7 +4,6 @@ draw(read_log("my-run"), "my-run/log.png")      # read_log is in log.py
 elmo-hf plot my-run/
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_TEXTS, MAX_RESUMES, MAX_VALUE = 6, 200, 1e30  # texts and resumes that are drawn; of a loss or perplexity
+MAX_TEXTS, MAX_RESUMES = 6, 200  # that are drawn
 # The colour-blind-safe palette of Okabe and Ito.
 BLUE, ORANGE, GREEN, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#222222", "#767676"
 
@@ -58,7 +57,6 @@ def make_figure(log: list[Entry], name: str = "") -> "Figure":
     evaluations = [entry for entry in log if entry["kind"] == "evaluation"]
     if not steps and not evaluations:
         raise ElmoError("the log has no step and no evaluation yet, so there is nothing to draw.")
-    _check_values(log)
     figure = Figure(figsize=(8, 6), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
     panels = figure.subplots(3, 1, sharex=True, height_ratios=(5, 5, 3))
     _style_panels(panels, [entry["step"] for entry in log if entry["kind"] == "resume"][-MAX_RESUMES:])
@@ -71,18 +69,6 @@ def make_figure(log: list[Entry], name: str = "") -> "Figure":
     figure.align_ylabels(panels)
     figure.suptitle(_title(log, name), fontsize=12, fontweight="bold", parse_math=False)
     return figure
-
-
-def _check_values(log: list[Entry]) -> None:
-    """Refuse numbers that no axis shows; one that is not finite leaves a gap."""
-    for entry in log:
-        names = {"step": ("loss", "words_per_second"), "evaluation": ("forward", "backward", "mean")}
-        for name in names.get(entry["kind"], ()):
-            least = 0 if entry["kind"] == "evaluation" else -MAX_VALUE
-            if math.isfinite(entry[name]) and not least < entry[name] < MAX_VALUE:
-                raise ElmoError(
-                    f"the log has {name} {entry[name]:g} at step {entry['step']:g}, which cannot be drawn."
-                )
 
 
 def _settings(log: list[Entry]) -> Entry:

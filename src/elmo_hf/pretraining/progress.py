@@ -33,6 +33,7 @@ class Progress:
     evaluated_at: step of the last evaluation, or -1.
     position: where to read on, a state of `Windows`.
     text: record of the text files; None in checkpoints of version 0.1.0.
+    seconds: that the run has taken; 0 in checkpoints of version 0.1.0.
     """
 
     step: int
@@ -42,6 +43,7 @@ class Progress:
     settings: dict[str, Any]
     position: dict[str, Any]
     text: TextRecord | None = field(default=None)
+    seconds: float = 0.0
 
     def write(self, checkpoint: Path) -> None:
         """The names are those of version 0.1.0."""
@@ -71,6 +73,7 @@ def read_progress(checkpoint: Path) -> Progress:
             settings=_dictionary("settings", content.get("settings")),
             position=_dictionary("place", content.get("place")),
             text=content.get("text"),
+            seconds=_number("seconds", content.get("seconds", 0.0)),
         )
         _check_settings(progress.settings)
         _check_position(progress)
@@ -93,6 +96,12 @@ def whole(name: str, value: Any, at_least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not at_least <= value < LARGEST:
         raise ElmoError(f"{name} must be a whole number of at least {at_least}, but is {short(value)}")
     return value
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LARGEST:
+        raise ElmoError(f"{name} must be a number of at least 0, but is {short(value)}")
+    return float(value)
 
 
 def _dictionary(name: str, value: Any) -> dict[str, Any]:

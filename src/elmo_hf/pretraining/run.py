@@ -4,18 +4,22 @@
 """
 
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from elmo_hf.corpus.encoded import EncodedText
+from elmo_hf.corpus.encoded_windows import EncodedWindows
 from elmo_hf.corpus.look import training_doubts
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.vocabulary import Vocabulary
@@ -32,6 +36,8 @@ from elmo_hf.corpus.windows import (
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import whole_file, whole_folder, write_manifest
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
+from elmo_hf.pretraining.ahead import Ahead, grouped, prepared_in_turn
+from elmo_hf.pretraining.captured import LaterLosses
 from elmo_hf.pretraining.checkpoints import (
     OPTIMIZER,
     ROWS,
@@ -40,8 +46,10 @@ from elmo_hf.pretraining.checkpoints import (
     read_tensors,
     save_checkpoint,
 )
+from elmo_hf.pretraining.clock import Clock
 from elmo_hf.pretraining.learner import Learner, is_finite
 from elmo_hf.pretraining.log import RunLog
+from elmo_hf.pretraining.machines import digest_without_words, refuse_other_texts, words_digest
 from elmo_hf.pretraining.processes import STOPPED, Processes, StopSignal
 from elmo_hf.pretraining.progress import TRAINING, Progress, read_progress
 from elmo_hf.pretraining.settings import Settings
@@ -78,8 +86,8 @@ class Run:
         self,
         settings: Settings,
         processes: Processes,
-        source: Source,
-        heldout: dict[str, Source],
+        source: Source | EncodedText,
+        heldout: dict[str, Source | EncodedText],
         learner: Learner,
         tokenizer: ElmoTokenizer,
         checkpoint: Path | None = None,
@@ -92,26 +100,33 @@ class Run:
         self.rows = settings.rows // self.accelerator.num_processes
         self.first_row = self.rows * self.accelerator.process_index
         self.step = self.words = self.epoch = 0
+        self.planned_steps: int | None = None  # where the end is a time
         self.saved_at = self.evaluated_at = -1
         self.position: Any = None  # of this process in the text, after the last update
         self.row_epochs = torch.zeros(self.rows, 2, dtype=torch.int64)  # by direction
         self.sentences: dict[tuple[int, int], list[SentenceStart]] = {}  # by direction and row: the last two
-        self.heldout_lines = None if settings.heldout_every is None else source.heldout()
+        self.heldout_lines = None
+        if settings.heldout_every is not None and isinstance(source, Source):
+            self.heldout_lines = source.heldout()
         self.text = self._record_text(checkpoint)
+        self.clock = Clock(settings.max_minutes)
         if checkpoint is not None:
             self._load(checkpoint)
+        if self.clock.total_steps is not None:
+            self._plan(self.clock.total_steps)
         self.windows = self._open_windows()
-        self.groups = grouped(self.windows, settings.accumulate)
+        self.groups = self._open_groups()
+        self.unread: deque[tuple[int, Mapping[str, float], int]] = deque()  # step, losses, words
         self.log = RunLog(self.accelerator, self.folder, settings.trackers, self._total_words())
-        self.audit: AuditLog | None = None
+        self.audits: list[AuditLog] = []  # of all processes, in the main one
         self.stop = StopSignal()
 
     def _record_text(self, checkpoint: Path | None) -> TextRecord | None:
-        """The text's record, in the main process, which compares it with that of the checkpoint."""
-        if not self.accelerator.is_main_process:
+        """The text's record, on each machine. The main process compares it with that of the checkpoint."""
+        if not self.accelerator.is_local_main_process:
             return None
         record = record_text(self.settings.data, self.source, self.settings.check_text)
-        if checkpoint is not None:
+        if checkpoint is not None and self.accelerator.is_main_process:
             old = read_progress(checkpoint).text
             if old is not None:
                 compare(old, record)
@@ -122,7 +137,24 @@ class Run:
                 )
         return record
 
-    def _open_windows(self) -> Windows:
+    def agree(self) -> None:
+        """Compare what the processes read; a new run begins with the main one's weights in all of them.
+
+        Random numbers may differ in their last digits between processors of different kinds.
+        """
+        processes, state = self.processes, self.model.state_dict()
+        if processes.count == 1:
+            return
+        refuse_other_texts(processes.places, gather_object([self.text]))
+        facts = {"the vocabulary": words_digest(self.tokenizer)}
+        if self.settings.start and not self.step:
+            facts["the model of --start"] = digest_without_words(state)
+            facts["the optimizer's state"] = digest_without_words(self.learner.optimizer.state_dict())
+        processes.check_same(facts, "use the same on all machines (these are checksums)")
+        for tensor in () if self.step else state.values():
+            torch.distributed.broadcast(tensor, 0)
+
+    def _open_windows(self) -> Windows | EncodedWindows:
         settings, config, tokenizer = self.settings, self.model.config, self.tokenizer
         words = tokenizer.convert_ids_to_tokens(list(range(config.vocab_size)))
         loaded = Vocabulary.load(settings.vocab) if settings.vocab else None
@@ -146,12 +178,20 @@ class Run:
             shared=settings.shared_reading,
             epochs=settings.epochs,
         )
+        encoder = Encoder(vocabulary, token_encoder=config.token_encoder, tokenizer=tokenizer)
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        if isinstance(self.source, EncodedText):
+            encoded = EncodedWindows(
+                self.source, encoder, plan, process=process, processes=processes, state=self.position
+            )
+            self.learner.set_letters(encoded.letters)
+            return encoded
         windows = Windows(
             self.source,
-            Encoder(vocabulary, token_encoder=config.token_encoder, tokenizer=tokenizer),
+            encoder,
             plan,
-            process=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
+            process=process,
+            processes=processes,
             workers=settings.workers,
             state=self.position,
         )
@@ -159,12 +199,29 @@ class Run:
             self.processes.warn(windows.note)
         return windows
 
+    def _open_groups(self) -> Any:
+        """The windows of one update each, with what a captured update reads. On a GPU threads make them while
+        the updates before run."""
+
+        def make_groups() -> Generator[list[Window], None, None]:
+            return grouped(self.windows, self.settings.accumulate)
+
+        if self.learner.captured is None:
+            return ((windows, None) for windows in make_groups())
+        return Ahead(lambda: prepared_in_turn(make_groups(), self.learner.prepare, self.step))
+
+    @property
+    def waited(self) -> float:
+        """Seconds spent waiting for text."""
+        return self.groups.waited if isinstance(self.groups, Ahead) else self.windows.waited
+
     def warn_of_doubts(self) -> None:
         """Say it if the first lines of the text are not what the settings say."""
         if self.accelerator.is_main_process:
-            texts = training_doubts(self.source, self.vocabulary)
-            for source in () if texts else self.heldout.values():
-                texts += training_doubts(source, self.vocabulary)
+            texts: list[str] = []
+            for source in (self.source, *self.heldout.values()):
+                if isinstance(source, Source) and not texts:
+                    texts += training_doubts(source, self.vocabulary)
             for doubt in texts:
                 self.processes.warn(doubt)
 
@@ -193,9 +250,12 @@ class Run:
             with self.processes.collect_errors():
                 self._open_log()
             self.processes.raise_errors()
-            if self.settings.audit:
-                path = self.folder / f"audit-{self.accelerator.process_index}.jsonl"
-                self.audit = AuditLog(path, self.accelerator.process_index)
+            if self.settings.audit and self.accelerator.is_main_process:
+                self.audits = [
+                    AuditLog(self.folder / f"audit-{number}.jsonl", number)
+                    for number in range(self.processes.count)
+                ]
+            self.clock.start()
             yield
 
     def _write_heldout(self) -> None:
@@ -209,6 +269,7 @@ class Run:
     def _open_log(self) -> None:
         settings = asdict(self.settings) | {"softmax": "sampled" if self.learner.samples else "full"}
         facts = {"processes": self.accelerator.num_processes, "device": str(self.accelerator.device)}
+        facts["threads"] = torch.get_num_threads()
         self.log.open(self.step, self.words, settings)
         if self.step:
             self.log.write("resume", step=self.step, **facts)
@@ -255,16 +316,24 @@ class Run:
         """
         if self.settings.max_steps is not None and self.step >= self.settings.max_steps:
             return None
+        if self.clock.is_over(self.step):
+            return None
         windows: list[Window] = []
         with self.processes.collect_errors():
-            windows = next(self.groups)
+            windows, self.learner.prepared = next(self.groups)
         for window in windows:
             self._follow_rows(window)
         words = sum(window.mask.sum(axis=(1, 2)) for window in windows) if windows else (0, 0)
         numbers = [*map(int, words), int((self.row_epochs > self.epoch).sum())]
         numbers += [int(bool(self.stop)), int(bool(self.processes.error))]
-        totals = self.accelerator.reduce(torch.tensor(numbers, device=self.accelerator.device), "sum")
-        *_, rows_ahead, has_signal, has_error = totals.tolist()
+        # The main process's time counts, so that all end after the same update.
+        numbers.append(int(1e6 * self.clock.seconds()) if self.accelerator.is_main_process else 0)
+        # One process has nothing to exchange, for which it would have to wait for its GPU.
+        device = self.accelerator.device if self.accelerator.num_processes > 1 else "cpu"
+        totals = self.accelerator.reduce(torch.tensor(numbers, device=device), "sum")
+        *_, rows_ahead, has_signal, has_error, microseconds = totals.tolist()
+        if self.clock.look(self.step, microseconds / 1e6) and self.clock.total_steps is not None:
+            self._plan(self.clock.total_steps)
         if has_error:
             self.processes.raise_errors()
         if has_signal:
@@ -274,6 +343,13 @@ class Run:
         if not self.step:
             raise ElmoError(f"{self.source.name} has no text for a single step.")
         return None
+
+    def _plan(self, total_steps: int) -> None:
+        """Let the schedule end after so many updates, with which the run's time will be over."""
+        if self.settings.max_steps is not None:
+            total_steps = min(total_steps, self.settings.max_steps)
+        self.learner.optimizer.plan(total_steps)
+        self.planned_steps = total_steps
 
     def _follow_rows(self, window: Window) -> None:
         """Keep track of the sentences and epochs that the rows are in."""
@@ -285,35 +361,50 @@ class Run:
         has_ended = ~torch.from_numpy(window.mask[:, :, -1]).T
         self.row_epochs[has_ended] = self.settings.epochs
 
-    def record(self, batch: Batch, losses: dict[str, float]) -> None:
-        """Count an update, and log it when an entry is due.
+    def record(self, batch: Batch, losses: Mapping[str, float]) -> None:
+        """Count an update, and log it when an entry is due. On a GPU, the losses of an update are read while
+        the next one runs.
 
         Raises:
-            ElmoError: the loss or its gradient is not finite.
+            ElmoError: the loss or its gradient is not finite, in this update or, on a GPU, in the one before.
         """
-        if not is_finite(losses):
-            self._raise_not_finite()
+        self.unread.append((self.step + 1, losses, int(batch.words[0])))
+        is_logged = is_due(self.step + 1, self.settings.log_every)
+        done = self._read_losses(1 if isinstance(losses, LaterLosses) and not is_logged else 0)
         self.step, self.position = self.step + 1, batch.windows[-1].state
         self.epoch += batch.ends_epoch
         words = int(batch.words[0])
         self.words += words
+        read = gather_object([windows_of_starts(batch.windows)]) if self.settings.audit else []
         with self.processes.collect_errors():
-            if self.audit is not None:
-                for window in batch.windows:
-                    self.audit.write(self.step, window)
-            self.log.count_step(losses, words, self.windows.waited)
-            if is_due(self.step, self.settings.log_every):
+            for audit, windows in zip(self.audits, read, strict=False):
+                for window in windows:
+                    audit.write(self.step, window)
+            for entry in done:
+                self.log.count_step(*entry, self.waited)
+            if is_logged:
                 rate = self.learner.optimizer.learning_rate
-                self.log.write_step(step=self.step, epoch=self.epoch, words=self.words, lr=rate)
+                plan = {} if self.planned_steps is None else {"planned_steps": self.planned_steps}
+                self.log.write_step(step=self.step, epoch=self.epoch, words=self.words, lr=rate, **plan)
 
-    def _raise_not_finite(self) -> NoReturn:
+    def _read_losses(self, most_unread: int) -> list[tuple[dict[str, float], int]]:
+        """Read the losses of updates until so many are left; return them with the updates' words."""
+        done = []
+        while len(self.unread) > most_unread:
+            step, losses, words = self.unread.popleft()
+            if not is_finite(losses):
+                self._raise_not_finite(step)
+            done.append((dict(losses), words))
+        return done
+
+    def _raise_not_finite(self, step: int) -> NoReturn:
         """Name the lines that were read, of all processes, and the last checkpoint. Nothing is saved."""
         sentences = [sentence for row in self.learner.bad_rows() for sentence in self.sentences.get(row, [])]
         numbers = sorted({(sentence.shard, sentence.line) for sentence in gather_object(sentences)})
         lines = ", ".join(f"line {line + 1} of {self.source.place(shard)}" for shard, line in numbers[:5])
         lines = f" (it was reading {lines}{' and others' if numbers[5:] else ''})" if numbers else ""
         raise ElmoError(
-            f"step {self.step + 1}: the loss or its gradient is not a finite number{lines}; "
+            f"step {step}: the loss or its gradient is not a finite number{lines}; "
             f"{self._last_saved()}. Resume "
             "from there with a lower --learning-rate, or check these lines."
         )
@@ -329,6 +420,8 @@ class Run:
         """
         if self.step == self.saved_at:
             return
+        for entry in self._read_losses(0):
+            self.log.count_step(*entry, self.waited)
         self.processes.raise_errors()
         h, c = (state.movedim(2, 0) for state in self.learner.states)
         own = {"epochs": self.row_epochs.to(h.device), "h": h, "c": c}
@@ -349,7 +442,14 @@ class Run:
         save_file(rows, folder / ROWS)
         settings = asdict(self.settings)
         progress = Progress(
-            self.step, self.words, self.epoch, self.evaluated_at, settings, position, self.text
+            self.step,
+            self.words,
+            self.epoch,
+            self.evaluated_at,
+            settings,
+            position,
+            self.text,
+            round(self.clock.seconds(), 3),
         )
         progress.write(folder)
 
@@ -387,6 +487,7 @@ class Run:
         self.step, self.words, self.epoch = progress.step, progress.words, progress.epoch
         self.evaluated_at, self.position = progress.evaluated_at, progress.position
         self.saved_at = self.step
+        self.clock = Clock(self.settings.max_minutes, progress.seconds, self.step)
         states = progress.settings.get("evaluation_states", self.settings.evaluation_states)
         if states != self.settings.evaluation_states and self.heldout:
             self.processes.warn(
@@ -425,19 +526,10 @@ class Run:
             )
 
 
-def grouped(windows: Windows, size: int) -> Generator[list[Window], None, None]:
-    """The windows of one update each, without end. After this process's last word they are empty, as other
-    processes may still have text."""
-    group = []
-    for window in windows:
-        group.append(window)
-        if len(group) == size:
-            yield group
-            group = []
-    assert windows.empty_window is not None
-    while True:
-        yield group + [windows.empty_window] * (size - len(group))
-        group = []
+def windows_of_starts(windows: list[Window]) -> list[Window]:
+    """The windows with nothing but the sentences that begin in them, for the audit."""
+    nothing = np.empty(0)
+    return [Window(None, None, nothing, nothing, window.sentence_starts, {}) for window in windows]
 
 
 def is_due(step: int, every: int) -> bool:

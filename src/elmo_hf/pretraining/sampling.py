@@ -8,8 +8,8 @@
 
 The sampled loss is TensorFlow's `sampled_softmax_loss` with its `log_uniform_candidate_sampler(unique=True)`.
 Loss and gradient touch only the rows of the step's targets and samples, so a step costs the same with 50,000
-words and with 800,000. Losses are computed in float32, also under autocast; on a GPU
-`torch.set_float32_matmul_precision("high")` speeds up their products.
+words and with 800,000. Losses are computed in float32, also under autocast; on a CPU their products are of
+the type of the hidden states, and on a GPU `torch.set_float32_matmul_precision("high")` speeds them up.
 
 Word ids must follow falling frequency, as in every ELMo vocabulary: a low id is drawn more often.
 """
@@ -24,6 +24,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from elmo_hf.errors import ElmoError
+from elmo_hf.kernels import softmax
 from elmo_hf.kernels.gradients import refuses_second_derivative
 
 # Logits that exist at a time: what a processor's cache holds, or 256 MB in float32. Products with fewer
@@ -158,11 +159,11 @@ def sampled_loss(hidden: Tensor, rows: Tensor, row_bias: Tensor, selected: Selec
             f"hidden {_shape(hidden)} and rows {_shape(rows)} do not fit targets "
             f"{_shape(selected.target_index)} and {len(selected.ids)} selected words."
         )
-    hidden, rows, row_bias = _at_least_float32(hidden, rows, row_bias)
+    dtype, (hidden, rows, row_bias) = hidden.dtype, _at_least_float32(hidden, rows, row_bias)
     target_bias = row_bias[selected.target_index] - selected.target_correction
     sample_bias = row_bias[selected.sample_index] - selected.sample_correction
     target_logit = (hidden * rows[selected.target_index]).sum(-1) + target_bias
-    log_sum = log_sum_exp(hidden, rows[selected.sample_index], sample_bias, selected.hits)
+    log_sum = log_sum_exp(hidden, rows[selected.sample_index], sample_bias, selected.hits, dtype)
     return -F.logsigmoid(target_logit - log_sum)
 
 
@@ -181,9 +182,9 @@ def full_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> 
         raise ElmoError(
             f"hidden {_shape(hidden)} does not fit targets {_shape(targets)} and weight {_shape(weight)}."
         )
-    hidden, weight, bias = _at_least_float32(hidden, weight, bias)
+    dtype, (hidden, weight, bias) = hidden.dtype, _at_least_float32(hidden, weight, bias)
     target_logit = (hidden * weight[targets]).sum(-1) + bias[targets]
-    log_sum = log_sum_exp(hidden.reshape(1, -1, hidden.shape[-1]), weight[None], bias[None])
+    log_sum = log_sum_exp(hidden.reshape(1, -1, hidden.shape[-1]), weight[None], bias[None], dtype=dtype)
     return log_sum.view(targets.shape) - target_logit
 
 
@@ -200,20 +201,27 @@ def _shape(tensor: Tensor) -> str:
 # ---- log of the sum of exponentials, in slices
 
 
-def log_sum_exp(hidden: Tensor, rows: Tensor, bias: Tensor, hits: Tensor | None = None) -> Tensor:
+def log_sum_exp(
+    hidden: Tensor, rows: Tensor, bias: Tensor, hits: Tensor | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
     """log sum_k exp(hidden . rows_k + bias_k) over the columns k, without column `hits` of each position.
 
-    Only the logits of some columns exist at a time; the backward pass computes them again.
+    On a CPU `kernels/softmax.py` computes it, where it can keep what it needs. Elsewhere only the logits of
+    some columns exist at a time; the backward pass computes them again.
 
     Args:
         hidden: (groups, positions, dim)
         rows, bias: (groups, columns, dim) and (groups, columns)
         hits: (groups, positions) columns to leave out; -1: none
+        dtype: bfloat16 for products in this type on a CPU.
 
     Returns:
         (groups, positions)
     """
     with torch.autocast(hidden.device.type, enabled=False):
+        if softmax.serves(hidden, rows):
+            dtype = torch.bfloat16 if dtype == torch.bfloat16 else hidden.dtype
+            return softmax.log_sum_exp(hidden.to(dtype), rows.to(dtype), bias, hits)
         return LogSumExp.apply(hidden, rows, bias, hits)
 
 
@@ -230,7 +238,7 @@ class LogSumExp(Function):
         return total
 
     @staticmethod
-    @refuses_second_derivative("use the softmax over all words, as in ElmoForPreTraining")
+    @refuses_second_derivative(softmax.FULL_SOFTMAX)
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         hidden, rows, bias, hits, total = ctx.saved_tensors
         d_hidden, d_rows, d_bias = torch.zeros_like(hidden), torch.empty_like(rows), torch.empty_like(bias)

@@ -24,6 +24,7 @@ from elmo_hf.pretraining.optimizers import SCHEDULES, OptimizerSettings
 from elmo_hf.pretraining.trackers import tracker_names
 
 LARGEST = 2**63  # of a number
+UNPLANNED = 2**40  # steps of a run whose end is a time, until its speed is known
 # The ranges of settings, as messages name them.
 RANGES: dict[str, Callable[[float], bool]] = {
     "at least 1": lambda value: value >= 1,
@@ -32,6 +33,7 @@ RANGES: dict[str, Callable[[float], bool]] = {
     "above 0": lambda value: value > 0,
     "below 1": lambda value: value < 1,
     "at most 1": lambda value: value <= 1,
+    "at most 4096": lambda value: value <= 4096,
 }
 
 
@@ -71,6 +73,15 @@ class Settings:
     )
     seed: int = setting(0, "seed of weights, dropout, samples and the order of sentences", "0 or more")
     processes: int | None = setting(None, "refuse to run in another number of processes", "at least 1")
+    timeout: float = setting(
+        300.0, "seconds to wait for other processes: at the start, and for a sign of life", "at least 1"
+    )
+    threads: int | None = setting(
+        None,
+        "threads of each process on a CPU; by default its share of the machine's cores",
+        "at least 1",
+        "at most 4096",
+    )
     # ---- the model (with start, that model's own)
     lstm_dim: int = setting(4096, "cell size of an LSTM, per direction")
     projection_dim: int = setting(512, "output size of an LSTM, per direction, and size of a word vector")
@@ -97,18 +108,21 @@ class Settings:
     samples: int = setting(8192, "negative samples of the softmax; 0: full softmax", "0 or more")
     epochs: int = setting(10, "passes over the text, in each direction", "at least 1")
     max_steps: int | None = setting(None, "number of updates after which the run ends", "at least 1")
+    max_minutes: float | None = setting(
+        None, "minutes after which the run ends; a schedule is fitted to them", "above 0"
+    )
     accumulate: int = setting(1, "windows per update, whose gradients are added up", "at least 1")
     optimizer: str = setting("adagrad", "adagrad or adamw", choices=["adagrad", "adamw"])
     learning_rate: float = setting(0.2, "peak learning rate", "above 0")
     schedule: str = setting(
-        "constant", "constant; linear or cosine, which fall to zero at max_steps", choices=SCHEDULES
+        "constant", "constant; linear or cosine, which fall to zero at the run's end", choices=SCHEDULES
     )
     warmup_steps: int = setting(0, "updates in which the learning rate rises from zero", "0 or more")
     weight_decay: float = setting(0.0, "weight decay of adamw", "0 or more")
     loss_scale: float = setting(20.0, "factor on the loss, for its gradient; 20 as in bilm-tf", "above 0")
     clip: float = setting(10.0, "largest norm of the gradient", "above 0")
     dropout: float = setting(0.1, "dropout at each layer's input and at the output", "0 or more", "below 1")
-    precision: str = setting("no", "mixed precision: no (float32) or bf16", choices=["no", "bf16"])
+    precision: str = setting("no", "type of the products: no (float32) or bf16", choices=["no", "bf16"])
     # ---- evaluating, saving, logging
     heldout: list[str] = setting([], "files of held-out text whose perplexity is logged")
     heldout_every: int | None = setting(
@@ -137,7 +151,7 @@ class Settings:
             clip=self.clip,
             schedule=self.schedule,
             warmup_steps=self.warmup_steps,
-            total_steps=self.max_steps,
+            total_steps=UNPLANNED if self.max_steps is None and self.max_minutes else self.max_steps,
             weight_decay=self.weight_decay,
         )
 
@@ -273,8 +287,10 @@ def check(settings: Settings) -> None:
     for field in fields(Settings):
         check_value(field, getattr(settings, field.name))
     check_model(settings)
-    if settings.schedule != "constant" and settings.max_steps is None:
-        raise ElmoError(f"the {settings.schedule} schedule needs --max-steps, to know where it ends.")
+    if settings.schedule != "constant" and settings.max_steps is None and settings.max_minutes is None:
+        raise ElmoError(
+            f"the {settings.schedule} schedule needs --max-steps or --max-minutes, to know where it ends."
+        )
     settings.optimizer_settings()  # checks the combinations of the optimizer's settings
 
 

@@ -1,6 +1,6 @@
 """What a run starts from: a checkpoint of its own, a text, and a fresh or a trained model."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import nn
 
 from elmo_hf.convert.conversion import convert_checkpoint
 from elmo_hf.convert.tensorflow import holds_checkpoint
+from elmo_hf.corpus.encoded import EncodedText, is_encoded
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.vocabulary import Vocabulary
 from elmo_hf.errors import ElmoError
@@ -21,25 +22,29 @@ from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.pretraining.checkpoints import find_checkpoint
+from elmo_hf.pretraining.processes import Processes
 from elmo_hf.pretraining.progress import read_progress
+from elmo_hf.pretraining.sending import refuse_later_checkpoints
 from elmo_hf.pretraining.settings import FIXED_ON_RESUME, Settings
 from elmo_hf.pretraining.sums import Sums, of_vocabulary, read_sums
 
 # ---- checkpoint
 
 
-def start_checkpoint(settings: Settings, warn: Callable[[str], None]) -> Path | None:
-    """Return the checkpoint to resume from, if any.
-
-    Args:
-        warn: called with a sentence where the newest checkpoint is damaged and an older one is used.
+def start_checkpoint(settings: Settings, processes: Processes) -> Path | None:
+    """Return the checkpoint to resume from, if any; in the main process, which has those of all.
 
     Raises:
         ElmoError: `resume` names no intact checkpoint, or the run was begun with another model or recipe.
     """
-    checkpoint = find_checkpoint(Path(settings.output), settings.resume, warn)
-    if checkpoint is not None:
-        check_resumed(read_progress(checkpoint).settings, asdict(settings))
+    checkpoint = None
+    with processes.collect_errors():
+        if processes.accelerator.is_main_process:
+            checkpoint = find_checkpoint(Path(settings.output), settings.resume, processes.warn)
+        if checkpoint is not None:
+            check_resumed(read_progress(checkpoint).settings, asdict(settings))
+    processes.raise_errors()
+    refuse_later_checkpoints(processes, Path(settings.output))
     return checkpoint
 
 
@@ -55,10 +60,12 @@ def check_resumed(old: dict[str, object], new: dict[str, object]) -> None:
 # ---- text
 
 
-def open_text(settings: Settings, data: list[str] | None = None) -> Source:
+def open_text(settings: Settings, data: list[str] | None = None) -> Source | EncodedText:
     """Open the text of `settings.data`, or other data with the same settings."""
     heldout_every = settings.heldout_every if data is None else None
     data = settings.data if data is None else data
+    if any(map(is_encoded, data)):
+        return open_encoded(settings, data, heldout_every)
     return Source(
         data[0] if len(data) == 1 else data,
         column=settings.column,
@@ -70,10 +77,24 @@ def open_text(settings: Settings, data: list[str] | None = None) -> Source:
     )
 
 
-def open_heldout(settings: Settings) -> dict[str, Source]:
+def open_encoded(settings: Settings, data: list[str], heldout_every: int | None) -> EncodedText:
+    """Open a folder of `elmo_hf.corpus.encoded`."""
+    if len(data) > 1:
+        raise ElmoError(f"{data[0]} and others: an encoded text is read alone; encode all files together.")
+    if heldout_every is not None:
+        raise ElmoError(
+            f"{data[0]} is an encoded text, of which heldout_every holds out nothing; name a held-out text "
+            "by --heldout."
+        )
+    text = EncodedText(data[0])
+    text.check_splitting(settings.raw, settings.split_sentences)
+    return text
+
+
+def open_heldout(settings: Settings) -> dict[str, Source | EncodedText]:
     """Open the held-out texts, by file name, or by path where two files have the same name."""
     names = [Path(path).name for path in settings.heldout]
-    sources = {}
+    sources: dict[str, Source | EncodedText] = {}
     for path, name in zip(settings.heldout, names, strict=True):
         source = open_text(settings, [path])
         if next(iter(source), None) is None:

@@ -113,6 +113,10 @@ def hours_worked(log: list[Entry], words: int) -> float:
     starts = [0, *ends[:-1]]
     if min(speeds) <= 0 or max(ends) <= 0:
         raise ElmoError("the run's log has a step without words or speed, so its time is not known.")
+    if any(start > end for start, end in zip(starts, ends, strict=True)):
+        raise ElmoError(
+            "the run's log has a step with fewer words than an earlier step; its time is not known."
+        )
     seconds = sum((end - start) / speed for start, end, speed in zip(starts, ends, speeds, strict=True))
     return seconds / 3600
 

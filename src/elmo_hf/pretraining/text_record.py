@@ -12,6 +12,7 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
+from elmo_hf.corpus.encoded import EncodedText
 from elmo_hf.corpus.source import Source
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import checksum
@@ -20,7 +21,7 @@ TextRecord = list[dict[str, Any]]
 TYPES = {"name": str, "bytes": int, "sha256": str, "revision": str}
 
 
-def record_text(data: list[str], source: Source, check: str) -> TextRecord:
+def record_text(data: list[str], source: Source | EncodedText, check: str) -> TextRecord:
     """
     Args:
         data: what the source was opened with.

@@ -1,0 +1,1 @@
+"""A regular package, since an installed library (fairscale) has one of the same name."""

@@ -1,0 +1,229 @@
+"""The search of dropout, learning rate and initial scale, the same for baseline and ELMo, on dev.
+
+    OPTIONS="--data DATA --elmo my-elmo --vectors glove.6B.50d.txt"
+    python -m benchmarks.tables.search $OPTIONS --dry-run
+    python -m benchmarks.tables.search $OPTIONS --jobs 2 --minutes 120
+
+`GRID` has the values. Each arm of a task (with ELMo, without) tries the values of one setting after the
+other and keeps the best on dev: 7 runs of seed 100, which no table uses, on `--train-size` train examples (a
+fourth of a task's, by default). All that was tried goes to `results/tables/search/MODEL.TASK.ARM.json`. After
+an interruption the same command continues. The tables use what is chosen there; an arm that is not searched
+has the settings of the plan.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import RESULTS, ROOT, machine
+from benchmarks.tables.inputs import make_inputs, missing_file
+from benchmarks.tables.plan import (
+    TABLE1,
+    TASKS,
+    Run,
+    Task,
+    arm_of,
+    baseline_of,
+    estimate,
+    recipe_flags,
+    run_of,
+)
+from benchmarks.tables.runs import Places, environment_of_a_run, local_command, recorded_word
+from elmo_hf.errors import ElmoError, one_sentence
+from elmo_hf.files import read_json, remove, write_json
+
+# In the order in which they are tried; the first value of each is where the search starts. Learning rates are
+# multiples of the plan's.
+GRID: dict[str, tuple[float, ...]] = {
+    "dropout": (0.3, 0.15, 0.5),
+    "learning rate": (1.0, 0.5, 2.0),
+    "vector scale": (1.0, 2.0, 4.0),
+}
+TRIED = 1 + sum(len(values) - 1 for values in GRID.values())
+SEED = 100
+SHARE, LEAST = 0.25, 1000  # of the train examples, and at least so many
+LIMIT, PATIENCE = 20, 3  # epochs
+TEST = 1  # examples of test that a recipe must evaluate; nothing is read from them
+Point = dict[str, float]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the data")
+    parser.add_argument("--elmo", required=True, help="a pretrained biLM")
+    parser.add_argument("--vectors", type=Path, required=True, help="the file of word vectors")
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TABLE1), metavar="TASK")
+    parser.add_argument("--arms", nargs="+", choices=["none", "elmo"], default=["none", "elmo"])
+    parser.add_argument("--train-size", type=int, help="train examples of a run (a fourth)")
+    parser.add_argument("--jobs", type=int, default=1, help="arms at the same time, each with one thread (1)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run after so many")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "search")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--dry-run", action="store_true", help="only list what is left, and its time")
+    options = parser.parse_args(arguments)
+    with one_sentence("search"):
+        search(options)
+
+
+def search(options: argparse.Namespace) -> None:
+    places = Places(options.data, options.elmo, options.runs, options.results, TASKS, options.vectors)
+    runs = [small_run(name, arm, options) for name in options.tasks for arm in options.arms]
+    if options.dry_run:
+        print(listing(runs, places))
+        return
+    missing = missing_file(runs, TASKS, options.data)
+    if missing is not None:
+        raise ElmoError(f"{missing} is missing; is {options.data} the folder of the data?")
+    make_inputs(runs, TASKS, options.data, options.runs / "data")
+    deadline = time.monotonic() + 60 * options.minutes
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for line in pool.map(lambda run: search_arm(run, places, deadline), runs):
+            print(line, flush=True)
+
+
+def small_run(name: str, arm: str, options: argparse.Namespace) -> Run:
+    task = TASKS[name]
+    size = options.train_size or max(round(SHARE * task.train_size), min(LEAST, task.train_size))
+    run = replace(run_of(TASKS, name, {}, SEED), train_size=min(size, task.train_size))
+    return run if arm == "elmo" else baseline_of(run)
+
+
+# ---- one arm of one task
+
+
+def search_arm(run: Run, places: Places, deadline: float) -> str:
+    """Try the points that are not tried yet, and return a line on what is chosen."""
+    path = file_of(run, places)
+    before = read_json(path) if path.is_file() else {}
+    tried: list[dict[str, Any]] = before.get("tried", []) if before.get("run") == vars(run) else []
+    point: Point = {name: values[0] for name, values in GRID.items()}
+    for name, values in GRID.items():
+        for value in values:
+            other = point | {name: value}
+            if score_of(tried, other) is None:
+                if time.monotonic() > deadline:
+                    return f"{run.task}, {arm_of(run)}: {len(tried)} of {TRIED} tried; out of time"
+                tried.append({"point": other, **try_point(run, other, places)})
+                write_json(path, content_of(run, tried, places))
+        point = max((row["point"] for row in tried if differs_in(row["point"], point, name)),
+                    key=lambda other: score_of(tried, other) or 0.0)  # fmt: skip
+    write_json(path, content_of(run, tried, places) | {"chosen": point})
+    return f"{run.task}, {arm_of(run)}: {point}, dev {100 * (score_of(tried, point) or 0):.2f} %"
+
+
+def differs_in(point: Point, other: Point, name: str) -> bool:
+    """Whether two points are equal but for one setting."""
+    return point | {name: 0.0} == other | {name: 0.0}
+
+
+def score_of(tried: Iterable[dict[str, Any]], point: Point) -> float | None:
+    return next((row["score"] for row in tried if row["point"] == point), None)
+
+
+def content_of(run: Run, tried: list[dict[str, Any]], places: Places) -> dict[str, Any]:
+    grid = {name: list(values) for name, values in GRID.items()}
+    weights = None if run.place == "none" else places.weights
+    return {"run": vars(run), "grid": grid, "weights": weights, "tried": tried, "machine": machine()}
+
+
+def file_of(run: Run, places: Places) -> Path:
+    model = "baseline" if run.place == "none" else places.model
+    return places.results / "tables" / "search" / f"{model}.{run.task}.{arm_of(run)}.json"
+
+
+def try_point(run: Run, point: Point, places: Places) -> dict[str, Any]:
+    """Train with the settings of a point, and return the best score on dev (from 0 to 1) and its cost."""
+    task = TASKS[run.task]
+    output = places.runs / f"{run.task}.{arm_of(run)}"
+    remove(output)
+    flags = flags_of(run, point)
+    words = [f"training/{task.recipe}", "--elmo", "ELMO", "--output", f"RUNS/{output.name}", *flags]
+    log = places.runs / f"{output.name}.log"
+    with log.open("ab") as file:
+        code = subprocess.run(
+            local_command(places, words),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment_of_a_run(),
+        ).returncode
+    if code:
+        raise ElmoError(f"a run of {run.task} ended with {code}; see {log}.")
+    result = read_json(output / "results.json")["runs"][str(SEED)]
+    remove(output)
+    return {
+        "score": round(result["dev"][task.metric] * task.percent / 100, 5),
+        "epochs": result["epochs"],
+        "best_epoch": result["best_epoch"],
+        "processor_seconds": result["processor_seconds"],
+        "command": " ".join(["python", *(recorded_word(word, places) for word in words)]),
+    }
+
+
+def flags_of(run: Run, point: Point) -> list[str]:
+    """The flags of a run with the settings of a point; test has one example."""
+    task = replace(TASKS[run.task], epochs=LIMIT, patience=PATIENCE, chosen=as_chosen(run, point))
+    if "data" not in task.files:
+        task = replace(task, sizes=task.sizes | {"test": TEST})
+    return recipe_flags(run, {run.task: task})
+
+
+def as_chosen(run: Run, point: Point) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
+    """A point as flags and settings of the plan (`Task.chosen`)."""
+    rate = point["learning rate"] * learning_rate(TASKS[run.task])
+    flags = ("--learning-rate", f"{rate:g}", "--vector-scale", f"{point['vector scale']:g}")
+    return ((arm_of(run), flags, (f"task_dropout={point['dropout']:g}",)),)
+
+
+def learning_rate(task: Task) -> float:
+    """The plan's, which is the recipe's 0.001 where it names none."""
+    words = task.flags.split()
+    return float(words[words.index("--learning-rate") + 1]) if "--learning-rate" in words else 0.001
+
+
+# ---- what the tables use
+
+
+def with_choices(plan: dict[str, Task], places: Places) -> dict[str, Task]:
+    """The plan with what was chosen for each arm, as far as a search has ended."""
+    return {name: replace(task, chosen=choices_of(name, places)) for name, task in plan.items()}
+
+
+def choices_of(name: str, places: Places) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
+    searched = name.removesuffix("-all")
+    run = run_of(TASKS, searched, {}, SEED)
+    chosen: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = ()
+    for arm in (baseline_of(run), run):
+        path = file_of(arm, places)
+        content = read_json(path) if path.is_file() else {}
+        is_of_model = content.get("weights") in (None, places.weights)
+        if "chosen" in content and is_of_model:
+            chosen += as_chosen(arm, content["chosen"])
+    return chosen
+
+
+# ---- how long it takes
+
+
+def listing(runs: list[Run], places: Places) -> str:
+    lines, total = [], 0.0
+    for run in runs:
+        path = file_of(run, places)
+        before = read_json(path) if path.is_file() else {}
+        tried = before.get("tried", []) if before.get("run") == vars(run) else []
+        seconds = [row["processor_seconds"] for row in tried]
+        each = sum(seconds) / len(seconds) if seconds else estimate(run, TASKS)
+        minutes = 0.0 if "chosen" in before and tried else (TRIED - len(tried)) * each / 60
+        total += minutes
+        lines.append(f"{minutes:6.1f} minutes  {run.task}, {arm_of(run)}: {len(tried)} of {TRIED} tried")
+    return "\n".join([*lines, f"about {total / 60:.1f} hours of one processor"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,144 @@
+"""A saved task model on other data (`--evaluate MODEL --test FILE`), and predictions in files.
+
+    python training/finetune_ner.py --evaluate runs/ner/seed-0 --test web.conll --predictions --output judged
+
+A file of predictions has a line of JSON for each example, in the order of the data.
+"""
+
+import argparse
+import json
+import platform
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from transformers import TrainingArguments
+
+from elmo_hf.errors import ElmoError
+from elmo_hf.files import whole_file, write_json
+from elmo_hf.finetuning.data import Example, drawn, longest_first
+from elmo_hf.finetuning.flags import command
+from elmo_hf.finetuning.trainers import DecodingTrainer, Recorder
+from elmo_hf.loading import load_config, load_model, load_tokenizer
+from elmo_hf.model.task_elmo import ElmoTaskModel
+from elmo_hf.model.tokenization_elmo import ElmoTokenizer
+
+if TYPE_CHECKING:
+    from elmo_hf.finetuning.run import Task
+
+EVALUATION_BATCHES = 4  # times the training batch: there are no gradients to keep
+PREDICTIONS = "predictions"  # folder of the files
+EVALUATION = "evaluation.json"
+
+
+def check_task(task: "Task", flags: argparse.Namespace) -> None:
+    """Refuse flags that exclude each other, or that this recipe cannot serve."""
+    if flags.predictions and task.predicted is None:
+        raise ElmoError(f"the recipe {task.name} writes no predictions; leave --predictions out.")
+    if flags.predictions and flags.output is None:
+        raise ElmoError("--predictions needs a folder for its files; name one by --output.")
+    if flags.evaluate is not None and flags.elmo is not None:
+        raise ElmoError("--evaluate names a saved model, which has its biLM; leave --elmo out.")
+
+
+def check_class(name: str, wanted: str) -> None:
+    """Refuse a model of another task, whose weights would not fit."""
+    classes = load_config(name).architectures or [wanted]
+    if wanted not in classes:
+        raise ElmoError(
+            f"{name} is an {', '.join(classes)}, and this recipe judges an {wanted}; use the recipe that "
+            "trained it."
+        )
+
+
+def check_output(output: Path) -> None:
+    nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise ElmoError(f"{nearest} is a file, and no folder for a run; name another --output.")
+
+
+def judge(task: "Task", flags: argparse.Namespace, data: dict[str, list[Example]]) -> dict[str, Any]:
+    """Evaluate the saved model that `--evaluate` names on the test examples.
+
+    Returns:
+        The scores and what they are of, which are printed, and written to `evaluation.json` if there is a
+        folder for it.
+    """
+    check_class(flags.evaluate, task.model_class.__name__)
+    if flags.output is not None:
+        check_output(Path(flags.output))
+    examples = drawn({"test": data["test"]}, flags)["test"]
+    model, _ = load_model(flags.evaluate, task.model_class)
+    scores, rows = predict(task, flags, model, load_tokenizer(flags.evaluate), examples)
+    results: dict[str, Any] = {"task": task.name, "model": str(flags.evaluate), "command": command()}
+    results |= {"examples": {"test": len(examples)}, "scores": {"test": scores}, "versions": versions()}
+    if flags.output is not None:
+        folder = Path(flags.output)
+        if flags.predictions:
+            write_predictions(folder / PREDICTIONS / "test.jsonl", rows)
+        write_json(folder / EVALUATION, results)
+    print(json.dumps({"model": results["model"], "test": scores}), flush=True)
+    return results
+
+
+def predict(
+    task: "Task",
+    flags: argparse.Namespace,
+    model: ElmoTaskModel,
+    tokenizer: ElmoTokenizer,
+    examples: list[Example],
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Return the scores of a model, and (with `--predictions`) a row for each example, in their order."""
+    longest: Any = longest_first({"test": examples})["test"]
+    recorder = Recorder(task.score)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = (task.trainer or DecodingTrainer)(
+            model,
+            evaluation_arguments(flags, folder),
+            data_collator=lambda batch: task.collate(tokenizer, batch),
+            eval_dataset=longest,
+            processing_class=tokenizer,
+            compute_metrics=recorder,
+        )
+        scores = rounded(trainer.evaluate(longest))
+    if not flags.predictions or task.predicted is None or recorder.last is None:
+        return scores, []
+    rows = dict(zip(map(id, longest), task.predicted(recorder.last, longest), strict=True))
+    return scores, [rows[id(example)] for example in examples]
+
+
+def evaluation_arguments(flags: argparse.Namespace, folder: str) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=folder,
+        per_device_eval_batch_size=EVALUATION_BATCHES * flags.batch_size,
+        label_names=["labels"],
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+def write_predictions(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as unfinished:
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        unfinished.write_text("".join(lines), encoding="utf-8", errors="surrogatepass")
+
+
+def rounded(scores: dict[str, float]) -> dict[str, float]:
+    """Return the scores of an evaluation with five digits, without its times."""
+    times = ("runtime", "per_second", "epoch", "preparation_time")
+    return {
+        name.removeprefix("eval_"): round(value, 5)
+        for name, value in scores.items()
+        if not any(word in name for word in times)
+    }
+
+
+def versions() -> dict[str, str]:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
+    return {"torch": torch.__version__, "transformers": transformers.__version__, "device": device}

@@ -1,0 +1,111 @@
+"""The search on dev: the same points for both arms, the best of them chosen, nothing tried twice."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks.tables import search
+from benchmarks.tables.plan import TASKS, baseline_of, recipe_flags, run_of
+from benchmarks.tables.runs import Places
+
+
+def score_of(flags):
+    """Made-up scores: ELMo wants little dropout and a low rate, the baseline much and a high one."""
+    has_elmo = "elmo_at_input=true" in flags
+    dropout = float(re.search(r"task_dropout=(\S+)", flags)[1])
+    rate = float(re.findall(r"--learning-rate (\S+)", flags)[-1])
+    scale = float(re.search(r"--vector-scale (\S+)", flags)[1])
+    return 0.5 + (-0.1 if has_elmo else 0.1) * dropout + (-10 if has_elmo else 10) * rate + 0.01 * scale
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    """A folder with a file of vectors and a biLM, where a run is replaced by its made-up score."""
+    (tmp_path / "elmo").mkdir()
+    (tmp_path / "elmo" / "config.json").write_text("{}")
+    (tmp_path / "glove.txt").write_text("a 1\n")
+    commands = []
+
+    def run(command, **_):
+        commands.append(" ".join(command))
+        result = {
+            "dev": {"accuracy": score_of(commands[-1])},
+            "epochs": 5,
+            "best_epoch": 2,
+            "processor_seconds": 60,
+        }
+        output = Path(command[command.index("--output") + 1])
+        output.mkdir(parents=True)
+        (output / "results.json").write_text(json.dumps({"runs": {str(search.SEED): result}}))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(search, "make_inputs", lambda *_: None)
+    monkeypatch.setattr(search, "missing_file", lambda *_: None)
+    flags = ["--data", tmp_path, "--elmo", tmp_path / "elmo", "--vectors", tmp_path / "glove.txt",
+             "--tasks", "sst", "--runs", tmp_path / "runs", "--results", tmp_path / "results"]  # fmt: skip
+    (tmp_path / "runs").mkdir()
+    places = Places(
+        tmp_path,
+        str(tmp_path / "elmo"),
+        tmp_path / "runs",
+        tmp_path / "results",
+        TASKS,
+        tmp_path / "glove.txt",
+    )
+    return SimpleNamespace(flags=[str(flag) for flag in flags], commands=commands, places=places)
+
+
+def test_each_arm_gets_its_best_point_of_the_same_grid(stage):
+    search.main(stage.flags)
+    assert len(stage.commands) == 2 * search.TRIED == 14
+    assert all(f"--train-size {round(8544 / 4)} " in command for command in stage.commands)
+    assert all("--test-size 1 " in command and "--seeds 100 " in command for command in stage.commands)
+    assert all(command.count("--vectors") == 1 for command in stage.commands)
+    folder = stage.places.results / "tables" / "search"
+    chosen = {path.name: json.loads(path.read_text())["chosen"] for path in sorted(folder.iterdir())}
+    assert chosen == {
+        "baseline.sst.none.json": {"dropout": 0.5, "learning rate": 2.0, "vector scale": 4.0},
+        "elmo.sst.elmo.json": {"dropout": 0.15, "learning rate": 0.5, "vector scale": 4.0},
+    }
+    content = json.loads((folder / "elmo.sst.elmo.json").read_text())
+    assert [row["score"] for row in content["tried"]] == [
+        pytest.approx(score_of(row["command"]), abs=1e-5) for row in content["tried"]
+    ]
+    assert "glove.txt" in content["tried"][0]["command"]
+    assert str(stage.places.runs) not in content["tried"][0]["command"]
+
+
+def test_the_tables_use_what_was_chosen(stage):
+    search.main(stage.flags)
+    plan = search.with_choices(TASKS, stage.places)
+    run = run_of(plan, "sst", {}, 0)
+    for one, rate, dropout in ((run, "0.0005", "0.15"), (baseline_of(run), "0.002", "0.5")):
+        flags = recipe_flags(one, plan)
+        assert flags[len(flags) - 1 - flags[::-1].index("--learning-rate") + 1] == rate
+        assert flags[flags.index("--vector-scale") + 1] == "4"
+        assert f"task_dropout={dropout}" in flags[flags.index("--set") :]
+    assert recipe_flags(run_of(plan, "nli", {}, 0), plan) == recipe_flags(run_of(TASKS, "nli", {}, 0), TASKS)
+
+
+def test_an_interrupted_search_goes_on(stage, monkeypatch, capsys):
+    run = subprocess.run
+    monkeypatch.setattr(
+        subprocess,
+        "run",
+        lambda *a, **k: SimpleNamespace(returncode=1) if len(stage.commands) == 5 else run(*a, **k),
+    )
+    with pytest.raises(SystemExit):
+        search.main(stage.flags)
+    assert "a run of sst ended with 1; see " in capsys.readouterr().err
+    monkeypatch.setattr(subprocess, "run", run)
+    search.main([*stage.flags, "--dry-run"])
+    assert "sst, none: 5 of 7 tried" in capsys.readouterr().out
+    search.main(stage.flags)
+    assert len(stage.commands) == 14
+    search.main(stage.flags)
+    assert len(stage.commands) == 14

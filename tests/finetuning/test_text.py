@@ -1,0 +1,111 @@
+"""The recipe for texts in classes of one's own: files of three kinds, classes, a run that is judged again."""
+
+import json
+import random
+
+import pytest
+from transformers import pipeline
+
+from training import finetune_ner, finetune_text
+
+TOPICS = {"sport": ["goal", "match", "coach"], "Food": ["soup", "bread", "salt"], "art": ["paint", "brush"]}
+
+
+def write(folder, kind, number=60, seed=0):
+    """Made-up texts with a word of their topic."""
+    draw, rows = random.Random(seed), []
+    for _ in range(number):
+        topic = draw.choice(list(TOPICS))
+        text = f'The {draw.choice(["old", "new"])} {draw.choice(TOPICS[topic])}, "really".'
+        rows.append({"text": text, "label": draw.choice([str, str.upper, str.title])(topic)})
+    path = folder / f"{seed}.{kind}"
+    if kind == "jsonl":
+        lines = [json.dumps(row) for row in rows]
+    elif kind == "csv":
+        quoted = ['"' + row["text"].replace('"', '""') + f'",{row["label"]}' for row in rows]
+        lines = ["text,label", *quoted]
+    else:
+        lines = ["text\tlabel", *(f"{row['text']}\t{row['label']}" for row in rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "tsv"])
+def test_files_of_all_kinds_give_the_same_rows(tmp_path, kind):
+    rows = finetune_text.read(write(tmp_path, kind, number=20))
+    reference = finetune_text.read(write(tmp_path, "tsv", number=20))
+    assert [(row["words"], row["label"]) for row in rows] == [
+        (row["words"], row["label"]) for row in reference
+    ]
+    assert rows[0]["words"][0] == "The"
+    assert rows[0]["words"][-4:] == ['"', "really", '"', "."]
+
+
+def test_classes_are_the_labels_in_any_case_and_numbers_in_their_order():
+    rows = [{"label": name} for name in ("10", "9", "b", "B", "a")]
+    assert finetune_text.class_names(rows) == ["a", "b", "9", "10"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "words,label\na,b\n", "there is no column text or sentence or tokens, but words, label"),
+        ("a.csv", 'text,label\n"a,b\n', "line 2 is no CSV"),
+        ("a.csv", "text,label\na,b,c\n", "line 2: 3 columns in place of 2"),
+        ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": \n', "line 2 is no JSON"),
+        ("a.jsonl", "[1]\n", r"line 1 is no JSON object with columns, but \[1\]"),
+        ("a.jsonl", '{"text": "a", "label": null}\n', "line 1: the label is None, and must be a name"),
+        ("a.tsv", "text\tlabel\na\t \n", "line 2: the label is ' ', and must be a name"),
+    ],
+)
+def test_a_broken_file_is_one_sentence(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as error:
+        finetune_text.read(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_learns_and_its_model_is_judged_on_another_file(tmp_path, call):
+    files = [
+        word
+        for seed, split in enumerate(["train", "dev", "test"])
+        for word in (f"--{split}", write(tmp_path, "csv", 150 if split == "train" else 30, seed))
+    ]
+    call(finetune_text, "--smoke", *files, "--output", tmp_path / "run", "--predictions", "--batch-size", 8,
+         "--learning-rate", 0.001, "--epochs", 3, "--passes", 4, "--set", "task_dropout=0.0")  # fmt: skip
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["mean"]["test"]["accuracy"] > 0.9
+    assert results["mean"]["test"]["macro_f1"] > 0.9
+    seed = results["runs"]["0"]
+    assert [epoch["epoch"] for epoch in seed["dev_by_epoch"]] == list(range(1, seed["epochs"] + 1))
+    best = seed["dev_by_epoch"][seed["best_epoch"] - 1]
+    assert {name: best[name] for name in seed["dev"]} == seed["dev"]
+    assert sum(seed["mix"]["input"]["shares"]) == pytest.approx(1, abs=1e-4)
+    rows = (tmp_path / "run" / "predictions" / "seed-0-test.jsonl").read_text().splitlines()
+    rows = [json.loads(row) for row in rows]
+    given = finetune_text.read(tmp_path / "2.csv")
+    assert [row["sentences"][0] for row in rows] == [row["words"] for row in given]  # in the file's order
+    right = [row["label"] == row["predicted"] for row in rows]
+    assert sum(right) / len(right) == pytest.approx(seed["test"]["accuracy"], abs=1e-4)
+    classify = pipeline("text-classification", model=str(tmp_path / "run" / "seed-0"))
+    assert classify(["The new soup."])[0]["label"].casefold() == "food"
+
+    model = tmp_path / "run" / "seed-0"
+    call(finetune_text, "--evaluate", model, "--test", tmp_path / "2.csv", "--predictions", "--output",
+         tmp_path / "judged")  # fmt: skip
+    judged = json.loads((tmp_path / "judged" / "evaluation.json").read_text())
+    assert judged["scores"]["test"] == seed["test"]
+    again = (tmp_path / "judged" / "predictions" / "test.jsonl").read_text().splitlines()
+    assert [json.loads(row) for row in again] == rows
+    other = write(tmp_path, "jsonl", 10, seed=7)
+    call(finetune_text, "--evaluate", model, "--test", other)  # needs no folder
+    (tmp_path / "names.conll").write_text("Ada B-PER\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="is an ElmoForSequenceClassification, and this recipe judges an"):
+        call(finetune_ner, "--evaluate", model, "--test", tmp_path / "names.conll")
+    (tmp_path / "new.csv").write_text("text,label\nA new soup.,music\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="line 2: the label is 'music', and must be one of"):
+        call(finetune_text, "--evaluate", model, "--test", tmp_path / "new.csv")
+    with pytest.raises(
+        ValueError, match=r"--predictions needs a folder for its files; name one by --output\.$"
+    ):
+        call(finetune_text, "--evaluate", model, "--test", other, "--predictions")

@@ -1,0 +1,77 @@
+"""What saves time in task models gives what the plain definitions give."""
+
+import numpy as np
+import pytest
+import torch
+
+from elmo_hf import ElmoConfig, ElmoTokenizer
+from elmo_hf.model.crf_elmo import ElmoBIOSteps, ElmoCRF, best_paths
+from elmo_hf.model.layers_elmo import ElmoHighwayLSTM, init_rnn
+from elmo_hf.model.task_elmo import ElmoTaskWords
+
+LABELS = ["O", "B-A", "I-A", "I-B", "B-B", "B-C"]
+
+
+@pytest.mark.parametrize("labels", [LABELS, LABELS[::-1], ["O", "B-A"]])
+def test_steps_of_bio_alone_lead_to_the_best_allowed_path(labels):
+    torch.manual_seed(0)
+    crf = ElmoCRF(labels, learned=False, scheme="BIO")
+    scores = torch.randn(40, 9, len(labels)) * 2
+    scores[:10] = scores[:10].round()  # with ties
+    mask = torch.rand(40, 9) < 0.8
+    chain = crf._chain(scores)
+    plain = best_paths(scores, mask, *chain)
+    assert torch.equal(best_paths(scores, mask, *chain, before=ElmoBIOSteps(labels)), plain)
+    assert torch.equal(crf.decode(scores, mask), best_paths(scores.log_softmax(-1), mask, *chain))
+
+
+def test_steps_of_bio_are_not_used_where_there_are_other_rules():
+    assert not ElmoBIOSteps.fits(["O", "I-A"], "BIO")  # an I-A without B-A begins nothing
+    assert not ElmoBIOSteps.fits(["O", "B-A", "I-A"], "none")
+    assert ElmoBIOSteps.fits(LABELS, "BIO")
+
+
+def brute_force(words, table, convolutions, ids):
+    """The maximum over all columns, padding included, of each filter, in NumPy."""
+    rows = []
+    for characters in ids:
+        x = table[characters]
+        row = []
+        for weight, bias in convolutions:
+            width = weight.shape[2]
+            columns = [
+                np.einsum("wd,fdw->f", x[start : start + width], weight) + bias
+                for start in range(len(x) - width + 1)
+            ]
+            row.append(np.maximum(np.max(columns, axis=0), 0))
+        rows.append(np.concatenate(row))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("words", [["a", "bank"], ["a" * 60, "b"], ["é"]])
+def test_letters_are_read_as_if_all_of_their_padding_were(words):
+    torch.manual_seed(0)
+    config = ElmoConfig(task_char_filters=[[1, 3], [3, 5], [5, 4]], task_char_embedding_dim=6, vocab_size=3)
+    task_words = ElmoTaskWords(config)
+    batch = ElmoTokenizer()([words], is_split_into_words=True, return_tensors="pt")
+    ids = batch["char_ids"]
+    mask = torch.ones(1, len(words), dtype=torch.bool)
+    vectors = task_words(None, ids, mask)[0].detach().numpy()
+    table = task_words.char_embedding.weight.detach().numpy()
+    convolutions = [
+        (conv.weight.detach().numpy(), conv.bias.detach().numpy()) for conv in task_words.convolutions
+    ]
+    expected = brute_force(words, table, convolutions, ids[0].numpy())
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_highway_steps_without_gradients_are_the_same():
+    torch.manual_seed(0)
+    layer = ElmoHighwayLSTM(5, 7, dropout=0.0)
+    with torch.no_grad():
+        init_rnn(layer)
+        torch.nn.init.normal_(layer.input_weight)
+    x = torch.randn(3, 6, 5)
+    with_gradient = layer(x)
+    with torch.no_grad():
+        assert torch.equal(layer(x), with_gradient)
