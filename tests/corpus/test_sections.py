@@ -5,6 +5,7 @@ import json
 import random
 from collections import Counter
 from itertools import chain, islice, pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -117,6 +118,21 @@ def test_resuming_reads_nothing_before(small_sections, tmp_path, monkeypatch):
     )
     list(source.lines(2, skip=30))
     assert min(starts) > 1000
+
+
+OPEN_FILES = Path("/proc/self/fd")
+
+
+@pytest.mark.skipif(not OPEN_FILES.is_dir(), reason="the system does not list open files")
+def test_a_plain_file_is_open_only_while_it_is_read(tmp_path):
+    """As hundreds of rows may read a section each."""
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(LINES * 100), encoding="utf-8")
+    source, before = Source(path), len(list(OPEN_FILES.iterdir()))
+    section = Section(0, span=module.Span(0, path.stat().st_size, "byte", 0))
+    unfinished = [source.lines_of(section) for _ in range(20)]
+    assert all(len(next(lines)) < 100 * len(LINES) / 2 for lines in unfinished)
+    assert len(list(OPEN_FILES.iterdir())) == before
 
 
 def test_errors_name_lines_of_the_file(small_sections, tmp_path):

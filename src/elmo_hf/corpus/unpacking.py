@@ -121,19 +121,22 @@ def _skip(content: Any, size: int) -> None:
 
 def bytes_of_span(file: str, span: Span) -> Iterator[bytes]:
     """The bytes of a span. A plain file is open only while some are read, as many spans are read in turn."""
-    if not is_address(file) and not is_packed(file):
-        for start in range(span.start, span.stop, BLOCK_OF_SPAN):
-            with open_bytes(file) as content:
-                content.seek(start)
-                piece = content.read(min(BLOCK_OF_SPAN, span.stop - start))
-            yield piece
-        return
-    with open_bytes(file) as packed, unpacked(packed, file) as content:
-        _skip(content, span.start)
-        left = span.stop - span.start
-        while left and (piece := content.read(min(BLOCK, left))):
-            left -= len(piece)
-            yield piece
+    for start in range(span.start, span.stop, BLOCK_OF_SPAN):
+        with open_bytes(file) as packed, unpacked(packed, file) as content:
+            if content is not packed or is_address(file):
+                yield from _pieces_between(content, span)
+                return
+            content.seek(start)
+            piece = content.read(min(BLOCK_OF_SPAN, span.stop - start))
+        yield piece
+
+
+def _pieces_between(content: Any, span: Span) -> Iterator[bytes]:
+    _skip(content, span.start)
+    left = span.stop - span.start
+    while left and (piece := content.read(min(BLOCK, left))):
+        left -= len(piece)
+        yield piece
 
 
 # ---- packed files
