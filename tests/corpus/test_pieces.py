@@ -11,7 +11,7 @@ import pytest
 from datasets import Dataset, IterableDataset
 
 from elmo_hf import ElmoError
-from elmo_hf.corpus import parquet, pieces, readers
+from elmo_hf.corpus import parquet, pieces, readers, unpacking
 from elmo_hf.corpus.pieces import parse_shard, piece_of
 from elmo_hf.corpus.source import open_records
 from tests.helpers.nasty_texts import BLANKS, CONTROLS, LONG
@@ -93,6 +93,21 @@ def test_an_iterator_has_no_pieces():
         piece_of(open_records(iter(["a", "b"])), "1/2")
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.jsonl", "a.json", "a.parquet", "many-*.txt"])
+def test_sections_of_a_piece_are_the_piece(tmp_path, name):
+    """They are what pretraining reads."""
+    write_files(tmp_path)
+    source = open_records(tmp_path / name)
+    assert [section.shard for section in source.sections] == [*range(source.num_shards)]
+    for number in (1, 2, 3):
+        piece = piece_of(source, f"{number}/3")
+        lines = [line for section in piece.sections for part in piece.lines_of(section) for line in part]
+        assert lines == list(piece.records())
+        last = piece.num_shards - 1
+        whole = [line for part in piece.lines(last) for line in part]
+        assert [line for part in piece.lines(last, skip=1) for line in part] == whole[1:]
+
+
 def test_pieces_depend_on_the_text_and_not_on_its_packing(tmp_path):
     write_files(tmp_path)
     for number in range(1, 6):
@@ -121,7 +136,7 @@ def test_every_text_that_is_hard_to_read(tmp_path):
 def test_a_piece_reads_its_own_files_and_bytes(tmp_path, monkeypatch):
     write_files(tmp_path)
     opened, read = [], []
-    real = readers.open_bytes
+    real = unpacking.open_bytes
 
     class Counted:
         def __init__(self, file):
@@ -145,8 +160,8 @@ def test_a_piece_reads_its_own_files_and_bytes(tmp_path, monkeypatch):
     big = tmp_path / "big.txt"
     big.write_text(60_000 * "Ice is cold .\n", encoding="utf-8")
     source, many = open_records(big), open_records(tmp_path / "many-*.parquet")
-    monkeypatch.setattr(readers, "open_bytes", Counted)
-    monkeypatch.setattr(parquet, "open_bytes", Counted)
+    for module in (unpacking, readers, parquet):
+        monkeypatch.setattr(module, "open_bytes", Counted)
     assert sum(1 for _ in piece_of(source, "9/10").records()) == 6000
     assert sum(read) < 0.5 * big.stat().st_size
     opened.clear()
@@ -167,6 +182,12 @@ def test_damage_in_a_piece_is_named_by_its_place(tmp_path):
     (tmp_path / "a.txt").write_bytes(20_000 * b"Ice is cold .\n" + b"\xff\n")
     with pytest.raises(ElmoError, match=r"a\.txt \(from byte 140,014\), line 10000 is not UTF-8 text"):
         list(piece_of(open_records(tmp_path / "a.txt"), "2/2").records())
+    table = b"text\n" + 20_000 * b"Ice is cold .\n"
+    (tmp_path / "a.csv").write_bytes(table + b"Why ?\n")
+    piece = piece_of(open_records(tmp_path / "a.csv"), "2/2")
+    (tmp_path / "a.csv").write_bytes(table + b"\xff\n")
+    with pytest.raises(ElmoError, match=r"a\.csv, line 20002 is not UTF-8 text"):
+        list(piece.records())
 
 
 @pytest.mark.parametrize("shard", ["0/16", "17/16", "3", "3/0", "a/b", "-1/4", "1/2/3", "", "1.5/3", "٣/١٦"])

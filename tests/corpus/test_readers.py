@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from elmo_hf import ElmoError
-from elmo_hf.corpus import parquet, readers
+from elmo_hf.corpus import parquet, readers, unpacking
 from elmo_hf.corpus.source import open_records
 
 PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstandard.compress}
@@ -53,7 +53,7 @@ def test_members_one_after_another(tmp_path, suffix):
 def test_members_that_end_where_a_read_ends(at_once):
     member = bz2.compress(b"Why ?\n")
     for content in (member + member, member + bytes(at_once * 2) + member + bytes(at_once)):
-        pieces = readers._members(io.BytesIO(content), bz2.BZ2Decompressor, at_once)
+        pieces = unpacking._members(io.BytesIO(content), bz2.BZ2Decompressor, at_once)
         assert b"".join(pieces) == b"Why ?\n" * 2
 
 
@@ -61,7 +61,7 @@ def test_members_that_end_where_a_read_ends(at_once):
 def test_padding_without_an_end(tmp_path, suffix):
     path, member = tmp_path / f"a.txt.{suffix}", PACKERS[suffix](b"Why ?\n")
     path.write_bytes(member)
-    os.truncate(path, len(member) + readers.MOST_PADDING)
+    os.truncate(path, len(member) + unpacking.MOST_PADDING)
     assert read(path) == ["Why ?"]
     os.truncate(path, 1 << 40)
     refused(path, "more than 16,777,216 zeros lie between its members or behind them")
@@ -100,7 +100,7 @@ LONG = {
 @pytest.mark.parametrize("name", LONG)
 def test_what_is_too_long_for_memory_is_not_read_to_its_end(tmp_path, name, monkeypatch):
     monkeypatch.setattr(readers, "LONGEST", 500)
-    monkeypatch.setattr(readers, "_BLOCK", 64)
+    monkeypatch.setattr(readers, "BLOCK", 64)
     blocks = 0
 
     def counted(self, size):
@@ -118,7 +118,7 @@ def test_what_is_too_long_for_memory_is_not_read_to_its_end(tmp_path, name, monk
 
 
 def test_json_that_goes_on_over_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "_BLOCK", 16)
+    monkeypatch.setattr(readers, "BLOCK", 16)
     rows = [{"text": f"line {number} [é" + "x" * number, "n": [number, None]} for number in range(50)]
     objects = "\n".join(json.dumps(row, indent=2) for row in rows)
     for content in (json.dumps(rows), json.dumps(rows, indent=1), objects):

@@ -194,7 +194,7 @@ def test_the_state_stays_small_and_rows_do_not_pile_up(source, encoder):
         assert len(json.dumps(window.state)) < 600
     for rows in reader.rows:
         assert sum(map(len, rows.waiting)) < 4 * 10 + SENTENCES
-        assert sum(map(len, rows.waiting)) == rows._ahead
+        assert sum(map(len, rows.waiting)) == rows._groups[0].waiting
 
 
 def test_reading_draws_nothing_from_torch(source, encoder):

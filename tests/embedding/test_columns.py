@@ -189,11 +189,11 @@ def test_a_name_that_is_no_file_and_no_data_set(model, tmp_path, monkeypatch):
 
 
 def test_a_hub_that_does_not_answer_is_not_asked_again(monkeypatch):
-    from elmo_hf.corpus.source import _offline_without_hub
+    from elmo_hf.corpus.names import offline_without_hub
 
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("datasets.config.HF_ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
-    with _offline_without_hub():
+    with offline_without_hub():
         assert datasets.config.HF_HUB_OFFLINE
     assert not datasets.config.HF_HUB_OFFLINE
 

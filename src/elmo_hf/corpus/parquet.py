@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from elmo_hf.corpus.readers import LONGEST, RECORDS_AT_ONCE, Columns, Span, open_bytes, rows_between
+from elmo_hf.corpus.readers import LONGEST, RECORDS_AT_ONCE, Columns, rows_between
+from elmo_hf.corpus.unpacking import Span, open_bytes
 from elmo_hf.errors import ElmoError, reason_of
 
 # A column may be so many times larger than its bytes in the file; text gets about 10 times smaller.
@@ -30,18 +31,21 @@ def read_whole_parquet(file: str, _: str | None = None, span: Span | None = None
     return _read(file, lambda _: True, False, span)
 
 
-def count_rows(file: str) -> int:
-    import pyarrow.parquet
-
-    with _one_sentence(file), open_bytes(file) as content:
-        return int(pyarrow.parquet.read_metadata(content).num_rows)
-
-
 def parquet_schema(file: str) -> Any:
     import pyarrow.parquet
 
     with _one_sentence(file), open_bytes(file) as content:
         return pyarrow.parquet.read_schema(content)
+
+
+def row_groups(file: str) -> list[tuple[int, int]]:
+    """The number of rows and of bytes of each row group."""
+    import pyarrow.parquet
+
+    with _one_sentence(file), open_bytes(file) as content:
+        metadata = pyarrow.parquet.read_metadata(content)
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        return [(group.num_rows, group.total_byte_size) for group in groups]
 
 
 def _read(

@@ -13,9 +13,11 @@ import re
 from itertools import accumulate, islice
 from typing import Any
 
-from elmo_hf.corpus.parquet import count_rows
-from elmo_hf.corpus.readers import Span, are_json_lines, line_start, read_csv, read_json, unpacked_size
+from elmo_hf.corpus.parquet import row_groups
+from elmo_hf.corpus.readers import has_lines, read_csv, read_json
+from elmo_hf.corpus.sections import Section
 from elmo_hf.corpus.source import Piece, Source
+from elmo_hf.corpus.unpacking import Span, line_start, unpacked_size
 from elmo_hf.errors import ElmoError, quoted
 from elmo_hf.remote import file_size
 
@@ -36,6 +38,7 @@ def piece_of(source: Source, shard: str) -> Source:
     """The piece of a corpus that "3/16" stands for. It may be empty if there is little text."""
     number, count = parse_shard(shard)
     piece = copy.copy(source)
+    piece.__dict__.pop("sections", None)  # which are those of the whole corpus
     choose = _choose_files if source.files else _choose_records
     size = choose(piece, number, count)
     piece.piece = Piece(number, count, size)
@@ -80,7 +83,7 @@ def _choose_files(piece: Source, number: int, count: int) -> int:
         within = target - sum(sizes[:index])
         if index == len(sizes) or not within:
             return index, 0
-        with piece._readable(piece.files[index], index):
+        with piece._readable(piece.files[index], Section(index)):
             if index not in units:
                 units[index] = _units(piece, index)
             unit = units[index] * within // sizes[index]
@@ -104,8 +107,7 @@ def _span(piece: Source, index: int, start: int, stop: int) -> Span:
 
 
 def _has_lines(piece: Source, index: int) -> bool:
-    """Whether a record of the file is a line, which begins behind a line feed."""
-    return piece._kind == "text" or (piece._kind == "json" and are_json_lines(piece.files[index]))
+    return has_lines(piece.files[index], piece._kind)
 
 
 def _units(piece: Source, index: int) -> int:
@@ -114,7 +116,7 @@ def _units(piece: Source, index: int) -> int:
     if _has_lines(piece, index):
         return unpacked_size(file)
     if piece._kind == "parquet":
-        return count_rows(file)
+        return sum(rows for rows, _ in row_groups(file))
     if piece._kind == "json":
         return sum(1 for _ in read_json(file))
     return sum(len(next(iter(columns.values()))) for columns in read_csv(file))

@@ -8,7 +8,6 @@ line, a JSON value or a row of more than `LONGEST` characters is refused. What d
 is refused too; otherwise the text behind the damage would be missing without a word.
 """
 
-import bz2
 import csv
 import io
 import json
@@ -18,51 +17,30 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import zstandard
 
+from elmo_hf.corpus.unpacking import (
+    BLOCK,
+    BLOCK_OF_SPAN,
+    PACKED,
+    Span,
+    as_file,
+    bytes_of_span,
+    open_bytes,
+    unpacked,
+)
 from elmo_hf.errors import ElmoError
-from elmo_hf.remote import is_address, reachable
 
 LONGEST = 2**24  # characters of a line, a JSON value, or a row of a table
 RECORDS_AT_ONCE = 100
-PACKED = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip"}
-MOST_BYTES_OF_XZ = 160 << 20  # for its dictionary; `xz -9` needs 65 MB
-MOST_PADDING = 16 << 20  # bytes of zeros in a packed file
 
 Columns = dict[str, Sequence[Any]]  # the values of some rows by the name of their column
-
-
-@dataclass(frozen=True)
-class Span:
-    """A run of a file: bytes of its unpacked text, whole lines, or records. `stop` is behind it."""
-
-    start: int
-    stop: int
-    unit: str = "record"
-
-    def of(self, file: str) -> str:
-        """The file's name for messages that count what is in the span."""
-        first = self.start + (self.unit == "record")
-        return f"{file} (from {self.unit} {first:,})" if self.start else file
-
-
-_BLOCK = 2**16  # characters or bytes that are read at a time
-# Of packed files without a suffix that says so. No text begins with one of these.
-_MAGIC = {
-    b"\x1f\x8b": ".gz",
-    b"BZh91AY&SY": ".bz2",
-    b"\xfd7zXZ\x00": ".xz",
-    b"\x28\xb5\x2f\xfd": ".zst",
-    b"\x04\x22\x4d\x18": ".lz4",
-    b"PK\x03\x04": ".zip",
-}
 _NO_SPACE = re.compile(r"[^ \t\n\r]")
 _END_OF_CSV = "\x1eend\x1e"
 
@@ -94,183 +72,6 @@ def check_file(name: str) -> None:
         raise ElmoError(f"{name} is no file of text, but a device or the like; name a file.")
 
 
-# ---- bytes
-
-
-def open_bytes(file: str) -> Any:
-    """A file or address as bytes, as they are."""
-    if not is_address(file):
-        return Path(file).open("rb")
-    from datasets.utils.file_utils import xopen  # with retries, and the token of the Hub
-
-    with reachable(file):
-        return xopen(file, "rb")
-
-
-def _unpacked(packed: Any, file: str) -> Any:
-    suffix = Path(file).suffix
-    if suffix not in PACKED:
-        start = packed.read(16)
-        packed.seek(0)
-        suffix = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")
-    if suffix not in PACKED:
-        return packed
-    return io.BufferedReader(_Pieces(_UNPACKERS[suffix](packed)), buffer_size=_BLOCK)
-
-
-class _Pieces(io.RawIOBase):
-    """Bytes that come piece by piece, as a file."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._piece = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._piece:
-            self._piece = memoryview(next(self._pieces, b""))
-        size = min(len(buffer), len(self._piece))
-        buffer[:size] = self._piece[:size]
-        self._piece = self._piece[size:]
-        return size
-
-
-def _members(packed: Any, new_member: Callable[[], Any], at_once: int = _BLOCK) -> Iterator[bytes]:
-    """What the members of a packed file hold, one after another; zeros between and behind them are padding.
-
-    Unlike in Python's own classes of files, a member whose beginning is damaged is an error, not the end.
-    """
-    content, padding = packed.read(at_once), 0
-    while content:
-        size, content = len(content), content.lstrip(b"\0")
-        padding += size - len(content)
-        if padding > MOST_PADDING:
-            raise ValueError(f"more than {MOST_PADDING:,} zeros lie between its members or behind them")
-        if not content:
-            content = packed.read(at_once)
-            continue
-        member = new_member()
-        while True:
-            piece = member.decompress(content, _BLOCK)
-            if piece:
-                yield piece
-            if member.eof:
-                break
-            content = packed.read(at_once) if member.needs_input else b""
-            if member.needs_input and not content:
-                raise EOFError
-        content = member.unused_data or packed.read(at_once)
-
-
-class _GzipMember:
-    """A member of gzip with the methods of `lzma.LZMADecompressor`."""
-
-    def __init__(self) -> None:
-        self._member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # 16: with gzip's header and checksum
-
-    def decompress(self, content: bytes, size: int) -> bytes:
-        return self._member.decompress(self._member.unconsumed_tail + content, size)
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._member.unconsumed_tail
-
-    @property
-    def eof(self) -> bool:
-        return self._member.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._member.unused_data
-
-
-class _ZstdFrame:
-    """A frame of zstd with the methods of `lzma.LZMADecompressor`. It unpacks all that it is given."""
-
-    needs_input = True
-
-    def __init__(self) -> None:
-        self._frame = zstandard.ZstdDecompressor().decompressobj()
-
-    def decompress(self, content: bytes, _: int) -> bytes:
-        return self._frame.decompress(content)
-
-    @property
-    def eof(self) -> bool:
-        return self._frame.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._frame.unused_data
-
-
-def _members_of_zip(packed: Any) -> Iterator[bytes]:
-    with zipfile.ZipFile(packed) as archive:
-        for member in archive.infolist():
-            with archive.open(member) as content:
-                while piece := content.read(_BLOCK):
-                    yield piece
-
-
-def _frames_of_lz4(packed: Any) -> Iterator[bytes]:
-    import lz4.frame  # type: ignore[import-not-found]
-
-    return _members(packed, lz4.frame.LZ4FrameDecompressor)
-
-
-_UNPACKERS: dict[str, Callable[[Any], Iterator[bytes]]] = {
-    ".gz": lambda packed: _members(packed, _GzipMember),
-    ".bz2": lambda packed: _members(packed, bz2.BZ2Decompressor),
-    ".xz": lambda packed: _members(packed, lambda: lzma.LZMADecompressor(memlimit=MOST_BYTES_OF_XZ)),
-    ".zst": lambda packed: _members(packed, _ZstdFrame, at_once=2**10),  # of which zstd makes at most 32 MB
-    ".zip": _members_of_zip,
-    ".lz4": _frames_of_lz4,
-}
-
-# ---- spans of a file
-
-
-def unpacked_size(file: str) -> int:
-    """The bytes of a file's unpacked text, of which all are read if it is packed."""
-    with open_bytes(file) as packed, _unpacked(packed, file) as content:
-        with suppress(ValueError, OSError):  # of what is unpacked, or comes as a stream
-            return int(content.seek(0, io.SEEK_END))
-        return sum(map(len, iter(lambda: content.read(_BLOCK), b"")))
-
-
-def line_start(file: str, place: int) -> int:
-    """Where the first line begins that does not begin before a byte: behind a line feed, or the end."""
-    if place == 0:
-        return 0
-    with open_bytes(file) as packed, _unpacked(packed, file) as content:
-        _skip(content, place - 1)
-        place -= 1
-        while block := content.read(_BLOCK):
-            end = block.find(b"\n") + 1
-            place += end or len(block)
-            if end:
-                break
-    return place
-
-
-def _skip(content: Any, size: int) -> None:
-    with suppress(ValueError, OSError):
-        content.seek(size)
-        return
-    while size and (piece := content.read(min(_BLOCK, size))):
-        size -= len(piece)
-
-
-def _pieces_between(content: Any, span: Span) -> Iterator[bytes]:
-    _skip(content, span.start)
-    left = span.stop - span.start
-    while left and (piece := content.read(min(_BLOCK, left))):
-        left -= len(piece)
-        yield piece
-
-
 def rows_between(batches: Iterable[Columns], span: Span | None) -> Iterator[Columns]:
     """Those rows of a table that are in the span."""
     first = 0
@@ -293,30 +94,35 @@ def rows_between(batches: Iterable[Columns], span: Span | None) -> Iterator[Colu
 def read_blocks(
     file: str, newline: str | None = None, errors: str = "strict", span: Span | None = None
 ) -> Iterator[str]:
-    """The text of a file, some characters at a time. A byte order mark is not part of it."""
+    """The text of a file or of a span of it, some characters at a time, without a byte order mark."""
     encoding = "utf-8-sig" if span is None or not span.start else "utf-8"
-    with ExitStack() as stack:
-        content = stack.enter_context(_unpacked(stack.enter_context(open_bytes(file)), file))
-        if span is not None:
-            content = io.BufferedReader(_Pieces(_pieces_between(content, span)), buffer_size=_BLOCK)
-        text = stack.enter_context(io.TextIOWrapper(content, encoding, errors, newline))
-        while block := text.read(_BLOCK):
+    with _content(file, span) as content, io.TextIOWrapper(content, encoding, errors, newline) as text:
+        while block := text.read(BLOCK if span is None else BLOCK_OF_SPAN):
             yield block
 
 
-def _lines(
+@contextmanager
+def _content(file: str, span: Span | None) -> Iterator[Any]:
+    if span is not None:
+        yield as_file(bytes_of_span(file, span), BLOCK_OF_SPAN)
+        return
+    with open_bytes(file) as packed, unpacked(packed, file) as content:
+        yield content
+
+
+def read_lines_of(
     file: str, newline: str | None = None, errors: str = "strict", span: Span | None = None
 ) -> Iterator[list[str]]:
-    """The lines of a file, some at a time, without their ends."""
+    """The lines of a file or of a span of it, some at a time, without their ends."""
     unfinished: list[str] = []
-    number = size = 0
+    number, size = _lines_before(span), 0
     for block in read_blocks(file, newline, errors, span):
         first, *lines = block.split("\n")
         unfinished.append(first)
         size += len(first)
         if size > LONGEST:
             raise ElmoError(
-                f"{span.of(file) if span else file}, line {number + 1} has more than {LONGEST:,} characters; "
+                f"{_name(file, span)}, line {number + 1} has more than {LONGEST:,} characters; "
                 "end its sentences with line breaks."
             )
         if lines:
@@ -327,19 +133,28 @@ def _lines(
         yield ["".join(unfinished)]
 
 
-def undecodable_line(file: str, span: Span | None = None) -> int | None:
-    """The number of the first line that is not UTF-8, by a second look at the file."""
-    number = 0
-    for lines in _lines(file, errors="surrogateescape", span=span):
+def _lines_before(span: Span | None) -> int:
+    return (span.line if span is not None else None) or 0
+
+
+def _name(file: str, span: Span | None) -> str:
+    return file if span is None else span.of(file)
+
+
+def undecodable_line(file: str, span: Span | None = None) -> str | None:
+    """File and number of the first line that is not UTF-8, by a second look at the file."""
+    span = span if span is not None and span.unit == "byte" else None
+    number = _lines_before(span)
+    for lines in read_lines_of(file, errors="surrogateescape", span=span):
         for line in lines:
             number += 1
             if any("\udc80" <= letter <= "\udcff" for letter in line):
-                return number
+                return f"{_name(file, span)}, line {number}"
     return None
 
 
 def read_text(file: str, _: str | None = None, span: Span | None = None) -> Iterator[Columns]:
-    for lines in _lines(file, span=span):
+    for lines in read_lines_of(file, span=span):
         yield {"text": lines}
 
 
@@ -348,9 +163,14 @@ def read_text(file: str, _: str | None = None, span: Span | None = None) -> Iter
 
 def read_json(file: str, span: Span | None = None) -> Iterator[Any]:
     """The values of JSON lines, of one array, or of objects over several lines."""
-    if are_json_lines(file):
-        return _json_lines(file, span)
-    return islice(_json_values(file), *((span.start, span.stop) if span is not None else (None,)))
+    if span is None:
+        return _json_lines(file, span) if are_json_lines(file) else _json_values(file)
+    return _json_lines(file, span) if span.unit == "byte" else islice(_json_values(file), *span[:2])
+
+
+def has_lines(file: str, kind: str) -> bool:
+    """Whether the records of a file of that kind are lines, which begin behind a line feed."""
+    return kind == "text" or (kind == "json" and are_json_lines(file))
 
 
 def are_json_lines(file: str) -> bool:
@@ -394,15 +214,15 @@ def _filled_lines(text: str) -> list[str]:
 
 
 def _json_lines(file: str, span: Span | None) -> Iterator[Any]:
-    number = 0
-    for lines in _lines(file, span=span):
+    number = _lines_before(span)
+    for lines in read_lines_of(file, span=span):
         for line in lines:
             number += 1
             try:
                 if line.strip():
                     yield json.loads(line)
             except (ValueError, RecursionError):
-                raise _no_json(span.of(file) if span else file, number, line) from None
+                raise _no_json(_name(file, span), number, line) from None
 
 
 def _json_values(file: str) -> Iterator[Any]:
@@ -477,7 +297,7 @@ class _Unread:
     def _read_more(self, size: int = 0) -> bool:
         """Read about so many characters, and drop those that were taken."""
         self._text, self._start = self._text[self._start :], 0
-        blocks = list(islice(self._blocks, max(1, size // _BLOCK)))
+        blocks = list(islice(self._blocks, max(1, size // BLOCK)))
         self._text = "".join([self._text, *blocks])
         return bool(blocks)
 
@@ -542,7 +362,7 @@ class _LinesOfRows:
         self._file, self.size = file, 0
 
     def __iter__(self) -> Iterator[str]:
-        for lines in _lines(self._file, newline=""):
+        for lines in read_lines_of(self._file, newline=""):
             for line in lines:
                 self.size += len(line)
                 if self.size > LONGEST:

@@ -12,53 +12,42 @@ the records that are being read. A shard is a file, or what `datasets` calls so.
 """
 
 import copy
-import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from elmo_hf.corpus.names import files_of, is_hub_name, is_usual, kind_of, offline_without_hub
 from elmo_hf.corpus.parquet import parquet_schema, read_parquet, read_whole_parquet
 from elmo_hf.corpus.readers import (
-    PACKED,
     READING_ERRORS,
     RECORDS_AT_ONCE,
     Columns,
-    Span,
     check_file,
     read_csv,
     read_json,
     read_text,
-    suffix_of,
     undecodable_line,
 )
+from elmo_hf.corpus.sections import Section, cut_files, sections_from
 from elmo_hf.corpus.sentences import Record, split_sentences
+from elmo_hf.corpus.unpacking import Span
+from elmo_hf.corpus.words import RawWords
 from elmo_hf.errors import ElmoError, reason_of
-from elmo_hf.model.words_elmo import split_text
-from elmo_hf.remote import is_address, local_path, matching, reachable
+from elmo_hf.remote import is_address, reachable
 
-KINDS = {  # of files by their suffix, as `datasets` calls them; any other file is text
-    ".jsonl": "json",
-    ".json": "json",
-    ".ndjson": "json",
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".tsv": "csv",
-}
 READERS: dict[str, Callable[[str, str | None, Span | None], Iterator[Columns]]] = {
     "text": read_text,
     "csv": read_csv,
     "parquet": read_parquet,
 }
-SECONDS_FOR_HUB = 10  # until it answers
-LONGEST_WORD = 10_000  # letters; the model reads the first 48 bytes of a word
 _BOUNDARY = re.compile(r"(?<!\S)</?S>(?!\S)")
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+|\w[\w-]*")
 
 
 @dataclass
@@ -120,6 +109,7 @@ class Source:
             raise ElmoError(f"heldout_every must be at least 2, but is {heldout_every}.")
         self.heldout_every, self.is_heldout = heldout_every, False
         self.raw, self.split_sentences = raw, split_sentences
+        self._raw_words = RawWords()
         self.files: list[str] = []
         self.spans: dict[int, Span] = {}  # of shards that are read in part; set by `pieces`
         self.piece: Piece | None = None
@@ -153,15 +143,15 @@ class Source:
             names = ", ".join(map(str, data))
             raise ElmoError(f"{self.name} is a dictionary; pass one of its parts: {names}.")
         if isinstance(data, str | Path):
-            if Path(data).is_dir() or _is_hub_name(str(data)):
+            if Path(data).is_dir() or is_hub_name(str(data)):
                 return self._open_data_set(str(data), split, config)
             data = [data]
         if not isinstance(data, list | tuple) or not data:
             raise ElmoError(f"a corpus is a file, files, a folder or a data set, but got {data!r:.60}.")
         if config is not None:
             raise ElmoError(f"{self.name} is no data set, so there is no configuration {config!r} of it.")
-        self.files = [file for item in data for file in _files(item)]
-        self._kind = _kind_of(self.files)
+        self.files = [file for item in data for file in files_of(item)]
+        self._kind = kind_of(self.files)
         return None
 
     def _open_data_set(self, name: str, split: str, config: str | None) -> Any:
@@ -170,7 +160,7 @@ class Source:
 
         is_here = Path(name).exists()
         try:
-            with nullcontext() if is_here else _offline_without_hub():
+            with nullcontext() if is_here else offline_without_hub():
                 builder = datasets.load_dataset_builder(name, config)
         except READING_ERRORS as error:
             if is_here:
@@ -180,12 +170,12 @@ class Source:
                 f"{reason_of(error)}."
             ) from None
         files = builder.config.data_files or {}
-        if split not in files or not _is_usual(builder.config):
+        if split not in files or not is_usual(builder.config):
             return datasets.load_dataset(name, config, split=split, streaming=True)
         self.files = [str(path) for path in files[split]]
         for file in self.files:
             check_file(file)
-        self._kind = _kind_of(self.files)
+        self._kind = kind_of(self.files)
         return None
 
     def _first_row(self) -> Any:
@@ -194,7 +184,7 @@ class Source:
             first = list(islice(rows, 1))
             self._rows_in_memory = chain(first, rows)
         else:
-            first = list(islice(chain.from_iterable(map(self._rows, range(self.num_shards))), 1))
+            first = list(islice(chain.from_iterable(map(self._rows, self._shards())), 1))
         if not first:
             raise ElmoError(f"{self.name} is empty; there is no line in it.")
         return first[0]
@@ -222,17 +212,17 @@ class Source:
 
     def records(self) -> Iterator[Record]:
         """Every record, empty ones too: its text, or its words."""
-        for shard in range(self.num_shards):
+        for shard in self._shards():
             yield from chain.from_iterable(self._records(shard, 0))
 
     def rows(self) -> Iterator[tuple[Record, dict[str, Any]]]:
         """Every record, as `records` has it, with the values of the other columns of its row."""
-        for shard in range(self.num_shards):
+        for shard in self._shards():
             for number, row in enumerate(self._rows(shard, whole=True)):
                 is_table = self.column is not None and isinstance(row, dict)
                 others = {str(name): _plain(value) for name, value in row.items()} if is_table else {}
                 others.pop(str(self.column), None)
-                yield self._record(self._value(row), shard, number), others
+                yield self._record(self._value(row), shard.shard, number), others
 
     def arrow_types(self) -> dict[str, Any]:
         """The Arrow types of the columns, as far as the files or the data set declare them."""
@@ -240,29 +230,66 @@ class Source:
             features = getattr(getattr(self, "dataset", None), "features", None)
             schema = features.arrow_schema if features else ()
         elif self._kind == "parquet":
-            with self._readable(self.place(0), 0):
+            with self._readable(self.place(0)):
                 schema = parquet_schema(self.files[0])
         else:
             schema = ()
         return {field.name: field.type for field in schema}
+
+    def _shard(self, shard: int) -> Section:
+        """A shard, or as much of it as is read of a piece."""
+        return Section(shard, span=self.spans.get(shard))
+
+    def _shards(self) -> Iterator[Section]:
+        return map(self._shard, range(self.num_shards))
+
+    @cached_property
+    def sections(self) -> list[Section]:
+        """The sections of the corpus, in its order. Large texts are read for it once. A piece is not cut."""
+        if not self.files or self.piece is not None:
+            return [*self._shards()]
+        with self._readable(self.name):
+            sections = cut_files(self.files, self._kind)
+        if self.heldout_every is None:
+            return sections
+        return [section._replace(filled=filled) for section, filled in self._with_filled(sections)]
+
+    def _with_filled(self, sections: list[Section]) -> Iterator[tuple[Section, int]]:
+        """Each section with the number of lines of its shard before it that are not empty."""
+        filled, shard = 0, 0
+        for section in sections:
+            filled, shard = filled if section.shard == shard else 0, section.shard
+            yield section, filled
+            if not section.is_whole:
+                texts = chain.from_iterable(map(_as_texts, self._records(section, 0)))
+                filled += sum(bool(text) and not text.isspace() for text in texts)
 
     def lines(self, shard: int, skip: int = 0) -> Iterator[list[str]]:
         """The records of a shard from number `skip` on as text, some at a time.
 
         Held-out lines are empty, and so the numbers of the others are the same with and without them.
         """
-        if self.heldout_every is not None:
-            yield from self._lines_of_side(shard, skip, self.heldout_every)
-            return
-        for records in self._records(shard, skip):
-            yield [record if isinstance(record, str) else " ".join(record) for record in records]
+        return self.lines_of(self._shard(shard), skip)
 
-    def _lines_of_side(self, shard: int, skip: int, every: int) -> Iterator[list[str]]:
+    def lines_of(self, section: Section, skip: int = 0) -> Iterator[list[str]]:
+        """The same of a section. What is before line `skip` is not read, if the file's format allows it."""
+        if self.heldout_every is not None:
+            yield from self._lines_of_side(section, skip, self.heldout_every)
+            return
+        parts = [section]
+        if skip and section.is_whole and self.files:
+            with self._readable(self.place(section.shard), section):
+                parts = sections_from(self.files[section.shard], self._kind, section, skip)
+        for part in parts:
+            for records in self._records(part, max(0, section.first + skip - part.first)):
+                yield _as_texts(records)
+
+    def _lines_of_side(self, section: Section, skip: int, every: int) -> Iterator[list[str]]:
         """A line's side depends on how many lines before it in its shard are not empty. The count begins at
         the shard's number, so that of many small files some have held-out lines."""
-        number = shard
-        for records in self._records(shard, 0):
-            lines = [record if isinstance(record, str) else " ".join(record) for record in records]
+        number = section.shard + section.filled
+        for records in self._records(section, 0):
+            lines = _as_texts(records)
             for index, line in enumerate(lines):
                 number += bool(line) and not line.isspace()
                 if (number % every == 0) != self.is_heldout:
@@ -291,9 +318,7 @@ class Source:
 
     def words(self, sentence: str) -> list[str]:
         """The words of a sentence."""
-        if not self.raw:
-            return sentence.split()
-        return split_text(_without_endless_words(sentence), "penn", whole=("<UNK>",)).words
+        return self._raw_words.split(sentence) if self.raw else sentence.split()
 
     def __iter__(self) -> Iterator[list[str]]:
         """Every sentence's words, in the order of the corpus."""
@@ -315,33 +340,34 @@ class Source:
     def place(self, shard: int) -> str:
         """The name of a shard, for messages."""
         if len(self.files) == self.num_shards:
-            file, span = self.files[shard], self.spans.get(shard)
-            return span.of(file) if span else file
+            span = self.spans.get(shard)
+            return self.files[shard] if span is None else span.of(self.files[shard])
         return f"{self.name}, part {shard + 1} of {self.num_shards}" if self.num_shards > 1 else self.name
 
     # ---- rows of a shard, their values in the column, and these as records
 
-    def _rows(self, shard: int, whole: bool = False) -> Iterator[Any]:
+    def _rows(self, section: Section, whole: bool = False) -> Iterator[Any]:
         """Rows; those of a Parquet file have only the column that is read, unless they are to be whole."""
         if self._rows_in_memory is not None:
             yield from self._rows_in_memory  # what it raises comes from the caller's code, and is left alone
         elif self._kind == "json":
-            with self._readable(self.place(shard), shard):
-                yield from read_json(self.files[shard], self.spans.get(shard))
+            with self._readable(self.place(section.shard), section):
+                yield from read_json(self.files[section.shard], section.span)
         else:
-            for columns in self._columns(shard, 0, whole):
+            for columns in self._columns(section, 0, whole):
                 for number in range(_num_rows(columns)):
                     yield {name: values[number] for name, values in columns.items()}
 
-    def _columns(self, shard: int, skip: int, whole: bool = False) -> Iterator[Columns]:
+    def _columns(self, section: Section, skip: int, whole: bool = False) -> Iterator[Columns]:
         """The rows of a table from number `skip` on, some at a time."""
-        with self._readable(self.place(shard), shard):
+        shard = section.shard
+        with self._readable(self.place(shard), section):
             if not self.files:
                 rows = self.dataset.shard(self.num_shards, shard)
                 yield from (rows.skip(skip) if skip else rows).iter(batch_size=RECORDS_AT_ONCE)
                 return
             reader = read_whole_parquet if whole and self._kind == "parquet" else READERS[self._kind]
-            for columns in reader(self.files[shard], self.column, self.spans.get(shard)):
+            for columns in reader(self.files[shard], self.column, section.span):
                 size = _num_rows(columns)
                 if not skip:
                     yield columns
@@ -349,19 +375,23 @@ class Source:
                     yield {name: values[skip:] for name, values in columns.items()}
                 skip = max(0, skip - size)
 
-    def _records(self, shard: int, skip: int) -> Iterator[list[Record]]:
+    def _records(self, section: Section, skip: int) -> Iterator[list[Record]]:
         values: Iterator[Sequence[Any]]
         if self._kind == "json" or self._rows_in_memory is not None:
-            rows = islice(self._rows(shard), skip, None)
+            rows = islice(self._rows(section), skip, None)
             size = RECORDS_AT_ONCE if self._kind == "json" else 1  # records in memory may be long
             values = iter(lambda: [self._value(row) for row in islice(rows, size)], [])
         else:
             column: Any = self.column
-            batches = self._columns(shard, skip)
+            batches = self._columns(section, skip)
             values = (batch[column] if column in batch else [None] * _num_rows(batch) for batch in batches)
+        if self._kind == "text" and not self.is_words:
+            yield from map(list, values)  # lines need no check
+            return
+        first = section.first + skip
         for batch in values:
-            yield [self._record(value, shard, skip + number) for number, value in enumerate(batch)]
-            skip += len(batch)
+            yield [self._record(value, section.shard, first + number) for number, value in enumerate(batch)]
+            first += len(batch)
 
     def _value(self, row: Any) -> Any:
         if self.column is None:
@@ -384,7 +414,7 @@ class Source:
         return f"column '{self.column}'" if self.column is not None else "the record"
 
     @contextmanager
-    def _readable(self, place: str, shard: int | None = None) -> Iterator[None]:
+    def _readable(self, place: str, section: Section | None = None) -> Iterator[None]:
         """One sentence for whatever `datasets` and the readers below it raise."""
         try:
             yield
@@ -393,13 +423,10 @@ class Source:
         except StopIteration:  # of an empty JSON file
             raise ElmoError(f"{place} is empty; there is no line in it.") from None
         except UnicodeDecodeError as error:
-            is_file = shard is not None and self._kind in ("text", "json", "csv")
-            number = None
             with suppress(*READING_ERRORS):  # of what is damaged behind that line
-                if is_file and shard is not None:
-                    number = undecodable_line(self.files[shard], self.spans.get(shard))
-            line = f", line {number}" if number else ""
-            raise ElmoError(f"{place}{line} is not UTF-8 text: {error.reason}.") from None
+                if section is not None and self._kind in ("text", "json", "csv"):
+                    place = undecodable_line(self.files[section.shard], section.span) or place
+            raise ElmoError(f"{place} is not UTF-8 text: {error.reason}.") from None
         except EOFError:
             raise ElmoError(f"{place} ends in the middle; it was not written whole.") from None
         except READING_ERRORS as error:
@@ -444,7 +471,7 @@ def open_records(
     return Source(data, column=chosen, split=split, config=subset, holds_words=holds_words)
 
 
-# ---- files
+# ---- names and values
 
 
 def _name(data: Any) -> str:
@@ -455,70 +482,8 @@ def _name(data: Any) -> str:
     return f"the {type(data.records if isinstance(data, InMemory) else data).__name__}"
 
 
-def _is_hub_name(name: str) -> bool:
-    """ "org/name" or "name", unless a file could be meant: its folder is here, or it ends like a file."""
-    suffix = Path(name).suffix
-    is_like_a_file = Path(name).exists() or suffix in KINDS or suffix in PACKED or suffix == ".txt"
-    is_in_a_folder = "/" in name and Path(name).parent.is_dir()
-    return not is_like_a_file and not is_in_a_folder and _HUB_NAME.fullmatch(name) is not None
-
-
-@contextmanager
-def _offline_without_hub() -> Iterator[None]:
-    """If the Hub does not answer, `datasets` looks at once for what was downloaded before. By itself, it
-    would try for most of a minute first, also for a mistyped file's name."""
-    import datasets
-    from huggingface_hub.utils import get_session
-
-    was_offline = datasets.config.HF_HUB_OFFLINE
-    try:
-        if not was_offline:
-            get_session().head(datasets.config.HF_ENDPOINT, timeout=SECONDS_FOR_HUB)
-    except Exception:  # of a library below, which may be another one tomorrow
-        datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE = was_offline
-
-
-def _files(item: Any) -> list[str]:
-    """The files that a path, a pattern or an address stands for, in an order that does not change."""
-    name = str(item)
-    if is_address(name):
-        path = local_path(name)
-        return matching(name) if path is None else _files(path)
-    if Path(name).is_file():
-        return [name]
-    if Path(name).is_dir():
-        raise ElmoError(
-            f"{name} is a folder, which can only be read alone; say {name}/* for the files in it."
-        )
-    files = sorted(path for path in glob.glob(name, recursive=True) if Path(path).is_file())  # noqa: PTH207
-    if not files:
-        check_file(name)
-        raise ElmoError(f"there is no file {name}.")
-    return files
-
-
-def _kind_of(files: list[str]) -> str:
-    kinds = [(suffix_of(file) == ".tsv", KINDS.get(suffix_of(file), "text")) for file in files]
-    for file, kind in zip(files, kinds, strict=True):
-        if kind != kinds[0]:
-            raise ElmoError(f"{files[0]} and {file} are files of different kinds; read one kind at a time.")
-    return kinds[0][1]
-
-
-def _is_usual(config: Any) -> bool:
-    """Whether `datasets` would read these files with no other options than ours."""
-    kind = type(config).__name__.removesuffix("Config").lower()
-    files = [file for files in config.data_files.values() for file in files]
-    if kind not in {*READERS, "json"} or {KINDS.get(suffix_of(file), "text") for file in files} != {kind}:
-        return False
-    usual = type(config)(**{"sep": "\t"} if suffix_of(files[0]) == ".tsv" else {})
-    ignored = ("name", "version", "data_dir", "data_files", "description")
-    names = [field.name for field in fields(config) if field.name not in ignored]
-    return all(getattr(config, name) == getattr(usual, name) for name in names)
+def _as_texts(records: list[Record]) -> list[str]:
+    return [record if isinstance(record, str) else " ".join(record) for record in records]
 
 
 def _num_rows(columns: Columns) -> int:
@@ -529,9 +494,6 @@ def _listed(names: Iterable[Any]) -> str:
     """The first names, for messages."""
     first = [f"{name!s:.40}" for name in islice(names, 21)]
     return ", ".join(first[:20]) + (" and more" if len(first) > 20 else "")
-
-
-# ---- values
 
 
 def _plain(value: Any) -> Any:
@@ -546,14 +508,3 @@ def _is_list(value: Any) -> bool:
 def without_surrogates(text: str) -> str:
     """Half a letter has no bytes, so that nothing could be written; the tokenizer passes over it as well."""
     return text if text.isascii() else text.encode("utf-8", "ignore").decode("utf-8")
-
-
-def _without_endless_words(text: str) -> str:
-    """Letters without a blank for pages, as files of all kinds have, cut where no word would reach."""
-    if len(text) <= LONGEST_WORD:
-        return text
-    words = text.split()
-    if max(map(len, words), default=0) <= LONGEST_WORD:
-        return text
-    starts = ((word, range(0, len(word), LONGEST_WORD)) for word in words)
-    return " ".join(word[start : start + LONGEST_WORD] for word, places in starts for start in places)

@@ -15,8 +15,10 @@ The contract of reading:
   `</S> wn ... w1` and predicts `wn ... w1 <S>`. The two directions read the corpus in two orders, or in one
   (`shared`).
 - What a row reads depends on the text, the plan and the number of rows alone. The rows are divided among
-  processes and workers; each reads the whole corpus and keeps the sentences of its own rows. So any number of
-  processes and workers makes the same windows.
+  processes and workers, and so any number of them makes the same windows. Rows form groups, each with its own
+  sections of the text (`sections`), and a process or worker reads those of its rows' groups. Where fewer
+  groups than readers are possible, such as in one packed file, the readers of a group read the same text, and
+  each keeps the sentences of its own rows (`Windows.note` says so).
 - From `window.state`, training goes on with the same windows; with another number of rows, it goes on with
   the words that had not been read.
 """
@@ -31,6 +33,7 @@ import weakref
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import gcd
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any, NamedTuple
@@ -40,7 +43,9 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from elmo_hf.corpus.encoder import Encoder
-from elmo_hf.corpus.order import START, Rows, SentenceOrder
+from elmo_hf.corpus.order import SentenceOrder
+from elmo_hf.corpus.rows import Rows, merge_rows, new_state, renumbered
+from elmo_hf.corpus.sections import is_small, number_of_groups
 from elmo_hf.corpus.source import Source
 from elmo_hf.errors import ElmoError, sentence_of
 from elmo_hf.files import append_line, read_lines
@@ -127,14 +132,17 @@ class Reader:
         state: State | None = None,
     ) -> None:
         self.encoder, self.plan, self.first = encoder, plan, first
-        self.settings = _settings(source, plan)
+        self.groups = groups_of(source, plan, state)
+        self.settings = _settings(source, plan, self.groups)
         last = plan.rows if last is None else last
         orders: list[tuple[int, ...]] = [(0, 1)] if plan.shared else [(0,), (1,)]  # the directions of each
         states = order_states(state, plan, self.settings, len(orders))
         self.rows = []
         for directions, order_state in zip(orders, states, strict=True):
-            order = SentenceOrder(source, directions[0], plan.seed, plan.shuffle_sentences, plan.epochs)
-            self.rows.append(Rows(order, directions, plan.rows, first, last, order_state))
+            order = SentenceOrder(
+                source, directions[0], plan.seed, plan.shuffle_sentences, plan.epochs, self.groups
+            )
+            self.rows.append(Rows(order, encoder, directions, plan.rows, first, last, order_state))
 
     def __iter__(self) -> Iterator[Window]:
         while True:
@@ -142,23 +150,26 @@ class Reader:
 
     def window(self) -> Window:
         """The next window."""
+        self.encoder.forget_words()
         words_of_orders = [(rows.directions, rows.read(self.plan.steps)) for rows in self.rows]
         shape = (2, *words_of_orders[0][1].mask.shape)
         mask, targets = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64)
-        ids, sentence_starts = None, []
+        ids = np.zeros((*shape, *self.encoder.row_shape), dtype=self.encoder.dtype)
+        sentence_starts = []
         for directions, words in words_of_orders:
-            for direction, input_words, target_words in zip(
-                directions, words.inputs, words.targets, strict=True
-            ):
-                encoded = self.encoder.inputs(input_words)
-                if ids is None:
-                    ids = np.zeros((*shape, *encoded.shape[1:]), dtype=encoded.dtype)
+            for direction, inputs, target_words in zip(directions, words.inputs, words.targets, strict=True):
                 mask[direction] = words.mask
-                ids[direction][words.mask] = encoded
-                targets[direction][words.mask] = self.encoder.targets(target_words)
+                self._fill(ids[direction], inputs, words.mask)
+                targets[direction][words.mask] = self.encoder.target_ids(target_words)
                 sentence_starts += [SentenceStart(direction, row, *origin) for row, origin in words.started]
         char_ids, input_ids = (ids, None) if self.encoder.reads_characters else (None, ids)
         return Window(char_ids, input_ids, targets, mask, sentence_starts, self.state())
+
+    def _fill(self, ids: np.ndarray, slots: Any, mask: np.ndarray) -> None:
+        if mask.all():
+            self.encoder.input_rows(slots, out=ids.reshape(-1, *ids.shape[2:]))
+        else:
+            ids[mask] = self.encoder.input_rows(slots)
 
     def state(self) -> State:
         """Where to go on. "readings" are the states of the sentence orders."""
@@ -170,16 +181,24 @@ class Reader:
         }
 
 
-def _settings(source: Source, plan: Plan) -> dict[str, Any]:
+def groups_of(source: Source, plan: Plan, state: State | None = None) -> int:
+    """The number of groups of rows; that of the state, which may be of a version that had one group."""
+    if state is not None:
+        return int(state["settings"].get("groups", 1))
+    return number_of_groups(source.sections, plan.rows) if plan.shuffle_sentences and plan.rows > 1 else 1
+
+
+def _settings(source: Source, plan: Plan, groups: int) -> dict[str, Any]:
     """What the order of the sentences depends on, besides the number of rows."""
-    return {name: getattr(plan, name) for name in ("seed", "shuffle_sentences", "shared")} | source.identity
+    settings = {name: getattr(plan, name) for name in ("seed", "shuffle_sentences", "shared")}
+    settings |= source.identity
+    return settings if groups == 1 else settings | {"groups": groups, "sections": len(source.sections)}
 
 
 def order_states(state: State | None, plan: Plan, settings: dict[str, Any], count: int) -> list[State]:
     """The state of each sentence order for `plan.rows` rows."""
-    no_rows = {"begun": [0] * plan.rows, "used": [0] * plan.rows}
     if state is None:
-        return [{"place": START, "digest": None, "deals": [], **no_rows} for _ in range(count)]
+        return [new_state(settings.get("groups", 1), plan.rows) for _ in range(count)]
     for name, value in settings.items():
         old = state["settings"].get(name)
         if old != value:
@@ -192,14 +211,7 @@ def order_states(state: State | None, plan: Plan, settings: dict[str, Any], coun
             f"the state has {len(readings[0]['begun'])} of {rows} rows; merge those of all processes by "
             "merge_states."
         )
-    if rows == plan.rows:
-        return readings
-    return [
-        reading
-        | {"deals": [*reading["deals"], {"rows": rows, "begun": reading["begun"], "used": reading["used"]}]}
-        | no_rows
-        for reading in readings
-    ]
+    return readings if rows == plan.rows else [renumbered(reading, rows, plan.rows) for reading in readings]
 
 
 def merge_states(states: Sequence[State]) -> State:
@@ -210,16 +222,9 @@ def merge_states(states: Sequence[State]) -> State:
         if state["first"] != expected or state["settings"] != states[0]["settings"]:
             raise ElmoError(f"row {expected} is in no state, or in two; merge the states of one step.")
         expected += len(state["readings"][0]["begun"])
+    groups = states[0]["settings"].get("groups", 1)
     readings = zip(*(state["readings"] for state in states), strict=True)
-    return states[0] | {"readings": [_merge(order_states) for order_states in readings]}
-
-
-def _merge(states: Sequence[State]) -> State:
-    """The state of one sentence order, from those of neighbouring rows."""
-    # The earliest position; of two at the same position, one knows the checksum of the block there.
-    first = min(states, key=lambda state: (state["place"][-1], state["digest"] is None))
-    begun = [number for state in states for number in state["begun"]]
-    return first | {"begun": begun, "used": [number for state in states for number in state["used"]]}
+    return states[0] | {"readings": [merge_rows(of_order, groups) for of_order in readings]}
 
 
 # ---- windows of a process
@@ -237,6 +242,7 @@ class Windows:
     Attributes:
         waited: seconds spent in waiting for windows.
         seconds: seconds since the first window was asked for.
+        note: a sentence if the text cannot be divided among all processes and workers, otherwise "".
         empty_window: a window without words, once this process's rows have ended (those of others may go on).
     """
 
@@ -259,7 +265,10 @@ class Windows:
                 "needs a row."
             )
         encoder.check(source)
-        order_states(state, plan, _settings(source, plan), 2 - plan.shared)  # refuses a wrong state
+        self.groups = groups_of(source, plan, state)
+        settings = _settings(source, plan, self.groups)
+        order_states(state, plan, settings, 2 - plan.shared)  # refuses a wrong state
+        self.note = _note_of_shared_text(source, plan, self.groups, processes * max(workers, 1))
         self.shares = _Shares(source, encoder, plan, first, last, state)
         self.workers, self.prefetch = workers, prefetch
         self.waited = 0.0
@@ -303,6 +312,27 @@ class Windows:
                 generator=torch.Generator(),
             )
         )
+
+
+def _note_of_shared_text(source: Source, plan: Plan, groups: int, readers: int) -> str:
+    """What to do where several readers read the same sections."""
+    parts = gcd(groups, plan.rows)
+    if readers <= parts or is_small(source.sections):
+        return ""
+    if not plan.shuffle_sentences:
+        reason, advice = "its order is kept", "shuffle it once, and name shuffle_sentences"
+    elif parts < number_of_groups(source.sections, plan.rows):
+        reason = "the run was begun with other groups of rows"
+        advice = "start another run from its checkpoint by --start"
+    elif any(section.stays_open for section in source.sections):
+        reason = "its files are not plain text or JSON lines"
+        advice = f"unpack it, or write about {readers} files of the same size"
+    else:
+        return ""  # it is not larger
+    return (
+        f"{source.name} is divided among {parts} of {readers} readers, as {reason}: readers beyond that read "
+        f"the same text and keep their own share; if reading is too slow, {advice}."
+    )
 
 
 def share(first: int, last: int, number: int, count: int) -> tuple[int, int]:

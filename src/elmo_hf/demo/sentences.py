@@ -20,9 +20,10 @@ from typing import Any, TextIO
 import numpy as np
 from tqdm.auto import tqdm
 
-from elmo_hf.corpus.readers import PACKED
-from elmo_hf.corpus.source import KINDS, Source, open_records
+from elmo_hf.corpus.names import KINDS
+from elmo_hf.corpus.source import Source, open_records
 from elmo_hf.corpus.standard_input import as_file
+from elmo_hf.corpus.unpacking import PACKED
 from elmo_hf.demo.terminal import comparisons, numbers, repeated_words
 from elmo_hf.embedding.embedder import Embedder, Options, parse_layers
 from elmo_hf.embedding.encode import SECONDS_WITHOUT_BAR, encoded

@@ -110,6 +110,10 @@ def _dictionary(name: str, value: Any) -> dict[str, Any]:
     return value
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _whole_numbers(name: str, values: Any, count: int) -> list[int]:
     if not isinstance(values, list) or len(values) != count:
         raise ElmoError(f"{name} must be a list of {count} numbers, but is {short(values)}")
@@ -140,14 +144,32 @@ def _check_position(progress: Progress) -> None:
         _check_reading(_dictionary("place.readings", reading), rows, progress)
 
 
+def _check_places(reading: dict[str, Any], progress: Progress) -> list[int]:
+    """Returns how many sentences of each group come before its place."""
+    groups = whole("groups", progress.position["settings"].get("groups", 1), at_least=1)
+    places = [0, reading.get("digest"), *_list(reading.get("place"))]
+    if groups > 1:
+        places = _list(reading.get("places"))
+    if len(places) != 7 * groups:
+        raise ElmoError(f"place must have {5 * groups} numbers, but is {short(places)}")
+    sentences = []
+    for group in range(groups):
+        number, digest, *position = places[7 * group : 7 * group + 7]
+        if whole("place", number) != group:
+            raise ElmoError(f"places are not those of all {groups} groups")
+        if digest is not None:
+            whole("digest", digest)
+        epoch, *_, sentence = _whole_numbers("place", position, 5)
+        if epoch >= progress.settings["epochs"]:
+            raise ElmoError(f"place is in epoch {epoch} of {progress.settings['epochs']}")
+        sentences.append(sentence)
+    return sentences
+
+
 def _check_reading(reading: dict[str, Any], rows: int, progress: Progress) -> None:
     """A state of `Rows`."""
     words = progress.words
-    epoch, *_, sentence = _whole_numbers("place", reading.get("place"), 5)
-    if epoch >= progress.settings["epochs"]:
-        raise ElmoError(f"place is in epoch {epoch} of {progress.settings['epochs']}")
-    if reading.get("digest") is not None:
-        whole("digest", reading["digest"])
+    sentences = _check_places(reading, progress)
     renumberings = reading.get("deals")
     if not isinstance(renumberings, list):
         raise ElmoError(f"deals must be a list, but is {short(renumberings)}")
@@ -155,9 +177,20 @@ def _check_reading(reading: dict[str, Any], rows: int, progress: Progress) -> No
         renumbering = _dictionary("deals", renumbering)
         _check_rows(renumbering, whole("rows", renumbering.get("rows"), at_least=1), words)
     started = _check_rows(reading, rows, words)
-    # Without a change of rows, row r starts sentences r, r + rows, r + 2 rows ... All before place are read.
-    if not renumberings and any(turn * rows + row < sentence for row, turn in enumerate(started)):
+    if not renumberings and not _are_read(sentences, started):
         raise ElmoError("begun and place are not of one position")
+
+
+def _are_read(sentences: list[int], started: list[int]) -> bool:
+    """Whether the rows have started all sentences before the places of their groups. The rows of a group are
+    neighbours: of 3, row r of them starts its sentences r, r + 3, r + 6 ..."""
+    size = len(started) // len(sentences)
+    rows = [started[group * size : (group + 1) * size] for group in range(len(sentences))]
+    return all(
+        turn * size + row >= sentence
+        for sentence, turns in zip(sentences, rows, strict=True)
+        for row, turn in enumerate(turns)
+    )
 
 
 def _check_rows(reading: dict[str, Any], rows: int, words: int) -> list[int]:

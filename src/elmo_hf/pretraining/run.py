@@ -181,12 +181,12 @@ class Run:
         encoder = Encoder(vocabulary, token_encoder=config.token_encoder, tokenizer=tokenizer)
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         if isinstance(self.source, EncodedText):
-            windows = EncodedWindows(
+            encoded = EncodedWindows(
                 self.source, encoder, plan, process=process, processes=processes, state=self.position
             )
-            self.learner.set_letters(windows.letters)
-            return windows
-        return Windows(
+            self.learner.set_letters(encoded.letters)
+            return encoded
+        windows = Windows(
             self.source,
             encoder,
             plan,
@@ -195,6 +195,9 @@ class Run:
             workers=settings.workers,
             state=self.position,
         )
+        if windows.note:
+            self.processes.warn(windows.note)
+        return windows
 
     def _open_groups(self) -> Any:
         """The windows of one update each, with what a captured update reads. On a GPU threads make them while
@@ -353,7 +356,8 @@ class Run:
         for sentence in window.sentence_starts:
             direction, row = sentence.direction, sentence.row - self.first_row
             self.sentences[direction, row] = [*self.sentences.get((direction, row), [])[-1:], sentence]
-            self.row_epochs[row, direction] = sentence.epoch
+            # With another number of rows, a row may read groups that are in different epochs.
+            self.row_epochs[row, direction] = max(int(self.row_epochs[row, direction]), sentence.epoch)
         has_ended = ~torch.from_numpy(window.mask[:, :, -1]).T
         self.row_epochs[has_ended] = self.settings.epochs
 
