@@ -17,7 +17,7 @@ from torch import Tensor
 TYPICAL_ROWS = 32
 # With so few rows, oneDNN takes longer to read a weight that is not laid out.
 FEW_ROWS = 2
-# With fewer numbers, PyTorch's own product is as fast. oneDNN keeps code for each number of rows: some 200 KB,
+# With fewer numbers, PyTorch's own product is as fast. oneDNN keeps code for each number of rows (200 KB),
 # of the last thousand products.
 FEW_NUMBERS = 2**16
 
