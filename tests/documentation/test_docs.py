@@ -88,9 +88,11 @@ def test_blocks_of_a_page_run_from_top_to_bottom(page, folder, launcher):
 def test_blocks_of_the_training_readme_run(folder, launcher):
     write_texts(folder)
     write_tagged(folder)
+    shutil.copy(next(folder.rglob("test.conll")), "web.conll")
     runner = DocumentRunner(folder, launcher)
-    runner.run(REPOSITORY / "training" / "README.md", EXTRA_FLAGS)
-    assert runner.skipped == []
+    long = long_programs("training/README.md")
+    runner.run(REPOSITORY / "training" / "README.md", EXTRA_FLAGS, skip=long)
+    assert runner.skipped == long
     assert len(list((folder / "runs").glob("*/results.json"))) == 2
 
 
@@ -136,13 +138,16 @@ def long_programs(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "at_least"), [("benchmarks/README.md", 9), ("docs/compile.md", 1), ("docs/reliability.md", 4)]
+    ("name", "at_least"),
+    [("benchmarks/README.md", 9), ("docs/compile.md", 1), ("docs/reliability.md", 4)],
 )
 def test_long_programs_have_the_flags_that_a_document_names(name, at_least):
     lines = command_lines(name)
     assert len(lines) >= at_least
     for line in lines:
         words = shlex.split(line)
+        if words[0].startswith("OPTIONS="):
+            continue
         assert words[0] == "python"
         assert words[1] == "-m"
         module = REPOSITORY / words[2].replace(".", "/")

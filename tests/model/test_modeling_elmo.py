@@ -69,7 +69,7 @@ def test_the_forward_half_sees_no_future_and_the_backward_half_no_past(place, si
     batch = [" ".join(words) + " eight nine", " ".join(words)]
     before = read(model, batch, side)[0][1]
     after = read(model, [batch[0], " ".join(changed)], side)[0][1]
-    moved = ((before - after).abs() > 1e-9).unflatten(-1, (2, -1)).any(dim=-1)  # (layers, words, directions)
+    moved = ((before - after).abs() > 5e-7).unflatten(-1, (2, -1)).any(dim=-1)  # (layers, words, directions)
     places = torch.arange(7)
     assert torch.equal(moved[0, :, 0], places == place)  # the word itself, without context
     for layer in (1, 2, 3):
