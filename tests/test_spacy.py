@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from elmo_hf import TINY, ElmoConfig, ElmoError, ElmoModel, ElmoTokenizer
+from elmo_hf import TINY, ElmoError, ElmoModel, ElmoTokenizer
+from tests.helpers.small_elmo import save_small_elmo
 
 spacy = pytest.importorskip("spacy", reason="needs `elmo-hf[spacy]`")
 
@@ -69,12 +70,7 @@ TAGGED = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("spacy") / "my-elmo"
-    torch.manual_seed(0)
-    config = ElmoConfig(lstm_dim=12, projection_dim=8, char_filters=[[1, 4], [3, 6]], vocab_size=3)
-    ElmoModel(config).save_pretrained(folder)
-    ElmoTokenizer().save_pretrained(folder)
-    return folder
+    return save_small_elmo(tmp_path_factory.mktemp("spacy") / "my-elmo")
 
 
 def pipeline(folder, sentences=True, **options):

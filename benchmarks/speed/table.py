@@ -12,6 +12,7 @@ details; `<!-- gpu: NAME -->` and `<!-- /gpu -->` with training or reading; `<!-
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,17 @@ def place(result: Result) -> tuple[int, int, int]:
 
 def fill_all(text: str) -> str:
     """The text with up-to-date tables of all stored results."""
-    return fill_first_calls(fill_export(fill_gpu(fill(text, read_results()))))
+    text = fill_gpu(fill(text, read_results()))
+    for kind, make in (("export", export_table), ("first", first_call_table)):
+        text = fill_from_files(text, kind, make)
+    return text
+
+
+def fill_from_files(text: str, kind: str, make: Callable[[Result], str]) -> str:
+    """The text with the tables of the JSON files that its markers of a kind name."""
+    return fill_blocks(
+        text, kind, lambda name: make(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+    )
 
 
 def fill(text: str, results: list[Result]) -> str:
@@ -215,16 +226,8 @@ def gpu_reading(results: Result) -> str:
 # ---- the exported file
 
 
-def fill_export(text: str, folder: Path = RESULTS) -> str:
-    """Tables of what benchmarks.speed.onnx has measured."""
-
-    def table(name: str) -> str:
-        return export_table(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
-
-    return fill_blocks(text, "export", table)
-
-
 def export_table(content: Result) -> str:
+    """What benchmarks.speed.onnx has measured."""
     settings = content["settings"]
     rows = []
     for name in settings["ready"]:
@@ -249,16 +252,8 @@ def export_cells(export: Result | None) -> list[str]:
 # ---- the first call of a process
 
 
-def fill_first_calls(text: str, folder: Path = RESULTS) -> str:
-    """Tables of what benchmarks.speed.first_call has measured."""
-
-    def table(name: str) -> str:
-        return first_call_table(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
-
-    return fill_blocks(text, "first", table)
-
-
 def first_call_table(content: Result) -> str:
+    """What benchmarks.speed.first_call has measured."""
     models = content["models"]
     rows = []
     for stage, title in content["stages"].items():

@@ -12,6 +12,7 @@ from elmo_hf import TINY, ElmoConfig, ElmoError, ElmoModel, ElmoTokenizer
 from elmo_hf.cli import app
 from elmo_hf.export import static
 from elmo_hf.export.static import export_static
+from tests.helpers.small_elmo import save_small_elmo
 
 WORDS = ["bank", "Zürich", "漢字", "didn't", "U.S.", "the"]
 # Pieces of text on which a splitter may go wrong, joined by chance.
@@ -63,12 +64,7 @@ PIECES += [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("static") / "my-elmo"
-    torch.manual_seed(0)
-    config = ElmoConfig(lstm_dim=12, projection_dim=8, char_filters=[[1, 4], [3, 6]], vocab_size=3)
-    ElmoModel(config).save_pretrained(folder)
-    ElmoTokenizer().save_pretrained(folder)
-    return folder
+    return save_small_elmo(tmp_path_factory.mktemp("static") / "my-elmo")
 
 
 @pytest.fixture

@@ -20,3 +20,12 @@ def encoded_texts():
 @torch.no_grad()
 def read_texts(model, **options):
     return model(**encoded_texts(), output_hidden_states=True, **options)
+
+
+def save_small_elmo(folder, model_class=ElmoModel, **options):
+    """Save such a model with its tokenizer; return the folder."""
+    torch.manual_seed(0)
+    config = {"lstm_dim": 12, "projection_dim": 8, "char_filters": [[1, 4], [3, 6]], "vocab_size": 3}
+    model_class(ElmoConfig(**(config | options))).save_pretrained(folder)
+    ElmoTokenizer().save_pretrained(folder)
+    return folder

@@ -14,7 +14,8 @@ from transformers import (
     default_data_collator,
 )
 
-from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoTokenizer, metrics
+from elmo_hf import ElmoForPreTraining, metrics
+from tests.helpers.small_elmo import save_small_elmo
 from tests.helpers.trainers import arguments
 
 NAMES = ["O", "B-PER", "I-PER", "B-LOC"]
@@ -29,11 +30,7 @@ QUIET = {"task_hidden_size": 8, "task_dropout": 0.0, "elmo_dropout": 0.0}
 @pytest.fixture(scope="module")
 def my_elmo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "my-elmo"
-    torch.manual_seed(0)
-    config = ElmoConfig(lstm_dim=12, projection_dim=8, char_filters=[[1, 4], [2, 6]], vocab_size=3)
-    ElmoForPreTraining(config).save_pretrained(folder)
-    ElmoTokenizer().save_pretrained(folder)
-    return folder
+    return save_small_elmo(folder, ElmoForPreTraining, char_filters=[[1, 4], [2, 6]])
 
 
 def words_and_labels(tokenizer, **options):

@@ -11,7 +11,6 @@ process reads only those of its own rows, and a run that goes on starts at once 
 A window holds the numbers of words in the encoded text; `letters` has the characters of each.
 """
 
-import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,14 +21,22 @@ import numpy as np
 from elmo_hf.corpus.encoded import EncodedText
 from elmo_hf.corpus.encoder import Encoder
 from elmo_hf.corpus.vocabulary import SPECIALS
-from elmo_hf.corpus.windows import Plan, SentenceStart, State, Window, order_states, share
+from elmo_hf.corpus.windows import (
+    Plan,
+    SentenceStart,
+    State,
+    TimedWindows,
+    Window,
+    order_states,
+    share,
+)
 from elmo_hf.errors import ElmoError
 
 WINDOWS_AT_ONCE = 16
 PERMUTATIONS = 4  # that are kept: rows that read at different speeds are in neighbouring epochs
 
 
-class EncodedWindows:
+class EncodedWindows(TimedWindows):
     """The windows of one process, until its rows end.
 
     Args:
@@ -38,9 +45,6 @@ class EncodedWindows:
 
     Attributes:
         letters: (words, characters) what the model reads of each word; None for a model with a word table.
-        waited: seconds spent in making windows.
-        seconds: seconds since the first window was asked for.
-        empty_window: a window without words, once this process's rows have ended.
     """
 
     def __init__(
@@ -72,24 +76,10 @@ class EncodedWindows:
             EncodedRows(text, directions, plan, first, last, order_state)
             for directions, order_state in zip(orders, states, strict=True)
         ]
-        self.waited = 0.0
-        self._started_at: float | None = None
-        self.empty_window: Window | None = None
-
-    @property
-    def seconds(self) -> float:
-        return 0.0 if self._started_at is None else time.perf_counter() - self._started_at
+        super().__init__()
 
     def __iter__(self) -> Generator[Window, None, None]:
-        while True:
-            asked = time.perf_counter()
-            self._started_at = self._started_at or asked
-            window = self.window()
-            self.waited += time.perf_counter() - asked
-            if not window.mask.any():
-                self.empty_window = window
-                return
-            yield window
+        return self._timed(self.window)
 
     def window(self) -> Window:
         """The next window."""

@@ -30,7 +30,7 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import gcd
@@ -230,7 +230,37 @@ def merge_states(states: Sequence[State]) -> State:
 # ---- windows of a process
 
 
-class Windows:
+class TimedWindows:
+    """Windows that are made one by one until one has no word, and the time that this takes.
+
+    Attributes:
+        waited: seconds spent in waiting for windows.
+        seconds: seconds since the first window was asked for.
+        empty_window: a window without words, once this process's rows have ended (those of others may go on).
+    """
+
+    def __init__(self) -> None:
+        self.waited = 0.0
+        self._started_at: float | None = None
+        self.empty_window: Window | None = None
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self._started_at is None else time.perf_counter() - self._started_at
+
+    def _timed(self, make: Callable[[], Window]) -> Generator[Window, None, None]:
+        while True:
+            asked = time.perf_counter()
+            self._started_at = self._started_at or asked
+            window = make()
+            self.waited += time.perf_counter() - asked
+            if not window.mask.any():
+                self.empty_window = window
+                return
+            yield window
+
+
+class Windows(TimedWindows):
     """The windows of one process, in this process or from workers, until its rows end.
 
     Args:
@@ -240,10 +270,7 @@ class Windows:
         prefetch: windows that each worker keeps ready.
 
     Attributes:
-        waited: seconds spent in waiting for windows.
-        seconds: seconds since the first window was asked for.
         note: a sentence if the text cannot be divided among all processes and workers, otherwise "".
-        empty_window: a window without words, once this process's rows have ended (those of others may go on).
     """
 
     def __init__(
@@ -271,31 +298,14 @@ class Windows:
         self.note = _note_of_shared_text(source, plan, self.groups, processes * max(workers, 1))
         self.shares = _Shares(source, encoder, plan, first, last, state)
         self.workers, self.prefetch = workers, prefetch
-        self.waited = 0.0
-        self._started_at: float | None = None
-        self.empty_window: Window | None = None
-
-    @property
-    def seconds(self) -> float:
-        return 0.0 if self._started_at is None else time.perf_counter() - self._started_at
+        super().__init__()
 
     def __iter__(self) -> Generator[Window, None, None]:
-        windows = self._timed()
+        shares = self._windows_of_shares()
+        windows = self._timed(lambda: _join(list(islice(shares, max(self.workers, 1)))))
         if self.workers:  # the program's end waits for the workers, which ignore its signals (`_end_later`)
             atexit.register(_close, weakref.ref(windows))
         return windows
-
-    def _timed(self) -> Generator[Window, None, None]:
-        shares = self._windows_of_shares()
-        while True:
-            asked = time.perf_counter()
-            self._started_at = self._started_at or asked
-            window = _join(list(islice(shares, max(self.workers, 1))))
-            self.waited += time.perf_counter() - asked
-            if not window.mask.any():
-                self.empty_window = window
-                return
-            yield window
 
     def _windows_of_shares(self) -> Iterator["Window | _Failure"]:
         if not self.workers:
