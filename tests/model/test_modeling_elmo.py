@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer
+from elmo_hf.kernels import products
 from elmo_hf.model.modeling_elmo import ElmoLayer, lstm
 
 SENTENCES = ["Ice cream is cold .", "No", "", "The bank of the river was covered with flowers in May ."]
@@ -62,14 +63,16 @@ def test_padding_is_zero_and_its_content_does_not_matter():
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("place", [0, 3, 6])
-def test_the_forward_half_sees_no_future_and_the_backward_half_no_past(place, side):
+def test_the_forward_half_sees_no_future_and_the_backward_half_no_past(place, side, monkeypatch):
+    # As in models of usual size; in PyTorch's product, which small ones take, last digits depend on the row.
+    monkeypatch.setattr(products, "FEW_NUMBERS", 1)
     model = make_model(num_hidden_layers=3)
     words = ["one", "two", "three", "four", "five", "six", "seven"]
     changed = [*words[:place], "xyz", *words[place + 1 :]]
     batch = [" ".join(words) + " eight nine", " ".join(words)]
     before = read(model, batch, side)[0][1]
     after = read(model, [batch[0], " ".join(changed)], side)[0][1]
-    moved = ((before - after).abs() > 5e-7).unflatten(-1, (2, -1)).any(dim=-1)  # (layers, words, directions)
+    moved = ((before - after).abs() > 1e-9).unflatten(-1, (2, -1)).any(dim=-1)  # (layers, words, directions)
     places = torch.arange(7)
     assert torch.equal(moved[0, :, 0], places == place)  # the word itself, without context
     for layer in (1, 2, 3):
