@@ -112,11 +112,17 @@ def test_unusable_folders_are_refused_in_one_sentence(folder, harm, message):
 
 @pytest.mark.parametrize("needs_softmax", [True, False])
 def test_a_language_model_with_the_tokenizer_of_another(folder, needs_softmax):
-    ElmoForPreTraining(ElmoConfig.from_pretrained(folder)).save_pretrained(folder)
+    ElmoForPreTraining(ElmoConfig(**SHAPE, vocab_size=3)).save_pretrained(folder)
     assert load_language_model(folder, needs_softmax)
     other_letters(folder)
     with pytest.raises(ElmoError, match=r"elmo has a model with max_characters_per_token 50 and a tok.* 20;"):
         load_language_model(folder, needs_softmax)
+
+
+def test_a_language_model_with_the_words_of_another(folder):
+    ElmoForPreTraining(ElmoConfig(**SHAPE, vocab_size=5)).save_pretrained(folder)
+    with pytest.raises(ElmoError, match=r"elmo has a softmax of 5 words and a vocabulary of 3; save them as one\."):
+        load_language_model(folder)
 
 
 # ---- folders by strangers

@@ -82,9 +82,11 @@ def main(
 
         elmo-hf vectors "He sat on the river bank." "The bank lent him money."
 
-    vectors and embed give the vectors of sentences and of corpora, convert reads the ELMos that AllenNLP,
-    bilm-tf and others published, vocab, perplexity and plot serve pretraining on your own text, export, card
-    and push pass a model on. COMMAND --help describes each; elmo-hf --install-completion sets up the Tab key.
+    vectors and embed give the vectors of sentences and of corpora, convert
+    reads the ELMos that AllenNLP, bilm-tf and others published, vocab,
+    perplexity and plot serve pretraining on your own text, export, card and
+    push pass a model on. COMMAND --help describes each, and elmo-hf
+    --install-completion sets up the Tab key.
     """
 
 
@@ -124,8 +126,9 @@ def convert(
 ) -> None:
     """Convert a published ELMo to a Transformers folder, or a folder back to HDF5.
 
-    Files are recognised by their content, whatever their names: HDF5 with an options.json, TensorFlow
-    checkpoints and TF-Hub modules, AllenNLP's archives, folders of ELMoForManyLangs; and a vocabulary.
+    Files are recognised by their content, whatever their names: HDF5 with an
+    options.json, TensorFlow checkpoints and TF-Hub modules, AllenNLP's archives,
+    folders of ELMoForManyLangs; and a vocabulary.
     """
     with one_sentence("elmo-hf"):
         from elmo_hf.convert import convert, convert_to_bilm
@@ -285,8 +288,8 @@ def vocab(
 ) -> None:
     """Count the words of a corpus and write the vocabulary of a language model (and vocab.counts.tsv).
 
-    Words must be split as in training: use --raw and --split-sentences here if you use them there, and
-    likewise --heldout-every.
+    Words must be split as in training: use --raw and --split-sentences here if
+    you use them there, and likewise --heldout-every.
     """
     with one_sentence("elmo-hf"):
         from tqdm.auto import tqdm

@@ -188,6 +188,11 @@ def load_language_model(
         )
     tokenizer = load_tokenizer(name)
     check_pair(model, tokenizer, name)
+    if not missing and model.config.vocab_size != tokenizer.vocab_size:
+        raise ElmoError(
+            f"{name} has a softmax of {model.config.vocab_size} words and a vocabulary of "
+            f"{tokenizer.vocab_size}; save them as one."
+        )
     return model, tokenizer
 
 

@@ -115,8 +115,14 @@ def read_lines_of(
 ) -> Iterator[list[str]]:
     """The lines of a file or of a span of it, some at a time, without their ends."""
     unfinished: list[str] = []
-    number, size = _lines_before(span), 0
+    number, size, empty = _lines_before(span), 0, 0
     for block in read_blocks(file, newline, errors, span):
+        empty = empty + len(block) if block.isspace() else 0
+        if empty > LONGEST:
+            raise ElmoError(
+                f"{_name(file, span)}, line {number + 1} follows on more than {LONGEST:,} characters that are "
+                "all blank; remove them."
+            )
         first, *lines = block.split("\n")
         unfinished.append(first)
         size += len(first)

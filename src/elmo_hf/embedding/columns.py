@@ -61,7 +61,7 @@ class Embed:
     Args:
         model: an ELMo's folder, or its name on the Hub. Default: elmo-tiny, which comes with the package.
         layers: "top", "average", "all", "mix" (the trained mix that the model stores), or numbers from the
-            bottom up: 0, "0,2", [0, 2].
+            bottom up, such as 0 or "0,2".
         pool: "mean" or "max" over a sentence's words, or None for a vector a word.
         column: the column of the text, or of lists of words. Default: "text" or "tokens".
         output: the name of the new column.

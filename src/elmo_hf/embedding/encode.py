@@ -66,8 +66,9 @@ def encode(
         tokenizer: the rule that splits text, and the words of a model with a word table. Default: the one in
             the model's folder.
         layers: "top", "average", "all", "mix" (the trained mix that the model stores), or numbers from the
-            bottom up: 0, "0,2", [0, 2].
-        pool: "mean" or "max" over a sentence's words, or None. An empty sentence's vector is then zero.
+            bottom up, such as 0 or "0,2".
+        pool: "mean" or "max" over a sentence's words; an empty sentence's vector is then zero. Default: a
+            vector for each word.
         dtype: "float32" or "float16".
         column: the column of the text, or of the lists of words, if the sentences are rows of a table.
         whitespace: split text at whitespace only, whatever the tokenizer's own rule is.

@@ -96,8 +96,9 @@ def embed(
         tokenizer: the rule that splits text, and the words of a model with a word table. Default: the one in
             the model's folder.
         layers: "top", "average", "all", "mix" (the trained mix that the model stores), or numbers from the
-            bottom up: 0, "0,2", [0, 2].
-        pool: "mean" or "max" over a sentence's words, or None. An empty sentence's vector is then zero.
+            bottom up, such as 0 or "0,2".
+        pool: "mean" or "max" over a sentence's words; an empty sentence's vector is then zero. Default: a
+            vector for each word.
         format: "safetensors", "hdf5" (AllenNLP's layout), "parquet" or "npy".
         dtype: "float32" or "float16", of the numbers that are written.
         column: the column of the text, or of the lists of words. Default: "text" or "tokens".

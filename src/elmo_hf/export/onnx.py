@@ -110,7 +110,7 @@ def export_onnx(
     Args:
         model: A folder, or a name on the Hub. Of a language model or a task model, the biLM is exported.
         output: The folder to write. It must not exist, or be empty.
-        layers: "top", "average", "all", or numbers from the bottom up: 0, "0,2", [0, 2].
+        layers: "top", "average", "all", or numbers from the bottom up, such as 0 or "0,2".
         int8: Whether to round the LSTMs' weights to int8: a smaller file, less exact numbers. The whole batch
             has one scale, so that a vector depends slightly on the other sentences.
 
