@@ -121,7 +121,9 @@ def test_a_language_model_with_the_tokenizer_of_another(folder, needs_softmax):
 
 def test_a_language_model_with_the_words_of_another(folder):
     ElmoForPreTraining(ElmoConfig(**SHAPE, vocab_size=5)).save_pretrained(folder)
-    with pytest.raises(ElmoError, match=r"elmo has a softmax of 5 words and a vocabulary of 3; save them as one\."):
+    with pytest.raises(
+        ElmoError, match=r"elmo has a softmax of 5 words and a vocabulary of 3; save them as one\."
+    ):
         load_language_model(folder)
 
 

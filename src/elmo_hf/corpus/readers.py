@@ -120,8 +120,8 @@ def read_lines_of(
         empty = empty + len(block) if block.isspace() else 0
         if empty > LONGEST:
             raise ElmoError(
-                f"{_name(file, span)}, line {number + 1} follows on more than {LONGEST:,} characters that are "
-                "all blank; remove them."
+                f"{_name(file, span)}, line {number + 1} follows on more than {LONGEST:,} characters that "
+                "are all blank; remove them."
             )
         first, *lines = block.split("\n")
         unfinished.append(first)
