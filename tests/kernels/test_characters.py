@@ -291,6 +291,6 @@ def test_different_rows_with_one_hash(monkeypatch):
         torch, "randint", lambda high, size, generator=None: torch.zeros(size, dtype=torch.int64)
     )
     rows = torch.tensor([[1, 2], [3, 4], [1, 2]])
-    distinct, index = characters.distinct_rows(rows)
+    distinct, index = characters.distinct_by_hash(rows)
     assert len(distinct) == 2
     assert torch.equal(distinct[index], rows)

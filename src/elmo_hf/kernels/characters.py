@@ -60,10 +60,19 @@ def encode(encoder: Any, char_ids: Tensor, by_tables: bool, precision: str = "fl
 
 
 def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """(words, characters) -> each different row once, and each word's row among them (words)
+    """(words, characters) -> each different row once, and each word's row among them (words)"""
+    if not rows.is_cpu or not len(rows):
+        return distinct_by_hash(rows)
+    content, size = rows.contiguous().numpy().tobytes(), rows.shape[1] * rows.itemsize
+    keys = [content[start : start + size] for start in range(0, len(content), size)]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    distinct = torch.frombuffer(bytearray(b"".join(numbers)), dtype=rows.dtype).view(-1, rows.shape[1])
+    return distinct, torch.tensor([numbers[key] for key in keys])
 
-    Rows are compared by a hash, which is much faster than `unique(dim=0)`, and then checked.
-    """
+
+def distinct_by_hash(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """As `distinct_rows`, where the rows are. Their hashes are compared, which is much faster than
+    `unique(dim=0)`, and the result is checked."""
     generator = torch.Generator().manual_seed(0)
     factors = torch.randint(2**62, (rows.shape[1],), generator=generator).to(rows.device)
     hashes, index = (rows * factors).sum(dim=1).unique(return_inverse=True)
@@ -76,7 +85,9 @@ def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def by_length(encoder: Any, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows from short to long, and the index into them."""
+    """The rows from short to long, and the index into them; a single block stays as it is."""
+    if len(rows) <= BLOCK_WORDS:
+        return rows, index
     order = lengths(characters_of(encoder, rows)).argsort()
     return rows[order], order.argsort()[index]
 
@@ -255,13 +266,13 @@ def make_tables(encoder: Any, used: Tensor | None = None) -> list[tuple[Tensor, 
     """
     used = torch.arange(encoder.char_embedding.num_embeddings) if used is None else used
     embedded = encoder.char_embedding(used)
-    return [(torch.einsum("cd,ndw->wcn", embedded, conv.weight), conv.bias) for conv in encoder.convolutions]
+    return [(embedded @ conv.weight.permute(2, 1, 0), conv.bias) for conv in encoder.convolutions]
 
 
 def sums(rows: Tensor, table: Tensor) -> Tensor:
     """(words, characters) -> (words, places, filters): at each place the sum of `width` rows of the table"""
     width, characters, _ = table.shape
-    index = rows.unfold(1, width, 1) + characters * torch.arange(width)
+    index = rows.unfold(1, width, 1) + torch.arange(0, width * characters, characters)
     return F.embedding_bag(index.flatten(0, 1), table.flatten(0, 1), mode="sum").unflatten(0, index.shape[:2])
 
 
