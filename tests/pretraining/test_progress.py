@@ -81,7 +81,7 @@ def test_progress_is_read_as_it_was_written(checkpoint):
         *((("place", "readings", 1, "place"), value) for value in ([0, 0], [0, 0, 0, 0, -1], [9] * 5, None)),
         *((("place", "readings", 0, "begun"), value) for value in ([], [10**9] * 6, [-5] * 6, [0] * 5, 3)),
         *((("place", "readings", 0, "used"), value) for value in ([None] * 6, [0.5] * 6, "left out")),
-        *((("place", "readings", 0, "digest"), value) for value in ("x", -1, [])),
+        *((("place", "readings", 0, "digest"), value) for value in ("x", -1, [], "left out")),
         *((("place", "readings", 0, "deals"), value) for value in (None, [1], [{}], [{"rows": 0}])),
         *((("text",), value) for value in ({}, [1], [{"name": 1}], [{"name": "a", "bytes": "1"}])),
     ],
@@ -114,6 +114,7 @@ def test_a_manifest_must_name_the_files(checkpoint, tmp_path):
     for files, damage in (
         ({}, "training/optimizer.safetensors is missing from its manifest.json"),
         ({"../other": {"bytes": 1, "sha256": ""}}, "'../other' of its manifest.json is outside the folder"),
+        ({"a\0b": {"bytes": 1, "sha256": ""}}, "'a\\x00b' of its manifest.json is no name of a file"),
         ({"config.json": {"bytes": [], "sha256": 1}}, "it has no readable manifest.json"),
         ({"config.json": {"bytes": 1e400, "sha256": 1}}, "it has no readable manifest.json"),
         ([], "it has no readable manifest.json"),

@@ -137,6 +137,8 @@ def find_damage(folder: Path) -> str | None:
     if missing := sorted({OPTIMIZER, ROWS, PROGRESS} - files.keys()):
         return f"{missing[0]} is missing from its {MANIFEST}"
     for name, (size, checksum) in files.items():
+        if "\0" in name:
+            return f"{name!r:.60} of its {MANIFEST} is no name of a file"
         path = folder / name
         if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
             return f"{name!r:.60} of its {MANIFEST} is outside the folder"

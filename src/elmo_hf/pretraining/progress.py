@@ -147,9 +147,12 @@ def _check_position(progress: Progress) -> None:
 def _check_places(reading: dict[str, Any], progress: Progress) -> list[int]:
     """Returns how many sentences of each group come before its place."""
     groups = whole("groups", progress.position["settings"].get("groups", 1), at_least=1)
-    places = [0, reading.get("digest"), *_list(reading.get("place"))]
     if groups > 1:
         places = _list(reading.get("places"))
+    elif "digest" in reading:
+        places = [0, reading["digest"], *_list(reading.get("place"))]
+    else:
+        raise ElmoError("place has no digest")
     if len(places) != 7 * groups:
         raise ElmoError(f"place must have {5 * groups} numbers, but is {short(places)}")
     sentences = []
