@@ -21,7 +21,6 @@ import argparse
 import json
 import lzma
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import RESULTS, command, machine
+from benchmarks.speed.worker import peak_memory
 from benchmarks.speed.workloads import made_up_sentences
 from elmo_hf import ElmoTokenizer
 from elmo_hf.corpus.encoder import Encoder
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--readers", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--rows", type=int, default=384)
-    parser.add_argument("--words", type=int, default=400_000, help="that each reader reads (400000)")
+    parser.add_argument("--words", type=int, default=2_000_000, help="that each reader reads (2000000)")
     parser.add_argument("--sentences", type=int, default=600_000, help="of the made-up text (600000)")
     parser.add_argument("--shuffle", type=int, default=100_000, help="sentences shuffled at a time (100000)")
     parser.add_argument("--output", type=Path, default=RESULTS / "feed.json")
@@ -116,7 +116,7 @@ def read(folder: Path, kind: str, readers: int, options: argparse.Namespace) -> 
     source = open_kind(folder, kind)
     tokenizer = ElmoTokenizer(folder / "vocab.txt")
     encoder = Encoder(Vocabulary.load(folder / "vocab.txt"), tokenizer=tokenizer)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     start = time.process_time()
     first, last = share(0, options.rows, readers // 2, readers)
     reader = Reader(
@@ -129,14 +129,13 @@ def read(folder: Path, kind: str, readers: int, options: argparse.Namespace) -> 
     start = time.process_time()
     words = sum(int(window.mask[0].sum()) for window in islice(reader, windows))
     seconds = time.process_time() - start
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return {
         "groups": reader.groups,
         "words": words,
         "seconds": round(seconds, 2),
         "seconds_to_open": round(opened, 2),
         "words_per_second": round(words / seconds),
-        "memory_mb": round(grown / 1024),
+        "memory_mb": peak_memory() - before,
     }
 
 
