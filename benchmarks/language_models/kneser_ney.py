@@ -87,7 +87,7 @@ def build_kenlm() -> None:
     """Compile the pinned version from PyPI, unless it is there."""
     if all((KENLM / "bin" / name).exists() for name in ("lmplz", "build_binary", "query")):
         return
-    missing = [tool for tool in ("cmake", "g++") if shutil.which(tool) is None]
+    missing = [tool for tool in ("cmake", "g++", "tar") if shutil.which(tool) is None]
     if missing:
         sys.exit(f"kneser_ney: {' and '.join(missing)} must be installed to compile KenLM.")
     KENLM.mkdir(parents=True, exist_ok=True)

@@ -277,6 +277,9 @@ def test_equal_words_are_encoded_once_and_gradients_are_the_same():
     distinct, index = characters.distinct_rows(rows)
     assert len(distinct) == len(set(WORDS))
     assert torch.equal(distinct[index], rows)
+    by_hash, index = characters.distinct_by_hash(rows)  # as on a GPU
+    assert len(by_hash) == len(set(WORDS))
+    assert torch.equal(by_hash[index], rows)
     gradients = []
     for choice in ("readable", "auto"):
         kernels.use(choice)

@@ -201,7 +201,10 @@ def read_by_tables(encoder: Any, rows: Tensor) -> Tensor:
     else:
         blocks = in_blocks(encoder, characters_of(encoder, rows))
         weights = [encoder.char_embedding.weight, *(conv.weight for conv in encoder.convolutions)]
-        tables = keep(encoder, weights, None, lambda: [table.detach() for table, _ in make_tables(encoder)])
+        # Contiguous, since `sums` flattens them in each call.
+        tables = keep(
+            encoder, weights, None, lambda: [t.detach().contiguous() for t, _ in make_tables(encoder)]
+        )
     maxima = [look_up(blocks, t) + c.bias for t, c in zip(tables, encoder.convolutions, strict=True)]
     return torch.cat(maxima, dim=-1)
 
@@ -266,7 +269,7 @@ def make_tables(encoder: Any, used: Tensor | None = None) -> list[tuple[Tensor, 
     """
     used = torch.arange(encoder.char_embedding.num_embeddings) if used is None else used
     embedded = encoder.char_embedding(used)
-    return [(embedded @ conv.weight.permute(2, 1, 0), conv.bias) for conv in encoder.convolutions]
+    return [(torch.einsum("cd,ndw->wcn", embedded, conv.weight), conv.bias) for conv in encoder.convolutions]
 
 
 def sums(rows: Tensor, table: Tensor) -> Tensor:

@@ -79,13 +79,7 @@ def settings(root: nn.Module, name: str) -> tuple[Any, ...]:
         values += [value for value in attributes.values() if type(value) in _SIMPLE]
         if "config" in attributes:
             configs[id(attributes["config"])] = attributes["config"]
-    values += [_copied(value) for config in configs.values() for value in vars(config).values()]
-    return tuple(values)
-
-
-def _copied(value: Any) -> Any:
-    """A value that stays as it is when a list or a dictionary changes."""
-    return value if type(value) in _SIMPLE else repr(value)
+    return (*values, *(repr(vars(config)) for config in configs.values()))
 
 
 def why_not_root(model: nn.Module) -> str:
