@@ -153,6 +153,20 @@ class Ours(Contestant):
         return float(loss.detach()), self.model.parameters()
 
 
+class OursFrozen(Ours):
+    """A service's promise that the weights stay as they are: they are not compared in each call, and what
+    reads the input is laid out, as onnxruntime does with the weights of its file."""
+
+    settings = workloads.READING
+
+    def __init__(self, job):
+        super().__init__(job)
+        from elmo_hf import kernels
+
+        self.promise = kernels.frozen(self.model)
+        self.promise.__enter__()  # for as long as the process
+
+
 class OursUncached(Ours):
     """A corpus without the word cache: how much of a ratio is due to the cache."""
 
@@ -514,7 +528,7 @@ CLASSES = {
 }
 
 
-VARIANTS = {"": Ours, "unsorted": OursUnsorted, "uncached": OursUncached}
+VARIANTS = {"": Ours, "frozen": OursFrozen, "unsorted": OursUnsorted, "uncached": OursUncached}
 
 
 def class_of(name):

@@ -334,6 +334,23 @@ def test_a_frozen_model_is_not_looked_at(digests):
     assert_reads_as_the_readable_code(model)
 
 
+@pytest.mark.parametrize("name", ["input_weight", "recurrent_weight", "bias", "projection"])
+def test_a_change_between_two_single_sentences_of_a_frozen_model(name):
+    """With the layer's weights laid out for the product with the input, and other weights changed as well."""
+    model = small_model(lstm_dim=300, projection_dim=64)
+    sentence = {key: value[:1] for key, value in encoded_texts().items()}
+    with torch.no_grad(), kernels.frozen(model):
+        before = model(**sentence).last_hidden_state
+        getattr(model.layers[1], name).mul_(1.5).add_(0.1)  # PyTorch counts this change
+        after = model(**sentence).last_hidden_state
+        assert kernels.why_not() == ""
+        kernels.use("readable")
+        expected = model(**sentence).last_hidden_state
+        kernels.use("auto")
+    torch.testing.assert_close(after, expected, atol=1e-5, rtol=1e-5)
+    assert (after - before).abs().max() > 1e-3
+
+
 def test_a_hook_in_a_frozen_model():
     model = small_model()
     with kernels.frozen(model):

@@ -69,7 +69,7 @@ def lstm(
     if not copies_pay(x, weights, precision):
         steps = plan(mask)
         if steps is not None:
-            return read(x, h, c, steps, themselves(weights), clips)
+            return read(x, h, c, steps, themselves(owner, weights), clips)
     results = []
     for d, products in enumerate(laid_out(owner, weights, precision)):
         direction = slice(d, d + 1)
@@ -170,12 +170,17 @@ def write_output(hidden: Tensor, project: StepProduct | None, limit: float | Non
 # ---- weights
 
 
-def themselves(weights: LstmWeights) -> Products:
-    """The weights of both directions as they are."""
+def themselves(owner: object, weights: LstmWeights) -> Products:
+    """The weights of both directions as they are. What reads the input is laid out if it is frozen, for then
+    nothing has to be compared: that product has a few rows, which a layout suits."""
     bias = with_forget_bias(weights.bias)
+    multiply = [partial(product, weight=w, bias=b) for w, b in zip(weights.from_input, bias, strict=True)]
+    if is_frozen([weights.from_input, weights.bias]):
+        read_by = (weights.from_input, weights.bias)
+        multiply = keep(owner, read_by, None, lambda: list(map(lay_out, weights.from_input, bias)), "input")
 
     def from_input(x: Tensor) -> Tensor:
-        return torch.stack([product(*args) for args in zip(x, weights.from_input, bias, strict=True)])
+        return torch.stack([multiply[d](x[d]) for d in range(len(x))])
 
     project = None if weights.projection is None else PairProduct(weights.projection)
     return Products(from_input, PairProduct(weights.from_state), project)
