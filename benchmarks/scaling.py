@@ -1,6 +1,6 @@
 """What text and size bought: perplexity, word senses, parts of speech and named entities of several biLMs.
 
-    bash training/runs/scaling.sh DATA elmo-tiny-25 elmo-tiny runs/elmo-tiny/checkpoint-0010750 27520000
+    bash training/runs/scaling.sh DATA elmo-tiny-25 elmo-tiny MODEL 28160000 VECTORS
     python -m benchmarks.scaling
 
 The first command measures a model, the second writes the table in benchmarks/README.md, scaling.json and
@@ -23,7 +23,7 @@ from elmo_hf.loading import load_config, load_language_model
 
 FOLDER = RESULTS / "scaling"
 RUNS = RESULTS / "tables" / "runs"
-ENTITIES = "ner-uner"  # the task of benchmarks.tables
+ENTITIES = "ner-ewt"  # the task of benchmarks.tables
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 Point = dict[str, Any]
 

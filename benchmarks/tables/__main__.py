@@ -3,7 +3,7 @@
     python -m benchmarks.tables --data DATA --dry-run                    # the missing runs, and their time
     OPTIONS="--data DATA --elmo my-elmo --vectors glove.6B.50d.txt --jobs 2"
     python -m benchmarks.tables.search $OPTIONS --minutes 150  # first: dropout, learning rate, scale
-    python -m benchmarks.tables $OPTIONS --minutes 150         # everything, a session after the other
+    python -m benchmarks.tables $OPTIONS --minutes 150         # everything, for so long; again goes on
     python -m benchmarks.tables $OPTIONS --only table1 --tasks ner-wnut sst --seeds 0
     python -m benchmarks.tables $OPTIONS --only whole                    # with a GPU
     python -m benchmarks.tables --collect                                # the tables, from the stored results
@@ -74,6 +74,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="parallel runs, each with one thread (1)")
     parser.add_argument("--runs", type=Path, help="the folder of unfinished runs (runs/tables)")
     parser.add_argument("--results", type=Path, help="the folder of results (benchmarks/results)")
+    parser.add_argument("--measure", action="store_true", help="only make the missing runs, write no tables")
     parser.add_argument("--collect", action="store_true", help="only write the tables")
     parser.add_argument("--dry-run", action="store_true", help="only list the missing runs")
     parser.add_argument(
@@ -82,6 +83,8 @@ def read_options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.data is None and not options.collect:
         parser.error("name the folder of the data with --data.")
+    if options.measure and options.collect:
+        parser.error("--measure writes no tables and --collect only these; choose one.")
     if options.jobs < 1:
         parser.error("--jobs must be 1 or more.")
     if options.smoke:
@@ -109,7 +112,8 @@ def execute(options: argparse.Namespace, places: Places) -> list[str]:
         check(places, options)
         record_finished(places, missing_runs(places, *selection))
         failed = run_missing(places, options)
-    write_all(places, options)
+    if not options.measure:
+        write_all(places, options)
     return failed
 
 

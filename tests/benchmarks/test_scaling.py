@@ -8,6 +8,7 @@ import pytest
 
 import elmo_hf
 from benchmarks import scaling
+from benchmarks.tables.plan import TABLES, TASKS
 
 SENSES = {
     "first sense": 60.0,
@@ -44,7 +45,7 @@ def write_run(runs: Path, model: str | None, place: str, seed: int, f1: float, s
         "train_size": size,
         "seed": seed,
     }
-    name = f"{model or 'ner-uner'}.{'' if model is None else 'ner-uner.'}{place}.n{size}.seed-{seed}.json"
+    name = f"{model or 'ner-ewt'}.{'' if model is None else 'ner-ewt.'}{place}.n{size}.seed-{seed}.json"
     write(runs / name, run | {"scores": {"test": {"f1": f1}}})
 
 
@@ -69,6 +70,11 @@ def test_values_of_a_model(measured: tuple[Path, Path]) -> None:
     assert (point["senses"], point["senses, layer"], point["reference senses"]) == (61.5, 2, 60.0)
     assert (point["tags"], point["tags, layer"], point["reference tags"]) == (92.5, 1, 80.0)
     assert (point["entities"], point["reference entities"]) == (62.5, 31.25)
+
+
+def test_the_tagger_is_a_task_of_the_tables() -> None:
+    assert scaling.ENTITIES in TABLES["table1"].tasks
+    assert TASKS[scaling.ENTITIES].place == "input"
 
 
 def test_curves_are_in_the_order_of_their_first_words(measured: tuple[Path, Path]) -> None:

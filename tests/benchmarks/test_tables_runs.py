@@ -211,6 +211,13 @@ def test_no_run_starts_after_the_minutes(stage):
     assert stage.called() == []
 
 
+def test_runs_without_tables(stage):
+    """For the scaling curve, whose models must not replace that of the tables."""
+    assert stage("--measure", "--seeds", "0")[0] == 0
+    assert sorted(path.stem for path in stage.stored.iterdir()) == sorted(names_of([0]))
+    assert [path.name for path in (stage.folder / "results").iterdir()] == ["tables"]
+
+
 def test_a_dry_run_writes_nothing_and_lists_the_time(stage):
     code, out, _ = stage("--dry-run", "--seeds", "0")
     assert code == 0
@@ -237,6 +244,7 @@ def test_a_job_waits_for_the_files_of_another(tmp_path):
     [
         (["--dry-run"], "name the folder of the data with --data."),
         (["--data", "/absent"], "tables: /absent/ner_wnut17/wnut17train.conll is missing; is /absent the"),
+        (["--data", "x", "--measure", "--collect"], "--measure writes no tables and --collect only these"),
         (["--data", "x", "--jobs", "0"], "--jobs must be 1 or more."),
     ],
 )
