@@ -34,6 +34,12 @@ def test_the_last_checkpoints_are_kept(tmp_path):
     assert find(tmp_path) == (tmp_path / "checkpoint-20000000", [])
 
 
+def test_checkpoints_of_every_so_many_steps_are_kept(tmp_path):
+    for step in range(5, 45, 5):
+        save_checkpoint(tmp_path, step, fill, keep=2, keep_every=10)
+    assert [int(name[-7:]) for name in names(tmp_path)] == [10, 20, 30, 35, 40]
+
+
 def test_a_failed_write_leaves_nothing(tmp_path):
     save_checkpoint(tmp_path, 5, fill, keep=2)
 

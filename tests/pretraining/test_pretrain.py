@@ -66,6 +66,7 @@ def only_sentence(run):
         ({"start": "/nowhere/elmo", "vocab": None, "lstm_dim": None}, "projection_dim is fixed by the model"),
         ({"rows": 0}, "rows must be at least 1, but is 0"),
         ({"max_steps": -1}, "max_steps must be at least 1"),
+        ({"save_every": 20, "keep_every": 50}, "keep_every must be a multiple of save_every, 20, when"),
         ({"dropout": 1.0}, "dropout must be below 1"),
         ({"learning_rate": "nan"}, "learning_rate must be above 0"),
         ({"schedule": "linear"}, "needs --max-steps"),

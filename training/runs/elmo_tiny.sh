@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
 # elmo-tiny, from the text to the model card. The same command resumes where it stopped.
 #
-#   bash training/runs/elmo_tiny.sh DATA        # DATA has lm_pretrain/train.books-*.txt.xz, valid.books.txt.xz, ...
+#   bash training/runs/elmo_tiny.sh DATA
+#
+# DATA has lm_pretrain/train.*.txt.xz, lm_pretrain/valid.{books,wiki}.txt.xz, lm_small/train.wiki.txt.xz, and what
+# judge.sh reads. Training takes six hours of two cores.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 data=${1:?the folder of the data}
 run=runs/elmo-tiny
 model=src/elmo_hf/checkpoints/elmo-tiny
-text=("$data"/lm_pretrain/train.books-*.txt.xz)
+text=("$data"/lm_pretrain/train.*.txt.xz "$data"/lm_small/train.wiki.txt.xz)
 
 mkdir -p "$run"
 [ -f "$run/vocab.txt" ] ||
-    elmo-hf vocab "${text[@]}" "$run/vocab.txt" --raw --split-sentences --max-words 25000
+    elmo-hf vocab "${text[@]}" "$run/vocab.txt" --raw --split-sentences --max-words 32000
 accelerate launch --cpu training/pretrain.py --config training/runs/elmo_tiny.yaml --resume auto \
     --data "${text[@]}" --vocab "$run/vocab.txt" --output "$run" \
     --heldout "$data"/lm_pretrain/valid.books.txt.xz "$data"/lm_pretrain/valid.wiki.txt.xz

@@ -36,12 +36,15 @@ from elmo_hf.pretraining.progress import PREFIX, PROGRESS, TRAINING, step_of
 OPTIMIZER, ROWS = f"{TRAINING}/optimizer.safetensors", f"{TRAINING}/rows.safetensors"
 
 
-def save_checkpoint(run: Path, step: int, fill: Callable[[Path], None], keep: int) -> Path:
+def save_checkpoint(
+    run: Path, step: int, fill: Callable[[Path], None], keep: int, keep_every: int = 0
+) -> Path:
     """Write a checkpoint, and remove the oldest ones beyond `keep`.
 
     Args:
         run: the run's folder.
         fill: writes the files into the folder that it is called with.
+        keep_every: checkpoints of every so many steps stay as well; 0 for none.
 
     Raises:
         OSError: it could not be written; earlier checkpoints are unchanged.
@@ -60,6 +63,8 @@ def save_checkpoint(run: Path, step: int, fill: Callable[[Path], None], keep: in
     # Checkpoints of later steps are damaged, or the run would have resumed there; they do not count.
     earlier = [path for path in checkpoints(run) if step_of(path) <= step]
     for old in earlier[:-keep]:
+        if keep_every and step_of(old) % keep_every == 0:
+            continue
         try:
             remove(old)
         except OSError as error:  # no reason to end a run

@@ -427,10 +427,13 @@ class Run:
         own = {"epochs": self.row_epochs.to(h.device), "h": h, "c": c}
         rows = {name: self.accelerator.gather(tensor.contiguous()).cpu() for name, tensor in own.items()}
         position = merge_states(gather_object([self.position]))
+        keep, keep_every = self.settings.keep, self.settings.keep_every
+
+        def fill(folder: Path) -> None:
+            self._write(folder, rows, position)
+
         self.processes.on_main_process(
-            lambda: save_checkpoint(
-                self.folder, self.step, lambda folder: self._write(folder, rows, position), self.settings.keep
-            )
+            lambda: save_checkpoint(self.folder, self.step, fill, keep, keep_every)
         )
         self.saved_at = self.step
 

@@ -136,6 +136,7 @@ class Settings:
     )
     save_every: int = setting(1000, "updates between checkpoints", "at least 1")
     keep: int = setting(2, "number of checkpoints to keep", "at least 1")
+    keep_every: int = setting(0, "keep a checkpoint of every so many updates as well; 0: none", "0 or more")
     log_every: int = setting(20, "updates between entries of the log", "at least 1")
     trackers: list[str] = setting([], "accelerate's trackers, such as tensorboard, trackio, wandb; or none")
     audit: bool = setting(False, "log which sentences each update reads, in audit-*.jsonl")
@@ -290,6 +291,11 @@ def check(settings: Settings) -> None:
     if settings.schedule != "constant" and settings.max_steps is None and settings.max_minutes is None:
         raise ElmoError(
             f"the {settings.schedule} schedule needs --max-steps or --max-minutes, to know where it ends."
+        )
+    if settings.keep_every % settings.save_every:
+        raise ElmoError(
+            f"keep_every must be a multiple of save_every, {settings.save_every}, when checkpoints are "
+            f"written, but is {settings.keep_every}."
         )
     settings.optimizer_settings()  # checks the combinations of the optimizer's settings
 

@@ -36,7 +36,17 @@ from elmo_hf.pretraining.settings import Settings, default_of, option_strings
 PROGRAM = "elmo_hf.pretraining.summary"
 PATHS = ("data", "vocab", "output", "start", "heldout", "resume")
 # Settings that do not belong to the recipe: the folder, and how the run was watched.
-NOT_IN_RECIPE = ("output", "resume", "trackers", "log_every", "keep", "audit", "processes", "check_text")
+NOT_IN_RECIPE = (
+    "output",
+    "resume",
+    "trackers",
+    "log_every",
+    "keep",
+    "keep_every",
+    "audit",
+    "processes",
+    "check_text",
+)
 
 
 def main() -> None:
