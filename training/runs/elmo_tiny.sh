@@ -10,18 +10,27 @@ cd "$(dirname "$0")/../.."
 data=${1:?the folder of the data}
 run=runs/elmo-tiny
 model=src/elmo_hf/checkpoints/elmo-tiny
-text=("$data"/lm_pretrain/train.*.txt.xz "$data"/lm_small/train.wiki.txt.xz)
+text=$run/text
 
-mkdir -p "$run"
+# The sections of plain files are read in a mixed order; packed ones can only be read from their start.
+mkdir -p "$text"
+for file in "$data"/lm_pretrain/train.*.txt.xz "$data"/lm_small/train.wiki.txt.xz; do
+    plain=$text/$(basename "$(dirname "$file")").$(basename "$file" .xz)
+    [ -f "$plain" ] || { xz -dc "$file" > "$plain.unfinished" && mv "$plain.unfinished" "$plain"; }
+done
 [ -f "$run/vocab.txt" ] ||
-    elmo-hf vocab "${text[@]}" "$run/vocab.txt" --raw --split-sentences --max-words 32000
-accelerate launch --cpu training/pretrain.py --config training/runs/elmo_tiny.yaml --resume auto \
-    --data "${text[@]}" --vocab "$run/vocab.txt" --output "$run" \
-    --heldout "$data"/lm_pretrain/valid.books.txt.xz "$data"/lm_pretrain/valid.wiki.txt.xz
-python -m elmo_hf.pretraining.publish "$run/final" "$model" --half
+    elmo-hf vocab "$text"/*.txt "$run/vocab.txt" --raw --split-sentences --max-words 32000
+# All of the text once, and a half of it again.
+heldout=("$data"/lm_pretrain/valid.books.txt.xz "$data"/lm_pretrain/valid.wiki.txt.xz)
+[ -d "$run/first/final" ] ||
+    accelerate launch --cpu training/pretrain.py --config training/runs/elmo_tiny.yaml --resume auto \
+        --data "$text"/*.txt --vocab "$run/vocab.txt" --output "$run/first" --heldout "${heldout[@]}"
+accelerate launch --cpu training/pretrain.py --config training/runs/elmo_tiny_second.yaml --resume auto \
+    --start "$run/first/final" --data "$text"/*.txt --output "$run/second" --heldout "${heldout[@]}"
+python -m elmo_hf.pretraining.publish "$run/second/final" "$model" --half
 # Other shapes and recipes, trained for the same time on the text of lm_small.sh, with its vocabulary.
 small=runs/lm-small shapes=hub_cards/elmo-tiny/results/shapes.json
 [ -f "$small/heldout.txt" ] || bash training/runs/lm_small.sh "$data"
 [ -f "$shapes" ] || python -m benchmarks.speed.shapes --data "$data"/lm_small/train.wiki.txt.xz --raw --split-sentences \
     --vocab "$small/vocab.txt" --heldout "$small/heldout.txt" --minutes 2 --output "$shapes"
-bash training/runs/judge.sh elmo-tiny "$run" "$model" "$data" "${text[@]}"
+bash training/runs/judge.sh elmo-tiny "$run/second" "$model" "$data" "$text"/*.txt
