@@ -6,7 +6,8 @@
 Markers are lines of their own: `<!-- speed: NAME -->` and `<!-- /speed -->` with brief, summary, lengths or
 details; `<!-- gpu: NAME -->` and `<!-- /gpu -->` with training or reading; `<!-- export: NAME -->` and
 `<!-- /export -->` with the name of a JSON file of benchmarks.speed.onnx; `<!-- first: NAME -->` and
-`<!-- /first -->` with one of benchmarks.speed.first_call.
+`<!-- /first -->` with one of benchmarks.speed.first_call; `<!-- sentence: NAME -->` and `<!-- /sentence -->` with
+one of benchmarks.parts.
 """
 
 import argparse
@@ -51,7 +52,8 @@ def place(result: Result) -> tuple[int, int, int]:
 def fill_all(text: str) -> str:
     """The text with up-to-date tables of all stored results."""
     text = fill_gpu(fill(text, read_results()))
-    for kind, make in (("export", export_table), ("first", first_call_table)):
+    kinds = {"export": export_table, "first": first_call_table, "sentence": sentence_table}
+    for kind, make in kinds.items():
         text = fill_from_files(text, kind, make)
     return text
 
@@ -273,6 +275,25 @@ def first_call_table(content: Result) -> str:
     head = [title for name in names for title in (f"{name}, s", "private, MB", "of files, MB")]
     facts = f"{content['machine']['cpu']}, 1 thread, process time, medians of {content['rounds']} processes"
     return f"{facts}: `{content['command']}`\n\n{markdown_table(['', *head], [*rows, total])}"
+
+
+# ---- one sentence
+
+
+def sentence_table(content: Result) -> str:
+    """What benchmarks.parts has measured of the time of one sentence, in milliseconds."""
+    parts = list(content["rows"][0]["shares"])
+    rows = [
+        [
+            f"{SIZES[row['size']]}, {row['words']} words",
+            f"{row['ms']:.2f}",
+            *(f"{row['ms'] * row['shares'][part]:.2f}" for part in parts),
+        ]
+        for row in content["rows"]
+    ]
+    threads = "1 thread" if content["threads"] == 1 else f"{content['threads']} threads"
+    facts = f"{content['machine']['cpu']}, {threads}, random weights"
+    return f"{facts}: `{content['command']}`\n\n{markdown_table(['ms', 'all', *parts], rows)}"
 
 
 # ---- formats

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import parts
+from benchmarks.speed.table import sentence_table
 
 ROLES = """s 0 He PRP PRP - - - (ARG0*)
 s 1 left VBD VBD - leave leave.01 (V*)
@@ -56,6 +57,10 @@ def test_sentence(measure):
         assert sum(row["shares"].values()) == pytest.approx(1, abs=0.01)
         used = {name for name, share in row["shares"].items() if share > 0}
         assert used == {*parts.SPENT, parts.REMAINDER} - {"products, laid out"}
+    table = [[cell.strip() for cell in line.split("|")] for line in sentence_table(content).splitlines()[2:]]
+    assert table[0][1:4] == ["ms", "all", "tokenizer"]
+    for cells in table[2:]:
+        assert sum(map(float, cells[3:-1])) == pytest.approx(float(cells[2]), abs=0.06)
 
 
 def test_seconds_inside_count_once(monkeypatch):
