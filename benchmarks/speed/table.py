@@ -4,10 +4,9 @@
     python -m benchmarks.speed.table --check    # name the files that are out of date, and fail
 
 Markers are lines of their own: `<!-- speed: NAME -->` and `<!-- /speed -->` with brief, summary, lengths or
-details; `<!-- gpu: NAME -->` and `<!-- /gpu -->` with training or reading; `<!-- export: NAME -->` and
-`<!-- /export -->` with the name of a JSON file of benchmarks.speed.onnx; `<!-- first: NAME -->` and
-`<!-- /first -->` with one of benchmarks.speed.first_call; `<!-- sentence: NAME -->` and `<!-- /sentence -->` with
-one of benchmarks.parts.
+details; `<!-- gpu: NAME -->` and `<!-- /gpu -->` with training or reading; and with the name of a JSON file
+`<!-- export: NAME -->` and `<!-- /export -->` of benchmarks.speed.onnx, `first` of its first_call,
+`sentence` of benchmarks.parts.
 """
 
 import argparse

@@ -53,8 +53,8 @@ def assert_every_sentence_once(output, sizes, epochs):
         assert sorted(read) == expected, direction
 
 
-def end(launcher, arguments, processes):
-    run = launcher.start(arguments, processes)
+def end(launcher, arguments, processes, hook=""):
+    run = launcher.start(arguments, processes, hook)
     assert run.wait() == [0] * processes, run.err
     return run
 
@@ -115,6 +115,46 @@ def test_other_processes_and_rows_lose_no_sentence(launcher, tmp_path):
     end(launcher, small_run(tmp_path, audit=True, rows=3, workers=0), 1)
     facts = [entry["processes"] for entry in read_lines(output / "log.jsonl") if "processes" in entry]
     assert facts == [1, 2, 3, 2, 1]
+    assert_every_sentence_once(output, (150, 20, 60), epochs=2)
+
+
+# The small text is cut into sections, so that the rows form groups, each with its own sections.
+IN_GROUPS = """
+from elmo_hf.corpus import sections
+sections.SMALL_TEXT, sections.SMALLEST, sections.STEP, sections.BYTES_OF_GROUP = 1, 300, 200, 300
+"""
+
+
+def groups_of(checkpoint):
+    progress = json.loads((checkpoint / "training" / "progress.json").read_text(encoding="utf-8"))
+    return progress["place"]["settings"].get("groups", 1)
+
+
+def test_a_killed_run_whose_rows_form_groups(launcher, tmp_path):
+    outputs = [tmp_path / "whole", tmp_path / "killed"]
+    whole, killed = (small_run(tmp_path, output.name, audit=True) for output in outputs)
+    end(launcher, whole, 2, IN_GROUPS)
+    for step in (30, 75, 110):
+        run = launcher.start(killed, 2, IN_GROUPS)
+        wait_for_step(run, outputs[1], step)
+        os.killpg(run.group, signal.SIGKILL)
+        assert run.wait() == [-signal.SIGKILL] * 2
+    end(launcher, killed, 2, IN_GROUPS)
+    assert groups_of(last_checkpoint(outputs[1])) == 6
+    assert_same_end(*reversed(outputs))
+    for output in outputs:
+        assert_every_sentence_once(output, (150, 20, 60), epochs=2)
+
+
+def test_other_processes_and_rows_of_a_run_whose_rows_form_groups(launcher, tmp_path):
+    output = tmp_path / "run"
+    for processes, rows, step in ((1, 6, 30), (3, 6, 70), (2, 4, 110)):
+        run = launcher.start(small_run(tmp_path, audit=True, rows=rows), processes, IN_GROUPS)
+        wait_for_step(run, output, step)
+        os.killpg(run.group, signal.SIGTERM)
+        assert run.wait() == [143] * processes, run.err
+        assert groups_of(last_checkpoint(output)) == 6
+    end(launcher, small_run(tmp_path, audit=True, rows=3, workers=2), 1, IN_GROUPS)
     assert_every_sentence_once(output, (150, 20, 60), epochs=2)
 
 
