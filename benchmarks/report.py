@@ -119,7 +119,7 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int
 
 def fill_blocks(text: str, kind: str, content: Callable[[str], str]) -> str:
     """The text with `content(name)` between its lines `<!-- kind: name -->` and `<!-- /kind -->`."""
-    block = re.compile(rf"(<!-- {kind}: ([\w-]+) -->\n).*?(<!-- /{kind} -->)", re.DOTALL)
+    block = re.compile(rf"(<!-- {kind}: ([\w/-]+) -->\n).*?(<!-- /{kind} -->)", re.DOTALL)
     return block.sub(lambda match: f"{match[1]}\n{content(match[2])}\n\n{match[3]}", text)
 
 
