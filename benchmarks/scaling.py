@@ -1,6 +1,6 @@
 """What text and size bought: perplexity, word senses, parts of speech and named entities of several biLMs.
 
-    bash training/runs/scaling.sh DATA elmo-tiny-25 elmo-tiny MODEL 28160000 VECTORS
+    bash training/runs/scaling.sh DATA elmo-tiny-25 elmo-tiny MODEL 27520000 VECTORS
     python -m benchmarks.scaling
 
 The first command measures a model, the second writes the table in benchmarks/README.md, scaling.json and

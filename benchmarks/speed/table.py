@@ -290,8 +290,7 @@ def sentence_table(content: Result) -> str:
         ]
         for row in content["rows"]
     ]
-    threads = "1 thread" if content["threads"] == 1 else f"{content['threads']} threads"
-    facts = f"{content['machine']['cpu']}, {threads}, random weights"
+    facts = f"{content['machine']['cpu']}, {threads_of(content)}, random weights"
     return f"{facts}: `{content['command']}`\n\n{markdown_table(['ms', 'all', *parts], rows)}"
 
 
@@ -299,10 +298,13 @@ def sentence_table(content: Result) -> str:
 
 
 def conditions(result: Result) -> str:
-    machine, threads = result["machine"], result["threads"]
+    machine = result["machine"]
     clock = "process time" if result["clock"] == "cpu" else "wall clock"
-    plural = "s" if threads != 1 else ""
-    return f"{machine['cpu']}, {machine['cores']} cores, {threads} thread{plural}, {clock}."
+    return f"{machine['cpu']}, {machine['cores']} cores, {threads_of(result)}, {clock}."
+
+
+def threads_of(result: Result) -> str:
+    return "1 thread" if result["threads"] == 1 else f"{result['threads']} threads"
 
 
 def peak(result: Result) -> str:

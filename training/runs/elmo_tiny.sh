@@ -4,7 +4,7 @@
 #   bash training/runs/elmo_tiny.sh DATA
 #
 # DATA has lm_pretrain/train.*.txt.xz, lm_pretrain/valid.{books,wiki}.txt.xz, lm_small/train.wiki.txt.xz, and what
-# judge.sh reads. Training takes six hours of two cores.
+# judge.sh reads. Training takes hours.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 data=${1:?the folder of the data}

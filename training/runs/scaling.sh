@@ -2,7 +2,7 @@
 # Measure models for the scaling curve: perplexities, word senses, parts of speech, named entities.
 # A result that exists is not measured again; delete its file to do so.
 #
-#   bash training/runs/scaling.sh DATA elmo-tiny-25 elmo-tiny runs/elmo-tiny/checkpoint-0011000 28160000 VECTORS
+#   bash training/runs/scaling.sh DATA elmo-tiny-25 elmo-tiny runs/elmo-tiny/first/checkpoint-0010750 27520000 VECTORS
 #   python -m benchmarks.scaling                 # the table and the picture, from all results
 #
 # The arguments: the folder of the data, the name of the model, the curve that it is a point of, its folder,

@@ -173,11 +173,11 @@ def write_output(hidden: Tensor, project: StepProduct | None, limit: float | Non
 def themselves(owner: object, weights: LstmWeights) -> Products:
     """The weights of both directions as they are. What reads the input is laid out if it is frozen, for then
     nothing has to be compared: that product has a few rows, which a layout suits."""
-    bias = with_forget_bias(weights.bias)
-    multiply = [partial(product, weight=w, bias=b) for w, b in zip(weights.from_input, bias, strict=True)]
-    if is_frozen([weights.from_input, weights.bias]):
-        read_by = (weights.from_input, weights.bias)
-        multiply = keep(owner, read_by, None, lambda: list(map(lay_out, weights.from_input, bias)), "input")
+    read_by = (weights.from_input, weights.bias)
+    if is_frozen(read_by):
+        multiply = keep(owner, read_by, None, lambda: lay_out_input(weights, "float32"), "input")
+    else:
+        multiply = products_with_input(weights)
 
     def from_input(x: Tensor) -> Tensor:
         return torch.stack([multiply[d](x[d]) for d in range(len(x))])
@@ -193,12 +193,12 @@ def laid_out(owner: object, weights: LstmWeights, precision: str) -> list[Produc
     gains less than it takes to compare the weight with its copy.
     """
     is_rounded, project = precision != "float32", weights.projection
-    bias = with_forget_bias(weights.bias)
 
     def make() -> list[Products]:
+        from_input = lay_out_input(weights, precision) if is_rounded else [product, product]
         return [
             Products(
-                lay_out(weights.from_input[d], bias[d], precision) if is_rounded else product,
+                from_input[d],
                 lay_out(weights.from_state[d], None, precision),
                 None if project is None else lay_out(project[d], None, precision),
             )
@@ -209,8 +209,19 @@ def laid_out(owner: object, weights: LstmWeights, precision: str) -> list[Produc
     kept = keep(owner, copied, precision, make)
     if is_rounded:
         return kept
-    directions = zip(kept, weights.from_input, bias, strict=True)
-    return [p._replace(from_input=partial(product, weight=w, bias=b)) for p, w, b in directions]
+    return [p._replace(from_input=f) for p, f in zip(kept, products_with_input(weights), strict=True)]
+
+
+def lay_out_input(weights: LstmWeights, precision: str) -> list[Callable[..., Tensor]]:
+    """What reads the input, of each direction, laid out in a precision."""
+    bias = with_forget_bias(weights.bias)
+    return [lay_out(weights.from_input[d], bias[d], precision) for d in range(2)]
+
+
+def products_with_input(weights: LstmWeights) -> list[Callable[..., Tensor]]:
+    """The same with the weights themselves."""
+    bias = with_forget_bias(weights.bias)
+    return [partial(product, weight=weights.from_input[d], bias=bias[d]) for d in range(2)]
 
 
 def with_forget_bias(bias: Tensor) -> Tensor:
