@@ -21,6 +21,7 @@ shift
 for node in 0 1; do
     mkdir node-$node
     cp run.yaml node-$node
+    touch node-$node/output.txt  # it is read even if the other node fails first
     (cd node-$node && SLURM_NODEID=$node exec "$@" > output.txt 2>&1) &
 done
 wait -n && wait -n

@@ -1,6 +1,7 @@
 """A run that ends after some minutes: the plan, the learning rate, and what a resumed run has left."""
 
 import json
+import re
 
 import pytest
 
@@ -86,6 +87,8 @@ def test_a_run_of_three_seconds(launcher, tmp_path):
     assert 50 <= last["step"] <= 60  # the program looks at the clock at other times as well
     assert last["planned_steps"] == pytest.approx(last["step"], abs=1)
     assert last["lr"] <= 0.1 * entries[0]["lr"]
+    bar = (run.folder / "err").read_text(encoding="utf-8")
+    assert int(re.findall(r"(\d+)%\|", bar)[-1]) >= 95  # the progress bar ends with the run
     checkpoint = tmp_path / "run" / f"checkpoint-{last['step']:07d}"
     assert read_progress(checkpoint).seconds == pytest.approx(3, abs=0.2)
     run = launcher.start(small_run(tmp_path, **changes), hook=SLOW_MACHINE)  # its time is over

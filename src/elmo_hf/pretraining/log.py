@@ -77,6 +77,10 @@ class RunLog:
         )
         self.interval = Interval()
 
+    def set_total(self, words: int | None) -> None:
+        """Change the number of words that the whole run will read."""
+        self.bar.total = words
+
     def write(self, kind: str, **values: Any) -> None:
         """Append an entry, and pass the numbers of steps and evaluations to the trackers."""
         if not self.is_main:

@@ -229,8 +229,9 @@ class Run:
         """Words that the run will read, for the progress bar. The counts beside the vocabulary include each
         sentence's end."""
         settings, limits = self.settings, []
-        if settings.max_steps is not None:
-            limits.append(settings.max_steps * settings.rows * settings.window * settings.accumulate)
+        for steps in (settings.max_steps, self.planned_steps):
+            if steps is not None:
+                limits.append(steps * settings.rows * settings.window * settings.accumulate)
         counts = self.vocabulary.counts
         if counts is not None:
             limits.append(settings.epochs * (sum(counts) - counts[self.tokenizer.bos_token_id]))
@@ -334,6 +335,7 @@ class Run:
         *_, rows_ahead, has_signal, has_error, microseconds = totals.tolist()
         if self.clock.look(self.step, microseconds / 1e6) and self.clock.total_steps is not None:
             self._plan(self.clock.total_steps)
+            self.log.set_total(self._total_words())
         if has_error:
             self.processes.raise_errors()
         if has_signal:
