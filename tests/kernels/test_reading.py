@@ -110,6 +110,19 @@ def test_large_weights_are_laid_out_for_long_sentences(precision, frozen, direct
     assert directions == ([1, 1, 1, 1] if frozen else [2, 1, 1])
 
 
+@pytest.mark.parametrize(
+    ("large_bytes", "bf16", "taken"), [(100, True, "int8"), (2**24, True, "bf16"), (2**24, False, "int8")]
+)
+def test_int8_is_for_large_layers(large_bytes, bf16, taken, monkeypatch):
+    precisions, lay_out = set(), reading.lay_out
+    monkeypatch.setattr(reading, "LARGE_BYTES", large_bytes)
+    monkeypatch.setattr(reading, "has_bf16", lambda: bf16)
+    monkeypatch.setattr(reading, "lay_out", lambda w, b, p: precisions.add(p) or lay_out(w, b, p))
+    with torch.no_grad():
+        reading.lstm(*make_arguments(batch=3), precision="int8")
+    assert precisions == {taken}
+
+
 def kept_bytes(precision):
     """Which of the weights are looked at when three sentences are read."""
     arguments, looked_at = make_arguments(batch=3), []

@@ -11,6 +11,8 @@
 | `bf16` | reading on a CPU with weights in bfloat16: faster, and not exact |
 | `int8` | reading on a CPU with LSTM weights of eight bits: fastest for large models, and least exact |
 
+Where `bf16` or `int8` would be slower, the weights stay as they are, or `int8` takes `bf16`.
+
 | file | what it makes faster |
 |---|---|
 | `characters.py` | the character encoder |

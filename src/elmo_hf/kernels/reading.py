@@ -26,7 +26,7 @@ from torch import Tensor
 
 from elmo_hf.kernels.cell import Clips, LstmWeights
 from elmo_hf.kernels.kept import is_frozen, keep
-from elmo_hf.kernels.products import Int8Product, PairProduct, Product, lay_out, product
+from elmo_hf.kernels.products import Int8Product, PairProduct, Product, has_bf16, lay_out, product
 from elmo_hf.kernels.steps import Steps, plan
 
 FEW_SENTENCES = 2
@@ -66,6 +66,8 @@ def lstm(
     owner = input_weight if owner is None else owner
     weights = LstmWeights(input_weight, recurrent_weight, bias, projection)
     clips = (cell_clip, proj_clip)
+    if precision == "int8" and not is_large(weights) and has_bf16():
+        precision = "bf16"  # faster in small layers, and closer
     if not copies_pay(x, weights, precision):
         steps = plan(mask)
         if steps is not None:
@@ -82,12 +84,18 @@ def lstm(
 
 def copies_pay(x: Tensor, weights: LstmWeights, precision: str) -> bool:
     """Whether x (2, batch, time, input) is read faster with weights that are laid out."""
-    present = [weight for weight in weights if weight is not None]
     if x.shape[1] > FEW_SENTENCES:
         return True
-    if sum(weight.nbytes for weight in present) <= LARGE_BYTES:
-        return False
-    return x.shape[2] >= MIN_WORDS[precision] or is_frozen(present)
+    is_long = x.shape[2] >= MIN_WORDS[precision] or is_frozen(present(weights))
+    return is_long and is_large(weights)
+
+
+def is_large(weights: LstmWeights) -> bool:
+    return sum(weight.nbytes for weight in present(weights)) > LARGE_BYTES
+
+
+def present(weights: LstmWeights) -> list[Tensor]:
+    return [weight for weight in weights if weight is not None]
 
 
 def read(
