@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import EMPTY, RESULTS, ROOT, fill_blocks, markdown_table
+from benchmarks.report import EMPTY, RESULTS, ROOT, fill_page, markdown_table
 from benchmarks.speed.table import SIZES, conditions, number, read_results
 from benchmarks.tables.collect import perplexities, shown, table_by_variant, train_size
 from elmo_hf import TINY
-from elmo_hf.files import whole_file
 
 PAGES = [ROOT / "docs" / "how-good.md", ROOT / "docs" / "compile.md"]
 CARD = ROOT / "hub_cards" / "elmo-tiny" / "results"
@@ -40,14 +39,7 @@ Result = dict[str, Any]
 
 def main() -> None:
     for page in PAGES:
-        text = filled(page.read_text(encoding="utf-8"))
-        with whole_file(page) as partial:
-            partial.write_text(text, encoding="utf-8")
-
-
-def filled(text: str) -> str:
-    """The text with up-to-date tables between `<!-- comparison: NAME -->` and `<!-- /comparison -->`."""
-    return fill_blocks(text, "comparison", lambda name: TABLES[name]())
+        fill_page(page, "comparison", lambda name: TABLES[name]())
 
 
 def read(path: Path) -> Any:

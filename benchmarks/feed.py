@@ -15,6 +15,7 @@ if each has a processor. Kinds of text:
 | one packed file | the same, .xz: every reader unpacks all of it |
 
 `memory_mb` is how much the reader's process grows at most. Made-up words have the frequencies of Zipf's law.
+With `results/feed.json`, the table of benchmarks/README.md is written.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS, command, machine
+from benchmarks.report import RESULTS, ROOT, command, fill_page, machine, markdown_table
 from benchmarks.speed.worker import peak_memory
 from benchmarks.speed.workloads import made_up_sentences
 from elmo_hf import ElmoTokenizer
@@ -39,6 +40,7 @@ from elmo_hf.corpus.vocabulary import SPECIALS, Vocabulary
 from elmo_hf.corpus.windows import Plan, Reader, share
 from elmo_hf.files import write_json
 
+PAGE = ROOT / "benchmarks" / "README.md"
 SHARDS = 64
 KINDS = ("words", "paragraphs", "one file", "one packed file")
 STEPS = 20
@@ -58,6 +60,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     content = {"command": command("feed", arguments), "machine": machine(), **measure(options)}
     write_json(options.output, content)
+    if options.output == RESULTS / "feed.json":
+        fill_page(PAGE, "feed", lambda _: table(content))
     print(json.dumps(content, indent=1))
 
 
@@ -137,6 +141,19 @@ def read(folder: Path, kind: str, readers: int, options: argparse.Namespace) -> 
         "words_per_second": round(words / seconds),
         "memory_mb": peak_memory() - before,
     }
+
+
+def table(content: dict[str, Any]) -> str:
+    """Of a JSON: kinds of text down; readers, and the memory of one, across."""
+    numbers = list(next(iter(content["kinds"].values()))["readers"])
+    rows = []
+    for kind, measured in content["kinds"].items():
+        runs = [measured["readers"][number] for number in numbers]
+        speeds = [f"{run['words_per_second_of_all']:,} ({run['times_one_reader']:,} ×)" for run in runs]
+        rows.append([kind, *speeds, f"{runs[0]['memory_mb']} … {runs[-1]['memory_mb']}"])
+    head = ["words/s", *(f"{number} reader{'s' if number != '1' else ''}" for number in numbers)]
+    fact = f"{content['machine']['cpu']}, {content['rows']} rows, made-up text: `{content['command']}`"
+    return f"{fact}\n\n{markdown_table([*head, 'memory of one, MB'], rows)}"
 
 
 if __name__ == "__main__":

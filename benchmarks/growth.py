@@ -19,15 +19,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.report import RESULTS, ROOT, command, fill_blocks, markdown_table, versions
+from benchmarks.report import RESULTS, ROOT, command, fill_page, markdown_table, versions
 from elmo_hf.errors import ElmoError, one_sentence
-from elmo_hf.files import whole_file, write_json
+from elmo_hf.files import write_json
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.pretraining.sampling import draw_samples, select_rows
 
 PAGE = ROOT / "benchmarks" / "README.md"
 VOCABULARY, SAMPLES, WINDOW = 793_471, 8192, 20  # of the paper
+TEXT = "paragraphs"  # the kind of text that is read, of those of feed.py
 WORDS, EPOCHS = 1_000_000_000, 10
 GPUS = (1, 8, 64)
 ON_EACH_MACHINE = 8
@@ -132,24 +133,13 @@ def measured_steps(path: Path) -> dict[int, float]:
 
 
 def measured_feed(path: Path) -> dict[int, float] | None:
-    """Words/s of all readers together, by their number: the best of several kinds of corpora.
-
-    Of the file, the entries of any list that have "readers" and "words_per_second" are read. None if there is
-    no file.
-    """
+    """Words/s of all readers of raw text together, by their number. None if there is no file."""
     if not path.exists():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    feed: dict[int, float] = {}
-    for entries in (entry for entry in content.values() if isinstance(entry, list)):
-        for entry in entries:
-            if isinstance(entry, dict) and {"readers", "words_per_second"} <= entry.keys():
-                readers, rate = entry["readers"], entry["words_per_second"]
-                rate = rate["median"] if isinstance(rate, dict) else rate
-                feed[readers] = max(rate, feed.get(readers, 0))
-    if not feed:
-        raise ElmoError(f"{path} has no words_per_second by readers; measure it again.")
-    return feed
+    kinds = json.loads(path.read_text(encoding="utf-8"))["kinds"]
+    if TEXT not in kinds:
+        raise ElmoError(f"{path} has no {TEXT}; measure it again with these.")
+    return {int(count): run["words_per_second_of_all"] for count, run in kinds[TEXT]["readers"].items()}
 
 
 def compute(steps: dict[int, float], feed: dict[int, float] | None, readers: int) -> dict[str, Any]:
@@ -207,7 +197,7 @@ def facts(results: dict[str, Any]) -> str:
     else:
         unknown = any(entry["feed"] is None for entry in results["plans"])
         lines.append(
-            f"{results['readers_on_each']} readers of text for each GPU; measured: "
+            f"Readers of text for each GPU: {results['readers_on_each']}; measured: "
             + ", ".join(f"{rate:,.0f} words/s of {readers}" for readers, rate in feed.items())
             + ("; with more readers than that, the feed is not in the table." if unknown else ".")
         )
@@ -228,14 +218,8 @@ def main() -> None:
         facts_of_run = {"command": command("growth", arguments), "versions": versions("torch", "elmo_hf")}
         write_json(options.output, facts_of_run | results)
         if options.output == RESULTS / "growth.json":
-            fill_page(results)
+            fill_page(PAGE, "growth", lambda _: table(results))
         print(table(results))
-
-
-def fill_page(results: dict[str, Any]) -> None:
-    text = fill_blocks(PAGE.read_text(encoding="utf-8"), "growth", lambda _: table(results))
-    with whole_file(PAGE) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

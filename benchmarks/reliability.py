@@ -6,9 +6,8 @@ python -m benchmarks.reliability
 import json
 from typing import Any
 
-from benchmarks.report import RESULTS, ROOT, fill_blocks, markdown_table
+from benchmarks.report import RESULTS, ROOT, fill_page, markdown_table
 from benchmarks.speed import versions
-from elmo_hf.files import whole_file
 from tests.fuzz import report as fuzz
 from tests.kills import __main__ as kills
 
@@ -36,9 +35,7 @@ def table(name: str) -> str:
 
 
 def main() -> None:
-    text = fill_blocks(PAGE.read_text(encoding="utf-8"), "reliability", table)
-    with whole_file(PAGE) as partial:
-        partial.write_text(text, encoding="utf-8")
+    fill_page(PAGE, "reliability", table)
 
 
 if __name__ == "__main__":

@@ -123,6 +123,15 @@ def fill_blocks(text: str, kind: str, content: Callable[[str], str]) -> str:
     return block.sub(lambda match: f"{match[1]}\n{content(match[2])}\n\n{match[3]}", text)
 
 
+def fill_page(page: Path, kind: str, content: Callable[[str], str]) -> None:
+    """Fill the blocks of a file, as `fill_blocks`."""
+    from elmo_hf.files import whole_file  # not above: other packages' environments import this module
+
+    text = fill_blocks(page.read_text(encoding="utf-8"), kind, content)
+    with whole_file(page) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def one_decimal(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import EMPTY, RESULTS, ROOT, fill_blocks, markdown_table, new_figure
+from benchmarks.report import EMPTY, RESULTS, ROOT, fill_page, markdown_table, new_figure
 from elmo_hf.errors import ElmoError, one_sentence
 from elmo_hf.files import whole_file, write_json
 from elmo_hf.loading import load_config, load_language_model
@@ -218,9 +218,7 @@ def write(points: list[Point]) -> None:
     write_json(RESULTS / "scaling.json", {"command": "python -m benchmarks.scaling", "points": points})
     draw(points, RESULTS / "scaling.png")
     page = ROOT / "benchmarks" / "README.md"
-    text = fill_blocks(page.read_text(encoding="utf-8"), "scaling", lambda _: table(points))
-    with whole_file(page) as partial:
-        partial.write_text(text, encoding="utf-8")
+    fill_page(page, "scaling", lambda _: table(points))
     print(f"Written: {RESULTS / 'scaling.json'}, scaling.png, {page}.")
 
 

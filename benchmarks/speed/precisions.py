@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS, command, machine
-from benchmarks.speed.steps import PRECISIONS, SHAPES, WORKER, write_text
+from benchmarks.report import RESULTS, command, fill_page, machine
+from benchmarks.speed.steps import PAGE, PRECISIONS, SHAPES, WORKER, write_text
 from elmo_hf.files import write_json
 
 
@@ -42,7 +42,21 @@ def main(arguments: list[str] | None = None) -> None:
     content |= {"shape": options.shape, "updates": options.updates, "last": options.last}
     content |= compare(curves, options.last)
     write_json(options.output, content | {"losses": curves})
+    if options.output == RESULTS / "training" / "precisions.json":
+        fill_page(PAGE, "precisions", lambda _: sentence(content))
     print(json.dumps(content, indent=1))
+
+
+def sentence(content: dict[str, Any]) -> str:
+    """Of a JSON."""
+    seeds, apart = len(content["difference"]), content["between_seeds"]
+    noise = f"; the losses of different seeds are {apart:.4f} apart" if apart is not None else ""
+    return (
+        f"Loss curves of {content['shape']}, {content['updates']} updates, {seeds} seeds: over the last "
+        f"{content['last']} updates, bfloat16's loss minus float32's is {content['mean_difference']:+.4f} "
+        f"(by seed {', '.join(f'{value:+.4f}' for value in content['difference'].values())}){noise}. "
+        f"`{content['command']}`"
+    )
 
 
 def losses(flags: list[str], updates: int, threads: int) -> list[float]:

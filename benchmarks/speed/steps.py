@@ -1,7 +1,7 @@
 """The training step of pretraining on a CPU: two versions of the package, and both precisions, in alternating
 rounds; and what share of the processor's product peak each part of the step reaches.
 
-    git worktree add ../before v0.1.0
+    git worktree add ../before f8014c0
     python -m benchmarks.speed.steps ../before --shapes elmo-tiny small original --threads 2 --clock wall
     python -m benchmarks.speed.steps                      # no other version: the precisions and the parts
 
@@ -23,10 +23,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS, ROOT, command, in_turns, machine, markdown_table, spread
+from benchmarks.report import RESULTS, ROOT, command, fill_page, in_turns, machine, markdown_table, spread
 from benchmarks.speed.workloads import made_up_sentences
 from elmo_hf.files import write_json
 
+PAGE = ROOT / "benchmarks" / "README.md"
 # By shape: each version's own recipe, and settings that are the same in all of them.
 SHAPES: dict[str, list[str]] = {
     "elmo-tiny": ["--config", "training/runs/elmo_tiny.yaml"],
@@ -128,11 +129,13 @@ def main(arguments: list[str] | None = None) -> None:
         text = write_text(Path(folder))
         rows = [compare(shape, text, options) for shape in options.shapes]
         parts = [parts_of(shape, text, options) for shape in options.shapes]
-    content = {"command": command("speed.steps", arguments), "machine": machine()}
+    content: dict[str, Any] = {"command": command("speed.steps", arguments), "machine": machine()}
     content |= {name: getattr(options, name) for name in ("threads", "clock", "rounds", "updates")}
-    write_json(options.output, content | {"steps": rows, "parts": parts})
-    print(table(rows))
-    print(table_of_parts(parts))
+    content |= {"steps": rows, "parts": parts}
+    write_json(options.output, content)
+    if options.output == RESULTS / "training" / "steps.json":
+        fill_page(PAGE, "steps", lambda _: page(content))
+    print(page(content))
 
 
 def write_text(folder: Path) -> list[str]:
@@ -210,6 +213,13 @@ def parts_of(shape: str, text: list[str], options: argparse.Namespace) -> dict[s
     return result
 
 
+def page(content: dict[str, Any]) -> str:
+    """Both tables of a JSON."""
+    threads = f"{content['threads']} thread{'s' if content['threads'] > 1 else ''}"
+    facts = f"{content['machine']['cpu']}, {threads}, {content['rounds']} rounds: `{content['command']}`"
+    return "\n\n".join([facts, table(content["steps"]), table_of_parts(content["parts"])])
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     names = ("before", "no", "bf16")
     ratios = [name for row in rows for name in row if "/" in name]
@@ -219,7 +229,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         speeds = [row["words_per_second"].get(name) for name in names]
         shown = [f"{speed['median']:,.0f}" if speed else "" for speed in speeds]
         cells.append([row["shape"], *shown, *(f"{row[name]['median']:.2f}" for name in ratios)])
-    return markdown_table(["words/s", "before", "float32", "bfloat16", *ratios], cells)
+    names_of_ratios = [name.replace("no/", "float32/").replace("bf16/", "bfloat16/") for name in ratios]
+    return markdown_table(["words/s", "before", "float32", "bfloat16", *names_of_ratios], cells)
 
 
 def table_of_parts(parts: list[dict[str, Any]]) -> str:
@@ -228,8 +239,8 @@ def table_of_parts(parts: list[dict[str, Any]]) -> str:
         for precision in PRECISIONS:
             shown = [row[precision]["parts"][part] for part in PARTS]
             texts = [f"{1000 * part['seconds']:.0f} ms, {part['of_peak']:.0%}" for part in shown]
-            cells.append([row["shape"], precision, *texts])
-    return markdown_table(["", "precision", *PARTS], cells, 2)
+            cells.append([row["shape"], "float32" if precision == "no" else "bfloat16", *texts])
+    return markdown_table(["processor time of a step, share of the peak", "", *PARTS], cells, 2)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 import json
 
-from benchmarks import feed
+from benchmarks import feed, growth
+from benchmarks.report import fill_blocks
 
 
 def test_feed(tmp_path, capsys, monkeypatch):
@@ -44,3 +45,13 @@ def test_feed(tmp_path, capsys, monkeypatch):
         assert three["words"] == 2000 // 40 * 40
         assert one["times_one_reader"] == 1.0
         assert three["words_per_second_of_all"] == 3 * three["words_per_second"]
+    paragraphs = content["kinds"]["paragraphs"]["readers"]
+    of_all = {int(number): run["words_per_second_of_all"] for number, run in paragraphs.items()}
+    assert growth.measured_feed(output) == of_all
+
+
+def test_the_table_of_the_page_is_that_of_the_json():
+    content = json.loads((feed.RESULTS / "feed.json").read_text(encoding="utf-8"))
+    text = feed.PAGE.read_text(encoding="utf-8")
+    assert fill_blocks(text, "feed", lambda _: feed.table(content)) == text
+    assert f"{content['kinds']['words']['readers']['64']['words_per_second_of_all']:,} (" in text

@@ -76,12 +76,8 @@ def test_what_binds(monkeypatch, step, feed, rate, binds):
 
 def test_measured_constants(tmp_path):
     assert growth.measured_feed(tmp_path / "feed.json") is None
-    rows = [{"readers": 1, "words_per_second": {"median": 100, "min": 90}, "corpus": "64 shards"}]
-    rows += [{"readers": 4, "words_per_second": 300}, {"readers": 1, "words_per_second": 80}]
-    (tmp_path / "feed.json").write_text(json.dumps({"facts": {}, "feed": rows}), encoding="utf-8")
-    assert growth.measured_feed(tmp_path / "feed.json") == {1: 100, 4: 300}
-    (tmp_path / "feed.json").write_text(json.dumps({"feed": [{"words": 1}]}), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"feed.json has no words_per_second by readers; measure it again."):
+    (tmp_path / "feed.json").write_text(json.dumps({"kinds": {"one file": {}}}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"feed.json has no paragraphs; measure it again with these."):
         growth.measured_feed(tmp_path / "feed.json")
     with pytest.raises(ValueError, match=r"there is no .*; `python -m benchmarks.speed.gpu` measures it."):
         growth.measured_steps(tmp_path / "gpu.json")

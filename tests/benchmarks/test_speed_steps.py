@@ -1,7 +1,10 @@
 """The benchmark of training steps: what it makes of its measurements."""
 
-from benchmarks.speed.precisions import compare
-from benchmarks.speed.steps import table, table_of_parts
+import json
+
+from benchmarks.report import RESULTS, fill_blocks
+from benchmarks.speed.precisions import compare, sentence
+from benchmarks.speed.steps import PAGE, page, table, table_of_parts
 
 
 def test_loss_curves_are_compared_over_the_last_updates():
@@ -22,6 +25,14 @@ def test_tables():
         for name in ("characters", "LSTMs", "softmax", "optimizer", "feed")
     }
     measured = {"parts": parts}
-    assert "| small | bf16 | 250 ms, 50% |" in table_of_parts(
+    assert "| small | bfloat16 | 250 ms, 50% |" in table_of_parts(
         [{"shape": "small", "no": measured, "bf16": measured}]
     )
+
+
+def test_the_page_has_what_the_json_says():
+    text = PAGE.read_text(encoding="utf-8")
+    for kind, make in (("steps", page), ("precisions", sentence)):
+        content = json.loads((RESULTS / "training" / f"{kind}.json").read_text(encoding="utf-8"))
+        assert f"<!-- {kind}: " in text
+        assert fill_blocks(text, kind, lambda _, make=make, content=content: make(content)) == text
