@@ -30,7 +30,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS, ROOT, command, fill_page, machine, markdown_table
+from benchmarks.report import PAGE, RESULTS, command, fill_page, machine, markdown_table
 from benchmarks.speed.worker import peak_memory
 from benchmarks.speed.workloads import made_up_sentences
 from elmo_hf import ElmoTokenizer
@@ -40,7 +40,6 @@ from elmo_hf.corpus.vocabulary import SPECIALS, Vocabulary
 from elmo_hf.corpus.windows import Plan, Reader, share
 from elmo_hf.files import write_json
 
-PAGE = ROOT / "benchmarks" / "README.md"
 SHARDS = 64
 KINDS = ("words", "paragraphs", "one file", "one packed file")
 STEPS = 20

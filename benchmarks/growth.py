@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.report import RESULTS, ROOT, command, fill_page, markdown_table, versions
+from benchmarks.report import PAGE, RESULTS, command, fill_page, markdown_table, versions
 from elmo_hf.errors import ElmoError, one_sentence
 from elmo_hf.files import write_json
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.pretraining.sampling import draw_samples, select_rows
 
-PAGE = ROOT / "benchmarks" / "README.md"
 VOCABULARY, SAMPLES, WINDOW = 793_471, 8192, 20  # of the paper
 TEXT = "paragraphs"  # the kind of text that is read, of those of feed.py
 WORDS, EPOCHS = 1_000_000_000, 10

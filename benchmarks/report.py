@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "benchmarks" / "README.md"
 ENVIRONMENTS = ROOT / "benchmarks" / ".envs"  # other packages', one folder each
 # Flags of the processor that decide how fast matrix products are.
 INSTRUCTION_SETS = (

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import EMPTY, RESULTS, ROOT, fill_page, markdown_table, new_figure
+from benchmarks.report import EMPTY, PAGE, RESULTS, fill_page, markdown_table, new_figure
 from elmo_hf.errors import ElmoError, one_sentence
 from elmo_hf.files import whole_file, write_json
 from elmo_hf.loading import load_config, load_language_model
@@ -217,9 +217,8 @@ def draw_reference(panel: Any, points: list[Point], key: str) -> None:
 def write(points: list[Point]) -> None:
     write_json(RESULTS / "scaling.json", {"command": "python -m benchmarks.scaling", "points": points})
     draw(points, RESULTS / "scaling.png")
-    page = ROOT / "benchmarks" / "README.md"
-    fill_page(page, "scaling", lambda _: table(points))
-    print(f"Written: {RESULTS / 'scaling.json'}, scaling.png, {page}.")
+    fill_page(PAGE, "scaling", lambda _: table(points))
+    print(f"Written: {RESULTS / 'scaling.json'}, scaling.png, {PAGE}.")
 
 
 if __name__ == "__main__":

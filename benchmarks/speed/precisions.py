@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS, command, fill_page, machine
-from benchmarks.speed.steps import PAGE, PRECISIONS, SHAPES, WORKER, write_text
+from benchmarks.report import PAGE, RESULTS, command, fill_page, machine
+from benchmarks.speed.steps import PRECISIONS, SHAPES, WORKER, write_text
 from elmo_hf.files import write_json
 
 

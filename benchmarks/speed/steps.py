@@ -23,11 +23,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS, ROOT, command, fill_page, in_turns, machine, markdown_table, spread
+from benchmarks.report import (
+    PAGE,
+    RESULTS,
+    ROOT,
+    command,
+    fill_page,
+    in_turns,
+    machine,
+    markdown_table,
+    spread,
+)
+from benchmarks.speed.table import conditions
 from benchmarks.speed.workloads import made_up_sentences
 from elmo_hf.files import write_json
 
-PAGE = ROOT / "benchmarks" / "README.md"
 # By shape: each version's own recipe, and settings that are the same in all of them.
 SHAPES: dict[str, list[str]] = {
     "elmo-tiny": ["--config", "training/runs/elmo_tiny.yaml"],
@@ -35,6 +45,7 @@ SHAPES: dict[str, list[str]] = {
     "original": ["--config", "training/runs/paper.yaml", "--rows", "128", "--heldout", "none"],
 }
 PRECISIONS = ("no", "bf16")
+NAMES = {"before": "before", "no": "float32", "bf16": "bfloat16"}  # in the tables
 PARTS = ("characters", "LSTMs", "softmax", "optimizer", "feed")
 VOCABULARY = 25_000
 
@@ -215,22 +226,20 @@ def parts_of(shape: str, text: list[str], options: argparse.Namespace) -> dict[s
 
 def page(content: dict[str, Any]) -> str:
     """Both tables of a JSON."""
-    threads = f"{content['threads']} thread{'s' if content['threads'] > 1 else ''}"
-    facts = f"{content['machine']['cpu']}, {threads}, {content['rounds']} rounds: `{content['command']}`"
+    facts = f"{conditions(content)} {content['rounds']} rounds: `{content['command']}`"
     return "\n\n".join([facts, table(content["steps"]), table_of_parts(content["parts"])])
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    names = ("before", "no", "bf16")
     ratios = [name for row in rows for name in row if "/" in name]
     ratios = list(dict.fromkeys(ratios))
     cells = []
     for row in rows:
-        speeds = [row["words_per_second"].get(name) for name in names]
+        speeds = [row["words_per_second"].get(name) for name in NAMES]
         shown = [f"{speed['median']:,.0f}" if speed else "" for speed in speeds]
         cells.append([row["shape"], *shown, *(f"{row[name]['median']:.2f}" for name in ratios)])
-    names_of_ratios = [name.replace("no/", "float32/").replace("bf16/", "bfloat16/") for name in ratios]
-    return markdown_table(["words/s", "before", "float32", "bfloat16", *names_of_ratios], cells)
+    names_of_ratios = ["/".join(NAMES[name] for name in ratio.split("/")) for ratio in ratios]
+    return markdown_table(["words/s", *NAMES.values(), *names_of_ratios], cells)
 
 
 def table_of_parts(parts: list[dict[str, Any]]) -> str:
@@ -239,7 +248,7 @@ def table_of_parts(parts: list[dict[str, Any]]) -> str:
         for precision in PRECISIONS:
             shown = [row[precision]["parts"][part] for part in PARTS]
             texts = [f"{1000 * part['seconds']:.0f} ms, {part['of_peak']:.0%}" for part in shown]
-            cells.append([row["shape"], "float32" if precision == "no" else "bfloat16", *texts])
+            cells.append([row["shape"], NAMES[precision], *texts])
     return markdown_table(["processor time of a step, share of the peak", "", *PARTS], cells, 2)
 
 

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import EMPTY, RESULTS, ROOT, fill_blocks, markdown_table
+from benchmarks.report import EMPTY, PAGE, RESULTS, ROOT, fill_blocks, markdown_table
 from benchmarks.speed.workloads import LENGTHS
 
-TARGETS = [ROOT / "README.md", ROOT / "benchmarks" / "README.md"]
+TARGETS = [ROOT / "README.md", PAGE]
 SIZES = {"original": "original (4096/512)", "small": "small (1024/128)", "elmo-tiny": "elmo-tiny (512/128)"}
 SIZES["tiny"] = "tiny (a test)"
 SETTINGS = {

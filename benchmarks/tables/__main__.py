@@ -22,7 +22,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.report import RESULTS, ROOT
+from benchmarks.report import PAGE, RESULTS, ROOT
 from benchmarks.tables.collect import collect, fill_tables, simple_results, write_tables
 from benchmarks.tables.inputs import make_inputs, missing_file
 from benchmarks.tables.pictures import draw_tables
@@ -158,10 +158,9 @@ def write_all(places: Places, options: argparse.Namespace) -> None:
     tables = collect(places.measured(sorted(seeds)), simple_results(places.results))
     write_tables(tables, places.results)
     draw_tables(tables, places.results)
-    readme = ROOT / "benchmarks" / "README.md"
     if options.results == RESULTS:
-        text = fill_tables(readme.read_text(encoding="utf-8"), tables, places.plan)
-        readme.write_text(text, encoding="utf-8")
+        text = fill_tables(PAGE.read_text(encoding="utf-8"), tables, places.plan)
+        PAGE.write_text(text, encoding="utf-8")
     print(f"Written to {places.results}: {', '.join(tables)}.")
 
 

@@ -2,9 +2,9 @@
 
 import json
 
-from benchmarks.report import RESULTS, fill_blocks
+from benchmarks.report import PAGE, RESULTS, fill_blocks
 from benchmarks.speed.precisions import compare, sentence
-from benchmarks.speed.steps import PAGE, page, table, table_of_parts
+from benchmarks.speed.steps import page, table, table_of_parts
 
 
 def test_loss_curves_are_compared_over_the_last_updates():
