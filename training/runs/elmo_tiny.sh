@@ -3,8 +3,8 @@
 #
 #   bash training/runs/elmo_tiny.sh DATA
 #
-# DATA has lm_pretrain/train.*.txt.xz, lm_pretrain/valid.{books,wiki}.txt.xz, lm_small/train.wiki.txt.xz, and what
-# judge.sh reads. Training takes hours.
+# DATA is the folder of the text, which elmo_tiny_text.py makes if it is not there, and of what judge.sh reads; what
+# is missing of that is left out of the card. Training takes hours.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 data=${1:?the folder of the data}
@@ -12,6 +12,7 @@ run=runs/elmo-tiny
 model=src/elmo_hf/checkpoints/elmo-tiny
 text=$run/text
 
+[ -d "$data/lm_pretrain" ] || python training/runs/elmo_tiny_text.py "$data"
 # The sections of plain files are read in a mixed order; packed ones can only be read from their start.
 mkdir -p "$text"
 for file in "$data"/lm_pretrain/train.*.txt.xz "$data"/lm_small/train.wiki.txt.xz; do
@@ -25,6 +26,7 @@ heldout=("$data"/lm_pretrain/valid.books.txt.xz "$data"/lm_pretrain/valid.wiki.t
 [ -d "$run/first/final" ] ||
     accelerate launch --cpu training/pretrain.py --config training/runs/elmo_tiny.yaml --resume auto \
         --data "$text"/*.txt --vocab "$run/vocab.txt" --output "$run/first" --heldout "${heldout[@]}"
+python -m elmo_hf.pretraining.summary "$run/first" -o benchmarks/results/training/elmo_tiny_first.json
 accelerate launch --cpu training/pretrain.py --config training/runs/elmo_tiny_second.yaml --resume auto \
     --start "$run/first/final" --data "$text"/*.txt --output "$run/second" --heldout "${heldout[@]}"
 python -m elmo_hf.pretraining.publish "$run/second/final" "$model" --half

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Measure all results of a model's card: its run, perplexities, probes, adaptation to other domains.
-# A result that exists is not measured again; delete its file to do so.
+# A result that exists is not measured again; delete its file to do so. What needs a set that DATA lacks is left out
+# with a word: wsd and ud_english_ewt for the probes (see benchmarks/README.md), domain_movie and ner_btc for adaptation.
 #
 #   bash training/runs/judge.sh NAME RUN MODEL DATA [TEXT ...]     # TEXT: training text of the 5-gram baseline
 set -euo pipefail
@@ -11,6 +12,14 @@ shift 4
 results=hub_cards/$name/results
 form=(--raw --split-sentences)
 heldout=("$data"/lm_pretrain/valid.books.txt.xz "$data"/lm_pretrain/valid.wiki.txt.xz)
+
+to_measure() {  # RESULT FOLDER ...: whether a result is missing, and DATA has the folders that it needs
+    local folder
+    [ ! -f "$1" ] || return 1
+    for folder in "${@:2}"; do
+        [ -d "$data/$folder" ] || { echo "$1 is left out, as $data/$folder does not exist." >&2; return 1; }
+    done
+}
 
 mkdir -p "$results"
 # The run's folder may be gone by now; its results stay.
@@ -23,12 +32,14 @@ for text in "${heldout[@]}"; do
     mv "$saved.unfinished" "$saved"
 done
 [ $# = 0 ] || [ -f "$results/kneser_ney.json" ] ||
-    python -m benchmarks.language_models.kneser_ney --data "$@" --vocab "$run/vocab.txt" --heldout "${heldout[@]}" "${form[@]}" \
+    python -m benchmarks.language_models.kneser_ney --data "$@" --vocab "$model/vocab.txt" --heldout "${heldout[@]}" "${form[@]}" \
         --output "$results/kneser_ney.json"
-[ -f "$results/probes.json" ] ||
+if to_measure "$results/probes.json" wsd ud_english_ewt; then
     python -m benchmarks.probing --model "$model" --data "$data" --output "$results/probes.json"
-[ -f "$results/domain.json" ] ||
+fi
+if to_measure "$results/domain.json" domain_movie ner_btc; then
     python -m benchmarks.language_models.domain --model "$model" --output "$results/domain.json" --domains \
         movies="$data"/domain_movie/movie_reviews.txt.xz \
         tweets="$(printf '%s,' "$data"/ner_btc/?.conll | sed 's/,$//')"
+fi
 python hub_cards/render.py
