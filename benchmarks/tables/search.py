@@ -6,9 +6,10 @@
 
 `GRID` has the values. Each arm of a task (with ELMo, without) tries the values of one setting after the
 other and keeps the best on dev: 7 runs of seed 100, which no table uses, on `--train-size` train examples (a
-fourth of a task's, by default). All that was tried goes to `results/tables/search/MODEL.TASK.ARM.json`. After
-an interruption the same command continues. The tables use what is chosen there; an arm that is not searched
-has the settings of the plan.
+fourth of a task's or fewer, by default). Of the four sets of names and of the two of coreference one is
+searched, and its choices serve the others. All that was tried goes to
+`results/tables/search/MODEL.TASK.ARM.json`. After an interruption the same command continues. The tables use
+what is chosen there; an arm that is not searched has the settings of the plan.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from typing import Any
 from benchmarks.report import RESULTS, ROOT, machine
 from benchmarks.tables.inputs import make_inputs, missing_file
 from benchmarks.tables.plan import (
+    EVALUATION_SHARE,
     TABLE1,
     TASKS,
     Run,
@@ -47,8 +49,9 @@ GRID: dict[str, tuple[float, ...]] = {
 }
 TRIED = 1 + sum(len(values) - 1 for values in GRID.values())
 SEED = 100
-SHARE, LEAST = 0.25, 1000  # of the train examples, and at least so many
+SHARE = 0.25  # of the train examples, if the plan says nothing else
 LIMIT, PATIENCE = 20, 3  # epochs
+SEARCHED = [name for name in TABLE1 if not TASKS[name].searched_with]
 TEST = 1  # examples of test that a recipe must evaluate; nothing is read from them
 Point = dict[str, float]
 
@@ -58,9 +61,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder of the data")
     parser.add_argument("--elmo", required=True, help="a pretrained biLM")
     parser.add_argument("--vectors", type=Path, required=True, help="the file of word vectors")
-    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TABLE1), metavar="TASK")
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=SEARCHED, metavar="TASK")
     parser.add_argument("--arms", nargs="+", choices=["none", "elmo"], default=["none", "elmo"])
-    parser.add_argument("--train-size", type=int, help="train examples of a run (a fourth)")
+    parser.add_argument("--train-size", type=int, help="train examples of a run (a fourth or fewer)")
     parser.add_argument("--jobs", type=int, default=1, help="arms at the same time, each with one thread (1)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run after so many")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "search")
@@ -89,9 +92,17 @@ def search(options: argparse.Namespace) -> None:
 
 def small_run(name: str, arm: str, options: argparse.Namespace) -> Run:
     task = TASKS[name]
-    size = options.train_size or max(round(SHARE * task.train_size), min(LEAST, task.train_size))
+    size = options.train_size or task.search_size or round(SHARE * task.train_size)
     run = replace(run_of(TASKS, name, {}, SEED), train_size=min(size, task.train_size))
     return run if arm == "elmo" else baseline_of(run)
+
+
+def small_task(run: Run) -> Task:
+    """The task with the run's few train examples, each of which an epoch reads once."""
+    task = TASKS[run.task]
+    share = EVALUATION_SHARE + (1 - EVALUATION_SHARE) * run.train_size / task.train_size
+    without, with_elmo = task.seconds
+    return replace(task, train_size=run.train_size, seconds=(share * without, share * with_elmo))
 
 
 # ---- one arm of one task
@@ -168,7 +179,7 @@ def try_point(run: Run, point: Point, places: Places) -> dict[str, Any]:
 
 def flags_of(run: Run, point: Point) -> list[str]:
     """The flags of a run with the settings of a point; test has one example."""
-    task = replace(TASKS[run.task], epochs=LIMIT, patience=PATIENCE, chosen=as_chosen(run, point))
+    task = replace(small_task(run), epochs=LIMIT, patience=PATIENCE, chosen=as_chosen(run, point))
     if "data" not in task.files:
         task = replace(task, sizes=task.sizes | {"test": TEST})
     return recipe_flags(run, {run.task: task})
@@ -196,8 +207,7 @@ def with_choices(plan: dict[str, Task], places: Places) -> dict[str, Task]:
 
 
 def choices_of(name: str, places: Places) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
-    searched = name.removesuffix("-all")
-    run = run_of(TASKS, searched, {}, SEED)
+    run = run_of(TASKS, TASKS[name].searched_with or name, {}, SEED)
     chosen: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = ()
     for arm in (baseline_of(run), run):
         path = file_of(arm, places)
@@ -218,7 +228,7 @@ def listing(runs: list[Run], places: Places) -> str:
         before = read_json(path) if path.is_file() else {}
         tried = before.get("tried", []) if before.get("run") == vars(run) else []
         seconds = [row["processor_seconds"] for row in tried]
-        each = sum(seconds) / len(seconds) if seconds else estimate(run, TASKS)
+        each = sum(seconds) / len(seconds) if seconds else estimate(run, {run.task: small_task(run)})
         minutes = 0.0 if "chosen" in before and tried else (TRIED - len(tried)) * each / 60
         total += minutes
         lines.append(f"{minutes:6.1f} minutes  {run.task}, {arm_of(run)}: {len(tried)} of {TRIED} tried")

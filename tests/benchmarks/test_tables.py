@@ -260,21 +260,21 @@ def test_shares_of_the_train_set_have_baselines_of_their_own():
     stored_results = {}
     for share in (0.01, 1.0):
         stored_results |= results_of(
-            "ner-btc", {0: 0.4 + share / 10}, {0: 0.3 + share / 10}, {"share": share}
+            "ner-ewt", {0: 0.4 + share / 10}, {0: 0.3 + share / 10}, {"share": share}
         )
     tables = collected(stored_results, [0])
-    row = row_of(tables, "figure1", "NER, Broad Twitter", "1 %")
-    assert (row["train_size"], row["baseline"]["mean"], row["elmo"]["mean"]) == (50, 30.1, 40.1)
+    row = row_of(tables, "figure1", "NER, UNER English EWT", "1 %")
+    assert (row["train_size"], row["baseline"]["mean"], row["elmo"]["mean"]) == (125, 30.1, 40.1)
     lines = tables_collect.markdown_of("figure1", tables["figure1"]).split("\n")
     assert "| task | 1 % | 2 % | 5 % | 10 % | 20 % | 50 % | 100 % |" in lines
-    without = next(line for line in lines if line.startswith("| NER, Broad Twitter, without"))
-    assert without.startswith("| NER, Broad Twitter, without | 30.1 (one seed) | not run |")
+    without = next(line for line in lines if line.startswith("| NER, UNER English EWT, without"))
+    assert without.startswith("| NER, UNER English EWT, without | 30.1 (one seed) | not run |")
     assert without.endswith("| 40.0 (one seed) |")
 
 
 def test_pictures_of_stored_results(tmp_path):
     stored_results = results_of("sst", {0: 0.42, 1: 0.44}, {0: 0.40})
-    stored_results |= results_of("ner-btc", {0: 0.4}, {}, {"share": 0.01})
+    stored_results |= results_of("ner-ewt", {0: 0.4}, {}, {"share": 0.01})
     tables = collected(stored_results, [0, 1])
     tables_pictures.draw_tables(tables, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"table1.png", "figure1.png"}

@@ -92,6 +92,23 @@ def test_the_tables_use_what_was_chosen(stage):
     assert recipe_flags(run_of(plan, "nli", {}, 0), plan) == recipe_flags(run_of(TASKS, "nli", {}, 0), TASKS)
 
 
+def test_a_task_that_is_not_searched_has_the_choices_of_its_kind(stage):
+    folder = stage.places.results / "tables" / "search"
+    folder.mkdir(parents=True)
+    chosen = {"dropout": 0.15, "learning rate": 0.5, "vector scale": 2.0}
+    (folder / "baseline.ner-ewt.none.json").write_text(json.dumps({"weights": None, "chosen": chosen}))
+    plan = search.with_choices(TASKS, stage.places)
+    for name in ("ner-ewt", "ner-wnut", "ner-btc", "ner-ncbi"):
+        flags = recipe_flags(baseline_of(run_of(plan, name, {}, 0)), plan)
+        assert "task_dropout=0.15" in flags
+        assert flags[flags.index("--vector-scale") + 1] == "2"
+    assert "--vector-scale" not in recipe_flags(baseline_of(run_of(plan, "sst", {}, 0)), plan)
+
+
+def test_every_task_of_table_1_is_searched_or_shares_the_choices_of_one_that_is():
+    assert {TASKS[name].searched_with or name for name in TASKS} == set(search.SEARCHED)
+
+
 def test_an_interrupted_search_goes_on(stage, monkeypatch, capsys):
     run = subprocess.run
     monkeypatch.setattr(
