@@ -70,6 +70,8 @@ def read_options() -> argparse.Namespace:
     )
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS), metavar="TASK")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    help = "use what was searched with the biLM of this name (by default, with that of --elmo)"
+    parser.add_argument("--choices-of", metavar="NAME", help=help)
     parser.add_argument("--minutes", type=float, help="start no run after so many minutes")
     parser.add_argument("--jobs", type=int, default=1, help="parallel runs, each with one thread (1)")
     parser.add_argument("--runs", type=Path, help="the folder of unfinished runs (runs/tables)")
@@ -98,7 +100,7 @@ def places_of(options: argparse.Namespace) -> Places:
     elmo = None if options.smoke else options.elmo
     plan = smoke_plan() if options.smoke else TASKS
     places = Places(options.data, elmo, options.runs, options.results, plan, options.vectors)
-    return places if options.smoke else replace(places, plan=with_choices(plan, places))
+    return places if options.smoke else replace(places, plan=with_choices(plan, places, options.choices_of))
 
 
 def execute(options: argparse.Namespace, places: Places) -> list[str]:

@@ -143,8 +143,9 @@ def content_of(run: Run, tried: list[dict[str, Any]], places: Places) -> dict[st
     return {"run": vars(run), "grid": grid, "weights": weights, "tried": tried, "machine": machine()}
 
 
-def file_of(run: Run, places: Places) -> Path:
-    model = "baseline" if run.place == "none" else places.model
+def file_of(run: Run, places: Places, model: str | None = None) -> Path:
+    """What was tried for a run's arm, with the biLM of this name (by default, that of the places)."""
+    model = "baseline" if run.place == "none" else model or places.model
     return places.results / "tables" / "search" / f"{model}.{run.task}.{arm_of(run)}.json"
 
 
@@ -201,18 +202,24 @@ def learning_rate(task: Task) -> float:
 # ---- what the tables use
 
 
-def with_choices(plan: dict[str, Task], places: Places) -> dict[str, Task]:
-    """The plan with what was chosen for each arm, as far as a search has ended."""
-    return {name: replace(task, chosen=choices_of(name, places)) for name, task in plan.items()}
+def with_choices(plan: dict[str, Task], places: Places, model: str | None = None) -> dict[str, Task]:
+    """The plan with what was chosen for each arm, as far as a search has ended.
+
+    With a `model`, the choices are those of the biLM of this name, also for another one: so one search
+    serves all models of a curve.
+    """
+    return {name: replace(task, chosen=choices_of(name, places, model)) for name, task in plan.items()}
 
 
-def choices_of(name: str, places: Places) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
+def choices_of(
+    name: str, places: Places, model: str | None
+) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
     run = run_of(TASKS, TASKS[name].searched_with or name, {}, SEED)
     chosen: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = ()
     for arm in (baseline_of(run), run):
-        path = file_of(arm, places)
+        path = file_of(arm, places, model)
         content = read_json(path) if path.is_file() else {}
-        is_of_model = content.get("weights") in (None, places.weights)
+        is_of_model = model is not None or content.get("weights") in (None, places.weights)
         if "chosen" in content and is_of_model:
             chosen += as_chosen(arm, content["chosen"])
     return chosen

@@ -44,6 +44,7 @@ def stage(tmp_path, monkeypatch):
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(search, "machine", dict)  # it may run a program, too
     monkeypatch.setattr(search, "make_inputs", lambda *_: None)
     monkeypatch.setattr(search, "missing_file", lambda *_: None)
     flags = ["--data", tmp_path, "--elmo", tmp_path / "elmo", "--vectors", tmp_path / "glove.txt",
@@ -103,6 +104,21 @@ def test_a_task_that_is_not_searched_has_the_choices_of_its_kind(stage):
         assert "task_dropout=0.15" in flags
         assert flags[flags.index("--vector-scale") + 1] == "2"
     assert "--vector-scale" not in recipe_flags(baseline_of(run_of(plan, "sst", {}, 0)), plan)
+
+
+def test_one_search_serves_other_models_if_it_is_named(stage):
+    folder = stage.places.results / "tables" / "search"
+    folder.mkdir(parents=True)
+    chosen = {"dropout": 0.15, "learning rate": 0.5, "vector scale": 2.0}
+    content = json.dumps({"weights": "of another model", "chosen": chosen})
+    for name in ("other", "elmo"):
+        (folder / f"{name}.ner-ewt.elmo.json").write_text(content)
+    run = run_of(TASKS, "ner-ewt", {}, 0)
+    named = search.with_choices(TASKS, stage.places, "other")
+    assert "task_dropout=0.15" in recipe_flags(run, named)
+    # Without the name, a search with other weights is none.
+    unnamed = search.with_choices(TASKS, stage.places)
+    assert recipe_flags(run, unnamed) == recipe_flags(run, TASKS)
 
 
 def test_every_task_of_table_1_is_searched_or_shares_the_choices_of_one_that_is():

@@ -7,7 +7,8 @@
 #
 # The arguments: the folder of the data, the name of the model, the curve that it is a point of, its folder,
 # how many words it has read, a direction, and the word vectors of the tagger (glove.6B.50d.txt). Without
-# vectors, named entities are left out.
+# vectors, named entities are left out. The tagger has the dropout and learning rate that were searched with
+# elmo-tiny; SEEDS="0" trains it once, not with the seeds 0, 1 and 2.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 data=${1:?the folder of the data} name=${2:?the name of the model} curve=${3:?the name of its curve}
@@ -28,4 +29,5 @@ done
 [ -f "$results/probes.json" ] ||
     python -m benchmarks.probing --model "$model" --data "$data" --probes senses tags --output "$results/probes.json"
 [ -z "$vectors" ] ||
-    python -m benchmarks.tables --data "$data" --elmo "$model" --vectors "$vectors" --only table1 --tasks ner-ewt --measure
+    python -m benchmarks.tables --data "$data" --elmo "$model" --vectors "$vectors" --choices-of elmo-tiny \
+        --only table1 --tasks ner-ewt --measure --seeds ${SEEDS:-0 1 2}
