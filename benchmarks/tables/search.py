@@ -83,6 +83,7 @@ def search(options: argparse.Namespace) -> None:
     missing = missing_file(runs, TASKS, options.data)
     if missing is not None:
         raise ElmoError(f"{missing} is missing; is {options.data} the folder of the data?")
+    options.runs.mkdir(parents=True, exist_ok=True)
     make_inputs(runs, TASKS, options.data, options.runs / "data")
     deadline = time.monotonic() + 60 * options.minutes
     with ThreadPoolExecutor(options.jobs) as pool:

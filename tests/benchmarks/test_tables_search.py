@@ -49,7 +49,6 @@ def stage(tmp_path, monkeypatch):
     monkeypatch.setattr(search, "missing_file", lambda *_: None)
     flags = ["--data", tmp_path, "--elmo", tmp_path / "elmo", "--vectors", tmp_path / "glove.txt",
              "--tasks", "sst", "--runs", tmp_path / "runs", "--results", tmp_path / "results"]  # fmt: skip
-    (tmp_path / "runs").mkdir()
     places = Places(
         tmp_path,
         str(tmp_path / "elmo"),
