@@ -79,7 +79,7 @@ def test_gensim(section, monkeypatch):
     vectors = section("gensim")["vectors"]
     assert len(vectors) == 5000
     near = [word for word, _ in vectors.most_similar("seven", topn=3)]
-    assert set(near) <= {"six", "twelve", "eleven", "eighteen", "nine", "sixteen"}
+    assert set(near) <= {"five", "six", "eight", "nine", "ten", "eleven", "twelve"}
 
 
 def test_model2vec(section):

@@ -1,5 +1,6 @@
 """The commands and code of the README run and print what it shows."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -89,6 +90,15 @@ def test_the_output_of_the_first_command_is_in_the_readme(command):
     result = command(line)
     assert result.err == ""
     assert shown.strip("\n") in result.out
+
+
+def test_the_training_of_the_model_as_its_runs_recorded_it():
+    first = REPOSITORY / "benchmarks" / "results" / "training" / "elmo_tiny_first.json"
+    second = REPOSITORY / "hub_cards" / "elmo-tiny" / "results" / "run.json"
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in (first, second)]
+    words, hours = (sum(run[key] for run in runs) for key in ("words", "hours"))
+    assert f"{words / 1e6:.0f} million words in {hours:.0f} hours on two cores" in README
+    assert all(run["machine"]["cores"] == 2 for run in runs)
 
 
 @pytest.mark.usefixtures("published_elmo")

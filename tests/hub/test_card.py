@@ -17,6 +17,7 @@ from elmo_hf.cli import app
 from elmo_hf.hub.card import check_card, read_facts, render_card
 from elmo_hf.loading import describe_model
 from tests.helpers.card_folders import FACTS, RESULTS, RUN, save_checkpoint, write
+from tests.helpers.hub_folders import edit
 from tests.helpers.paths import REPOSITORY
 
 CARDS = REPOSITORY / "hub_cards"
@@ -153,6 +154,14 @@ def test_the_run_in_sentences(card):
     assert "work on EPYC, 2 cores: 4,117 words a second." in text
     assert "stopped and resumed 2 times" in text
     assert "ended before" not in text
+
+
+def test_a_run_that_did_not_know_the_size_of_its_text(card):
+    """Less than one reading, and nobody knows how much less."""
+    edit(card / "results" / "run.json", epochs=0)
+    text = " ".join(render_card(card).split())
+    assert "7,654,123 words, a direction, in 1,017 updates, in 3.190 hours of work" in text
+    assert "readings of the text" not in text
 
 
 def test_every_number_of_the_results_reaches_the_card(card):

@@ -222,7 +222,9 @@ def run_values(run: Any) -> dict[str, Any]:
     settings = {label: setting(run["settings"].get(name)) for name, label in RECIPE.items()}
     rows = [entry["best"] | {"text": text_name(text)} for text, entry in run.get("heldout", {}).items()]
     return {
-        **{name: number(run[name]) for name in ("words", "steps", "epochs", "hours", "words_per_second")},
+        **{name: number(run[name]) for name in ("words", "steps", "hours", "words_per_second")},
+        # 0: less than one reading, of a text whose size the run did not know.
+        "epochs": number(run["epochs"]) if run["epochs"] else None,
         "recipe": markdown_table(["", ""], [[name, text] for name, text in settings.items() if text]),
         "heldout": table(rows, ["text", *FIGURES]) if rows else "",
         "machine": machine(run["machine"]),
