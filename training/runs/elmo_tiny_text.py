@@ -7,8 +7,8 @@ writes into DATA, a paragraph a line and a blank line after each document:
     lm_pretrain/train.{wiki,books}.txt.xz     what the model is trained on, documents in a random order
     lm_pretrain/valid.{wiki,books}.txt.xz     other articles, and books by other authors
     lm_small/train.wiki.txt.xz                a small part of Wikipedia, which is in no other file
-    index.tsv                                 file, address and title of each document; the address leads to its
-                                              authors, whom Wikipedia's licence asks to name
+    index.tsv                                 file, address and title of each document: the address leads to
+                                              its authors, whom Wikipedia's licence asks to name
 
 It needs git, 400 MB from GitHub, and minutes. elmo-tiny was trained on text that was made from these sources
 by these rules, but in another order, and without the articles in WikiText's test set.
