@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from elmo_hf import files
 from elmo_hf.errors import ElmoError, one_sentence, reason_of
@@ -92,6 +94,22 @@ def test_what_a_kill_has_left_is_no_obstacle(tmp_path, left):
         fill(folder)
     assert names(tmp_path) == ["final"]
     assert text_of(tmp_path / "final") == "new"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_others_may_read_a_folder_as_the_umask_says(tmp_path, umask, mode):
+    """safetensors makes files that only their owner may read."""
+    before = os.umask(umask)
+    try:
+        with whole_folder(tmp_path / "final") as folder:
+            fill(folder)
+            (folder / "sub" / "weights").chmod(0o600)
+            save_file({"a": torch.zeros(2)}, folder / "model.safetensors")
+    finally:
+        os.umask(before)
+    for path in ("sub/weights", "model.safetensors"):
+        assert (tmp_path / "final" / path).stat().st_mode & 0o777 == mode
 
 
 def test_a_kill_between_the_renames_loses_nothing(tmp_path):

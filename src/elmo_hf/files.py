@@ -72,6 +72,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         unfinished.mkdir()
         yield unfinished
         for written in [*unfinished.rglob("*"), unfinished]:
+            apply_umask(written)
             flush(written)
         path.parent.mkdir(parents=True, exist_ok=True)
         _put(unfinished, path, replaced)
@@ -82,6 +83,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             remove(unfinished)
         raise
+
+
+def apply_umask(path: Path) -> None:
+    """Let others read a file if they may read its folder; safetensors makes files for their owner alone."""
+    if path.is_file() and not path.is_symlink():
+        path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def _put(unfinished: Path, path: Path, replaced: Path) -> None:
