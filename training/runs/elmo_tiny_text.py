@@ -10,8 +10,8 @@ writes into DATA, a paragraph a line and a blank line after each document:
     index.tsv                                 file, address and title of each document: the address leads to
                                               its authors, whom Wikipedia's licence asks to name
 
-It needs git, 400 MB from GitHub, and minutes. elmo-tiny was trained on text that was made from these sources
-by these rules, but in another order, and without the articles in WikiText's test set.
+It needs git, 400 MB from GitHub, and minutes. elmo-tiny's own text was made from these sources by nearly the
+same rules, but in another order, with other excerpts of books, and without the articles of WikiText's test.
 """
 
 import argparse
