@@ -1,6 +1,8 @@
 """A linear-chain CRF on words, shapes and affixes (CRFsuite), for names and for roles."""
 
+import ctypes
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +58,19 @@ class Tagger:
         self.tagger = pycrfsuite.Tagger()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "crf"
+            seed_the_shuffling()
             trainer.train(str(path))
             self.content = path.read_bytes()  # which the tagger does not copy
             self.tagger.open_inmemory(self.content)
 
     def __call__(self, examples: list[Example]) -> list[list[str]]:
         return [self.tagger.tag(self.features(example)) for example in examples]
+
+
+def seed_the_shuffling() -> None:
+    """Give the perceptron the order of examples of a fresh process; the C library's rand draws it."""
+    with suppress(OSError, AttributeError, TypeError):  # Windows has no such handle
+        ctypes.CDLL(None).srand(1)
 
 
 def shape(word: str) -> str:

@@ -1,5 +1,6 @@
 """The simple features: what each method must get right on made-up examples."""
 
+import ctypes
 import random
 
 import pytest
@@ -39,8 +40,10 @@ def test_roles_depend_on_the_predicate():
         {"tokens": words, "labels": ["B-A0", "B-V", "O", "O", "O"], "predicate_mask": [0, 1, 0, 0, 0]},
         {"tokens": words, "labels": ["O", "O", "O", "B-A0", "B-V"], "predicate_mask": [0, 0, 0, 0, 1]},
     ]
-    _, predicted = simple_tags.predict(dict.fromkeys(("train", "dev", "test"), rows * 5), roles=True)
-    assert predicted["test"][:2] == [row["labels"] for row in rows]
+    for seed in range(8):  # whatever drew random numbers before: four of ten orders are not learnt
+        ctypes.CDLL(None).srand(seed)
+        _, predicted = simple_tags.predict(dict.fromkeys(("train", "dev", "test"), rows * 5), roles=True)
+        assert predicted["test"][:2] == [row["labels"] for row in rows]
 
 
 def test_logistic_regression_learns_classes_and_overlap():
