@@ -148,3 +148,30 @@ def test_a_host_that_does_not_answer_is_one_sentence(host, tmp_path):
     with pytest.raises(ElmoError, match=r"git fetch .* failed: .+"):
         elmo_tiny_text.make(tmp_path / "data", nowhere)
     assert not (tmp_path / "data").exists()
+
+
+def test_an_interruption_leaves_no_folder_that_looks_whole(host, tmp_path, monkeypatch):
+    """elmo_tiny.sh takes the folder for all of the text."""
+    write = elmo_tiny_text.write_documents
+
+    def interrupted(path, documents):
+        if path.name == "train.books.txt.xz":
+            raise KeyboardInterrupt
+        write(path, documents)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(elmo_tiny_text, "write_documents", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            elmo_tiny_text.make(tmp_path / "data", host)
+    assert not (tmp_path / "data" / "lm_pretrain").exists()
+    elmo_tiny_text.make(tmp_path / "data", host)
+    assert len(list((tmp_path / "data" / "lm_pretrain").iterdir())) == 4
+
+
+def test_a_folder_of_other_text_is_not_touched(host, tmp_path):
+    own = tmp_path / "lm_pretrain" / "train.own.txt.xz"
+    own.parent.mkdir()
+    own.write_bytes(b"mine")
+    with pytest.raises(ElmoError, match=r"lm_pretrain exists and is not an empty folder"):
+        elmo_tiny_text.make(tmp_path, host)
+    assert [path.name for path in own.parent.iterdir()] == ["train.own.txt.xz"]

@@ -29,7 +29,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from elmo_hf.errors import ElmoError, one_sentence
-from elmo_hf.files import whole_file
+from elmo_hf.files import new_folder, whole_file
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ WIKIPEDIA = (
 )
 BOOKS = Source("mlschmitt/classic-books-markdown", "944882722e9a96fa6cf2739dc2ea757e101f412f", "/*", 120)
 HELDOUT_AUTHORS = ("Silvio Pellico", "Hans Christian Andersen", "John Reed")
+PRETRAIN = "lm_pretrain"
 HELDOUT_ARTICLES, SMALL_ARTICLES = 110, 1300
 MAX_BOOK_WORDS = 34_000  # an excerpt of each book, so that none outweighs the others
 MAX_FILE = 2**25  # bytes; the longest book has 7 MB
@@ -79,20 +80,30 @@ def main() -> None:
 
 
 def make(data: Path, host: str) -> None:
-    """Write all files, each of them whole or not at all."""
+    """Write all files: lm_pretrain appears when all of it is written, and the index comes last."""
     if (data / "index.tsv").exists():
         raise ElmoError(f"{data / 'index.tsv'} exists; delete it to make the text again.")
-    with tempfile.TemporaryDirectory(prefix="elmo-tiny-text-") as folder:
-        seen: set[int] = set()  # of all paragraphs
-        articles = [
-            document
-            for source in WIKIPEDIA
-            for document in articles_of(files_of(source, host, Path(folder)), source.min_words, seen)
-        ]
-        books = list(books_of(files_of(BOOKS, host, Path(folder)), seen))
+    with new_folder(data / PRETRAIN) as pretrain, tempfile.TemporaryDirectory() as sources:
+        articles, books = read_sources(host, Path(sources))
+        files = files_with_documents(articles, books)
+        for name, documents in files.items():
+            path = Path(name)
+            write_documents(pretrain / path.name if path.parent.name == PRETRAIN else data / path, documents)
+    write_index(data / "index.tsv", files)
+
+
+def read_sources(host: str, folder: Path) -> tuple[list[Document], list[Document]]:
+    """All articles and books; `folder` is for the copies of the repositories."""
+    seen: set[int] = set()  # of all paragraphs
+    articles = [
+        document
+        for source in WIKIPEDIA
+        for document in articles_of(files_of(source, host, folder), source.min_words, seen)
+    ]
+    books = list(books_of(files_of(BOOKS, host, folder), seen))
     if not articles or not books:
         raise ElmoError("the sources have no text; are they the repositories that this script names?")
-    write(data, files_with_documents(articles, books))
+    return articles, books
 
 
 def files_with_documents(articles: list[Document], books: list[Document]) -> dict[str, list[Document]]:
@@ -212,24 +223,24 @@ def document_of(
 # ---- writing
 
 
-def write(data: Path, files: dict[str, list[Document]]) -> None:
-    """The index comes last: if it is there, so is all text."""
-    for name, documents in files.items():
-        path = data / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            partial = stack.enter_context(whole_file(path))
-            file = stack.enter_context(lzma.open(partial, "wt", encoding="utf-8", preset=1))
-            for document in tqdm(documents, desc=name, unit=" documents", disable=None):
-                file.write("\n".join(document.paragraphs) + "\n\n")
-        words = sum(len(paragraph.split()) for document in documents for paragraph in document.paragraphs)
-        print(f"{path}: {len(documents):,} documents, {words:,} words.")
+def write_documents(path: Path, documents: list[Document]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        partial = stack.enter_context(whole_file(path))
+        file = stack.enter_context(lzma.open(partial, "wt", encoding="utf-8", preset=1))
+        for document in tqdm(documents, desc=path.name, unit=" documents", disable=None):
+            file.write("\n".join(document.paragraphs) + "\n\n")
+    words = sum(len(paragraph.split()) for document in documents for paragraph in document.paragraphs)
+    print(f"{path.name}: {len(documents):,} documents, {words:,} words.")
+
+
+def write_index(path: Path, files: dict[str, list[Document]]) -> None:
     rows = [
         f"{name}\t{document.address}\t{document.title}\n"
         for name, documents in files.items()
         for document in documents
     ]
-    with whole_file(data / "index.tsv") as partial:
+    with whole_file(path) as partial:
         partial.write_text("".join(rows), encoding="utf-8")
 
 
