@@ -7,8 +7,9 @@
 Each task is measured with ELMo and without on `--examples` train and dev examples (a document counts as 40),
 with the layers of the biLM kept, as from the second epoch on. `epoch` is what that makes for all examples of
 the tables' run. `before` are the same batches with the plain definitions that were there before: a Viterbi
-step that compares all pairs of labels, letters with all of their padding, and highway LSTMs that store their
-steps also where there is no gradient. Both have a turn in each of `--rounds` rounds; the numbers are medians.
+step that compares all pairs of labels, letters with all of their padding, highway LSTMs that store their
+steps also where there is no gradient, and torch's GRU. Both have a turn in each of `--rounds` rounds; the
+numbers are medians.
 """
 
 import argparse
@@ -46,7 +47,7 @@ from elmo_hf.finetuning.data import Example, labels_of, longest_first
 from elmo_hf.finetuning.run import parse_setting
 from elmo_hf.finetuning.tagging import collate_words
 from elmo_hf.loading import load_model, load_tokenizer
-from elmo_hf.model import crf_elmo, layers_elmo, task_elmo
+from elmo_hf.model import cells_elmo, crf_elmo, task_elmo
 from elmo_hf.model.task_elmo import ElmoTaskModel
 from training import finetune_coref, finetune_ner, finetune_nli, finetune_squad, finetune_srl, finetune_sst
 
@@ -191,12 +192,14 @@ def plain_seconds(*calls: Callable[[], None]) -> Any:
 
 @contextmanager
 def plain_definitions() -> Iterator[None]:
-    """What was there before: all pairs of labels, all padding of letters, all steps of highway LSTMs kept."""
-    steps = layers_elmo._highway_steps
+    """What was there before: all pairs of labels, all padding of letters, all steps of highway LSTMs kept,
+    and torch's GRU."""
+    steps = cells_elmo._highway_steps
     with (
         patch.object(crf_elmo.ElmoBIOSteps, "fits", staticmethod(lambda labels, scheme: False)),
         patch.object(task_elmo.ElmoTaskWords, "_without_padding", lambda self, characters: characters),
-        patch.object(layers_elmo, "_highway_steps", lambda *inputs, keeps_steps=True: steps(*inputs)),
+        patch.object(cells_elmo, "_highway_steps", lambda *inputs, keeps_steps=True: steps(*inputs)),
+        patch.object(cells_elmo.ElmoGRU, "forward", torch.nn.GRU.forward),
     ):
         yield
 

@@ -12,9 +12,16 @@ from tests.helpers.card_folders import FACTS, RESULTS, RUN, save_checkpoint, wri
 from tests.helpers.hub_server import Hub
 
 NAME = "someone/elmo-test"
-CODE = ["checks_elmo.py", "configuration_elmo.py", "encoders_elmo.py", "examples_elmo.py", "folder_elmo.py"]
-CODE += ["layers_elmo.py", "letters_elmo.py", "modeling_elmo.py", "modeling_elmo_pretraining.py"]
-CODE += ["tokenization_elmo.py", "words_elmo.py"]
+CODE = [
+    "cells_elmo.py",
+    "checks_elmo.py",
+    "configuration_elmo.py",
+    "encoders_elmo.py",
+    "examples_elmo.py",
+    "folder_elmo.py",
+]
+CODE += ["layers_elmo.py", "letters_elmo.py", "modeling_elmo.py"]
+CODE += ["modeling_elmo_pretraining.py", "tokenization_elmo.py", "words_elmo.py"]
 FILES = [
     "README.md",
     *CODE,

@@ -18,7 +18,8 @@ from torch.autograd.gradcheck import GradcheckError
 
 from elmo_hf import ElmoConfig, ElmoForTokenClassification, ElmoModel, kernels
 from elmo_hf.kernels import training
-from elmo_hf.model.layers_elmo import ElmoHighwayLSTM, ElmoScalarMix
+from elmo_hf.model.cells_elmo import ElmoGRU, ElmoHighwayLSTM
+from elmo_hf.model.layers_elmo import ElmoScalarMix
 from elmo_hf.model.modeling_elmo import lstm
 from elmo_hf.model.words_elmo import character_ids
 from elmo_hf.pretraining.sampling import draw_samples, sampled_loss, select_rows
@@ -274,19 +275,24 @@ def test_mix():
     assert_gradgrad_right_or_refused(function, randn(2, 3, seed=4), randn(2, seed=5), *layers)
 
 
-def highway_lstm() -> ElmoHighwayLSTM:
-    layer = ElmoHighwayLSTM(2, 3, dropout=0.0).double()
-    for seed, parameter in enumerate(layer.parameters()):
+def highway_lstm():
+    return with_random_weights(ElmoHighwayLSTM(2, 3, dropout=0.0))
+
+
+def with_random_weights(layer):
+    for seed, parameter in enumerate(layer.double().parameters()):
         nn.init.zeros_(parameter).data.copy_(randn(*parameter.shape, seed=seed))
     return layer
 
 
-def test_highway_lstm():
-    layer = highway_lstm()
+@pytest.mark.parametrize("layer", [ElmoHighwayLSTM(2, 3, dropout=0.0), ElmoGRU(2, 3)], ids=["highway", "gru"])
+def test_recurrent_layers_with_a_written_out_gradient(layer):
+    layer = with_random_weights(layer)
     names = [name for name, _ in layer.named_parameters()]
 
     def function(x, *weights):
-        return torch.func.functional_call(layer, dict(zip(names, weights, strict=True)), (x,))
+        output = torch.func.functional_call(layer, dict(zip(names, weights, strict=True)), (x,))
+        return output if isinstance(output, Tensor) else output[0]
 
     assert_gradgrad_right_or_refused(function, randn(2, 3, 2, seed=9), *layer.parameters(), way_out="")
 

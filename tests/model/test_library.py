@@ -132,6 +132,7 @@ def test_the_auto_map_names_every_class_that_the_folder_holds(folder, tmp_path):
 BACKBONE = {
     f"{name}_elmo"
     for name in (
+        "cells",
         "checks",
         "configuration",
         "encoders",

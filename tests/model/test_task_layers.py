@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from elmo_hf.model.layers_elmo import ElmoBiRNN, ElmoHighwayLSTM, ElmoInterleavedRNN, ElmoVariationalDropout
+from elmo_hf.model.cells_elmo import ElmoHighwayLSTM
+from elmo_hf.model.layers_elmo import ElmoBiRNN, ElmoInterleavedRNN, ElmoVariationalDropout
 
 MASKS = torch.tensor(
     [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [1, 0, 1, 0, 1], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0]]

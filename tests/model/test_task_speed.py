@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from elmo_hf import ElmoConfig, ElmoTokenizer
+from elmo_hf.model.cells_elmo import ElmoGRU, ElmoHighwayLSTM, init_rnn
 from elmo_hf.model.crf_elmo import ElmoBIOSteps, ElmoCRF, best_paths
-from elmo_hf.model.layers_elmo import ElmoHighwayLSTM, init_rnn
 from elmo_hf.model.task_elmo import ElmoTaskWords
 
 LABELS = ["O", "B-A", "I-A", "I-B", "B-B", "B-C"]
@@ -75,3 +75,45 @@ def test_highway_steps_without_gradients_are_the_same():
     with_gradient = layer(x)
     with torch.no_grad():
         assert torch.equal(layer(x), with_gradient)
+
+
+def gru_and_torchs() -> tuple[ElmoGRU, torch.nn.GRU]:
+    torch.manual_seed(0)
+    layer, reference = ElmoGRU(5, 7), torch.nn.GRU(5, 7, batch_first=True)
+    reference.load_state_dict(layer.state_dict())
+    return layer.double(), reference.double()
+
+
+def test_the_steps_of_a_gru_and_their_gradients_are_torchs():
+    layer, reference = gru_and_torchs()
+    x, weights = torch.randn(3, 6, 5).double(), torch.randn(3, 6, 7).double()
+    results = []
+    for gru in (layer, reference):
+        leaf = x.clone().requires_grad_()
+        states, last = gru(leaf)
+        ((states * weights).sum() + last.square().sum()).backward()
+        results.append([states, last, leaf.grad, *(weight.grad for weight in gru.parameters())])
+    torch.testing.assert_close(*results)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), reference(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_gru_in_low_precision_is_torchs_but_for_rounding(dtype):
+    layer, reference = gru_and_torchs()
+    x = torch.randn(3, 6, 5)
+    expected = reference.float()(x)[0]
+    states = layer.to(dtype)(x.to(dtype))[0]
+    assert states.dtype == dtype
+    torch.testing.assert_close(states.float(), expected, atol=0.02, rtol=0)
+    with torch.autocast("cpu", dtype=dtype):
+        states = layer.float()(x)[0]
+    torch.testing.assert_close(states, expected, atol=0.02, rtol=0)
+
+
+def test_a_gru_reads_on_from_a_state_and_reads_packed_words_as_torchs():
+    layer, reference = gru_and_torchs()
+    x, state = torch.randn(2, 3, 5).double(), torch.randn(1, 2, 7).double()
+    torch.testing.assert_close(layer(x, state), reference(x, state))
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, [3, 2], batch_first=True)
+    torch.testing.assert_close(layer(packed)[0].data, reference(packed)[0].data)

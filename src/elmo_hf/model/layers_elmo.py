@@ -8,13 +8,14 @@ its own output is zero.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import initialization as init
 
+from .cells_elmo import ElmoGRU, ElmoHighwayLSTM
 from .configuration_elmo import ElmoConfig
 
 
@@ -163,7 +164,8 @@ def _mirror(mask: Tensor) -> Tensor:
 
 def _reorder(x: Tensor, order: Tensor) -> Tensor:
     """Each row's words in another order: (batch, words, dim), (batch, words) -> (batch, words, dim)"""
-    return x.gather(1, order[:, :, None].expand_as(x))
+    rows = order + x.shape[1] * torch.arange(len(x), device=x.device)[:, None]
+    return x.flatten(0, 1).index_select(0, rows.flatten()).view_as(x)  # faster than gather
 
 
 class ElmoBiRNN(ElmoRNN):
@@ -188,10 +190,10 @@ class ElmoBiRNN(ElmoRNN):
         super().__init__()
         self.output_size = 2 * hidden_size
         self.dropout = ElmoVariationalDropout(dropout)
-        make = nn.LSTM if cell == "lstm" else nn.GRU
+        make = partial(nn.LSTM, batch_first=True) if cell == "lstm" else ElmoGRU
         sizes = [input_size] + [self.output_size] * (num_layers - 1)
-        self.forward_layers = nn.ModuleList(make(size, hidden_size, batch_first=True) for size in sizes)
-        self.backward_layers = nn.ModuleList(make(size, hidden_size, batch_first=True) for size in sizes)
+        self.forward_layers = nn.ModuleList(make(size, hidden_size) for size in sizes)
+        self.backward_layers = nn.ModuleList(make(size, hidden_size) for size in sizes)
 
     def read(self, x: Tensor, mirror: Tensor) -> Tensor:
         for forward_layer, backward_layer in zip(self.forward_layers, self.backward_layers, strict=True):
@@ -200,102 +202,6 @@ class ElmoBiRNN(ElmoRNN):
             from_right = _reorder(backward_layer(_reorder(x, mirror))[0], mirror)
             x = torch.cat([from_left, from_right], dim=-1)
         return x
-
-
-class ElmoHighwayLSTM(nn.Module):
-    """An LSTM in one direction with a highway around its cells (He et al. 2017, equations 4 to 8).
-
-        c = f * c + i * j;  h = r * o * tanh(c) + (1 - r) * W x
-
-    Dropout is on h, and thereby on what the next step reads, with one mask for all words of a row.
-    """
-
-    def __init__(self, input_size: int, hidden_size: int, dropout: float) -> None:
-        super().__init__()
-        self.hidden_size = hidden_size
-        self.input_weight = nn.Parameter(torch.empty(input_size, 6 * hidden_size))
-        self.recurrent_weight = nn.Parameter(torch.empty(hidden_size, 5 * hidden_size))
-        self.bias = nn.Parameter(torch.empty(5 * hidden_size))
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, words, input_size) -> (batch, words, hidden_size), from left to right; one word or more"""
-        products = (x @ self.input_weight).to(self.bias.dtype)
-        from_input, carried = products.split([5 * self.hidden_size, self.hidden_size], dim=-1)
-        kept = self.dropout(carried.new_ones(len(x), self.hidden_size))
-        with torch.autocast(x.device.type, enabled=False):  # the states have the weights' type
-            inputs = (from_input + self.bias, carried, kept, self.recurrent_weight)
-            if not torch.is_grad_enabled():
-                return _highway_steps(*inputs, keeps_steps=False)[1]
-            return _HighwaySteps.apply(*inputs)
-
-
-def _highway_steps(
-    from_input: Tensor, carried: Tensor, kept: Tensor, weight: Tensor, keeps_steps: bool = True
-) -> tuple[list[Tensor], Tensor]:
-    """(batch, words, 5 * cells), (batch, words, cells), (batch, cells), (cells, 5 * cells)
-    -> what the gradient is computed from (with `keeps_steps`), and h (batch, words, cells)"""
-    cells = kept.shape[1]
-    from_input = from_input.clone()
-    from_input[:, :, 2 * cells : 3 * cells] += 1  # the bias of the forget gate
-    h = c = torch.zeros_like(kept)
-    steps = []
-    for from_word, carry in zip(from_input.unbind(1), carried.unbind(1), strict=True):
-        raw = torch.addmm(from_word, h, weight)
-        gates, j = raw.sigmoid(), raw[:, cells : 2 * cells].tanh()
-        i, _, f, o, r = gates.chunk(5, dim=-1)
-        last = h, c
-        c = f * c + i * j
-        tanh_c = c.tanh()
-        h = kept * torch.lerp(carry, o * tanh_c, r)
-        steps.append((gates, j, *last, tanh_c, h) if keeps_steps else (h,))
-    *saved, outputs = (torch.stack(values, dim=1) for values in zip(*steps, strict=True))
-    return saved, outputs
-
-
-def _recorded_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients with a graph of their own: autograd records the steps anew."""
-    inputs = [tensor.view_as(tensor) for tensor in ctx.saved_tensors[:4]]  # not what led to them
-    with torch.autocast(gradient.device.type, enabled=False):
-        _, outputs = _highway_steps(*inputs)
-        needed = [tensor for tensor, is_needed in zip(inputs, ctx.needs_input_grad, strict=True) if is_needed]
-        results = iter(torch.autograd.grad(outputs, needed, gradient, create_graph=True))
-    return tuple(next(results) if is_needed else None for is_needed in ctx.needs_input_grad)
-
-
-class _HighwaySteps(torch.autograd.Function):
-    """The steps of `ElmoHighwayLSTM`. The written-out gradient computes word by word only what must be, and
-    is faster than autograd, which gives the gradient where its own derivative is wanted."""
-
-    @staticmethod
-    def forward(ctx: Any, from_input: Tensor, carried: Tensor, kept: Tensor, weight: Tensor) -> Tensor:
-        saved, outputs = _highway_steps(from_input, carried, kept, weight)
-        ctx.save_for_backward(from_input, carried, kept, weight, *saved)
-        return outputs
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            return _recorded_gradients(ctx, gradients[0])
-        _, carried, kept, weight, gates, j, last_h, last_c, tanh_c = ctx.saved_tensors
-        i, _, f, o, r = gates.chunk(5, dim=-1)
-        # The gates' gradients are multiples of the cell's gradient (i, j, f) or of the output's (o, r).
-        by_cell = torch.stack([j * i * (1 - i), i * (1 - j**2), last_c * f * (1 - f)], dim=2)
-        by_output = torch.stack([r * tanh_c * o * (1 - o), (o * tanh_c - carried) * r * (1 - r)], dim=2)
-        cell_by_output = r * o * (1 - tanh_c**2)
-        with torch.autocast(kept.device.type, enabled=False):
-            for_h = for_c = torch.zeros_like(kept)
-            for_gates, for_outputs = [], []
-            for t in reversed(range(carried.shape[1])):
-                for_output = kept * (gradients[0][:, t] + for_h)
-                for_c = for_c + for_output * cell_by_output[:, t]
-                products = [for_c[:, None] * by_cell[:, t], for_output[:, None] * by_output[:, t]]
-                for_gates.append(torch.cat(products, dim=1).flatten(1))
-                for_outputs.append(for_output)
-                for_h, for_c = for_gates[-1] @ weight.T, for_c * f[:, t]
-            for_input, for_output = (torch.stack(steps[::-1], dim=1) for steps in (for_gates, for_outputs))
-            for_weight = last_h.flatten(0, 1).T @ for_input.flatten(0, 1)
-        return for_input, for_output * (1 - r), None, for_weight
 
 
 class ElmoInterleavedRNN(ElmoRNN):
@@ -315,19 +221,3 @@ class ElmoInterleavedRNN(ElmoRNN):
             is_forward = number % 2 == 0
             x = layer(x) if is_forward else _reorder(layer(_reorder(x, mirror)), mirror)
         return x
-
-
-def init_rnn(rnn: nn.LSTM | nn.GRU | ElmoHighwayLSTM) -> None:
-    """Each gate's matrix orthogonal, as in He et al. (2017); biases zero, but 1 for an LSTM's forget gate,
-    which `ElmoHighwayLSTM` adds itself."""
-    gates_dim, cells = 1 if isinstance(rnn, ElmoHighwayLSTM) else 0, rnn.hidden_size
-    for name, parameter in rnn.named_parameters():
-        if getattr(parameter, "_is_hf_initialized", False):  # loaded; a gate, a view, has no such flag
-            continue
-        if parameter.dim() > 1:
-            for gate in parameter.split(cells, dim=gates_dim):
-                init.orthogonal_(gate)
-            continue
-        init.zeros_(parameter)
-        if isinstance(rnn, nn.LSTM) and name.startswith("bias_ih"):
-            parameter[cells : 2 * cells] = 1.0

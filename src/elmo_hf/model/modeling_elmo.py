@@ -17,6 +17,7 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
+from .cells_elmo import ElmoHighwayLSTM, init_rnn
 from .checks_elmo import (
     check_has_states,
     check_no_attentions,
@@ -27,7 +28,7 @@ from .checks_elmo import (
 )
 from .configuration_elmo import ElmoConfig
 from .encoders_elmo import ElmoCarry, ElmoCharacterEncoder, ElmoWordEncoder, token_encoder
-from .layers_elmo import ElmoBiRNN, ElmoHighwayLSTM, ElmoScalarMix, ElmoStoredMix, init_rnn
+from .layers_elmo import ElmoBiRNN, ElmoScalarMix, ElmoStoredMix
 from .tokenization_elmo import ElmoTokenizer
 
 try:  # faster code for the LSTM, where the whole package is installed
