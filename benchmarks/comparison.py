@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.report import EMPTY, RESULTS, ROOT, fill_page, markdown_table
 from benchmarks.speed.table import SIZES, conditions, number, read_results
-from benchmarks.tables.collect import perplexities, shown, table_by_variant, train_size
+from benchmarks.tables.page import perplexities, shown, table_by_variant, train_size
 from elmo_hf import TINY
 
 PAGES = [ROOT / "docs" / "how-good.md", ROOT / "docs" / "compile.md"]

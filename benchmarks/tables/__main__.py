@@ -23,8 +23,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.report import PAGE, RESULTS, ROOT
-from benchmarks.tables.collect import collect, fill_tables, simple_results, write_tables
+from benchmarks.tables.collect import collect, simple_results, write_tables
 from benchmarks.tables.inputs import make_inputs, missing_file
+from benchmarks.tables.page import fill_tables
 from benchmarks.tables.pictures import draw_tables
 from benchmarks.tables.plan import TABLES, TASKS, smoke_plan
 from benchmarks.tables.runs import (
@@ -161,8 +162,7 @@ def write_all(places: Places, options: argparse.Namespace) -> None:
     write_tables(tables, places.results)
     draw_tables(tables, places.results)
     if options.results == RESULTS:
-        text = fill_tables(PAGE.read_text(encoding="utf-8"), tables, places.plan)
-        PAGE.write_text(text, encoding="utf-8")
+        fill_tables(PAGE, tables, places.plan)
     print(f"Written to {places.results}: {', '.join(tables)}.")
 
 

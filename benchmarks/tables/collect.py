@@ -1,8 +1,7 @@
-"""From the results of single runs to the paper's tables: means, deviations, error reductions, Markdown.
+"""From the results of single runs to the paper's tables: means, deviations, error reductions.
 
     tables = collect(Measured(results, TASKS, "elmo-tiny", seeds=[0, 1, 2]))
     tables["table1"]["rows"][0]["relative_error_reduction"]
-    markdown_of("table1", tables["table1"])
 
 A score is a percentage. `missing` of a row names the runs without a result. A cell without results is null,
 and baseline and ELMo are compared only where they have the same seeds.
@@ -14,14 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import EMPTY, fill_blocks, markdown_table
 from benchmarks.tables.plan import GAP_TEXTS, TABLES, Run, Table, Task, baseline_of, recipe_flags, run_of
 from benchmarks.tables.published import GAP, PUBLISHED
 from elmo_hf.files import read_json, write_json
 
 Result = dict[str, Any]
 WITH_PUBLISHED = ("table1", "whole")  # the tables whose baselines are compared with published ones
-NOT_RUN = "not run"
 
 
 # ---- numbers
@@ -126,7 +123,8 @@ def rows_of(name: str, table: Table, measured: Measured) -> list[Result]:
             rows.append(row_of(name, task, variant, measured))
         if name == "table1" and task == "coref":
             runs = [run_of(measured.plan, task, {}, seed) for seed in measured.seeds]
-            gap = {"task": f"GAP, {GAP_TEXTS} texts, by the models of LitBank", "metric": "f1", "paper": None}
+            gap: Result = {"task": f"GAP, {GAP_TEXTS} texts, by the models of LitBank", "metric": "f1"}
+            gap |= {"paper": None, "mix": {}, "minutes": {"baseline": None, "elmo": None}}
             rows.append(rows[-1] | gap | compared(runs, measured, gap_score))
             rows[-1]["published"] = published(GAP, "f1", rows[-1]["baseline"])
     return rows
@@ -142,6 +140,7 @@ def row_of(name: str, task: str, variant: str, measured: Measured) -> Result:
         "metric": plan.metric,
         **compared(runs, measured, score_of(plan, table.split, plan.metric)),
         "mix": mixes_of(runs, measured),
+        "minutes": minutes_of(runs, measured),
         "train_size": runs[0].train_size,
         "train_size_of": plan.of,
         "paper": paper_of(plan) if name == "table1" else None,
@@ -165,6 +164,16 @@ def mixes_of(runs: list[Run], measured: Measured) -> Result:
         place: [round(statistics.mean(shares), 4) for shares in zip(*rows, strict=True)]
         for place, rows in found.items()
     }
+
+
+def minutes_of(runs: list[Run], measured: Measured) -> Result:
+    """The mean processor minutes of a run without and with ELMo: start, training and evaluation."""
+    columns = {"baseline": [baseline_of(run) for run in runs], "elmo": runs}
+    minutes = {}
+    for name, column in columns.items():
+        seconds = [result["processor_seconds"] for result in map(measured.of, column) if result]
+        minutes[name] = round(statistics.mean(seconds) / 60, 1) if seconds else None
+    return minutes
 
 
 def adaptation(runs: list[Run], measured: Measured) -> Result:
@@ -216,159 +225,9 @@ def paper_of(task: Task) -> Result | None:
     return {"task": name, "baseline": baseline, "elmo": elmo, "relative_error_reduction": reduction}
 
 
-# ---- Markdown
-
-
-def markdown_of(name: str, table: Result) -> str:
-    """A table with its title, or a line if it has no results."""
-    rows = table["rows"]
-    if not any(row["baseline"] or row["elmo"] for row in rows):
-        return f"**{table['title']}.** No results yet."
-    lines = table_with_paper(rows) if name == "table1" else table_by_variant(rows)
-    return f"**{table['title']}.** {caption(name, table)}\n\n{lines}"
-
-
-def caption(name: str, table: Result) -> str:
-    picture = f"\n\n![{table['title']}](results/{name}.png)" if name in ("table1", "figure1") else ""
-    scores = f"{table['model']}, {table['split']} scores, mean ± standard deviation over seeds."
-    return f"{scores}{perplexities(table['rows'])}{picture}"
-
-
-def perplexities(rows: list[Result]) -> str:
-    """Of held-out text of the domains to which a biLM was adapted."""
-    domains = []
-    for adapting in [row["adapting"] for row in rows if "adapting" in row]:
-        before, after = adapting["perplexity"]
-        domains.append(f"{adapting['field']} {before:.1f} → {after:.1f} with {adapting['words']:,} words")
-    return f" Perplexity of the domain's held-out text: {', '.join(domains)}." if domains else ""
-
-
-def table_with_paper(rows: list[Result]) -> str:
-    has_simple = any("simple" in row for row in rows)
-    head = [
-        "task",
-        "score",
-        "train",
-        *(["simple features"] if has_simple else []),
-        "baseline",
-        "+ ELMo",
-        "error reduction",
-        "helps?",
-        "paper",
-        "its reduction",
-    ]
-    table = markdown_table(head, [paper_row(row, has_simple) for row in rows])
-    if not has_simple:
-        return table
-    methods = [f"- {row['task']}: {row['simple']['method']}." for row in rows if "simple" in row]
-    return "\n".join([table, "", "Simple features (`benchmarks/tables/simple.py`):", "", *methods])
-
-
-def paper_row(row: Result, has_simple: bool = False) -> list[str]:
-    paper = row["paper"]
-    simple = f"{row['simple']['score']:.1f}" if "simple" in row else EMPTY
-    return [
-        row["task"],
-        row["metric"],
-        train_size(row["train_size"], row["train_size_of"]),
-        *([simple] if has_simple else []),
-        shown(row["baseline"]),
-        shown(row["elmo"]),
-        percent(row["relative_error_reduction"]),
-        row["helps"] or EMPTY,
-        f"{paper['task']}: {paper['baseline']} → {paper['elmo']}" if paper else EMPTY,
-        percent(paper["relative_error_reduction"]) if paper else EMPTY,
-    ]
-
-
-def train_size(size: int, of: str) -> str:
-    return f"{size:,} of {of}" if of else f"{size:,}"
-
-
-def table_with_published(tables: dict[str, Result]) -> str:
-    """Our baselines and published ones, a line for each figure; then why they differ."""
-    rows = [row for name in WITH_PUBLISHED for row in tables[name]["rows"]]
-    lines = []
-    for row in rows:
-        comparison = row["published"]
-        ours = [row["task"], comparison["metric"], shown(comparison["baseline"])]
-        for figure in comparison["figures"]:
-            link = f"[{figure['source']}]({figure['url']})"
-            lines.append([*ours, f"{figure['score']:.1f}", figure["system"], link])
-        if not comparison["figures"]:
-            lines.append([*ours, EMPTY, EMPTY, EMPTY])
-    reasons = "\n".join(f"- {row['task']}: {row['published']['why']}" for row in rows)
-    head = ["task", "score", "our baseline", "published", "system", "source"]
-    return f"**Our baselines and published ones.**\n\n{markdown_table(head, lines)}\n\n{reasons}"
-
-
-def table_by_variant(rows: list[Result]) -> str:
-    """A line for each task; two if the variants have different baselines."""
-    variants = list(dict.fromkeys(row["variant"] for row in rows))
-    lines = []
-    for task in dict.fromkeys(row["task"] for row in rows):
-        own = {row["variant"]: row for row in rows if row["task"] == task}
-        if len({row["train_size"] for row in own.values()}) > 1:
-            lines.append(
-                [f"{task}, without", EMPTY, *(shown(own[variant]["baseline"]) for variant in variants)]
-            )
-            lines.append(
-                [f"{task}, with ELMo", EMPTY, *(compared_cell(own[variant]) for variant in variants)]
-            )
-        else:
-            cells = [compared_cell(own[variant]) for variant in variants]
-            lines.append([task, shown(own[variants[0]]["baseline"]), *cells])
-    head = ["task", "without ELMo", *variants]
-    if all(line[1] == EMPTY for line in lines):
-        head, lines = [head[0], *head[2:]], [[line[0], *line[2:]] for line in lines]
-    return markdown_table(head, lines)
-
-
-def compared_cell(row: Result) -> str:
-    reduction = row["relative_error_reduction"]
-    note = f" ({percent(reduction)})" if reduction is not None else ""
-    return f"{shown(row['elmo'])}{note}"
-
-
-def shown(cell: Result | None) -> str:
-    if cell is None:
-        return NOT_RUN
-    if cell["std"] is None:
-        return f"{cell['mean']:.1f} (one seed)"
-    return f"{cell['mean']:.1f} ± {cell['std']:.1f}"
-
-
-def percent(value: float | None) -> str:
-    return EMPTY if value is None else f"{value:.1f} %".replace("-", "−")
-
-
 # ---- files
 
 
 def write_tables(tables: dict[str, Any], folder: Path) -> None:
     for name, table in tables.items():
         write_json(folder / f"{name}.json", table)
-
-
-def fill_tables(text: str, tables: dict[str, Any], plan: dict[str, Task]) -> str:
-    """The text with the tables between its markers `<!-- tables: table1 -->` and `<!-- /tables -->`."""
-
-    def content(name: str) -> str:
-        if name == "published":
-            return table_with_published(tables)
-        return budget(plan) if name == "budget" else markdown_of(name, tables[name])
-
-    return fill_blocks(text, "tables", content)
-
-
-def budget(plan: dict[str, Task]) -> str:
-    """The data and the budget of each task, as a table."""
-    rows = []
-    for task in plan.values():
-        sizes = ", ".join(f"{split} {size:,}" for split, size in task.sizes.items()) or "all"
-        settings = " ".join(filter(None, [task.flags, *task.settings])) or EMPTY
-        epochs = f"until {task.patience} bring no gain"
-        cells = [task.title, train_size(task.train_size, task.of), sizes, epochs]
-        rows.append([*cells, f"`{settings}`" if settings != EMPTY else EMPTY])
-    head = ["task", "train examples", "others", "epochs", "changes to the recipe"]
-    return markdown_table(head, rows, left=5)

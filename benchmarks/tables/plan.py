@@ -10,10 +10,18 @@ word vectors are chosen on dev for each kind of task, with and without ELMo, fro
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 CUT = "RUNS/data"  # the folder of files that inputs.py makes
 VECTORS = "VECTORS"  # stands for the file of word vectors
+
+
+class Choice(NamedTuple):
+    """What search.py chose for the baseline ("none") or with ELMo ("elmo"): flags, and settings for --set."""
+
+    arm: str
+    flags: tuple[str, ...]
+    settings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,7 @@ class Task:
     vectors: bool = True  # the task's own words have pretrained vectors
     search_size: int | None = None  # train examples of the search, by default a fourth
     searched_with: str = ""  # the task whose choices it shares, if it is not searched itself
-    # What search.py chose for the baseline ("none") and with ELMo ("elmo"): flags, and settings for --set.
-    chosen: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = ()
+    chosen: tuple[Choice, ...] = ()  # at most one for each arm
 
 
 def under(folder: str, **names: str) -> dict[str, tuple[str, ...]]:
@@ -414,21 +421,19 @@ def recipe_flags(run: Run, plan: dict[str, Task]) -> list[str]:
     if run.train_size <= FEW * task.train_size:
         flags += ["--batch-size", str(FEW_BATCH)]
     flags += ["--vectors", VECTORS] if task.vectors else []
-    more_flags, more_settings = chosen_of(run, task)
-    flags += [*more_flags, "--seeds", str(run.seed)]
-    return [*flags, "--set", *task.settings, *more_settings, *elmo_settings(run, task.scales_lambda)]
+    chosen = chosen_of(run, task)
+    flags += [*chosen.flags, "--seeds", str(run.seed)]
+    return [*flags, "--set", *task.settings, *chosen.settings, *elmo_settings(run, task.scales_lambda)]
 
 
 def arm_of(run: Run) -> str:
     return "none" if run.place == "none" else "elmo"
 
 
-def chosen_of(run: Run, task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The flags and settings that search.py chose for this task, with or without ELMo."""
-    for arm, flags, settings in task.chosen:
-        if arm == arm_of(run):
-            return flags, settings
-    return (), ()
+def chosen_of(run: Run, task: Task) -> Choice:
+    """What is chosen for this task with or without ELMo; nothing, if it is not searched."""
+    arm = arm_of(run)
+    return next((choice for choice in task.chosen if choice.arm == arm), Choice(arm, (), ()))
 
 
 def elmo_settings(run: Run, scales_lambda: bool = False) -> list[str]:

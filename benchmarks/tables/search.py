@@ -28,6 +28,7 @@ from benchmarks.tables.plan import (
     EVALUATION_SHARE,
     TABLE1,
     TASKS,
+    Choice,
     Run,
     Task,
     arm_of,
@@ -181,17 +182,17 @@ def try_point(run: Run, point: Point, places: Places) -> dict[str, Any]:
 
 def flags_of(run: Run, point: Point) -> list[str]:
     """The flags of a run with the settings of a point; test has one example."""
-    task = replace(small_task(run), epochs=LIMIT, patience=PATIENCE, chosen=as_chosen(run, point))
+    task = replace(small_task(run), epochs=LIMIT, patience=PATIENCE, chosen=(as_choice(run, point),))
     if "data" not in task.files:
         task = replace(task, sizes=task.sizes | {"test": TEST})
     return recipe_flags(run, {run.task: task})
 
 
-def as_chosen(run: Run, point: Point) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
-    """A point as flags and settings of the plan (`Task.chosen`)."""
+def as_choice(run: Run, point: Point) -> Choice:
+    """A point as flags and settings of the plan."""
     rate = point["learning rate"] * learning_rate(TASKS[run.task])
     flags = ("--learning-rate", f"{rate:g}", "--vector-scale", f"{point['vector scale']:g}")
-    return ((arm_of(run), flags, (f"task_dropout={point['dropout']:g}",)),)
+    return Choice(arm_of(run), flags, (f"task_dropout={point['dropout']:g}",))
 
 
 def learning_rate(task: Task) -> float:
@@ -212,18 +213,16 @@ def with_choices(plan: dict[str, Task], places: Places, model: str | None = None
     return {name: replace(task, chosen=choices_of(name, places, model)) for name, task in plan.items()}
 
 
-def choices_of(
-    name: str, places: Places, model: str | None
-) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
+def choices_of(name: str, places: Places, model: str | None) -> tuple[Choice, ...]:
     run = run_of(TASKS, TASKS[name].searched_with or name, {}, SEED)
-    chosen: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = ()
+    choices = []
     for arm in (baseline_of(run), run):
         path = file_of(arm, places, model)
         content = read_json(path) if path.is_file() else {}
         is_of_model = model is not None or content.get("weights") in (None, places.weights)
         if "chosen" in content and is_of_model:
-            chosen += as_chosen(arm, content["chosen"])
-    return chosen
+            choices.append(as_choice(arm, content["chosen"]))
+    return tuple(choices)
 
 
 # ---- how long it takes

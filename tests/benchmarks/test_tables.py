@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.tables import collect as tables_collect
 from benchmarks.tables import inputs as tables_inputs
+from benchmarks.tables import page as tables_page
 from benchmarks.tables import pictures as tables_pictures
 from benchmarks.tables import runs as tables_runs
 from benchmarks.tables.plan import TABLES, TASKS, baseline_of, passes, planned, recipe_flags, run_of
@@ -108,18 +109,18 @@ def test_a_row_by_hand():
         "relative_error_reduction": 6.8,
     }
     line = next(
-        line for line in tables_collect.markdown_of("table1", tables["table1"]).split("\n") if "SST" in line
+        line for line in tables_page.markdown_of("table1", tables["table1"]).split("\n") if "SST" in line
     )
     assert line == (
         "| Sentiment, SST-5 | accuracy | 8,544 | 40.0 ± 0.0 | 44.0 ± 2.0 | 6.7 % | yes "
-        "| SST-5: 51.4 → 54.7 | 6.8 % |"
+        "| SST-5: 51.4 → 54.7 | 6.8 % | 1.0 → 1.0 |"
     )
 
 
 def test_a_part_of_the_data_is_named():
     row = row_of(collected({}, SEEDS), "table1", "Coreference, LitBank")
     assert (row["train_size"], row["train_size_of"]) == (80, "188 pieces of 50 sentences")
-    assert "| 80 of 188 pieces of 50 sentences |" in tables_collect.budget(TASKS)
+    assert "| 80 of 188 pieces of 50 sentences |" in tables_page.budget(TASKS)
 
 
 def test_squads_scores_are_percentages_already():
@@ -149,10 +150,10 @@ def test_missing_runs_are_empty_cells_and_named():
     assert row["missing"] == ["tiny.sst.both.mix.l2-0.001.frozen.n8544.seed-1"]
     other = row_of(tables, "table1", "SRL, PropBank EWT")
     assert (other["baseline"], other["elmo"], len(other["missing"])) == (None, None, 4)
-    text = tables_collect.markdown_of("table1", tables["table1"])
+    text = tables_page.markdown_of("table1", tables["table1"])
     assert "| SRL, PropBank EWT | f1 | 10,000 | not run | not run | – | – |" in text
     assert "| 42.0 (one seed) | – | – |" in text
-    assert "No results yet." in tables_collect.markdown_of("figure1", tables["figure1"])
+    assert "No results yet." in tables_page.markdown_of("figure1", tables["figure1"])
 
 
 def test_results_of_other_settings_do_not_count():
@@ -192,7 +193,7 @@ def test_published_figures_are_shown_with_our_baseline_by_the_same_score():
     row = row_of(tables, "table1", "Coreference, LitBank")
     assert row["baseline"]["mean"] == 30.0
     assert row["published"]["baseline"]["mean"] == 20.0
-    text = tables_collect.table_with_published(tables)
+    text = tables_page.table_with_published(tables)
     figure = PUBLISHED["coref"].figures[0]
     assert (
         f"| Coreference, LitBank | conll_f1_with_singletons | 20.0 (one seed) | {figure.score} "
@@ -215,9 +216,9 @@ def test_perplexities_of_an_adapted_biLM():
     row = row_of(tables, "adapted", "Sentiment, SST-5", "adapted")
     assert row["adapting"] == {"field": "movies", "words": 12_345, "perplexity": [90.0, 60.0]}
     assert "adapting" not in row_of(tables, "adapted", "Sentiment, SST-5", "not adapted")
-    text = tables_collect.markdown_of("adapted", tables["adapted"])
+    text = tables_page.markdown_of("adapted", tables["adapted"])
     assert "Perplexity of the domain's held-out text: movies 90.0 → 60.0 with 12,345 words." in text
-    assert "Perplexity" not in tables_collect.markdown_of("table1", tables["table1"])
+    assert "Perplexity" not in tables_page.markdown_of("table1", tables["table1"])
 
 
 def test_a_run_with_an_adapted_biLM_records_its_perplexities(tmp_path):
@@ -248,7 +249,7 @@ def test_variants_are_columns():
     for number, change in enumerate(changes.values()):
         stored_results |= results_of("sst", {0: 0.42 + number / 100}, {0: 0.40}, change)
     tables = collected(stored_results, [0])
-    lines = tables_collect.markdown_of("table2", tables["table2"]).split("\n")
+    lines = tables_page.markdown_of("table2", tables["table2"]).split("\n")
     assert "| task | without ELMo | top layer | all layers, lambda 1 | all layers, lambda 0.001 |" in lines
     note = " (one seed)"
     assert lines[-1] == (
@@ -265,7 +266,7 @@ def test_shares_of_the_train_set_have_baselines_of_their_own():
     tables = collected(stored_results, [0])
     row = row_of(tables, "figure1", "NER, UNER English EWT", "1 %")
     assert (row["train_size"], row["baseline"]["mean"], row["elmo"]["mean"]) == (125, 30.1, 40.1)
-    lines = tables_collect.markdown_of("figure1", tables["figure1"]).split("\n")
+    lines = tables_page.markdown_of("figure1", tables["figure1"]).split("\n")
     assert "| task | 1 % | 2 % | 5 % | 10 % | 20 % | 50 % | 100 % |" in lines
     without = next(line for line in lines if line.startswith("| NER, UNER English EWT, without"))
     assert without.startswith("| NER, UNER English EWT, without | 30.1 (one seed) | not run |")
@@ -296,6 +297,23 @@ def test_learnt_shares_are_means_over_seeds_and_have_a_picture(tmp_path):
     assert row_of(tables, "table1", "Sentiment, SST-5")["mix"] == {"input": mean, "output": mean}
     tables_pictures.draw_tables(tables, tmp_path)
     assert (tmp_path / "figure2.png").read_bytes().startswith(b"\x89PNG")
+    lines = tables_page.table_of_shares(tables["table1"]).split("\n")
+    assert lines[-4:] == [
+        "| task | mix at the | words | layer 1 | layer 2 |",
+        "| --- | --- | ---: | ---: | ---: |",
+        "| Sentiment, SST-5 | input | 0.60 | 0.20 | 0.20 |",
+        "| Sentiment, SST-5 | output | 0.60 | 0.20 | 0.20 |",
+    ]
+    assert "No results yet." in tables_page.table_of_shares(collected({}, SEEDS)["table1"])
+
+
+def test_minutes_are_means_of_the_runs_without_and_with_elmo():
+    stored_results = results_of("coref", {0: 0.4, 1: 0.4}, {0: 0.3}, gap={"f1": 0.5})
+    for stored in stored_results.values():
+        stored["processor_seconds"] = 90.0 * (1 + stored["seed"]) if stored["place"] == "input" else 30.0
+    table = collected(stored_results, [0, 1])["table1"]
+    rows = [line for line in tables_page.markdown_of("table1", table).split("\n") if "LitBank" in line]
+    assert [row.rstrip("|").rsplit("|", 1)[1].strip() for row in rows] == ["0.5 → 2.2", "–"]  # then GAP
 
 
 def test_lambda_of_names_is_left_to_their_recipe():
@@ -304,17 +322,18 @@ def test_lambda_of_names_is_left_to_their_recipe():
         assert any(flag.startswith("mix_l2=") for flag in flags) == is_given
 
 
-def test_the_tables_in_the_readme_are_those_of_the_json():
+def test_the_tables_in_the_readme_are_those_of_the_json(tmp_path):
     readme = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
     results = BENCHMARKS / "results"
     paths = {name: results / f"{name}.json" for name in TABLES}
     if not all(path.is_file() for path in paths.values()):
         pytest.skip("the tables are not stored")
     tables = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items()}
-    assert tables_collect.fill_tables(readme, tables, TASKS) == readme, (
-        "run python -m benchmarks.tables --collect"
-    )
-    for name in (*TABLES, "budget", "published"):
+    page = tmp_path / "README.md"
+    page.write_text(readme, encoding="utf-8")
+    tables_page.fill_tables(page, tables, TASKS)
+    assert page.read_text(encoding="utf-8") == readme, "run python -m benchmarks.tables --collect"
+    for name in (*TABLES, "budget", "figure2", "published"):
         assert f"<!-- tables: {name} -->" in readme
 
 

@@ -6,7 +6,8 @@ import random
 import pytest
 
 from benchmarks.tables import simple_classes, simple_coreference, simple_questions, simple_tags
-from benchmarks.tables.collect import add_simple, markdown_of
+from benchmarks.tables.collect import add_simple
+from benchmarks.tables.page import markdown_of
 from benchmarks.tables.plan import TASKS
 from elmo_hf.finetuning.squad import as_example
 
