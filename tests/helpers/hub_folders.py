@@ -15,6 +15,7 @@ NAME = "someone/elmo-test"
 CODE = [
     "cells_elmo.py",
     "checks_elmo.py",
+    "config_checks_elmo.py",
     "configuration_elmo.py",
     "encoders_elmo.py",
     "examples_elmo.py",

@@ -134,6 +134,7 @@ BACKBONE = {
     for name in (
         "cells",
         "checks",
+        "config_checks",
         "configuration",
         "encoders",
         "examples",
