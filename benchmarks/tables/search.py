@@ -34,6 +34,7 @@ from benchmarks.tables.plan import (
     arm_of,
     baseline_of,
     estimate,
+    flag_of,
     recipe_flags,
     run_of,
 )
@@ -190,15 +191,9 @@ def flags_of(run: Run, point: Point) -> list[str]:
 
 def as_choice(run: Run, point: Point) -> Choice:
     """A point as flags and settings of the plan."""
-    rate = point["learning rate"] * learning_rate(TASKS[run.task])
+    rate = point["learning rate"] * float(flag_of(TASKS[run.task], "--learning-rate", "0.001"))
     flags = ("--learning-rate", f"{rate:g}", "--vector-scale", f"{point['vector scale']:g}")
     return Choice(arm_of(run), flags, (f"task_dropout={point['dropout']:g}",))
-
-
-def learning_rate(task: Task) -> float:
-    """The plan's, which is the recipe's 0.001 where it names none."""
-    words = task.flags.split()
-    return float(words[words.index("--learning-rate") + 1]) if "--learning-rate" in words else 0.001
 
 
 # ---- what the tables use

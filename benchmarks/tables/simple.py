@@ -28,7 +28,7 @@ from typing import Any
 from benchmarks.report import RESULTS, ROOT, command, machine, versions
 from benchmarks.tables import simple_classes, simple_coreference, simple_questions, simple_tags
 from benchmarks.tables.inputs import make_inputs
-from benchmarks.tables.plan import TASKS, Run, Task, run_of
+from benchmarks.tables.plan import TASKS, Run, Task, flag_of, run_of
 from elmo_hf.errors import one_sentence
 from elmo_hf.files import read_json, write_json
 from elmo_hf.finetuning.data import Example, drawn, read_splits
@@ -85,7 +85,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 def examples_of(run: Run, task: Task, options: argparse.Namespace) -> Data:
     """The same train, dev and test examples as those of a run."""
     flags = Namespace(data=None, train=None, dev=None, test=None, limit=options.limit, smoke=False)
-    flags.evaluate, flags.window = None, 50
+    flags.evaluate, flags.window, flags.phrases = None, 50, int(flag_of(task, "--phrases", "0"))
     for split, paths in task.files.items():
         files = [str(place(path, options)) for path in paths]
         setattr(flags, split, files if split in SPLITS else files[0])
@@ -98,6 +98,11 @@ def place(path: str, options: argparse.Namespace) -> Path:
     first, _, below = path.partition("/")
     folder: Path = {"DATA": options.data, "RUNS": options.runs}[first]
     return folder / below
+
+
+def read_trees(flags: Namespace) -> Data:
+    data = read_splits(flags, finetune_sst.read, finetune_sst.from_row)
+    return data | {"train": finetune_sst.with_phrases(data["train"], flags.phrases)}
 
 
 def read_pairs(flags: Namespace) -> Data:
@@ -113,7 +118,7 @@ def read_contexts(flags: Namespace) -> Data:
 READERS: dict[str, Callable[[Namespace], Data]] = {
     "finetune_ner.py": lambda flags: read_splits(flags, finetune_ner.read, finetune_ner.from_row),
     "finetune_srl.py": lambda flags: read_splits(flags, finetune_srl.read, finetune_srl.from_row),
-    "finetune_sst.py": lambda flags: read_splits(flags, finetune_sst.read, finetune_sst.from_row),
+    "finetune_sst.py": read_trees,
     "finetune_nli.py": read_pairs,
     "finetune_squad.py": read_contexts,
     "finetune_coref.py": finetune_coref.read,

@@ -99,7 +99,7 @@ def test_a_row_by_hand():
     assert row["relative_error_reduction"] == 6.7  # 4 of 60
     assert row["helps"] == "yes"
     assert row["metric"] == "accuracy"
-    assert row["train_size"] == 8544
+    assert row["train_size"] == 33_245
     assert row["missing"] == []
     assert row["command"].endswith("--elmo models/tiny --only table1 --tasks sst --seeds 0 1 2")
     assert row["paper"] == {
@@ -112,7 +112,7 @@ def test_a_row_by_hand():
         line for line in tables_page.markdown_of("table1", tables["table1"]).split("\n") if "SST" in line
     )
     assert line == (
-        "| Sentiment, SST-5 | accuracy | 8,544 | 40.0 ± 0.0 | 44.0 ± 2.0 | 6.7 % | yes "
+        "| Sentiment, SST-5 | accuracy | 33,245 | 40.0 ± 0.0 | 44.0 ± 2.0 | 6.7 % | yes "
         "| SST-5: 51.4 → 54.7 | 6.8 % | 1.0 → 1.0 |"
     )
 
@@ -147,7 +147,7 @@ def test_missing_runs_are_empty_cells_and_named():
     assert row["elmo"]["seeds"] == [0]
     assert row["relative_error_reduction"] is None
     assert row["helps"] is None
-    assert row["missing"] == ["tiny.sst.both.mix.l2-0.001.frozen.n8544.seed-1"]
+    assert row["missing"] == ["tiny.sst.both.mix.l2-0.001.frozen.n33245.seed-1"]
     other = row_of(tables, "table1", "SRL, PropBank EWT")
     assert (other["baseline"], other["elmo"], len(other["missing"])) == (None, None, 4)
     text = tables_page.markdown_of("table1", tables["table1"])

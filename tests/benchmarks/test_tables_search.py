@@ -63,7 +63,7 @@ def stage(tmp_path, monkeypatch):
 def test_each_arm_gets_its_best_point_of_the_same_grid(stage):
     search.main(stage.flags)
     assert len(stage.commands) == 2 * search.TRIED == 10
-    assert all(f"--train-size {round(8544 / 4)} " in command for command in stage.commands)
+    assert all(f"--train-size {round(33_245 / 4)} " in command for command in stage.commands)
     assert all("--test-size 1 " in command and "--seeds 100 " in command for command in stage.commands)
     assert all(command.count("--vectors") == 1 for command in stage.commands)
     folder = stage.places.results / "tables" / "search"
