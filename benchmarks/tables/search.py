@@ -6,8 +6,8 @@
 
 `GRID` has the values. Each arm of a task (with ELMo, without) tries the values of one setting after the
 other and keeps the best on dev: 5 runs of seed 100, which no table uses, on `--train-size` train examples (a
-fourth of a task's or fewer, by default). Of the four sets of names and of the two of coreference one is
-searched, and its choices serve the others. All that was tried goes to
+fourth of a task's or fewer, by default). Of the four sets of names, of the two of coreference, and of
+entailment and questions one is searched, and its choices serve the others. All that was tried goes to
 `results/tables/search/MODEL.TASK.ARM.json`. After an interruption the same command continues. The tables use
 what is chosen there; an arm that is not searched has the settings of the plan.
 """
