@@ -43,6 +43,7 @@ CONFIG = {
     "elmo_dropout": 0.0,  # task_dropout is on the same input
     "mix_l2": 0.001,
 }
+LONG = 10  # words of a phrase whose length says little about its class
 # How the treebank writes characters that have a meaning in its trees.
 ESCAPES = {"-LRB-": "(", "-RRB-": ")", "\\/": "/", "\\*": "*"}
 
@@ -58,7 +59,9 @@ def main() -> None:
     if flags.smoke and "train" in data:
         data["train"] = data["train"][: SMOKE_EXAMPLES["train"]]
     task = Task("sst", ElmoForSequenceClassification, CONFIG, collate_texts(LABELS), score, best="accuracy")
-    task.length, task.predicted = None, predicted_labels(LABELS)
+    task.predicted = predicted_labels(LABELS)
+    if 0 < flags.phrases < LONG:
+        task.length = None  # most of the short phrases are neutral
     names = dict(enumerate(LABELS))
     finetune(task, flags, data, id2label=names, freeze_task_words=flags.vectors is not None)
 

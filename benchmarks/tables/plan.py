@@ -332,7 +332,7 @@ TABLES = {
     ),
     "tuned": Table(
         "A biLM that is tuned with the task",
-        ("ner-wnut", "sst"),
+        ("ner-wnut", "ner-ncbi"),
         "test",
         {"frozen": {}, "tuned": {"biLM": "tuned"}},
     ),
