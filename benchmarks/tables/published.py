@@ -97,7 +97,7 @@ PUBLISHED = {
             Figure(51.4, "BCN, the paper's baseline", "Peters et al. 2018, Table 1", ELMO),
         ),
         "CNN-rand has no pretrained word vectors, but is trained on the trees' phrases too; BCN has larger "
-        "vectors and is wider; ours is trained on whole sentences only.",
+        "vectors and is wider; ours is trained on sentences and their phrases of 12 words or more.",
     ),
     "nli": Published(
         (Figure(72.3, "ESIM", "Williams et al. 2018, matched genres", "https://aclanthology.org/N18-1101"),),
