@@ -12,6 +12,9 @@ from tests.helpers.fork_server import ForkServer
 from tests.helpers.launcher import Launcher
 from tests.helpers.paths import SHARED
 
+for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+    os.environ.pop(name, None)  # the tests' Hub is on this machine, and the libraries are not imported yet
+
 
 @pytest.fixture(scope="session")
 def shared_fixtures() -> Path:
