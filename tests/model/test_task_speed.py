@@ -117,3 +117,13 @@ def test_a_gru_reads_on_from_a_state_and_reads_packed_words_as_torchs():
     torch.testing.assert_close(layer(x, state), reference(x, state))
     packed = torch.nn.utils.rnn.pack_padded_sequence(x, [3, 2], batch_first=True)
     torch.testing.assert_close(layer(packed)[0].data, reference(packed)[0].data)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("record", [torch.jit.trace, lambda layer, x: torch.compile(layer, backend="eager")])
+def test_a_recorded_gru_reads_other_lengths(record):
+    layer, reference = gru_and_torchs()
+    with torch.no_grad():
+        recorded = record(layer, torch.randn(2, 3, 5).double())
+        x = torch.randn(2, 6, 5).double()
+        torch.testing.assert_close(recorded(x), reference(x))

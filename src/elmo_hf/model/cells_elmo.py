@@ -22,7 +22,7 @@ class ElmoGRU(nn.GRU):
 
         r, z = sigmoid(W x + V h + b);  n = tanh(W' x + r * (V' h + b'));  h = (1 - z) * n + z * h
 
-    On a GPU it is torch's also in its steps.
+    On a GPU, and where calls are recorded (torch.compile, torch.jit.trace), it is torch's also in its steps.
     """
 
     weight_ih_l0: nn.Parameter
@@ -35,7 +35,8 @@ class ElmoGRU(nn.GRU):
 
     def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
         """(batch, words, input_size) -> (batch, words, hidden_size), and the last state"""
-        if hx is not None or not isinstance(input, Tensor) or input.device.type != "cpu":
+        is_recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if is_recorded or hx is not None or not isinstance(input, Tensor) or input.device.type != "cpu":
             return super().forward(input, hx)
         weight, bias = self.weight_hh_l0.T, self.bias_hh_l0
         from_input = F.linear(input, self.weight_ih_l0, self.bias_ih_l0).to(bias.dtype)
@@ -89,10 +90,10 @@ class _GRUSteps(torch.autograd.Function):
             for_gates.append((for_output[:, None] * factors[:, t]).flatten(1))
             for_outputs.append(for_output)
             for_h = torch.addmm(for_output * z[:, t], for_gates[-1], weight.T)
-        from_state, for_output = (torch.stack(steps[::-1], dim=1) for steps in (for_gates, for_outputs))
-        from_input = torch.cat([from_state[:, :, : -len(weight)], for_output * by_output_n], dim=-1)
-        from_state = from_state.flatten(0, 1)
-        return from_input, last_h.flatten(0, 1).T @ from_state, from_state.sum(dim=0)
+        for_state, for_output = (torch.stack(steps[::-1], dim=1) for steps in (for_gates, for_outputs))
+        for_input = torch.cat([for_state[:, :, : -len(weight)], for_output * by_output_n], dim=-1)
+        for_state = for_state.flatten(0, 1)
+        return for_input, last_h.flatten(0, 1).T @ for_state, for_state.sum(dim=0)
 
 
 class ElmoHighwayLSTM(nn.Module):
