@@ -119,7 +119,7 @@ def test_a_gru_reads_on_from_a_state_and_reads_packed_words_as_torchs():
     torch.testing.assert_close(layer(packed)[0].data, reference(packed)[0].data)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated
 @pytest.mark.parametrize("record", [torch.jit.trace, lambda layer, x: torch.compile(layer, backend="eager")])
 def test_a_recorded_gru_reads_other_lengths(record):
     layer, reference = gru_and_torchs()
