@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import EMPTY, fill_page, markdown_table
-from benchmarks.tables.collect import WITH_PUBLISHED, Result
+from benchmarks.tables.collect import FIGURE2, WITH_PUBLISHED, Result
 from benchmarks.tables.plan import Task
 
 NOT_RUN = "not run"
@@ -118,19 +118,17 @@ def train_size(size: int, of: str) -> str:
 
 def table_of_shares(table: Result) -> str:
     """The shares of the layers that the mixes of Table 1 have learnt, and their picture."""
-    title = "**Figure 2. Learnt shares of the layers.**"
     lines = [
         [row["task"], place, *(f"{share:.2f}" for share in shares)]
         for row in table["rows"]
         for place, shares in row.get("mix", {}).items()
     ]
     if not lines:
-        return f"{title} No results yet."
+        return f"**{FIGURE2}.** No results yet."
     layers = [f"layer {number}" for number in range(1, len(lines[0]) - 2)]
     rows = markdown_table(["task", "mix at the", "words", *layers], lines, left=2)
-    return (
-        f"{title} {table['model']}, mean over seeds.\n\n![{title.strip('*')}](results/figure2.png)\n\n{rows}"
-    )
+    picture = f"![{FIGURE2}](results/figure2.png)"
+    return f"**{FIGURE2}.** {table['model']}, mean over seeds.\n\n{picture}\n\n{rows}"
 
 
 def table_with_published(tables: dict[str, Result]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.report import new_figure
+from benchmarks.tables.collect import FIGURE2
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,10 +25,9 @@ def draw_tables(tables: dict[str, Any], folder: Path) -> None:
         rows = [row for row in tables[name]["rows"] if row["baseline"] or row["elmo"]]
         if rows:
             draw(rows, folder / f"{name}.png", f"{tables[name]['title']} ({tables[name]['model']})")
-    mixes = [row for row in tables["table1"]["rows"] if row.get("mix") and "GAP" not in row["task"]]
+    mixes = [row for row in tables["table1"]["rows"] if row.get("mix")]
     if mixes:
-        title = f"Figure 2. Learnt shares of the layers ({tables['table1']['model']})"
-        draw_mixes(mixes, folder / "figure2.png", title)
+        draw_mixes(mixes, folder / "figure2.png", f"{FIGURE2} ({tables['table1']['model']})")
 
 
 def draw_mixes(rows: Rows, path: Path, title: str) -> None:

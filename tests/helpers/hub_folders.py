@@ -12,17 +12,25 @@ from tests.helpers.card_folders import FACTS, RESULTS, RUN, save_checkpoint, wri
 from tests.helpers.hub_server import Hub
 
 NAME = "someone/elmo-test"
-CODE = [
-    "cells_elmo.py",
-    "checks_elmo.py",
-    "config_checks_elmo.py",
-    "configuration_elmo.py",
-    "encoders_elmo.py",
-    "examples_elmo.py",
-    "folder_elmo.py",
-]
-CODE += ["layers_elmo.py", "letters_elmo.py", "modeling_elmo.py"]
-CODE += ["modeling_elmo_pretraining.py", "tokenization_elmo.py", "words_elmo.py"]
+# The files of code beside an ElmoModel.
+BACKBONE = {
+    f"{name}_elmo"
+    for name in (
+        "cells",
+        "checks",
+        "config_checks",
+        "configuration",
+        "encoders",
+        "examples",
+        "folder",
+        "layers",
+        "letters",
+        "modeling",
+        "tokenization",
+        "words",
+    )
+}
+CODE = sorted(f"{name}.py" for name in BACKBONE | {"modeling_elmo_pretraining"})
 FILES = [
     "README.md",
     *CODE,

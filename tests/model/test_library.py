@@ -27,6 +27,7 @@ from elmo_hf import (
     ElmoTokenizer,
     kernels,
 )
+from tests.helpers.hub_folders import BACKBONE
 from tests.helpers.trainers import arguments
 
 TEXTS = ["The bank lent him money .", "He sat on the bank , reading .", "Why ?"]
@@ -129,23 +130,6 @@ def test_the_auto_map_names_every_class_that_the_folder_holds(folder, tmp_path):
     assert tokenizer["auto_map"] == {"AutoTokenizer": ["tokenization_elmo.ElmoTokenizer", None]}
 
 
-BACKBONE = {
-    f"{name}_elmo"
-    for name in (
-        "cells",
-        "checks",
-        "config_checks",
-        "configuration",
-        "encoders",
-        "examples",
-        "folder",
-        "layers",
-        "letters",
-        "modeling",
-        "tokenization",
-        "words",
-    )
-}
 TASK = BACKBONE | {"cache_elmo", "task_elmo"}
 TAGGER = TASK | {"crf_elmo", "modeling_elmo_tagging", "predicting_elmo"}
 

@@ -111,6 +111,24 @@ def test_a_gru_in_low_precision_is_torchs_but_for_rounding(dtype):
     torch.testing.assert_close(states, expected, atol=0.02, rtol=0)
 
 
+@pytest.mark.parametrize("layer", [ElmoGRU(5, 7), ElmoHighwayLSTM(5, 7, dropout=0.0)], ids=["gru", "highway"])
+def test_gradients_within_autocast_are_those_outside(layer):
+    """Only the products with the input, which are no steps, are made in bfloat16."""
+    torch.manual_seed(0)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    gradients = []
+    for is_within in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = layer(torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(1)))
+            loss = (output if isinstance(output, torch.Tensor) else output[0]).square().sum()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_within):
+            names = ("weight_hh_l0", "recurrent_weight")
+            [weight] = [weight for name, weight in layer.named_parameters() if name in names]
+            gradients.append(torch.autograd.grad(loss, weight)[0])
+    assert torch.equal(*gradients)
+
+
 def test_a_gru_reads_on_from_a_state_and_reads_packed_words_as_torchs():
     layer, reference = gru_and_torchs()
     x, state = torch.randn(2, 3, 5).double(), torch.randn(1, 2, 7).double()

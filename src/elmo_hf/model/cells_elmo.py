@@ -40,11 +40,7 @@ class ElmoGRU(nn.GRU):
             return super().forward(input, hx)
         weight, bias = self.weight_hh_l0.T, self.bias_hh_l0
         from_input = F.linear(input, self.weight_ih_l0, self.bias_ih_l0).to(bias.dtype)
-        with torch.autocast("cpu", enabled=False):  # the states have the weights' type
-            if torch.is_grad_enabled():
-                h = _GRUSteps.apply(from_input, weight, bias)
-            else:
-                _, h = _gru_steps(from_input, weight, bias, keeps_steps=False)
+        h = _read(_gru_steps, _GRUSteps, from_input, weight, bias)
         return h, h[None, :, -1]
 
 
@@ -83,17 +79,18 @@ class _GRUSteps(torch.autograd.Function):
         by_output_n = (1 - z) * (1 - n**2)
         by_output = [by_output_n * from_h * r * (1 - r), (last_h - n) * z * (1 - z), by_output_n * r]
         factors = torch.stack(by_output, dim=2)
-        for_h = torch.zeros_like(last_h[:, 0])
-        for_gates, for_outputs = [], []
-        for t in reversed(range(last_h.shape[1])):
-            for_output = gradients[0][:, t] + for_h
-            for_gates.append((for_output[:, None] * factors[:, t]).flatten(1))
-            for_outputs.append(for_output)
-            for_h = torch.addmm(for_output * z[:, t], for_gates[-1], weight.T)
-        for_state, for_output = (torch.stack(steps[::-1], dim=1) for steps in (for_gates, for_outputs))
+        with torch.autocast("cpu", enabled=False):
+            for_h = torch.zeros_like(last_h[:, 0])
+            for_gates, for_outputs = [], []
+            for t in reversed(range(last_h.shape[1])):
+                for_output = gradients[0][:, t] + for_h
+                for_gates.append((for_output[:, None] * factors[:, t]).flatten(1))
+                for_outputs.append(for_output)
+                for_h = torch.addmm(for_output * z[:, t], for_gates[-1], weight.T)
+            for_state, for_output = (torch.stack(steps[::-1], dim=1) for steps in (for_gates, for_outputs))
+            for_weight = last_h.flatten(0, 1).T @ for_state.flatten(0, 1)
         for_input = torch.cat([for_state[:, :, : -len(weight)], for_output * by_output_n], dim=-1)
-        for_state = for_state.flatten(0, 1)
-        return for_input, last_h.flatten(0, 1).T @ for_state, for_state.sum(dim=0)
+        return for_input, for_weight, for_state.sum(dim=(0, 1))
 
 
 class ElmoHighwayLSTM(nn.Module):
@@ -117,11 +114,8 @@ class ElmoHighwayLSTM(nn.Module):
         products = (x @ self.input_weight).to(self.bias.dtype)
         from_input, carried = products.split([5 * self.hidden_size, self.hidden_size], dim=-1)
         kept = self.dropout(carried.new_ones(len(x), self.hidden_size))
-        with torch.autocast(x.device.type, enabled=False):  # the states have the weights' type
-            inputs = (from_input + self.bias, carried, kept, self.recurrent_weight)
-            if not torch.is_grad_enabled():
-                return _highway_steps(*inputs, keeps_steps=False)[1]
-            return _HighwaySteps.apply(*inputs)
+        inputs = (from_input + self.bias, carried, kept, self.recurrent_weight)
+        return _read(_highway_steps, _HighwaySteps, *inputs)
 
 
 def _highway_steps(
@@ -177,6 +171,15 @@ class _HighwaySteps(torch.autograd.Function):
             for_input, for_output = (torch.stack(steps[::-1], dim=1) for steps in (for_gates, for_outputs))
             for_weight = last_h.flatten(0, 1).T @ for_input.flatten(0, 1)
         return for_input, for_output * (1 - r), None, for_weight
+
+
+def _read(steps: Callable[..., Any], function: type[torch.autograd.Function], *inputs: Tensor) -> Tensor:
+    """The output of the steps, by the function with their gradient if one may be wanted."""
+    with torch.autocast(inputs[0].device.type, enabled=False):  # the states have the weights' type
+        if torch.is_grad_enabled():
+            return function.apply(*inputs)
+        _, outputs = steps(*inputs, keeps_steps=False)
+        return outputs
 
 
 def _recorded_gradients(steps: Callable[..., Any], ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
