@@ -139,10 +139,14 @@ def test_the_auto_classes_know_elmo_whatever_is_imported_first(imports, programs
 
 def test_options_of_commands_are_documented_by_their_functions():
     """`elmo-hf embed --help` has the text of `embed`'s docstring for each option."""
-    shown = {"embed": "--cache-words", "perplexity": "--states"}
-    for name, flag in shown.items():
+    shown = {
+        "embed": ("--cache-words", "Words whose encodings are kept"),
+        "perplexity": ("--states", "LSTM states at the start"),
+        "vocab": ("--min-count", "Leave out rarer words, which then count as <UNK>"),
+        "push": ("--branch", "Where the commit goes; default: main"),
+    }
+    for name, (flag, text) in shown.items():
         result = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "300"})
         assert result.exit_code == 0
         [line] = [line for line in result.stdout.splitlines() if flag in line]
-        text = {"embed": "Words whose encodings are kept", "perplexity": "LSTM states at the start"}[name]
         assert text in line

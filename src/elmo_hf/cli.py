@@ -41,9 +41,6 @@ Model = Annotated[
 Column = Annotated[
     str | None, typer.Option(help="The column of the text or the words. Default: text or tokens.")
 ]
-Subset = Annotated[
-    str | None, typer.Option("--subset", "--config", help="The configuration of a Hub data set.")
-]
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -258,7 +255,9 @@ def embed(
 
 
 @app.command()
+@options_of("corpus/counting.py", "count_vocabulary", without={"tell"})
 def vocab(
+    context: typer.Context,
     data: Annotated[
         list[str],
         typer.Argument(
@@ -267,24 +266,7 @@ def vocab(
         ),
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file to write: vocab.txt.")],
-    min_count: Annotated[int, typer.Option(help="Leave out rarer words, which then count as <UNK>.")] = 1,
-    max_words: Annotated[
-        int | None, typer.Option(help="Maximum number of words, without the three special ones.")
-    ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Split words by rule, not at whitespace.")] = False,
-    split_sentences: Annotated[
-        bool, typer.Option("--split-sentences", help="Each line is a paragraph, not a sentence.")
-    ] = False,
-    column: Column = None,
-    split: Annotated[str, typer.Option(help="The part of a folder or Hub data set.")] = "train",
-    config: Subset = None,
-    heldout_every: Annotated[
-        int | None,
-        typer.Option(
-            help="Leave out every so many lines, which pretraining with this option holds out.", min=2
-        ),
-    ] = None,
-    progress: Annotated[bool, typer.Option(help="Show words per second.")] = True,
+    **options: Any,
 ) -> None:
     """Count the words of a corpus and write the vocabulary of a language model (and vocab.counts.tsv).
 
@@ -292,46 +274,9 @@ def vocab(
     you use them there, and likewise --heldout-every.
     """
     with one_sentence("elmo-hf"):
-        from tqdm.auto import tqdm
+        from elmo_hf.corpus.counting import count_vocabulary
 
-        from elmo_hf.corpus.look import doubts, heldout_unknown_share, rare_doubt
-        from elmo_hf.corpus.source import Source
-        from elmo_hf.corpus.vocabulary import check_options, count_words, counts_path, write_vocabulary
-
-        check_options(output, min_count, max_words)
-        source = Source(
-            data[0] if len(data) == 1 else data,
-            column=column,
-            split=split,
-            config=config,
-            raw=raw,
-            split_sentences=split_sentences,
-            heldout_every=heldout_every,
-        )
-        heldout = None if heldout_every is None else source.heldout()
-        text_doubts = doubts(source)
-        for doubt in text_doubts:
-            warn(doubt)
-        with tqdm(unit=" words", unit_scale=True, disable=not progress) as bar:
-            counts = count_words(source, progress=bar.update)
-        vocabulary = write_vocabulary(output, counts, min_count, max_words)
-        typer.echo(f"{counts.sentences:,} sentences, {counts.tokens:,} words, {counts.types:,} distinct.")
-        if counts.forgotten:
-            typer.echo(
-                f"The distinct words did not fit into memory: {counts.forgotten:,} occurrences of rare words "
-                "were dropped, so the counts of rare words are too low."
-            )
-        unknown = vocabulary.counts[vocabulary.unknown_id] if vocabulary.counts else 0
-        typer.echo(
-            f"{output}: {len(vocabulary):,} words. {1 - unknown / counts.tokens:.2%} of the text is in it, "
-            f"{unknown / counts.tokens:.2%} is <UNK>.\n{counts_path(output)}: how often each word occurs."
-        )
-        if heldout is not None:
-            share = heldout_unknown_share(heldout, vocabulary)
-            typer.echo(f"One line in {heldout_every:,} is held out: {share:.2%} of their words are <UNK>.")
-        rare = rare_doubt(counts, vocabulary, max_words, bool(text_doubts))
-        if rare is not None:
-            warn(rare)
+        count_vocabulary(**options_for(context, count_vocabulary), tell=typer.echo)
 
 
 @app.command()
@@ -507,33 +452,15 @@ def card(
 
 
 @app.command()
+@options_of("hub/push.py", "push", without={"ask", "message"})
 def push(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="A checkpoint's folder.")],
     repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Its name on the Hub.")],
-    facts: Annotated[
-        Path | None, typer.Option(help="Metadata of the card; default: facts.yaml in FOLDER.")
-    ] = None,
-    results: Annotated[
-        Path | None, typer.Option(help="Results for the card; default: FOLDER/results.")
-    ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    branch: Annotated[
-        str | None, typer.Option(help="The branch; created from main if it does not exist.")
-    ] = None,
-    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
-    overwrite_card: Annotated[
-        bool,
-        typer.Option("--overwrite-card", help="Replace a card on the Hub that others wrote or edited."),
-    ] = False,
-    with_optimizer: Annotated[
-        bool,
-        typer.Option(
-            "--with-optimizer", help="Also upload adagrad.safetensors, from which pretraining can go on."
-        ),
-    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be uploaded, and send nothing.")
     ] = False,
+    **options: Any,
 ) -> None:
     """Upload a checkpoint with its code, card and results to the Hub in one atomic commit."""
     with one_sentence("elmo-hf"):
@@ -547,28 +474,10 @@ def push(
         transformers_logging.set_verbosity_error()  # missing weights are reported by our own error
         hub_logging.set_verbosity_error()
         if dry_run:
-            plan = prepare(folder, repo, facts, results, with_optimizer)
-            for name, size in plan.sizes().items():
-                typer.echo(f"{size:>15,}  {name}")
-            typer.echo(
-                f"{sum(plan.sizes().values()):>15,}  bytes would be uploaded to {repo}; nothing was sent."
-            )
-            if plan.stays:
-                typer.echo(f"Not uploaded: {', '.join(plan.stays)}.")
+            typer.echo(prepare(**options_for(context, prepare)).listing(repo))
             return
-        address = upload(
-            folder,
-            repo,
-            facts=facts,
-            results=results,
-            private=private,
-            branch=branch,
-            create_pr=create_pr,
-            overwrite_card=overwrite_card,
-            with_optimizer=with_optimizer,
-            ask=typer.confirm if sys.stdin.isatty() else None,
-        )
-        typer.echo(f"Uploaded: {address}")
+        ask = typer.confirm if sys.stdin.isatty() else None
+        typer.echo(f"Uploaded: {upload(**options_for(context, upload), ask=ask)}")
 
 
 @app.command()

@@ -65,6 +65,13 @@ class Upload:
             for name, content in self.files.items()
         }
 
+    def listing(self, repo: str) -> str:
+        """The files with their sizes, for `--dry-run`."""
+        sizes = self.sizes()
+        lines = [f"{size:>15,}  {name}" for name, size in sizes.items()]
+        lines.append(f"{sum(sizes.values()):>15,}  bytes would be uploaded to {repo}; nothing was sent.")
+        return "\n".join([*lines, f"Not uploaded: {', '.join(self.stays)}."] if self.stays else lines)
+
     def check_unchanged(self) -> None:
         for path, state in self.states.items():
             if state_of(path) != state:
@@ -118,10 +125,10 @@ def push(
     Args:
         folder: the checkpoint's folder.
         repo: "ORG/NAME"; the repository is made if it is not there.
-        facts: of the card; `facts.yaml` in the folder by default.
-        results: of the card; the folder `results` in the folder by default.
+        facts: metadata of the card; default: `facts.yaml` in the folder.
+        results: results for the card; default: the folder `results` in the folder.
         private: make the repository private; one that is there must be private already.
-        branch: where the commit goes, `main` by default; it is made from main if it is not there.
+        branch: where the commit goes; default: main. It is made from main if it is not there.
         create_pr: open a pull request in place of a commit.
         overwrite_card: replace a card or benchmark result on the Hub that others wrote or edited.
         ask: asked whether to replace such a file; without it, that is refused.
