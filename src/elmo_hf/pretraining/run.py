@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-import numpy as np
 import torch
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
@@ -23,20 +23,12 @@ from elmo_hf.corpus.encoded_windows import EncodedWindows
 from elmo_hf.corpus.look import training_doubts
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.vocabulary import Vocabulary
-from elmo_hf.corpus.windows import (
-    AuditLog,
-    Encoder,
-    Plan,
-    SentenceStart,
-    Window,
-    Windows,
-    cut_audit,
-    merge_states,
-)
+from elmo_hf.corpus.windows import Encoder, Plan, Window, Windows, merge_states
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import whole_file, whole_folder, write_manifest
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.pretraining.ahead import Ahead, grouped, prepared_in_turn
+from elmo_hf.pretraining.audit import Audit
 from elmo_hf.pretraining.captured import LaterLosses
 from elmo_hf.pretraining.checkpoints import (
     OPTIMIZER,
@@ -52,6 +44,7 @@ from elmo_hf.pretraining.log import RunLog
 from elmo_hf.pretraining.machines import digest_without_words, refuse_other_texts, words_digest
 from elmo_hf.pretraining.processes import STOPPED, Processes, StopSignal
 from elmo_hf.pretraining.progress import TRAINING, Progress, read_progress
+from elmo_hf.pretraining.rows import Rows, check_rows
 from elmo_hf.pretraining.settings import Settings
 from elmo_hf.pretraining.text_record import TextRecord, compare, record_text
 
@@ -97,14 +90,12 @@ class Run:
         self.source, self.heldout, self.tokenizer = source, heldout, tokenizer
         self.learner, self.model, self.notes = learner, learner.model, notes
         self.folder = Path(settings.output)
-        self.rows = settings.rows // self.accelerator.num_processes
-        self.first_row = self.rows * self.accelerator.process_index
+        own_rows = settings.rows // self.accelerator.num_processes
+        self.rows = Rows(own_rows, own_rows * self.accelerator.process_index, settings.epochs)
         self.step = self.words = self.epoch = 0
         self.planned_steps: int | None = None  # where the end is a time
         self.saved_at = self.evaluated_at = -1
         self.position: Any = None  # of this process in the text, after the last update
-        self.row_epochs = torch.zeros(self.rows, 2, dtype=torch.int64)  # by direction
-        self.sentences: dict[tuple[int, int], list[SentenceStart]] = {}  # by direction and row: the last two
         self.heldout_lines = None
         if settings.heldout_every is not None and isinstance(source, Source):
             self.heldout_lines = source.heldout()
@@ -118,7 +109,7 @@ class Run:
         self.groups = self._open_groups()
         self.unread: deque[tuple[int, Mapping[str, float], int]] = deque()  # step, losses, words
         self.log = RunLog(self.accelerator, self.folder, settings.trackers, self._total_words())
-        self.audits: list[AuditLog] = []  # of all processes, in the main one
+        self.audit = Audit(self.folder, processes) if settings.audit else None
         self.stop = StopSignal()
 
     def _record_text(self, checkpoint: Path | None) -> TextRecord | None:
@@ -246,16 +237,11 @@ class Run:
             self.processes.on_main_process(lambda: clear_strays(self.folder))
             if self.heldout_lines is not None:
                 self.processes.on_main_process(self._write_heldout)
-            if self.settings.audit:
-                self.processes.on_main_process(self._cut_audit_logs)
+            if self.audit is not None:
+                self.processes.on_main_process(partial(self.audit.cut, self.step))
             with self.processes.collect_errors():
                 self._open_log()
             self.processes.raise_errors()
-            if self.settings.audit and self.accelerator.is_main_process:
-                self.audits = [
-                    AuditLog(self.folder / f"audit-{number}.jsonl", number)
-                    for number in range(self.processes.count)
-                ]
             self.clock.start()
             yield
 
@@ -280,11 +266,6 @@ class Run:
             self.log.write("start", settings=settings, parameters=size, **facts)
             for note in self.notes:
                 self.log.print(note)
-
-    def _cut_audit_logs(self) -> None:
-        """Of all processes; the run may have had more of them before it was resumed."""
-        for path in self.folder.glob("audit-*.jsonl"):
-            cut_audit(path, self.step)
 
     def _stop(self) -> NoReturn:
         if self.step:
@@ -323,9 +304,9 @@ class Run:
         with self.processes.collect_errors():
             windows, self.learner.prepared = next(self.groups)
         for window in windows:
-            self._follow_rows(window)
+            self.rows.follow(window)
         words = sum(window.mask.sum(axis=(1, 2)) for window in windows) if windows else (0, 0)
-        numbers = [*map(int, words), int((self.row_epochs > self.epoch).sum())]
+        numbers = [*map(int, words), self.rows.ahead_of(self.epoch)]
         numbers += [int(bool(self.stop)), int(bool(self.processes.error))]
         # The main process's time counts, so that all end after the same update.
         numbers.append(int(1e6 * self.clock.seconds()) if self.accelerator.is_main_process else 0)
@@ -353,16 +334,6 @@ class Run:
         self.learner.optimizer.plan(total_steps)
         self.planned_steps = total_steps
 
-    def _follow_rows(self, window: Window) -> None:
-        """Keep track of the sentences and epochs that the rows are in."""
-        for sentence in window.sentence_starts:
-            direction, row = sentence.direction, sentence.row - self.first_row
-            self.sentences[direction, row] = [*self.sentences.get((direction, row), [])[-1:], sentence]
-            # With another number of rows, a row may read groups that are in different epochs.
-            self.row_epochs[row, direction] = max(int(self.row_epochs[row, direction]), sentence.epoch)
-        has_ended = ~torch.from_numpy(window.mask[:, :, -1]).T
-        self.row_epochs[has_ended] = self.settings.epochs
-
     def record(self, batch: Batch, losses: Mapping[str, float]) -> None:
         """Count an update, and log it when an entry is due. On a GPU, the losses of an update are read while
         the next one runs.
@@ -377,11 +348,10 @@ class Run:
         self.epoch += batch.ends_epoch
         words = int(batch.words[0])
         self.words += words
-        read = gather_object([windows_of_starts(batch.windows)]) if self.settings.audit else []
+        read = self.audit.gather(batch.windows) if self.audit is not None else []
         with self.processes.collect_errors():
-            for audit, windows in zip(self.audits, read, strict=False):
-                for window in windows:
-                    audit.write(self.step, window)
+            if self.audit is not None:
+                self.audit.write(self.step, read)
             for entry in done:
                 self.log.count_step(*entry, self.waited)
             if is_logged:
@@ -401,7 +371,7 @@ class Run:
 
     def _raise_not_finite(self, step: int) -> NoReturn:
         """Name the lines that were read, of all processes, and the last checkpoint. Nothing is saved."""
-        sentences = [sentence for row in self.learner.bad_rows() for sentence in self.sentences.get(row, [])]
+        sentences = self.rows.sentences(self.learner.bad_rows())
         numbers = sorted({(sentence.shard, sentence.line) for sentence in gather_object(sentences)})
         lines = ", ".join(f"line {line + 1} of {self.source.place(shard)}" for shard, line in numbers[:5])
         lines = f" (it was reading {lines}{' and others' if numbers[5:] else ''})" if numbers else ""
@@ -426,7 +396,7 @@ class Run:
             self.log.count_step(*entry, self.waited)
         self.processes.raise_errors()
         h, c = (state.movedim(2, 0) for state in self.learner.states)
-        own = {"epochs": self.row_epochs.to(h.device), "h": h, "c": c}
+        own = {"epochs": self.rows.epochs.to(h.device), "h": h, "c": c}
         rows = {name: self.accelerator.gather(tensor.contiguous()).cpu() for name, tensor in own.items()}
         position = merge_states(gather_object([self.position]))
         keep, keep_every = self.settings.keep, self.settings.keep_every
@@ -501,12 +471,12 @@ class Run:
             )
         self._load_optimizer(checkpoint / OPTIMIZER)
         rows = read_tensors(checkpoint / ROWS)
-        self._check_rows(checkpoint / ROWS, rows, progress.settings["rows"])
+        check_rows(checkpoint / ROWS, rows, progress.settings["rows"], self.learner.states, self.epoch)
         if progress.settings["rows"] != self.settings.rows:
-            self.row_epochs += self.epoch
+            self.rows.epochs += self.epoch
             return  # another number of rows: their states start from zeros, with the sentences not yet read
-        own = slice(self.first_row, self.first_row + self.rows)
-        self.row_epochs = rows["epochs"][own]
+        own = self.rows.own
+        self.rows.epochs = rows["epochs"][own]
         h, c = (rows[name][own].movedim(0, 2).to(self.accelerator.device) for name in ("h", "c"))
         self.learner.states = h.contiguous(), c.contiguous()
 
@@ -518,23 +488,6 @@ class Run:
             raise ElmoError(f"{path} does not fit the run: {error}") from None
         if self.learner.optimizer.steps != self.step:
             raise ElmoError(f"{path} is not that of step {self.step:,}, but of another.")
-
-    def _check_rows(self, path: Path, rows: dict[str, Tensor], count: int) -> None:
-        """Refuse row states of another shape, or of passes over the text that do not fit the counter."""
-        h, c = (state.movedim(2, 0) for state in self.learner.states)
-        shapes = {"epochs": (count, 2), "h": (count, *h.shape[1:]), "c": (count, *c.shape[1:])}
-        if {name: tuple(tensor.shape) for name, tensor in rows.items()} != shapes:
-            raise ElmoError(f"{path} does not have the states of {count} rows of this model.")
-        if rows["epochs"].dtype != torch.int64 or rows["epochs"].min() < self.epoch:
-            raise ElmoError(
-                f"{path} is not that of the checkpoint: rows are in an earlier pass over the text."
-            )
-
-
-def windows_of_starts(windows: list[Window]) -> list[Window]:
-    """The windows with nothing but the sentences that begin in them, for the audit."""
-    nothing = np.empty(0)
-    return [Window(None, None, nothing, nothing, window.sentence_starts, {}) for window in windows]
 
 
 def is_due(step: int, every: int) -> bool:
