@@ -430,6 +430,12 @@ def test_a_command_ends_with_one_sentence(error, sentence, code, capsys):
     assert printed.count("\n") == 1
 
 
+def test_a_question_has_no_full_stop(capsys):
+    with pytest.raises(SystemExit), one_sentence("elmo-hf"):
+        raise ElmoError("it has no words; is it the right file?")
+    assert capsys.readouterr().err == "elmo-hf: it has no words; is it the right file?\n"
+
+
 PRINT = """
 import sys
 from elmo_hf.errors import one_sentence

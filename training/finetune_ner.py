@@ -19,7 +19,15 @@ from typing import Any
 
 from elmo_hf import ElmoForTokenClassification
 from elmo_hf.errors import ElmoError
-from elmo_hf.finetuning.data import Example, first_column, kind_of, read_columns, read_splits, task_labels
+from elmo_hf.finetuning.data import (
+    A_ROW,
+    Example,
+    first_column,
+    kind_of,
+    read_columns,
+    read_splits,
+    task_labels,
+)
 from elmo_hf.finetuning.flags import at_least, make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
 from elmo_hf.finetuning.tagging import collate_words, example, predicted_words, scorer
@@ -93,7 +101,7 @@ def select(lines: list[list[str]], columns: Sequence[int], where: str) -> list[t
 
 def from_row(row: Example) -> list[Example]:
     labels = first_column(row, ("ner_tags", "labels", "tags"))
-    return [example(first_column(row, ("tokens", "words")), labels, "a row of the dataset", bio=True)]
+    return [example(first_column(row, ("tokens", "words")), labels, A_ROW, bio=True)]
 
 
 if __name__ == "__main__":

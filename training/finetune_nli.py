@@ -14,7 +14,6 @@ Every word of a sentence is compared with every word of the other, and some copi
 words are left out of training, and longer dev and test sentences are cut.
 """
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from elmo_hf import ElmoForSequenceClassification
 from elmo_hf.errors import ElmoError
 from elmo_hf.finetuning.classification import as_words, collate_texts, example, predicted_labels, score
 from elmo_hf.finetuning.data import (
+    A_ROW,
     JSON_LINES,
     Example,
     first_column,
@@ -102,8 +102,7 @@ def read_flags() -> Any:
 def main() -> None:
     flags = read_flags()
     labels = labels_of_run(flags)
-    split = as_words if flags.raw else str.split
-    data = read_splits(flags, partial(read, split=split, labels=labels), partial(from_row, labels=labels))
+    data = read_splits(flags, partial(read, raw=flags.raw, labels=labels), partial(from_row, labels=labels))
     evaluated = {
         name: [cut(pair, flags.max_words) for pair in data[name]] for name in data if name != "train"
     }
@@ -146,32 +145,30 @@ def cut(pair: Example, words: int) -> Example:
     return example(label, [label], "", *(sentence[:words] for sentence in pair["sentences"]))
 
 
-def read(
-    path: Path, split: Callable[[str], list[str]] = str.split, labels: list[str] = LABELS
-) -> list[Example]:
+def read(path: Path, raw: bool = False, labels: list[str] = LABELS) -> list[Example]:
     rows = read_rows(path)
-    split = as_words if kind_of(path) in JSON_LINES else split
+    raw = raw or kind_of(path) in JSON_LINES
     _, header = next(rows, ("", {"": None}))
     columns = {*header, "label"} if "gold_label" in header else {*header}
     missing = [name for name in ("sentence1", "sentence2", "label") if name not in columns]
     if missing:
         raise ElmoError(f"{path}: the first line names no column {missing[0]}, but {', '.join(header)}.")
-    return [pair for where, row in rows for pair in from_columns(row, split, where, labels)]
+    return [pair for where, row in rows for pair in from_columns(row, raw, where, labels)]
 
 
-def from_columns(
-    row: Example, split: Callable[[Any], list[str]], where: str, labels: list[str] = LABELS
-) -> list[Example]:
+def from_columns(row: Example, raw: bool, where: str, labels: list[str] = LABELS) -> list[Example]:
     """Return the example of a row, or none if it has no label."""
-    label = first_column(row, ("label", "gold_label"))
+    label = first_column(row, ("label", "gold_label"), where)
     if label in ("-", -1, None):
         return []
-    first = split(first_column(row, ("sentence1", "premise")))
-    return [example(label, labels, where, first, split(first_column(row, ("sentence2", "hypothesis"))))]
+    columns = (("sentence1", "premise"), ("sentence2", "hypothesis"))
+    texts = [first_column(row, names, where) for names in columns]
+    sentences = [as_words(text, where) if raw else text.split() for text in texts]
+    return [example(label, labels, where, *sentences)]
 
 
 def from_row(row: Example, labels: list[str] = LABELS) -> list[Example]:
-    return from_columns(row, as_words, "a row of the dataset", labels)
+    return from_columns(row, True, A_ROW, labels)
 
 
 if __name__ == "__main__":

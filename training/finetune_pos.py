@@ -14,7 +14,7 @@ from typing import Any
 
 from elmo_hf import ElmoForTokenClassification
 from elmo_hf.errors import ElmoError
-from elmo_hf.finetuning.data import Example, first_column, read_columns, read_splits, task_labels
+from elmo_hf.finetuning.data import A_ROW, Example, first_column, read_columns, read_splits, task_labels
 from elmo_hf.finetuning.flags import make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
 from elmo_hf.finetuning.tagging import collate_words, example, predicted_words, scorer
@@ -61,7 +61,7 @@ def read(path: Path, column: int) -> list[Example]:
 
 def from_row(row: Example, name: str) -> list[Example]:
     labels = first_column(row, (name, "labels", "pos_tags"))
-    return [example(first_column(row, ("tokens", "words")), labels, "a row of the dataset")]
+    return [example(first_column(row, ("tokens", "words")), labels, A_ROW)]
 
 
 if __name__ == "__main__":

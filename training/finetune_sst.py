@@ -20,7 +20,7 @@ from pathlib import Path
 from elmo_hf import ElmoForSequenceClassification
 from elmo_hf.errors import ElmoError
 from elmo_hf.finetuning.classification import as_words, collate_texts, example, predicted_labels, score
-from elmo_hf.finetuning.data import SMOKE_EXAMPLES, Example, first_column, read_splits, read_text
+from elmo_hf.finetuning.data import A_ROW, SMOKE_EXAMPLES, Example, first_column, read_splits, read_text
 from elmo_hf.finetuning.flags import make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
 
@@ -122,7 +122,7 @@ def with_phrases(sentences: list[Example], least_words: int) -> list[Example]:
 
 def from_row(row: Example) -> list[Example]:
     words = as_words(first_column(row, ("tokens", "text", "sentence")))
-    return [example(name_of(first_column(row, ("label", "labels"))), LABELS, "a row of the dataset", words)]
+    return [example(name_of(first_column(row, ("label", "labels"))), LABELS, A_ROW, words)]
 
 
 if __name__ == "__main__":

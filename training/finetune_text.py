@@ -28,7 +28,7 @@ from elmo_hf.finetuning.classification import (
     predicted_labels,
     score_classes,
 )
-from elmo_hf.finetuning.data import Example, first_column, labels_of_model, read_rows, read_splits
+from elmo_hf.finetuning.data import A_ROW, Example, first_column, labels_of_model, read_rows, read_splits
 from elmo_hf.finetuning.flags import make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
 
@@ -86,14 +86,12 @@ def wanted(columns: Sequence[str] | None) -> tuple[Sequence[str], Sequence[str]]
     return (TEXTS, LABELS) if columns is None else ((columns[0],), (columns[1],))
 
 
-def from_row(
-    row: Example, columns: Sequence[str] | None = None, where: str = "a row of the dataset"
-) -> list[Example]:
+def from_row(row: Example, columns: Sequence[str] | None = None, where: str = A_ROW) -> list[Example]:
     texts, labels = wanted(columns)
-    label = first_column(row, labels)
+    label = first_column(row, labels, where)
     if not isinstance(label, (str, int)) or not str(label).strip():
         raise ElmoError(f"{where}: the label is {label!r:.60}, and must be a name or a whole number.")
-    words = as_words(first_column(row, texts))
+    words = as_words(first_column(row, texts, where), where)
     return [{"words": words, "label": str(label).strip(), "where": where}]
 
 
@@ -104,9 +102,14 @@ def class_names(rows: list[Example]) -> list[str]:
     for row in rows:
         names.setdefault(row["label"].casefold(), row["label"])
     if not 2 <= len(names) <= MOST_CLASSES:
+        found = (
+            f"{len(names):,} different labels"
+            if len(names) > 1
+            else f"only the label {rows[0]['label']!r:.60}"
+        )
         raise ElmoError(
-            f"the train texts have {len(names)} different labels, and must have 2 to {MOST_CLASSES}; "
-            "is it the right column?"
+            f"the train texts have {found}, and a classifier takes 2 to {MOST_CLASSES:,}; is it the right "
+            "column?"
         )
     return sorted(names.values(), key=lambda name: (len(name) if name.isdecimal() else 0, name))
 

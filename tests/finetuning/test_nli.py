@@ -27,7 +27,7 @@ def test_pairs_are_read_by_the_names_of_their_columns(tmp_path):
 def test_raw_pairs_and_gold_labels_are_read_as_multinli_has_them(tmp_path):
     path = tmp_path / "pairs.tsv"
     path.write_text("sentence1\tsentence2\tlabel1\tgold_label\nIt runs.\tIt's here!\tneutral\tentailment\n")
-    (raw,) = finetune_nli.read(path, finetune_nli.as_words)
+    (raw,) = finetune_nli.read(path, raw=True)
     assert raw["sentences"] == (["It", "runs", "."], ["It", "'s", "here", "!"])
     assert raw["label"] == "entailment"
     (blanks,) = finetune_nli.read(path)

@@ -46,6 +46,11 @@ def test_classes_are_the_labels_in_any_case_and_numbers_in_their_order():
     assert finetune_text.class_names(rows) == ["a", "b", "9", "10"]
 
 
+def test_one_class_is_refused():
+    with pytest.raises(ValueError, match=r"have only the label 'b', and a classifier takes 2 .* column\?$"):
+        finetune_text.class_names([{"label": "b"}, {"label": "B"}])
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -55,6 +60,13 @@ def test_classes_are_the_labels_in_any_case_and_numbers_in_their_order():
         ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": \n', "line 2 is no JSON"),
         ("a.jsonl", "[1]\n", r"line 1 is no JSON object with columns, but \[1\]"),
         ("a.jsonl", '{"text": "a", "label": null}\n', "line 1: the label is None, and must be a name"),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": "b"}\n{"text": 3, "label": "b"}\n',
+            "line 2 has 3 in place of a text",
+        ),
+        ("a.jsonl", '{"text": ["a", 3], "label": "b"}\n', r"line 1 has \['a', 3\] in place of a text"),
+        ("a.jsonl", '{"text": "a", "label": "b"}\n{"label": "b"}\n', "line 2 has no column text or sentence"),
         ("a.tsv", "text\tlabel\na\t \n", "line 2: the label is ' ', and must be a name"),
     ],
 )

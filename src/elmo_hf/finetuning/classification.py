@@ -11,7 +11,7 @@ from transformers import EvalPrediction
 
 from elmo_hf import metrics
 from elmo_hf.errors import ElmoError
-from elmo_hf.finetuning.data import Example
+from elmo_hf.finetuning.data import A_ROW, Example
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import split_text
 
@@ -29,10 +29,11 @@ def example(label: str | None, labels: list[str], where: str, *sentences: list[s
     return {"tokens": words, "sentences": sentences, "label": label}
 
 
-def as_words(text: Any) -> list[str]:
-    """Return the words of a dataset's text, which is raw or a list of words."""
-    if not isinstance(text, str | list):
-        raise ElmoError(f"a row of the dataset has {text!r:.60} in place of a text, or of a list of words.")
+def as_words(text: Any, where: str = A_ROW) -> list[str]:
+    """Return the words of a text, which is raw or a list of words."""
+    is_list = isinstance(text, list) and all(isinstance(word, str) for word in text)
+    if not is_list and not isinstance(text, str):
+        raise ElmoError(f"{where} has {text!r:.60} in place of a text, or of a list of words.")
     return split_text(text, "penn").words if isinstance(text, str) else list(text)
 
 

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from elmo_hf.corpus.readers import check_file
 from elmo_hf.corpus.sentences import split_sentences
 from elmo_hf.errors import ElmoError, reason_of
-from elmo_hf.finetuning.data import Example, first_column, read_text
+from elmo_hf.finetuning.data import A_ROW, Example, first_column, read_text
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import split_text
 
@@ -224,7 +224,7 @@ def from_row(row: Example) -> list[Example]:
         raise ElmoError(f"`clusters` of a dataset are lists of mentions, but a row has {clusters!r:.60}.")
     clusters = [[tuple(mention) for mention in cluster] for cluster in clusters]
     try:
-        return [checked_document("a row of the dataset", sentences, clusters)]
+        return [checked_document(A_ROW, sentences, clusters)]
     except ElmoError as error:
         begin = " ".join(word for sentence in sentences for word in sentence)
         raise ElmoError(f"the dataset's row that begins {begin!r:.40}: {error}.") from None

@@ -24,6 +24,7 @@ from elmo_hf.finetuning.flags import SPLITS
 from elmo_hf.loading import load_config
 
 Example = dict[str, Any]
+A_ROW = "a row of the dataset"  # the place of an example that is from no file
 LONGEST_TEXT = 2**29  # characters of a file; SNLI's have half as many
 JSON_LINES = (".jsonl", ".json", ".ndjson")
 SMOKE_EXAMPLES = {"train": 300, "dev": 100, "test": 100}
@@ -177,12 +178,12 @@ def named(value: Any, names: Sequence[str] | None) -> Any:
     return [named(number, names) for number in value]
 
 
-def first_column(row: Example, names: Sequence[str]) -> Any:
+def first_column(row: Example, names: Sequence[str], where: str = "the dataset") -> Any:
     """Return the first of these columns that the row has."""
     for name in names:
         if name in row:
             return row[name]
-    raise ElmoError(f"the dataset has no column {' or '.join(names)}, but {', '.join(row)}.")
+    raise ElmoError(f"{where} has no column {' or '.join(names)}, but {', '.join(row)}.")
 
 
 # ---- files
