@@ -74,6 +74,15 @@ def test_a_wrong_label_of_a_file_is_named(tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_train_sentences_without_a_name_are_refused(tmp_path, call):
+    path = tmp_path / "file.conll"
+    path.write_text("Ada O\nsat O\n", encoding="utf-8")
+    files = ["--train", path, "--dev", path, "--test", path]
+    with pytest.raises(ValueError, match=r"all labels of the train sentences are O, no span; are they in"):
+        call(finetune_ner, *files, "--smoke", "--output", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_letters_of_the_scheme_may_be_small():
     assert as_bio(["b-per", "i-per", "o", "u-Loc"]) == ["B-per", "I-per", "O", "B-Loc"]
 

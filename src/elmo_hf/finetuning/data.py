@@ -149,6 +149,8 @@ def task_labels(
     behind them any that only the data have, which the model never predicts."""
     names = labels_of(data, scheme)
     if getattr(flags, "evaluate", None) is None:
+        if scheme == "BIO" and labels_of({"train": data["train"]}) == ["O"]:
+            raise ElmoError("all labels of the train sentences are O, no span; are they in the right column?")
         return names
     own = labels_of_model(flags.evaluate)
     return own + [name for name in names if name not in own]
