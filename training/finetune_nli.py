@@ -24,14 +24,20 @@ from transformers import SchedulerType, TrainingArguments
 
 from elmo_hf import ElmoForSequenceClassification
 from elmo_hf.errors import ElmoError
-from elmo_hf.finetuning.classification import as_words, collate_texts, example, predicted_labels, score
+from elmo_hf.finetuning.classification import (
+    as_words,
+    collate_texts,
+    example,
+    labels_of_classifier,
+    predicted_labels,
+    score,
+)
 from elmo_hf.finetuning.data import (
     A_ROW,
     JSON_LINES,
     Example,
     first_column,
     kind_of,
-    labels_of_model,
     read_rows,
     read_splits,
 )
@@ -127,7 +133,7 @@ def main() -> None:
 def labels_of_run(flags: Any) -> list[str]:
     """Return the classes: those of the model that is evaluated, those of `--labels`, or the usual ones."""
     if flags.evaluate is not None:
-        return labels_of_model(flags.evaluate)
+        return labels_of_classifier(flags.evaluate)
     labels = flags.labels or LABELS
     if len({label.casefold() for label in labels}) < max(2, len(labels)):
         raise ElmoError(f"--labels must name two classes or more, each once, but is {' '.join(labels)}.")

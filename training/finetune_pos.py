@@ -53,8 +53,8 @@ def read(path: Path, column: int) -> list[Example]:
     for number, lines in enumerate(read_columns(path), start=1):
         words = [line for line in lines if line[0].isdecimal()]  # skip ranges (1-2) and empty words (1.1)
         where = f"{path}, sentence {number}"
-        if any(len(line) != 10 for line in words):
-            raise ElmoError(f"{where}: a line of CoNLL-U has ten columns.")
+        if not words or any(len(line) != 10 for line in words):
+            raise ElmoError(f"{where}: a line of CoNLL-U has ten columns, the number of the word first.")
         examples.append(example([line[1] for line in words], [line[column] for line in words], where))
     return examples
 

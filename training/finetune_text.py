@@ -25,10 +25,11 @@ from elmo_hf.finetuning.classification import (
     as_words,
     collate_texts,
     example,
+    labels_of_classifier,
     predicted_labels,
     score_classes,
 )
-from elmo_hf.finetuning.data import A_ROW, Example, first_column, labels_of_model, read_rows, read_splits
+from elmo_hf.finetuning.data import A_ROW, Example, first_column, read_rows, read_splits
 from elmo_hf.finetuning.flags import make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
 
@@ -59,7 +60,7 @@ def main() -> None:
     flags = parser.parse_args()
     read_row = partial(from_row, columns=flags.columns)
     data = read_splits(flags, partial(read, columns=flags.columns), read_row)
-    names = labels_of_model(flags.evaluate) if flags.evaluate is not None else class_names(data["train"])
+    names = labels_of_classifier(flags.evaluate) if flags.evaluate is not None else class_names(data["train"])
     data = {split: [in_classes(row, names) for row in rows] for split, rows in data.items()}
     task = Task(
         "text", ElmoForSequenceClassification, CONFIG, collate_texts(names), score_classes, best=flags.best

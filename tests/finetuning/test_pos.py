@@ -21,10 +21,10 @@ def test_parts_of_speech_leave_ranges_out(tmp_path):
     assert finetune_pos.read(path, column=4) == [{"tokens": tokens, "labels": ["PRP", "MD", "VB"]}]
 
 
-@pytest.mark.parametrize("wrong", ["number", "columns"])
+@pytest.mark.parametrize("wrong", ["number", "columns", "words"])
 def test_a_wrong_row_or_line_is_named(tmp_path, wrong):
     path = tmp_path / "file.conll"
-    path.write_text("1\tHe\n", encoding="utf-8")
+    path.write_text("He\tPRON\n" if wrong == "words" else "1\tHe\n", encoding="utf-8")
     if wrong == "number":
         with pytest.raises(ValueError, match=r"^a row of the dataset: a label is 3"):
             finetune_pos.from_row({"tokens": ["Ada", "sat"], "upos": [3, 4]}, "upos")

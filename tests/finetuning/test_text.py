@@ -6,6 +6,7 @@ import random
 import pytest
 from transformers import pipeline
 
+from elmo_hf import TINY
 from training import finetune_ner, finetune_text
 
 TOPICS = {"sport": ["goal", "match", "coach"], "Food": ["soup", "bread", "salt"], "art": ["paint", "brush"]}
@@ -117,6 +118,8 @@ def test_a_run_learns_and_its_model_is_judged_on_another_file(tmp_path, call):
     (tmp_path / "new.csv").write_text("text,label\nA new soup.,music\n", encoding="utf-8")
     with pytest.raises(ValueError, match="line 2: the label is 'music', and must be one of"):
         call(finetune_text, "--evaluate", model, "--test", tmp_path / "new.csv")
+    with pytest.raises(ValueError, match="elmo-tiny is an ElmoForPreTraining, and this recipe judges an"):
+        call(finetune_text, "--evaluate", TINY, "--test", other)
     with pytest.raises(
         ValueError, match=r"--predictions needs a folder for its files; name one by --output\.$"
     ):

@@ -11,7 +11,9 @@ from transformers import EvalPrediction
 
 from elmo_hf import metrics
 from elmo_hf.errors import ElmoError
-from elmo_hf.finetuning.data import A_ROW, Example
+from elmo_hf.finetuning.data import A_ROW, Example, labels_of_model
+from elmo_hf.finetuning.evaluation import check_class
+from elmo_hf.model.modeling_elmo_classification import ElmoForSequenceClassification
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import split_text
 
@@ -27,6 +29,12 @@ def example(label: str | None, labels: list[str], where: str, *sentences: list[s
         raise ElmoError(f"{where}: the label is {label!r}, and must be one of {', '.join(labels)}.")
     words = [word for sentence in sentences for word in sentence]
     return {"tokens": words, "sentences": sentences, "label": label}
+
+
+def labels_of_classifier(name: str) -> list[str]:
+    """Return the classes of a saved classifier; a model of another task is refused."""
+    check_class(name, ElmoForSequenceClassification.__name__)
+    return labels_of_model(name)
 
 
 def as_words(text: Any, where: str = A_ROW) -> list[str]:

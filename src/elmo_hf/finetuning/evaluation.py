@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from elmo_hf.finetuning.run import Task
 
 EVALUATION_BATCHES = 4  # times the training batch: there are no gradients to keep
+OF_TRAINING = ("train", "dev", "vectors", "set")  # flags that an evaluation does not read
 PREDICTIONS = "predictions"  # folder of the files
 EVALUATION = "evaluation.json"
 
@@ -42,6 +43,11 @@ def check_task(task: "Task", flags: argparse.Namespace) -> None:
         raise ElmoError("--predictions needs a folder for its files; name one by --output.")
     if flags.evaluate is not None and flags.elmo is not None:
         raise ElmoError("--evaluate names a saved model, which has its biLM; leave --elmo out.")
+    unread = [f"--{name}" for name in OF_TRAINING if getattr(flags, name)]
+    if flags.evaluate is not None and unread:
+        raise ElmoError(
+            f"--evaluate judges a saved model as it is, on --test alone; leave {' and '.join(unread)} out."
+        )
 
 
 def check_class(name: str, wanted: str) -> None:
