@@ -1,5 +1,5 @@
-"""Pictures of the tables: bars with and without ELMo, scores by the number of train examples, and the shares
-of the layers that mixes have learnt (the paper's figure 2).
+"""Pictures of the tables: bars with and without ELMo, and a line at what simple features reach; scores by
+the number of train examples; and the shares of the layers that mixes have learnt (the paper's figure 2).
 
 draw_tables(tables, Path("benchmarks/results"))  # table1.png, figure1.png, figure2.png, if there are results
 """
@@ -61,6 +61,10 @@ def draw_bars(rows: Rows, path: Path, title: str) -> None:
         deviations = [cell["std"] or 0 for _, cell in cells]
         bars = axes.bar(places, means, 0.36, yerr=deviations, color=colour, label=label, capsize=3)
         axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
+    simple = [(place, row["simple"]["score"]) for place, row in enumerate(rows) if "simple" in row]
+    for number, (place, score) in enumerate(simple):
+        label = "" if number else "simple features"
+        axes.plot([place - 0.45, place + 0.45], [score, score], color="#333333", label=label)
     names = [row["task"].replace(", ", "\n").replace(" texts\n", " texts,\n") for row in rows]
     axes.set_xticks(range(len(rows)), names, fontsize=7)
     axes.margins(y=0.1)  # room for the highest number
@@ -97,5 +101,5 @@ def finish(axes: "Axes", title: str, figure: Any, path: Path) -> None:
     axes.set_ylabel("score, %", fontsize=8)
     figure.suptitle(title, fontsize=10)
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=len(handles), frameon=False)
     figure.savefig(path)
