@@ -15,12 +15,7 @@ from elmo_hf.corpus.pieces import piece_of
 from elmo_hf.corpus.source import open_records
 from elmo_hf.embedding.folders import RemoteFolder
 from elmo_hf.errors import without_secrets
-from tests.helpers.embed_corpora import FORMATS, SMALL, contents, sentences, small_model, write_corpus
-
-
-@pytest.fixture(scope="module")
-def model():
-    return small_model()
+from tests.helpers.embed_corpora import FORMATS, SMALL, contents, sentences, write_corpus
 
 
 @pytest.fixture

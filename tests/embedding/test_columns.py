@@ -12,16 +12,11 @@ from typer.testing import CliRunner
 import elmo_hf
 from elmo_hf import ElmoError, read_vectors
 from elmo_hf.cli import app
-from tests.helpers.embed_corpora import SMALL, contents, save_model, small_model
+from tests.helpers.embed_corpora import SMALL, contents, save_model
 
 TEXTS = ["Ice is cold .", "", "Why ?", "He sat ."]
 IDS, LABELS = [7, None, 9, 10], ["a", "b", "a", "c"]
 PARQUET = SMALL | {"format": "parquet", "whitespace": True}
-
-
-@pytest.fixture(scope="module")
-def model():
-    return small_model()
 
 
 def rows(**others):

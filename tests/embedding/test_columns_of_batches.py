@@ -14,16 +14,11 @@ import pytest
 import elmo_hf
 from elmo_hf import ElmoError, Embed, encode
 from elmo_hf.embedding import columns
-from tests.helpers.embed_corpora import save_model, small_model
+from tests.helpers.embed_corpora import small_model
 
 TEXTS = ["He sat on the bank of the river.", None, "", "Why?", " \n ", "Ice is cold."]
 FILLED = [0, 3, 5]
 WORDS = [["He", "sat"], None, [], ["Why", "?", "Ice"], [], ["cold"]]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return save_model(small_model(), tmp_path_factory.mktemp("model"))
 
 
 def assert_vectors(actual, expected, dtype="float32"):

@@ -11,15 +11,10 @@ import elmo_hf
 from elmo_hf import ElmoConfig, ElmoError, ElmoModel, ElmoTokenizer, encode
 from elmo_hf.embedding import encode as encode_module
 from elmo_hf.embedding.encode import TINY, _load_once
-from tests.helpers.embed_corpora import SMALL, expected, layers_of, save_model, sentences, small_model
+from tests.helpers.embed_corpora import SMALL, expected, layers_of, save_model, sentences
 
 TEXTS = ["He sat on the bank.", "", "Why?"]
 WORDS = [["He", "sat", "on", "the", "bank", "."], [], ["Why", "?"]]
-
-
-@pytest.fixture(scope="module")
-def model():
-    return small_model()
 
 
 def mixing_model(num_mixes, layer_norm=False):

@@ -19,20 +19,7 @@ from tests.helpers.embed_corpora import (
     expected,
     layers_of,
     sentences,
-    small_model,
-    write_corpus,
 )
-
-
-@pytest.fixture(scope="module")
-def model():
-    return small_model()
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    return write_corpus(tmp_path / "corpus.txt")
-
 
 # ---- the vectors
 

@@ -18,12 +18,7 @@ from elmo_hf.convert.hdf5_output import ErrorKeepingFile, Hdf5Output
 from elmo_hf.embedding import job
 from elmo_hf.errors import ElmoError
 from elmo_hf.files import locked_folder
-from tests.helpers.embed_corpora import FORMATS, SMALL, contents, sentences, small_model, write_corpus
-
-
-@pytest.fixture(scope="module")
-def model():
-    return small_model()
+from tests.helpers.embed_corpora import FORMATS, SMALL, contents, sentences, write_corpus
 
 
 @pytest.fixture(scope="module")

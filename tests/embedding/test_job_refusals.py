@@ -12,24 +12,9 @@ import elmo_hf
 from elmo_hf import ElmoConfig, ElmoModel, read_vectors
 from elmo_hf.cli import app
 from elmo_hf.corpus.sentences import grouped
-from tests.helpers.embed_corpora import SMALL, contents, save_model, sentences, small_model, write_corpus
+from tests.helpers.embed_corpora import SMALL, contents, sentences
 
 SOURCE = Path(elmo_hf.__file__).parent
-
-
-@pytest.fixture(scope="module")
-def model():
-    return small_model()
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    return write_corpus(tmp_path / "corpus.txt")
-
-
-@pytest.fixture(scope="module")
-def folder(model, tmp_path_factory):
-    return save_model(model, tmp_path_factory.mktemp("model"))
 
 
 def write_corpora(path):

@@ -17,14 +17,8 @@ from tests.helpers.embed_corpora import (
     contents,
     save_model,
     sentences,
-    small_model,
     write_corpus,
 )
-
-
-@pytest.fixture(scope="module")
-def model():
-    return small_model()
 
 
 @pytest.fixture(scope="module")
