@@ -5,11 +5,11 @@
     python -m benchmarks.tables.search $OPTIONS --jobs 2 --minutes 120
 
 `GRID` has the values. Each arm of a task (with ELMo, without) tries the values of one setting after the
-other and keeps the best on dev: 5 runs of seed 100, which no table uses, on `--train-size` train examples (a
-fourth of a task's or fewer, by default). Of the four sets of names, of the two of coreference, and of
-entailment and questions one is searched, and its choices serve the others. All that was tried goes to
-`results/tables/search/MODEL.TASK.ARM.json`. After an interruption the same command continues. The tables use
-what is chosen there; an arm that is not searched has the settings of the plan.
+other and keeps the best on dev: 5 runs of seed 100, which no table uses, on `--train-size` train examples (by
+default a fourth of a task's, or half where a fourth teaches nothing). Of the four sets of names, of the two
+of coreference, and of entailment and questions one is searched, and its choices serve the others. All that
+was tried goes to `results/tables/search/MODEL.TASK.ARM.json`. After an interruption the same command
+continues. The tables use what is chosen there; an arm that is not searched has the settings of the plan.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--vectors", type=Path, required=True, help="the file of word vectors")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=SEARCHED, metavar="TASK")
     parser.add_argument("--arms", nargs="+", choices=["none", "elmo"], default=["none", "elmo"])
-    parser.add_argument("--train-size", type=int, help="train examples of a run (a fourth or fewer)")
+    parser.add_argument("--train-size", type=int, help="train examples of a run (a fourth or half)")
     parser.add_argument("--jobs", type=int, default=1, help="arms at the same time, each with one thread (1)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run after so many")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "search")
