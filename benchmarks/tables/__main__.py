@@ -39,6 +39,7 @@ from benchmarks.tables.runs import (
     record_finished,
     run_jobs,
     stored_results,
+    unused_results,
 )
 from benchmarks.tables.search import with_choices
 from elmo_hf.errors import ElmoError, one_sentence
@@ -164,6 +165,10 @@ def write_all(places: Places, options: argparse.Namespace) -> None:
     if options.results == RESULTS:
         fill_tables(PAGE, tables, places.plan)
     print(f"Written to {places.results}: {', '.join(tables)}.")
+    unused = unused_results(places)
+    if unused:
+        names = ", ".join(unused[:3]) + (" ..." if unused[3:] else "")
+        print(f"In no table, as their settings or weights are not the plan's: {len(unused)} runs ({names}).")
 
 
 if __name__ == "__main__":

@@ -107,6 +107,20 @@ def missing_runs(places: Places, tables: list[str], tasks: list[str], seeds: lis
     return [run for run in planned(places.plan, tables, tasks, seeds) if measured.of(run) is None]
 
 
+def run_of_result(result: Result) -> Run:
+    return Run(**{column.name: result[column.name] for column in fields(Run)})
+
+
+def unused_results(places: Places) -> list[str]:
+    """The stored results of baselines and of this biLM with other settings or weights than the plan's."""
+    measured = places.measured([])
+    return [
+        name
+        for name, result in measured.results.items()
+        if result["model"] in (None, places.model) and measured.of(run_of_result(result)) is None
+    ]
+
+
 def is_trained(places: Places, run: Run) -> bool:
     """Whether a run with these commands and weights ended before its result was recorded."""
     folder = places.folder(run)
@@ -359,7 +373,7 @@ def measured_over_estimated(places: Places) -> dict[Any, float]:
     """Processor seconds of the stored runs over the estimated ones, by type of run, and of all (None)."""
     ratios: dict[Any, list[float]] = {}
     for result in stored_results(places).values():
-        run = Run(**{column.name: result[column.name] for column in fields(Run)})
+        run = run_of_result(result)
         if result["flags"] == recipe_flags(run, places.plan):
             ratio = result["processor_seconds"] / estimate(run, places.plan)
             for key in (run_type(run), None):

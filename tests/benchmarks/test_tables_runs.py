@@ -185,6 +185,22 @@ def test_tables_include_the_seeds_of_earlier_calls(stage):
     )
 
 
+def test_results_of_other_settings_are_in_no_table_and_are_named(stage):
+    _, out, _ = stage("--seeds", "0", "1")
+    assert "In no table" not in out
+    path = stage.stored / f"{names_of([1])[0]}.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(
+        json.dumps(content | {"flags": [*content["flags"], "--batch-size", "3"]}), encoding="utf-8"
+    )
+    _, out, _ = stage("--collect", "--seeds", "0", "1")
+    assert f"In no table, as their settings or weights are not the plan's: 1 runs ({path.stem})." in out
+    table = json.loads((stage.folder / "results" / "table1.json").read_text())
+    row = next(row for row in table["rows"] if row["task"] == "NER, WNUT-17")
+    assert (row["baseline"]["seeds"], row["elmo"]["seeds"]) == ([0], [0, 1])
+    assert row["missing"] == [path.stem]
+
+
 @pytest.mark.parametrize("content", ["{}", "[]", "{"])
 def test_a_damaged_result_is_named(stage, content):
     stage("--seeds", "0")
