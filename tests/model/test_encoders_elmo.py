@@ -285,6 +285,13 @@ def test_warming_up_needs_the_tokenizer_of_the_letters(kind):
         varied_model(kind).warm_up("Some text .")
 
 
+def test_as_many_letters_as_bytes_are_still_letters():
+    model = varied_model("letters", num_characters=262)
+    assert not model.config.reads_bytes
+    with pytest.raises(ValueError, match="letters of its own needs its tokenizer"):
+        model.warm_up("Some text .")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -242,7 +242,10 @@ class ElmoConfig(ElmoConfigChecks, PreTrainedConfig):
     @property
     def reads_bytes(self) -> bool:
         """Whether a tokenizer without files makes its `char_ids`."""
-        return not self.reads_word_column and self.num_characters == NUM_CHARACTER_IDS
+        are_bytes = (
+            self.num_characters == NUM_CHARACTER_IDS and self.boundary_characters == BOUNDARY_CHARACTERS
+        )
+        return are_bytes and not self.reads_word_column
 
     @property
     def char_ids_length(self) -> int:
