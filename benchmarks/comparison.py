@@ -127,7 +127,7 @@ def own() -> str:
     for row in read(RESULTS / "table1.json")["rows"]:
         published = row["published"]
         if published["metric"] == row["metric"]:
-            figures = [figure for figure in published["figures"] if "BERT" in figure["system"]]
+            figures = [figure for figure in published["figures"] if is_transformer(figure["system"])]
             rows += [
                 [
                     row["task"],
@@ -138,6 +138,10 @@ def own() -> str:
                 for figure in figures
             ]
     return markdown_table(["task", "with elmo-tiny", "a Transformer", "which"], rows)
+
+
+def is_transformer(system: str) -> bool:
+    return "BERT" in system or "Transformer" in system
 
 
 # ---- what elmo-tiny is
