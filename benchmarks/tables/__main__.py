@@ -41,7 +41,7 @@ from benchmarks.tables.runs import (
     stored_results,
     unused_results,
 )
-from benchmarks.tables.search import with_choices
+from benchmarks.tables.search import searches, with_choices
 from elmo_hf.errors import ElmoError, one_sentence
 
 ELMO = "src/elmo_hf/checkpoints/elmo-tiny"
@@ -163,7 +163,7 @@ def write_all(places: Places, options: argparse.Namespace) -> None:
     write_tables(tables, places.results)
     draw_tables(tables, places.results)
     if options.results == RESULTS:
-        fill_tables(PAGE, tables, places.plan)
+        fill_tables(PAGE, tables, places.plan, searches(places))
     print(f"Written to {places.results}: {', '.join(tables)}.")
     unused = unused_results(places)
     if unused:

@@ -3,22 +3,27 @@
 fill_tables(PAGE, tables, TASKS)    # tables as collect.py makes them
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report import EMPTY, fill_page, markdown_table
 from benchmarks.tables.collect import FIGURE2, WITH_PUBLISHED, Result
-from benchmarks.tables.plan import Task
+from benchmarks.tables.plan import Task, flag_of
 
 NOT_RUN = "not run"
 
 
-def fill_tables(page: Path, tables: dict[str, Any], plan: dict[str, Task]) -> None:
+def fill_tables(
+    page: Path, tables: dict[str, Any], plan: dict[str, Task], searches: Sequence[Result] = ()
+) -> None:
     """Fill the page between its markers `<!-- tables: table1 -->` and `<!-- /tables -->`."""
 
     def content(name: str) -> str:
         if name == "published":
             return table_with_published(tables)
+        if name == "choices":
+            return table_of_choices(searches, plan)
         if name == "figure2":
             return table_of_shares(tables["table1"])
         return budget(plan) if name == "budget" else markdown_of(name, tables[name])
@@ -37,6 +42,22 @@ def budget(plan: dict[str, Task]) -> str:
         rows.append([*cells, f"`{settings}`" if settings != EMPTY else EMPTY])
     head = ["task", "train examples", "others", "epochs", "changes to the recipe"]
     return markdown_table(head, rows, left=5)
+
+
+def table_of_choices(searches: Sequence[Result], plan: dict[str, Task]) -> str:
+    """What search.py has chosen, with the scores on dev of the best and the worst point that it tried."""
+    rows = []
+    for search in searches:
+        run, point = search["run"], search["chosen"]
+        task = plan[run["task"]]
+        rate = point["learning rate"] * float(flag_of(task, "--learning-rate", "0.001"))
+        scores = [100 * tried["score"] for tried in search["tried"]]
+        arm = "without ELMo" if run["place"] == "none" else "with ELMo"
+        numbers = [f"{run['train_size']:,}", f"{point['dropout']:g}", f"{rate:g}"]
+        numbers += [f"{point['vector scale']:g}", f"{max(scores):.1f}", f"{min(scores):.1f}"]
+        rows.append([task.title, arm, *numbers])
+    head = ["task", "", "train", "dropout", "learning rate", "scale of vectors", "best on dev", "worst tried"]
+    return markdown_table(head, rows, left=2) if rows else "No results yet."
 
 
 # ---- tables

@@ -220,6 +220,14 @@ def choices_of(name: str, places: Places, model: str | None) -> tuple[Choice, ..
     return tuple(choices)
 
 
+def searches(places: Places) -> list[dict[str, Any]]:
+    """What was searched to its end, without ELMo and with it, in the order of the plan."""
+    runs = [run_of(TASKS, name, {}, SEED) for name in SEARCHED]
+    paths = [file_of(arm, places) for run in runs for arm in (baseline_of(run), run)]
+    contents = [read_json(path) for path in paths if path.is_file()]
+    return [content for content in contents if "chosen" in content]
+
+
 # ---- how long it takes
 
 

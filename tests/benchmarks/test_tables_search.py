@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.tables import search
+from benchmarks.tables.page import table_of_choices
 from benchmarks.tables.plan import TASKS, baseline_of, recipe_flags, run_of
 from benchmarks.tables.runs import Places
 
@@ -90,6 +91,16 @@ def test_the_tables_use_what_was_chosen(stage):
         assert flags[flags.index("--vector-scale") + 1] == "4"
         assert f"task_dropout={dropout}" in flags[flags.index("--set") :]
     assert recipe_flags(run_of(plan, "nli", {}, 0), plan) == recipe_flags(run_of(TASKS, "nli", {}, 0), TASKS)
+
+
+def test_the_page_has_what_was_chosen(stage):
+    assert table_of_choices(search.searches(stage.places), TASKS) == "No results yet."
+    search.main(stage.flags)
+    lines = table_of_choices(search.searches(stage.places), TASKS).split("\n")
+    assert lines[2:] == [
+        "| Sentiment, SST-5 | without ELMo | 8,311 | 0.5 | 0.001 | 4 | 60.0 | 53.5 |",
+        "| Sentiment, SST-5 | with ELMo | 8,311 | 0.15 | 0.0005 | 4 | 52.0 | 45.0 |",
+    ]
 
 
 def test_a_task_that_is_not_searched_has_the_choices_of_its_kind(stage):
