@@ -1,6 +1,6 @@
 """The paper's tables on the page of the benchmarks, in Markdown.
 
-fill_tables(PAGE, tables, TASKS)    # tables as collect.py makes them
+fill_tables(PAGE, tables, TASKS, searches)    # tables of collect.py, what search.py has stored
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from typing import Any
 
 from benchmarks.report import EMPTY, fill_page, markdown_table
 from benchmarks.tables.collect import FIGURE2, WITH_PUBLISHED, Result
-from benchmarks.tables.plan import Task, flag_of
+from benchmarks.tables.plan import Task, learning_rate
 
 NOT_RUN = "not run"
 
 
 def fill_tables(
-    page: Path, tables: dict[str, Any], plan: dict[str, Task], searches: Sequence[Result] = ()
+    page: Path, tables: dict[str, Any], plan: dict[str, Task], searches: Sequence[Result]
 ) -> None:
     """Fill the page between its markers `<!-- tables: table1 -->` and `<!-- /tables -->`."""
 
@@ -50,10 +50,10 @@ def table_of_choices(searches: Sequence[Result], plan: dict[str, Task]) -> str:
     for search in searches:
         run, point = search["run"], search["chosen"]
         task = plan[run["task"]]
-        rate = point["learning rate"] * float(flag_of(task, "--learning-rate", "0.001"))
+        rate = learning_rate(task, point["learning rate"])
         scores = [100 * tried["score"] for tried in search["tried"]]
         arm = "without ELMo" if run["place"] == "none" else "with ELMo"
-        numbers = [f"{run['train_size']:,}", f"{point['dropout']:g}", f"{rate:g}"]
+        numbers = [f"{run['train_size']:,}", f"{point['dropout']:g}", rate]
         numbers += [f"{point['vector scale']:g}", f"{max(scores):.1f}", f"{min(scores):.1f}"]
         rows.append([task.title, arm, *numbers])
     head = ["task", "", "train", "dropout", "learning rate", "scale of vectors", "best on dev", "worst tried"]

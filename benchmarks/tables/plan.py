@@ -434,6 +434,11 @@ def flag_of(task: Task, name: str, default: str) -> str:
     return words[words.index(name) + 1] if name in words else default
 
 
+def learning_rate(task: Task, multiple: float) -> str:
+    """A multiple of the plan's learning rate, as a flag's value."""
+    return f"{multiple * float(flag_of(task, '--learning-rate', '0.001')):g}"
+
+
 def arm_of(run: Run) -> str:
     return "none" if run.place == "none" else "elmo"
 

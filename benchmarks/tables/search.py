@@ -34,7 +34,7 @@ from benchmarks.tables.plan import (
     arm_of,
     baseline_of,
     estimate,
-    flag_of,
+    learning_rate,
     recipe_flags,
     run_of,
 )
@@ -191,8 +191,8 @@ def flags_of(run: Run, point: Point) -> list[str]:
 
 def as_choice(run: Run, point: Point) -> Choice:
     """A point as flags and settings of the plan."""
-    rate = point["learning rate"] * float(flag_of(TASKS[run.task], "--learning-rate", "0.001"))
-    flags = ("--learning-rate", f"{rate:g}", "--vector-scale", f"{point['vector scale']:g}")
+    rate = learning_rate(TASKS[run.task], point["learning rate"])
+    flags = ("--learning-rate", rate, "--vector-scale", f"{point['vector scale']:g}")
     return Choice(arm_of(run), flags, (f"task_dropout={point['dropout']:g}",))
 
 
