@@ -8,95 +8,15 @@ of the layers, or all layers from ready ids; the others their last layer. All EL
 from __future__ import annotations
 
 import math
-import platform
 import tempfile
-import time
-import warnings
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from unittest import mock
 
 from benchmarks.speed import workloads
-
-
-class Unavailable(Exception):
-    """Why this contestant cannot take part; empty if it does not take part in this setting."""
-
-
-class Contestant:
-    libraries: tuple[str, ...] = ()
-    settings: tuple[str, ...] = workloads.READING
-    by_length = False  # whether a corpus is read sorted by length
-    dtype = "float32"  # of the LSTMs' products, for the comparison with the peak
-    is_elmo = True
-
-    def __init__(self, job):
-        self.job = job
-
-    def versions(self):
-        versions = {"python": platform.python_version()}
-        for library in self.libraries:
-            try:
-                versions[library] = version(library)
-            except PackageNotFoundError:
-                versions[library] = "without a version"
-        return versions
-
-    def prepare(self, setting, sentences):
-        """The input of `run` for these sentences, made before the clock starts."""
-        return self.encode(sentences) if setting == "ready" else sentences
-
-    def run(self, setting, prepared):
-        """One call of a round; a returned dictionary is recorded with the round's times."""
-        methods = {"ready": self.layers, "corpus": self.corpus, "train": self.train}
-        methods.get(setting, self.embed)(prepared)
-
-    def encode(self, sentences):
-        """The ids of a batch in the library's form."""
-        raise NotImplementedError
-
-    def layers(self, encoded):
-        """All layers of an ELMo from the bottom up, else the last one; (sentences, words, dim) each."""
-        raise NotImplementedError
-
-    def embed(self, sentences):
-        """Vectors of one batch, (sentences, words, dim)."""
-        raise NotImplementedError
-
-    def corpus(self, sentences):
-        """Vectors of all sentences in their order, (words, dim) each."""
-        vectors = [None] * len(sentences)
-        for places in workloads.batches(sentences, by_length=self.by_length):
-            output = self.embed([sentences[place] for place in places])
-            for row, place in enumerate(places):
-                vectors[place] = output[row, : len(sentences[place])].copy()
-        return vectors
-
-    def train(self, rows):
-        """Forward and backward of the top layer's mean square; returns the loss and the parameters."""
-        raise NotImplementedError
-
-    def fresh(self):
-        """Reset the state that earlier calls have left."""
-
-    def work(self, setting, calls):
-        """The necessary operations, by product."""
-        return workloads.elmo_work(self.job.size, setting, calls)
-
+from benchmarks.speed.contestant import Contestant, Unavailable, start_torch
+from benchmarks.speed.peak import Peak
 
 # ---- in torch
-
-
-def start_torch(job):
-    import torch
-
-    torch.set_num_threads(job.threads)
-    torch.manual_seed(0)
-    return torch
-
-
-def gradient_norm(parameters):
-    return math.sqrt(sum(float(p.grad.double().pow(2).sum()) for p in parameters if p.grad is not None))
 
 
 class Ours(Contestant):
@@ -439,80 +359,6 @@ class SimpleElmo(Contestant):
 
     def fresh(self):
         self.session.run(self.tf.global_variables_initializer())
-
-
-# ---- the machine
-
-
-class Peak(Contestant):
-    """The machine's rates for matrix products of the model's shapes, in GFLOP/s: with `torch.mm`, with oneDNN
-    and packed weights, and with PyTorch's dynamic int8 product."""
-
-    libraries = ("torch",)
-    settings = tuple(workloads.SETTINGS)
-    is_elmo = False
-
-    def __init__(self, job):
-        super().__init__(job)
-        self.torch = start_torch(job)
-        clock = time.process_time if job.clock == "cpu" else time.perf_counter
-        self.clock, self.seconds = clock, 0.01 if job.size == "tiny" else 0.1
-
-    def prepare(self, setting, sentences):
-        return sentences
-
-    def run(self, setting, prepared):
-        rates = {}
-        for name, rows, inner, columns in workloads.products(self.job.size):
-            x, weight = self.torch.randn(rows, inner), self.torch.randn(columns, inner)
-            for variant, product in self.variants(x, weight, name in workloads.LSTM_PRODUCTS):
-                dtype, _, library = variant.partition(" ")
-                rate = self.rate(product, 2 * rows * inner * columns)
-                rates[f"{dtype} {name} {library}"] = round(rate / 1e9, 1)
-        return {"gflops": rates}
-
-    def variants(self, x, weight, is_lstm):
-        """Only the LSTMs' products are measured in other types than float32."""
-        yield from self.floats("float32", x, weight)
-        if is_lstm:
-            yield from self.floats("bfloat16", x.bfloat16(), weight.bfloat16())
-            yield from self.eight_bits(x, weight)
-
-    def floats(self, dtype, x, weight):
-        torch = self.torch
-        transposed = weight.t()
-        yield f"{dtype} torch.mm", lambda: torch.mm(x, transposed)
-        try:  # private operations of torch, which may be removed
-            packed = torch.ops.mkldnn._reorder_linear_weight(weight, len(x))
-            product = torch.ops.mkldnn._linear_pointwise
-            product(x, packed, None, "none", [], "")
-        except (RuntimeError, AttributeError, NotImplementedError):
-            return
-        yield f"{dtype} packed", lambda: product(x, packed, None, "none", [], "")
-
-    def eight_bits(self, x, weight):
-        torch = self.torch
-        scales, zeros = torch.full((len(weight),), 0.03).double(), torch.zeros(len(weight), dtype=torch.int64)
-        try:
-            with warnings.catch_warnings():  # PyTorch deprecates quantized tensors
-                warnings.simplefilter("ignore", UserWarning)
-                rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
-            packed = torch.ops.quantized.linear_prepack(rounded, None)
-        except (RuntimeError, AttributeError, NotImplementedError):
-            return
-        yield "int8 dynamic", lambda: torch.ops.quantized.linear_dynamic(x, packed)
-
-    def rate(self, product, operations):
-        with self.torch.inference_mode():
-            product()
-            start, done, now = self.clock(), 0, 0.0
-            while now < self.seconds:
-                product()
-                done, now = done + 1, self.clock() - start
-        return done * operations / now
-
-    def work(self, setting, calls):
-        return {}
 
 
 CLASSES = {

@@ -25,7 +25,8 @@ from typing import Any
 def main():
     answers = private_stdout()
     job = parse_arguments()
-    from benchmarks.speed.contestants import Unavailable, class_of
+    from benchmarks.speed.contestant import Unavailable
+    from benchmarks.speed.contestants import class_of
 
     sentences = json.loads(job.sentences.read_text(encoding="utf-8"))
     try:
@@ -101,7 +102,7 @@ def check(contestant, setting, sentences, path):
     the loss and gradient of a training step."""
     import numpy as np
 
-    from benchmarks.speed.contestants import gradient_norm
+    from benchmarks.speed.contestant import gradient_norm
 
     contestant.fresh()
     arrays: dict[str, Any]

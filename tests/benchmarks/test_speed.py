@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.speed import __main__ as speed
-from benchmarks.speed import contestants, table, worker, workloads
+from benchmarks.speed import contestant, contestants, peak, table, worker, workloads
 from benchmarks.speed import weights as random_weights
 from tests.helpers.paths import BENCHMARKS
 
@@ -176,18 +176,18 @@ def test_ready_ids_give_all_layers_and_are_made_before_the_clock(name, weights, 
 
 def test_contestants_that_are_left_out(weights):
     for name in ("ours-bf16", "ours-int8"):
-        with pytest.raises(contestants.Unavailable):
+        with pytest.raises(contestant.Unavailable):
             contestant_of(name, "train", weights)
-    with pytest.raises(contestants.Unavailable, match="nothing"):
+    with pytest.raises(contestant.Unavailable, match="nothing"):
         contestant_of("ours-nothing", "batch", weights)
-    with pytest.raises(contestants.Unavailable, match="unsorted"):
+    with pytest.raises(contestant.Unavailable, match="unsorted"):
         contestants.class_of("ours-auto-nothing")
     assert contestants.class_of("ours-int8-unsorted").settings == ("corpus",)
 
 
 def test_the_peaks_products():
     job = {"contestant": "peak", "size": "tiny", "setting": "batch", "threads": 1, "clock": "cpu"}
-    answer = contestants.Peak(SimpleNamespace(**job)).run("batch", [])
+    answer = peak.Peak(SimpleNamespace(**job)).run("batch", [])
     [rates] = speed.rates_of_rounds(SimpleNamespace(answers=[answer]))
     for product in ("input", "state", "projection", "highway", "word"):
         assert rates["float32"] >= rates[f"float32 {product}"] >= rates[f"float32 {product} torch.mm"] > 0
