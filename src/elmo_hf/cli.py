@@ -284,7 +284,7 @@ def vocab(
 def perplexity(
     context: typer.Context,
     source: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="TEXT",
             help="Text (one sentence per line), .jsonl, .parquet or .csv; .gz, .bz2, .xz, .zst.",
@@ -313,17 +313,18 @@ def perplexity(
         language_model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
         arguments = options_for(context, compute) | {"model": language_model}
         result = compute(tokenizer=tokenizer, **arguments)
-        corpus = open_records(source, arguments["text_column"], arguments["tokens_column"])
+        if as_json:
+            content = result.to_dict() | {"command": command_line("elmo-hf", sys.argv[1:])}
+            typer.echo(json.dumps(with_results(content, perplexities({source: result.to_dict()}))))
+        else:
+            _print_perplexity(result, language_model.config.vocab_size)
+        columns = {name: arguments[name] for name in ("column", "text_column", "tokens_column")}
+        corpus = open_records(source, **columns)
         if not corpus.is_words:
             corpus.raw, corpus.split_sentences = arguments["raw"], arguments["split_sentences"]
         splits = tokenizer.word_splitter != "whitespace"
         for doubt in model_doubts(corpus, tokenizer.get_vocab(), model or "elmo-tiny", splits):
             warn(doubt)
-        if as_json:
-            content = result.to_dict() | {"command": command_line("elmo-hf", sys.argv[1:])}
-            typer.echo(json.dumps(with_results(content, perplexities({str(source): result.to_dict()}))))
-        else:
-            _print_perplexity(result, language_model.config.vocab_size)
 
 
 def _print_perplexity(result: "Perplexity", vocab_size: int) -> None:

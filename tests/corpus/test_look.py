@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from elmo_hf.cli import app
-from elmo_hf.corpus.look import Sample, doubts, model_doubts, training_doubts, unknown_share
+from elmo_hf.corpus.look import Sample, _unknown_share, doubts, model_doubts, training_doubts
 from elmo_hf.corpus.source import InMemory, Source, open_records
 from elmo_hf.corpus.vocabulary import Vocabulary, count_words, write_vocabulary
 from elmo_hf.model.words_elmo import split_text
@@ -161,6 +161,11 @@ def test_the_look_reads_the_first_lines_only():
     assert len(Sample.of(Source(InMemory(["ab " * 10**6] * 20))).lines) == 5
 
 
+def test_a_line_that_begins_with_very_many_blanks():
+    assert said([" " * 30_000 + "far away", *SPLIT]) == said(SPLIT)
+    assert said([" " * 30_000 + "far away"]) == []
+
+
 # ---- words outside of a vocabulary
 
 
@@ -174,7 +179,8 @@ def vocab(tmp_path):
 
 
 def test_the_share_of_unknown_words_by_hand():
-    share, unknown = unknown_share(Source(InMemory(["a b a", "<UNK> c"])), {"a"})
+    source = Source(InMemory(["a b a", "<UNK> c"]))
+    share, unknown = _unknown_share(source, Sample.of(source), {"a"})
     assert (share, unknown) == (2 / 5, ["b", "c"])
 
 

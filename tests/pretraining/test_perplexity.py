@@ -453,10 +453,20 @@ def test_the_command_prints_json(base, text_file):
     assert json.loads(result.stdout)["sentences"] == 2
 
 
+def test_the_command_reads_the_named_column(base, tmp_path):
+    path = tmp_path / "held-out.jsonl"
+    rows = [{"verse": line, "text": f"{line} Again."} for line in TEXT]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    result = run(path, "--model", base.folder, "--json", "--column", "verse")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["tokens"] == base.perplexity().tokens
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nowhere.txt"], "there is no file nowhere.txt."),
+        (["https://host.example/a.txt"], "https://host.example/a.txt"),
         ([Path(__file__), "--states", "warm"], "this model stores no warm state"),
         ([Path(__file__), "--model", "."], "no ELMo can be loaded from .: "),
     ],

@@ -48,22 +48,20 @@ _ELEMENT = regex.compile(
 )
 _LABEL = regex.compile(r"O|[BIESLU]-\S+")
 _FIELD_END = regex.compile(r"(?<!\d)[,;](?=\S)|[,;](?=[^\s\d])")  # no comma of prose, nor that of 1,000
-_LETTERS = regex.compile(r"[\p{L}\p{M}]")
 _SENTENCE_END = regex.compile(r".*[.?!…:;।؟。！？][\"”’)\]»“']*")
 
 
-def doubts(source: Source, column_option: str = "--column", splits: bool = True) -> list[str]:
-    """What the first lines of a corpus seem to be and the options do not say, each in one sentence.
+def doubts(source: Source) -> list[str]:
+    """What the first lines of a corpus seem to be and the options do not say, each in one sentence."""
+    return _doubts(source, Sample.of(source))
 
-    Args:
-        column_option: the option of the command that names the column of a table.
-        splits: whether --raw is of use.
-    """
-    sample = Sample.of(source)
+
+def _doubts(source: Source, sample: "Sample", splits: bool = True) -> list[str]:
+    """`splits`: whether --raw is of use."""
     if source.is_words or not sample.lines:
         return []
     name = quoted(source.name)
-    form = _form(sample, column_option) if source.is_plain_text else None
+    form = _form(sample.lines) if source.is_plain_text else None
     if form is not None:
         return [f"{name} looks like {form}."]
     if sample.is_code:
@@ -82,7 +80,10 @@ def training_doubts(source: Source, vocabulary: Vocabulary) -> list[str]:
     if vocabulary.counts is not None:
         words = sum(vocabulary.counts) - sum(vocabulary.counts[vocabulary.ids[word]] for word in (BEGIN, END))
         own_share = vocabulary.counts[vocabulary.unknown_id] / max(1, words)
-    return doubts(source) or unknown_doubts(source, vocabulary.ids, vocabulary.name, own_share=own_share)
+    sample = Sample.of(source)
+    return _doubts(source, sample) or _unknown_doubts(
+        source, sample, vocabulary.ids, vocabulary.name, own_share=own_share
+    )
 
 
 def model_doubts(source: Source, words: Collection[str], model: str, splits: bool = True) -> list[str]:
@@ -92,9 +93,13 @@ def model_doubts(source: Source, words: Collection[str], model: str, splits: boo
         words: of the model's vocabulary.
         splits: whether the model's tokenizer splits words from punctuation.
     """
-    helps = source.raw or _share_if_split(source, words) < 0.9 * unknown_share(source, words)[0]
-    result = doubts(source, "--column", splits=splits and helps)
-    return result or unknown_doubts(source, words, f"the vocabulary of {model}", splits=splits)
+    sample = Sample.of(source)
+    helps = (
+        source.raw or _share_if_split(source, sample, words) < 0.9 * _unknown_share(source, sample, words)[0]
+    )
+    return _doubts(source, sample, splits and helps) or _unknown_doubts(
+        source, sample, words, f"the vocabulary of {model}", splits=splits
+    )
 
 
 @dataclass
@@ -111,9 +116,10 @@ class Sample:
         kept: list[str] = []
         characters = 0
         for text in islice(texts, 20 * MOST_LINES):
-            if text and not text.isspace():
-                kept.append(text[:LONGEST_LINE])
-                characters += len(kept[-1])
+            line = text[:LONGEST_LINE]
+            if line and not line.isspace():
+                kept.append(line)
+                characters += len(line)
                 if len(kept) >= MOST_LINES or characters >= MOST_CHARACTERS:
                     break
         return cls(kept)
@@ -224,21 +230,20 @@ def _wrapping(sample: Sample) -> Iterator[str]:
 # ---- files of other forms
 
 
-def _form(sample: Sample, column_option: str) -> str | None:
+def _form(lines: Sequence[str]) -> str | None:
     """The form of a file that is no plain text, with what to do."""
-    lines = sample.lines
     if _share(lines, _is_json_object) > 0.8:
-        return f"JSON lines; name the file .jsonl, and its column by {column_option}"
+        return "JSON lines; name the file .jsonl, and its column by --column"
     if lines[0].lstrip()[0] in "[{" and _share(lines, _is_in_json) > 0.5:
-        return f"JSON; name the file .json if it is an array of objects, and its column by {column_option}"
+        return "JSON; name the file .json if it is an array of objects, and its column by --column"
     if sum(len(_TAG.findall(line)) for line in lines) > max(1, 0.1 * len(lines)) or _is_xml(lines):
         return "HTML or XML, whose tags would be words; take the text out of it first"
     if _share(lines, _is_labelled) > 0.8 or _is_table_of_words(lines):
         return "columns with one word a line; write each sentence on a line of its own, without the labels"
     if _share(lines, lambda line: "\t" in line) > 0.8:
-        return f"a table with tabs; name the file .tsv, and its column by {column_option}"
+        return "a table with tabs; name the file .tsv, and its column by --column"
     if _is_csv(lines):
-        return f"CSV; name the file .csv, and its column by {column_option}"
+        return "CSV; name the file .csv, and its column by --column"
     return None
 
 
@@ -290,24 +295,25 @@ def _is_csv(lines: Sequence[str]) -> bool:
 # ---- words outside of a vocabulary
 
 
-def unknown_share(source: Source, words: Collection[str]) -> tuple[float, list[str]]:
+def _unknown_share(source: Source, sample: Sample, words: Collection[str]) -> tuple[float, list[str]]:
     """The share of the sample's words that a vocabulary does not have, and these words."""
-    sample = Sample.of(source).words_of(source)
-    unknown = [word for word in sample if word not in words and word != "<UNK>"]
-    return len(unknown) / max(1, len(sample)), unknown
+    sampled = sample.words_of(source)
+    unknown = [word for word in sampled if word not in words and word != "<UNK>"]
+    return len(unknown) / max(1, len(sampled)), unknown
 
 
-def _share_if_split(source: Source, words: Collection[str]) -> float:
+def _share_if_split(source: Source, sample: Sample, words: Collection[str]) -> float:
     """The share of unknown words if the text were read with the other value of --raw."""
     if source.is_words:
         return 1.0
     other = copy.copy(source)
     other.raw = not source.raw
-    return unknown_share(other, words)[0]
+    return _unknown_share(other, sample, words)[0]
 
 
-def unknown_doubts(
+def _unknown_doubts(
     source: Source,
+    sample: Sample,
     words: Collection[str],
     vocabulary: str,
     *,
@@ -322,11 +328,11 @@ def unknown_doubts(
         own_share: the share of the words of its own text that are outside of it, if that is known.
         splits: whether --raw is of use.
     """
-    share, unknown = unknown_share(source, words)
+    share, unknown = _unknown_share(source, sample, words)
     if share < 0.1:
         return []
     start = f"{share:.0%} of the first words of {quoted(source.name)} are not in {quoted(vocabulary)}"
-    other_share = _share_if_split(source, words)
+    other_share = _share_if_split(source, sample, words)
     if other_share < 0.6 * share:
         way = (
             "without --raw" if source.raw else "with --raw" if splits else "with words and punctuation apart"
