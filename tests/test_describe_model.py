@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import struct
 
 import pytest
@@ -25,6 +26,19 @@ def test_files_that_are_no_weights(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="is no safetensors file"):
         tensor_shapes(path)
+
+
+def test_shards_that_the_index_does_not_name_are_not_the_models(tmp_path):
+    checkpoint = save_checkpoint(tmp_path / "elmo-test")
+    whole = describe_model(checkpoint)
+    model = ElmoForPreTraining.from_pretrained(checkpoint)
+    (checkpoint / "model.safetensors").unlink()
+    model.save_pretrained(checkpoint, max_shard_size="5KB")
+    stale = sorted(checkpoint.glob("model-*.safetensors"))[0]
+    shutil.copy(stale, checkpoint / "model-00001-of-00099.safetensors")
+    description = describe_model(checkpoint)
+    assert description["parameters"] == whole["parameters"]
+    assert "model-00001-of-00099.safetensors" not in description["files"]
 
 
 def test_describing_loads_no_weight(tmp_path):

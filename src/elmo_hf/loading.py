@@ -209,11 +209,8 @@ def describe_model(folder: str | Path) -> dict[str, Any]:
     """A checkpoint's config, sizes and checksums, from its files; no weight is loaded."""
     folder = Path(folder)
     config = load_config(folder)
-    # A file `model.safetensors` is loaded in place of shards; an optimizer's are not the model's.
-    names = ("model.safetensors", "model-*.safetensors")
     with _refusing(folder):
-        weights = next(filter(None, (sorted(folder.glob(name)) for name in names)), [])
-        weights = [folder_elmo.check_inside(path) for path in weights]
+        weights = folder_elmo.ElmoFolder(folder, {}).weights()
     if not weights:
         raise ElmoError(f"{folder} has no weights (*.safetensors).")
     shapes = {name: shape for path in weights for name, shape in tensor_shapes(path).items()}

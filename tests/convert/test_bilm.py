@@ -348,6 +348,27 @@ def test_warm_state_is_left_out_with_a_warning(
     assert_same_arrays(back / "weights.hdf5", source / "weights.hdf5")
 
 
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"num_characters": 300}, "letters of its own"),
+        ({"boundary_characters": [1, 2, 3, 4, 5]}, "letters of its own"),
+        ({"word_embedding_dim": 3}, "letters of its own, or words beside them"),
+        ({"token_encoder": "words", "word_embedding_dim": 3}, "a projection of its table of words"),
+        ({"token_encoder": "words", "word_embedding_dim": 4}, "a projection of its table of words"),
+        ({"stacked_lstm_layers": 2, "num_hidden_layers": 1}, "stacked in each direction"),
+        ({"lstm_projection": False}, "LSTMs of 6 cells with 4 outputs"),
+        ({"lstm_projection": True, "projection_dim": 6}, "LSTMs of 6 cells with 6 outputs"),
+    ],
+)
+def test_models_that_the_format_cannot_hold(settings: dict[str, Any], what: str, tmp_path: Path) -> None:
+    sizes = {"lstm_dim": 6, "projection_dim": 4, "char_filters": [[1, 4]], "vocab_size": 5}
+    ElmoModel(ElmoConfig(**sizes | settings)).save_pretrained(tmp_path / "elmo")
+    with pytest.raises(ElmoError, match=what):
+        convert_to_bilm(tmp_path / "elmo", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
 def test_output_dim_of_the_softmax(tmp_path: Path) -> None:
     """Without an LSTM projection the softmax has as many columns as the LSTM has cells."""
     content = options(dim=5, projection_dim=8)

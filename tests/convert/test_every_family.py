@@ -2,6 +2,7 @@
 upload, and remote code without the package."""
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ import torch
 
 import elmo_hf
 from elmo_hf import ElmoForPreTraining, ElmoForTokenClassification, ElmoModel, ElmoTokenizer, kernels
-from elmo_hf.convert import convert
+from elmo_hf.convert import convert, convert_to_bilm
+from elmo_hf.errors import ElmoError
 from elmo_hf.hub.push import prepare
 from elmo_hf.pretraining.perplexity import perplexity
 from tests.helpers.allennlp_files import bilm_weights, packed_state, state_of, write_archive
@@ -153,6 +155,22 @@ def test_onnx(family, tmp_path) -> None:
     for row, layers in enumerate(layers_of(family[1])):
         actual = np.stack([output[row, : layers.shape[1]] for output in outputs])
         np.testing.assert_allclose(actual, layers, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_way_back_to_bilm_is_the_same_model_or_refused(family, tmp_path, caplog) -> None:
+    name, folder = family
+    if name == "manylangs":
+        with pytest.raises(ElmoError, match=r"stacked in each direction|letters of its own"):
+            convert_to_bilm(folder, tmp_path / "back")
+        assert list(tmp_path.iterdir()) == []
+        return
+    with caplog.at_level(logging.WARNING, "elmo_hf"):
+        back = convert_to_bilm(folder, tmp_path / "back")
+    assert ("the trained mix of its layers" in caplog.text) == (name in MIXES)
+    convert([back], tmp_path / "again")
+    for ours, same in zip(layers_of(folder), layers_of(tmp_path / "again"), strict=True):
+        np.testing.assert_array_equal(ours, same)
 
 
 def test_an_upload_has_all_that_loads(family) -> None:

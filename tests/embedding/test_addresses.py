@@ -98,6 +98,39 @@ def test_a_half_written_shard_in_a_store_is_made_again(model, memory, tmp_path):
         assert stored(memory, f"/v/{format}") == whole
 
 
+@pytest.mark.parametrize("content", [b"5", b"[]", b'{"first": 0}'])
+def test_a_header_in_a_store_that_is_none(model, memory, content):
+    elmo_hf.embed(sentences(40), "memory://v", model, **SMALL | {"format": "npy"})
+    whole = stored(memory, "/v")
+    memory.pipe_file("/v/vectors-00001.json", content)
+    memory.rm_file("/v/index.json")
+    elmo_hf.embed(sentences(40), "memory://v", model, **SMALL | {"format": "npy"})
+    assert stored(memory, "/v") == whole
+
+
+def test_a_header_of_safetensors_in_a_store_without_offsets(model, memory):
+    elmo_hf.embed(sentences(40), "memory://v", model, **SMALL)
+    whole = stored(memory, "/v")
+    header = json.dumps({"__metadata__": {"elmo_hf": "{}"}, "vectors": {"data_offsets": []}}).encode()
+    memory.pipe_file("/v/vectors-00001.safetensors", len(header).to_bytes(8, "little") + header)
+    memory.rm_file("/v/index.json")
+    elmo_hf.embed(sentences(40), "memory://v", model, **SMALL)
+    assert stored(memory, "/v") == whole
+
+
+def test_damaged_hdf5_in_a_store_is_named_by_its_address(model, memory):
+    elmo_hf.embed(sentences(40), "memory://v", model, **SMALL | {"format": "hdf5"})
+    whole = stored(memory, "/v")
+    words = whole["words.jsonl"].splitlines(keepends=True)
+    memory.pipe_file("/v/words.jsonl", b"".join([b"3\n", *words[1:]]))
+    vectors = read_vectors("memory://v")
+    with pytest.raises(ElmoError, match=r"^memory://v/words\.jsonl is missing or damaged"):
+        vectors[0]
+    memory.pipe_file("/v/vectors.hdf5", b"no HDF5")
+    with pytest.raises(ElmoError, match=r"^memory://v/vectors\.hdf5 is missing or damaged"):
+        read_vectors("memory://v")
+
+
 def test_shards_in_a_store_are_read_together(model, memory, tmp_path):
     lines = sentences(60)
     memory.pipe_file("/t/a.txt", "".join(line + "\n" for line in lines[:37]).encode())

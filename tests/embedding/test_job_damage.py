@@ -215,6 +215,7 @@ INDICES = [
     {"format": "csv"},
     {"format": []},
     {"columns": None},
+    {"words": None},
     {"pool": "sum"},
     {"shards": {}},
     {"shards": [{"first": 0}]},

@@ -72,11 +72,24 @@ def test_more_shards_than_sentences(model, tmp_path):
 
 def test_tables_of_shards_are_read_together(model, tmp_path):
     """The number of the shard and that of the sentence in it name a sentence."""
-    rows = [{"text": text, "id": number, "shard": "x"} for number, text in enumerate(sentences(60))]
+    rows = [
+        {"text": text, "id": number, "shard": "x", "input_shard": number % 7}
+        for number, text in enumerate(sentences(60))
+    ]
     embed_shards(rows, tmp_path, model, 3, format="parquet", whitespace=True)
     files = str(tmp_path / "*" / "*.parquet")
     table = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=tmp_path / "cache")
-    assert table.column_names == ["sentence", "word", "vector", "shard", "id", "input_shard"]
+    assert table.column_names == [
+        "sentence",
+        "word",
+        "vector",
+        "shard",
+        "id",
+        "input_shard",
+        "input_input_shard",
+    ]
+    assert {*table["input_shard"]} == {"x"}
+    assert {*table["input_input_shard"]} == {*range(7)}
     names = {(row["shard"], row["sentence"], row["id"]) for row in table.remove_columns("vector")}
     assert len(names) == len({name[:2] for name in names}) == len({name[2] for name in names})
     assert {name[0] for name in names} == {1, 2, 3}

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import re
 
 import pytest
 from huggingface_hub import ModelCard
+from transformers import pipeline
 from typer.testing import CliRunner
 
-from elmo_hf import ElmoModel, ElmoTokenizer
+from elmo_hf import ElmoForCoreferenceResolution, ElmoForSequenceClassification, ElmoModel, ElmoTokenizer
 from elmo_hf.cli import app
 from elmo_hf.hub.card import render_card
 from tests.helpers.card_folders import FACTS, RESULTS, save_checkpoint, write
@@ -93,3 +95,28 @@ def test_a_task_model(checkpoint, tmp_path):
     text = render_card(folder)
     assert "pipeline(" not in text
     assert "from transformers import AutoModelForTokenClassification, AutoTokenizer" in text
+
+
+def task_folder(checkpoint, folder, head):
+    """A saved head, with the facts of a card."""
+    config = ElmoModel.from_pretrained(checkpoint).config
+    config.task_word_dim, config.classifier = 4, "esim" if head is ElmoForSequenceClassification else "bcn"
+    head(config).save_pretrained(folder)
+    ElmoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
+    figures = {"dataset": "LitBank", "split": "test", "metrics": {"f1": 0.5}, "command": "evaluate"}
+    write(folder, FACTS | {"kind": "task", "base_model": "someone/elmo-tiny"}, {"evaluation": figures})
+    return folder
+
+
+def test_a_coreference_model_is_loaded_by_the_class_it_is_saved_for(checkpoint, tmp_path):
+    text = render_card(task_folder(checkpoint, tmp_path / "task", ElmoForCoreferenceResolution))
+    assert "from transformers import AutoModel, AutoTokenizer" in text
+    assert "pipeline(" not in text
+
+
+def test_a_classifier_of_pairs_is_shown_with_a_pair(checkpoint, tmp_path):
+    folder = task_folder(checkpoint, tmp_path / "task", ElmoForSequenceClassification)
+    text = render_card(folder)
+    call = re.search(r"^.*reader\((.*)\).*$", text, re.MULTILINE)[1]
+    reader = pipeline("text-classification", model=str(folder), tokenizer=str(folder))
+    assert {"label", "score"} == set(reader(json.loads(call)))

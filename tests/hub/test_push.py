@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from elmo_hf import ElmoForPreTraining, ElmoModel
+from elmo_hf import ElmoForPreTraining, ElmoModel, ElmoTokenizer
 from elmo_hf.cli import app
 from elmo_hf.hub.card import write_card
 from elmo_hf.hub.push import prepare, push
@@ -234,6 +234,21 @@ def test_sums_of_adagrad_go_up_on_request_and_stay_there(hub, folder):
     push(folder, NAME, with_optimizer=True)  # sums of sharded weights
 
 
+def test_sums_of_a_checkpoint_that_is_uploaded_without_its_softmax(hub, folder):
+    """They have the names of a model with one, as `elmo-hf convert --with-optimizer` writes them."""
+    save_sums(folder)
+    kept = {
+        name: tensor
+        for name, tensor in load_file(folder / "adagrad.safetensors").items()
+        if "lm_head" not in name
+    }
+    save_file(kept, folder / "adagrad.safetensors")
+    ElmoModel.from_pretrained(folder).save_pretrained(folder)
+    assert "layers.0.bias" in load_file(folder / "model.safetensors")
+    push(folder, NAME, with_optimizer=True)
+    assert hub.files(NAME)["adagrad.safetensors"] == (folder / "adagrad.safetensors").read_bytes()
+
+
 def test_sums_that_are_not_of_the_model(hub, folder):
     assert "has no adagrad.safetensors; leave out --with-optimizer." in refused(folder, with_optimizer=True)
     save_sums(folder, shape=(3, 3, 3))
@@ -249,6 +264,9 @@ def test_sums_that_are_not_of_the_model(hub, folder):
 def test_letters_of_a_lexicon_go_up(hub, folder):
     content = json.dumps(letters_json(lexicons()[0]))
     (folder / "letters.json").write_text(content, encoding="utf-8")
+    letters = ElmoTokenizer.from_pretrained(folder)
+    assert "with boundary_characters [257, 258" in refused(folder)  # the model's, which reads bytes
+    edit(folder / "config.json", boundary_characters=letters.boundary_characters)
     assert "letters.json" in prepare(folder, NAME).files
 
 

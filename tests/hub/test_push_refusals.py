@@ -47,6 +47,10 @@ def spoil_numbers(folder):
     model.save_pretrained(folder)
 
 
+def spoil_length(folder):
+    edit(folder / "tokenizer_config.json", max_characters_per_token=40)
+
+
 def spoil_head_weights(folder):
     """A language model's config, and weights without the softmax."""
     config = (folder / "config.json").read_bytes()
@@ -72,6 +76,7 @@ def remove(name):
         (remove("config.json"), "holds no model: it has no config.json"),
         (remove("model.safetensors"), "has no model.safetensors; save the model with save_pretrained."),
         (remove("vocab.txt"), "has a model of 9 words, and a tokenizer of 3"),
+        (spoil_length, "max_characters_per_token 50 and a tokenizer with 40; save them as one"),
         (remove("tokenizer_config.json"), "tokenizer_config.json has no AutoTokenizer"),
         (remove("words_elmo.py"), "lacks words_elmo.py, which its model needs"),
         (remove("modeling_elmo.py"), "lacks modeling_elmo.py, which its model needs"),

@@ -341,8 +341,15 @@ def test_no_questions_have_no_answers():
         ("a", 3, {}, "context must be a string or a list of strings, but is 3"),
         ("a", "b", {"top_k": "2"}, "top_k must be a whole number, at least 1, but is '2'"),
         ("a", "b", {"top_k": 2.5}, "top_k must be a whole number, at least 1, but is 2.5"),
+        ("a", "b", {"top_k": True}, "top_k must be a whole number, at least 1, but is True"),
+        (
+            "a",
+            "b",
+            {"tokenizer": str.split},
+            "tokenizer must be the ElmoTokenizer that was saved with the model",
+        ),
     ],
 )
 def test_a_wrong_call_for_answers_is_one_sentence(question, context, options, message):
     with pytest.raises(ValueError, match=message):
-        make().answer(question, context, ElmoTokenizer(), **options)
+        make().answer(question, context, **{"tokenizer": ElmoTokenizer()} | options)

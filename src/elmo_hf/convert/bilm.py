@@ -9,7 +9,7 @@ pair the names in HDF5 with our parameters; both directions use them.
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from operator import itemgetter
@@ -86,13 +86,16 @@ def convert_to_bilm(folder: Path, target: Path) -> Path:
         `target`.
 
     Raises:
-        ElmoError: The model cannot be loaded, or float32 cannot hold its numbers. Nothing is written then.
+        ElmoError: The model cannot be loaded, or the format cannot hold it: it has letters of its own, LSTMs
+            that are stacked in each direction, or numbers that float32 cannot hold. Nothing is written then.
     """
     folder, target = Path(folder), Path(target)
     with new_folder(target) as output:
         model = load(folder)
-        if model.config.has_warm_state:
-            logger.warning("%s: this format cannot hold the warm initial state, which is left out", folder)
+        check_held(folder, model.config)
+        for part, is_there in _LEFT_OUT.items():
+            if is_there(model.config):
+                logger.warning("%s: this format cannot hold %s, which is left out", folder, part)
         parameters = as_float32(folder, model.state_dict())
         write_hdf5(output / "weights.hdf5", weights_table(model.config), parameters)
         if isinstance(model, ElmoForPreTraining):
@@ -311,6 +314,28 @@ def load(folder: Path) -> ElmoModel | ElmoForPreTraining:
     if report["unexpected_keys"]:
         logger.warning("%s: this format cannot hold %s; left out", folder, report["unexpected_keys"])
     return model
+
+
+_LEFT_OUT: dict[str, Callable[[ElmoConfig], Any]] = {
+    "the warm initial state": lambda config: config.has_warm_state,
+    "the trained mix of its layers": lambda config: config.num_mixes,
+}
+
+
+def check_held(folder: Path, config: ElmoConfig) -> None:
+    """Refuse a model of another family, which the format has no arrays for, or a reader would misread."""
+    reads_words = config.token_encoder == "words"
+    parts = {
+        "LSTMs that are stacked in each direction": config.stacked_lstm_layers > 0,
+        "letters of its own, or words beside them": not reads_words and not config.reads_bytes,
+        "a projection of its table of words": reads_words and config.word_embedding_dim > 0,
+        f"LSTMs of {config.lstm_dim} cells with {config.projection_dim} outputs, as it has them": (
+            config.has_lstm_projection != (config.projection_dim < config.lstm_dim)
+        ),
+    }
+    for part, is_there in parts.items():
+        if is_there:
+            raise ElmoError(f"{folder} has {part}, which bilm-tf's format cannot hold; keep it as it is.")
 
 
 def as_float32(folder: Path, parameters: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -114,10 +114,8 @@ class RemoteFolder(Folder):
             for name in names:
                 with reachable(self.file(name)):
                     self.system.get_file(self._path(name), str(Path(copies) / name))
-            try:
+            with named_as(self.address, copies):
                 yield Path(copies)
-            except ElmoError as error:
-                raise ElmoError(str(error).replace(copies, self.address)) from error.__cause__
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
@@ -151,6 +149,15 @@ class RemoteFolder(Folder):
 
     def locked(self) -> AbstractContextManager[None]:
         return nullcontext()
+
+
+@contextmanager
+def named_as(address: str, copies: str) -> Iterator[None]:
+    """An error of a copy names what was copied."""
+    try:
+        yield
+    except ElmoError as error:
+        raise ElmoError(str(error).replace(copies, address)) from error.__cause__
 
 
 def open_folder(name: Any) -> Folder:

@@ -361,8 +361,10 @@ class Job:
             return others
         import pyarrow as pa
 
-        numbers = pa.array([self.corpus.piece.number] * len(shard.rows), pa.int32())
-        return {"shard": numbers} | {free_name(name, ["shard"]): values for name, values in others.items()}
+        columns = {"shard": pa.array([self.corpus.piece.number] * len(shard.rows), pa.int32())}
+        for name, values in others.items():
+            columns[free_name(name, columns)] = values
+        return columns
 
     def finish(self, count: int) -> None:
         """Write the HDF5 file, if it was asked for, and `index.json`, once all shards are there."""

@@ -148,7 +148,7 @@ def header_in(file: BinaryIO, size: int, name: str) -> Header | None:
         else:
             text = _header_of_safetensors(file, size)
         return Header(**json.loads(text))
-    except (ValueError, TypeError, KeyError, RecursionError):  # Arrow's are of these types, too
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError):  # and Arrow's
         return None
 
 

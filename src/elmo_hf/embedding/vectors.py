@@ -13,6 +13,7 @@ hdf5: `vectors.hdf5` as AllenNLP's `elmo` command wrote it: arrays named "0", "1
 
 import json
 import os
+import weakref
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -24,7 +25,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from elmo_hf.embedding.folders import Folder, RemoteFolder, open_folder
+from elmo_hf.embedding.folders import Folder, RemoteFolder, named_as, open_folder
 from elmo_hf.embedding.shards import (
     FORMATS,
     Embedded,
@@ -126,10 +127,10 @@ class ShardVectors(Vectors):
 class Hdf5Vectors(Vectors):
     """AllenNLP's layout, of `embed` (with `words.jsonl` beside it) or of AllenNLP's own command."""
 
-    def __init__(self, path: Path, index: dict[str, Any], copies: ExitStack | None = None) -> None:
+    def __init__(self, path: Path, index: dict[str, Any], place: str = "") -> None:
         import h5py
 
-        self._copies = copies  # of what lies at an address, for as long as they are read
+        self._place = place or str(path.parent)
         self._path, self._words = path, path.parent / "words.jsonl" if index else None
         with damage_in(path):
             os.close(open_plain(path))
@@ -140,9 +141,10 @@ class Hdf5Vectors(Vectors):
         super().__init__(index, sentences)
 
     def _sentence(self, number: int) -> Embedded:
-        with damage_in(self._path):
-            vectors = self._array(str(number))[()]
-        return Embedded(self._words_of(number), vectors)
+        with named_as(self._place, str(self._path.parent)):
+            with damage_in(self._path):
+                vectors = self._array(str(number))[()]
+            return Embedded(self._words_of(number), vectors)
 
     def _array(self, name: str) -> Any:
         """An array that lies in the file as it is: not elsewhere, and no few bytes that become gigabytes."""
@@ -241,6 +243,7 @@ def read_index(folder: Folder) -> dict[str, Any]:
         is_whole = (
             [header.first for header in headers] == firsts[:-1]
             and (type(index["sentences"]), index["sentences"]) == (int, firsts[-1])
+            and type(index["words"]) is int
             and index["format"] in FORMATS
             and all(isinstance(name, str) for name in index["columns"])
             and index["pool"] in (None, "mean", "max")
@@ -310,6 +313,8 @@ def _open(folder: Folder) -> Vectors:
     index = read_index(folder)
     if index["format"] != "hdf5":
         return ShardVectors(folder, index)
-    copies = ExitStack()
-    path = copies.enter_context(folder.reading("vectors.hdf5", "words.jsonl"))
-    return Hdf5Vectors(path / "vectors.hdf5", index, copies)
+    with ExitStack() as copies:
+        path = copies.enter_context(folder.reading("vectors.hdf5", "words.jsonl"))
+        vectors = Hdf5Vectors(path / "vectors.hdf5", index, str(folder))
+        weakref.finalize(vectors, copies.pop_all().close)  # the copies are read as long as it is
+    return vectors

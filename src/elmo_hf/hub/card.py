@@ -67,6 +67,7 @@ PIPELINES = {
         'question="Where does he live?", context="He lives in Berlin."',
     ),
 }
+PAIR = '{"text": "A dog runs.", "text_pair": "An animal moves."}'  # which a classifier of pairs reads
 # What each kind of card needs, and how to give it; a fact is given in facts.yaml.
 COMPLETE = {
     "base": {
@@ -367,10 +368,10 @@ def find_model(folder: Path, run: Any) -> dict[str, Any]:
         return made | {"config": read_config(made["config"])}
     model = describe_model(folder)
     for name in SAME_MODEL:
-        here, there = model["config"].get(name), (made or model)["config"].get(name)
-        if made is not None and name in made["config"] and there != here:
+        of_folder, of_run = model["config"].get(name), (made or model)["config"].get(name)
+        if made is not None and name in made["config"] and of_run != of_folder:
             raise ElmoError(
-                f"results/run.json is of a model with {name} {brief(there)}, but {folder} has {here}; "
+                f"results/run.json is of a model with {name} {brief(of_run)}, but {folder} has {of_folder}; "
                 "they must be of one model."
             )
     return model | {"config": read_config(model["config"])}
@@ -386,8 +387,7 @@ def read_config(settings: dict[str, Any]) -> ElmoConfig:
 def model_values(model: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """How the model is loaded, and its sizes as a table."""
     config, is_task = model["config"], facts["kind"] == "task"
-    classes = [name for name in getattr(config, "auto_map", None) or {} if name.startswith("AutoModelFor")]
-    auto_class = next((name for name in classes if name != "AutoModelForPreTraining"), None)
+    auto_class = head_class(config)
     if is_task and (auto_class is None or not auto_class.isidentifier()):
         raise ElmoError(
             "facts.yaml says kind: task, but the model's config.json names no class with a head; save the "
@@ -397,6 +397,8 @@ def model_values(model: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]
     # A pipeline reads the plain heads only: semantic roles need a predicate.
     has_pipeline = is_task and auto_class == f"AutoModel{architecture}"
     pipeline, example = PIPELINES.get(auto_class or "", (None, "")) if has_pipeline else (None, "")
+    if pipeline == "text-classification" and config.classifier == "esim":
+        example = PAIR
     return {
         "auto_class": auto_class,
         "pipeline": pipeline,
@@ -406,6 +408,16 @@ def model_values(model: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]
         "has_softmax": bool(model["softmax_parameters"]),
         "model_table": model_table(config, model["parameters"], model["softmax_parameters"]),
     }
+
+
+def head_class(config: ElmoConfig) -> str | None:
+    """The Auto class that loads a model with its head; for coreference there is none but AutoModel."""
+    classes = getattr(config, "auto_map", None) or {}
+    for name in classes:
+        if name.startswith("AutoModelFor") and name != "AutoModelForPreTraining":
+            return name
+    has_head = str(classes.get("AutoModel", "")).endswith(".ElmoForCoreferenceResolution")
+    return "AutoModel" if has_head else None
 
 
 def labels(config: ElmoConfig) -> list[str]:
@@ -439,7 +451,9 @@ def model_table(config: ElmoConfig, parameters: int, softmax_parameters: int) ->
 
 def rows_of(kind: str, shown: dict[str, list[Result]]) -> list[dict[str, Any]]:
     """The rows of all results of a kind; those of one text stand together, this model's first."""
-    rows = [row for results in shown.values() for one in results if one.kind == kind for row in one.rows]
+    rows = [
+        row for results in shown.values() for result in results if result.kind == kind for row in result.rows
+    ]
     if kind != "perplexity":
         return rows
     rows = sorted(({"model": THIS_MODEL} | row for row in rows), key=lambda row: row["model"] != THIS_MODEL)

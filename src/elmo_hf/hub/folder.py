@@ -10,7 +10,7 @@ from transformers.dynamic_module_utils import get_relative_imports
 
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.hub.reading import a_text, anything, brief, check, is_text, read_json, read_text
-from elmo_hf.loading import FAULTS, load_config, tensor_shapes
+from elmo_hf.loading import FAULTS, check_pair, load_config, tensor_shapes
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -37,9 +37,11 @@ def check_loads(folder: Path) -> None:
         if not weight.isfinite().all():
             raise ElmoError(f"{folder} has weights that are no numbers, as {name}; nobody could use it.")
     words, config = tokenizer.vocab_size, model.config
-    has_words = hasattr(model, "lm_head") or config.token_encoder == "words" or config.reads_word_column
+    is_of_words = config.token_encoder == "words" or config.reads_word_column
+    has_words = hasattr(model, "lm_head") or is_of_words or config.task_word_dim > 0
     if words != config.vocab_size and has_words:
         raise ElmoError(f"{folder} has a model of {config.vocab_size} words, and a tokenizer of {words}.")
+    check_pair(model, tokenizer, folder)
 
 
 def weights_of(folder: Path) -> list[Path]:
@@ -134,5 +136,6 @@ def check_optimizer(files: list[Path], weights: list[Path]) -> None:
         shapes |= tensor_shapes(path) if path.suffix == ".safetensors" else {}
     for path in files:
         for name, shape in tensor_shapes(path).items():
-            if shapes.get(name) != shape:
+            # A model without a softmax may be converted from a checkpoint whose names are of one with it.
+            if shapes.get(name, shapes.get(name.removeprefix("elmo."))) != shape:
                 raise ElmoError(f"{path} is not of this model: its {brief(name)} fits none of the weights.")

@@ -39,6 +39,7 @@ from .checks_elmo import (
 )
 from .configuration_elmo import ElmoConfig
 from .layers_elmo import ElmoBiRNN, ElmoVariationalDropout
+from .predicting_elmo import check_predicting
 from .task_elmo import ElmoSegment, ElmoTaskInput, ElmoTaskModel, boundary_words, second_begins, split_pair
 from .tokenization_elmo import ElmoTokenizer
 
@@ -237,9 +238,7 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
             dictionaries, and for a list of questions a list with one result for each.
         """
         longest = self.config.max_answer_length if max_answer_length is None else max_answer_length
-        for name, number in (("top_k", top_k), ("max_answer_length", longest), ("batch_size", batch_size)):
-            if not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} must be a whole number, at least 1, but is {number!r}.")
+        check_predicting(tokenizer, top_k=top_k, max_answer_length=longest, batch_size=batch_size)
         pairs = as_pairs(question, context)
         answers: list[list[dict[str, Any]]] = []
         with self.in_eval_mode():

@@ -1,4 +1,4 @@
-"""What `predict` of taggers and classifiers reads, texts or words, and the spans of labelled words."""
+"""What `predict` and `answer` are called with: texts or words. And the spans of labelled words."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
