@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from elmo_hf import files
-from elmo_hf.errors import ElmoError, one_sentence, reason_of
+from elmo_hf.errors import ElmoError, one_sentence, reason_of, sentence_of
 from elmo_hf.files import (
     LOCK,
     append_line,
@@ -81,6 +81,19 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
         fill(folder)
     assert names(tmp_path / "deep") == ["final"]
     assert text_of(tmp_path / "deep" / "final") == "new"
+
+
+def test_weights_that_a_disk_does_not_take_are_an_error_of_the_system(tmp_path):
+    """safetensors raises an error of its own."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"final'$") as caught, whole_folder(tmp_path / "final") as folder:
+            save_file({"weight": torch.zeros(5000)}, folder / "model.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "File too large" in sentence_of(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
         flush(path.parent)
         remove(unfinished)
         remove(replaced)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             remove(unfinished)
+        if isinstance(error, SafetensorError):  # a full disk, which is no OSError there
+            raise OSError(errno.EIO, reason_of(error), str(path)) from error
         raise
 
 
@@ -137,7 +139,7 @@ def new_folder(target: Path) -> Iterator[Path]:
             raise ElmoError(f"{target} exists and is not an empty folder; name another or remove it.")
         with whole_folder(target) as unfinished:
             yield unfinished
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise ElmoError(f"{target} cannot be written ({reason_of(error)}); name another folder.") from error
 
 

@@ -13,17 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from elmo_hf import ElmoTokenizer
+import elmo_hf.corpus.vocabulary
+from elmo_hf import ElmoError, ElmoTokenizer
 from elmo_hf.cli import app
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.vocabulary import (
     SPECIALS,
     Vocabulary,
     WordCounts,
+    check_options,
     choose_words,
     count_words,
     write_vocabulary,
 )
+from elmo_hf.model import words_elmo
 from elmo_hf.model.words_elmo import read_vocabulary
 
 TEXT = """\
@@ -75,6 +78,33 @@ def test_rare_words_are_unknown(corpus, tmp_path):
     assert "mat" not in vocabulary.ids
     assert len(vocabulary) == 5
     assert pickle.loads(pickle.dumps(vocabulary)).ids["mat"] == 2
+
+
+@pytest.mark.parametrize("limit", [("MAX_WORDS", 8), ("MAX_VOCABULARY", 2**10 + 26)])
+def test_no_more_is_written_than_is_read(corpus, tmp_path, monkeypatch, capsys, limit):
+    monkeypatch.setattr(elmo_hf.corpus.vocabulary, *limit)
+    monkeypatch.setattr(words_elmo, limit[0], limit[1])
+    vocabulary = write_vocabulary(tmp_path / "vocab.txt", count_words(Source(corpus)))
+    assert vocabulary.words == ["<S>", "</S>", "<UNK>", "the", "cat", "mat", ",", "."]
+    assert sum(vocabulary.counts[2:]) == 18
+    assert "vocab.txt has the 5 most frequent of 12 words, as no more are read." in capsys.readouterr().err
+    loaded = Vocabulary.load(tmp_path / "vocab.txt")
+    assert (loaded.words, loaded.counts) == (vocabulary.words, vocabulary.counts)
+
+
+def test_more_words_than_are_read_are_refused_before_the_counting(tmp_path):
+    with pytest.raises(
+        ElmoError, match=r"max_words must be at most 4,999,997, as no more are read, but is 5,"
+    ):
+        check_options(tmp_path / "vocab.txt", max_words=5_000_000)
+
+
+def test_a_word_with_a_nul_is_unknown(tmp_path):
+    (tmp_path / "corpus.txt").write_bytes(b"a\0b c c\n")
+    vocabulary = write_vocabulary(tmp_path / "vocab.txt", count_words(Source(tmp_path / "corpus.txt")))
+    loaded = Vocabulary.load(tmp_path / "vocab.txt")
+    assert loaded.words == vocabulary.words == ["<S>", "</S>", "<UNK>", "c"]
+    assert loaded.counts == [1, 1, 1, 2]
 
 
 def test_the_tokenizer_reads_it(corpus, tmp_path):

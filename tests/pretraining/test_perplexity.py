@@ -398,6 +398,10 @@ def test_weights_that_are_not_finite(base):
     model.lm_head.bias.data[5] = torch.nan
     with pytest.raises(ValueError, match="the forward loss is nan"):
         perplexity(model, TEXT, tokenizer)
+    model.lm_head.bias.data.zero_()
+    model.lm_head.bias.data[5] = 300.0  # exp(300) is a number, but no log of a run holds it
+    with pytest.raises(ValueError, match=r"the forward loss is 2\d\d\.\d+, which has no perplexity"):
+        perplexity(model, TEXT, tokenizer)
 
 
 # ---- the command

@@ -13,7 +13,7 @@ import pytest
 from elmo_hf.errors import ElmoError
 from elmo_hf.hub.card import render_card
 from elmo_hf.pretraining.settings import read_settings
-from elmo_hf.pretraining.summary import hours_worked, main, summarize
+from elmo_hf.pretraining.summary import command, hours_worked, main, summarize
 from tests.helpers.card_folders import FACTS, RESULTS, write
 from tests.helpers.launcher import read_lines, small_run
 
@@ -105,6 +105,13 @@ def test_the_command_is_that_of_the_settings(run):
     assert {name: settings[name] for name in summary["settings"]} == summary["settings"]
     assert settings["data"] == ["text-*.txt"]
     assert str(folder.parent) not in json.dumps(summary)
+
+
+def test_names_stand_in_the_command_as_they_are():
+    names = ['größe\'s \\ "text".txt', "größe", 'a "b" \\.txt']
+    given = read_settings(["--data", names[0], "--output", names[1], "--vocab", names[2]])
+    repeated = read_settings(shlex.split(command(asdict(given), processes=1))[3:])
+    assert [repeated.data, repeated.output, repeated.vocab] == [[names[0]], names[1], names[2]]
 
 
 def test_a_run_that_has_not_ended(run, tmp_path):

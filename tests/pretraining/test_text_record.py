@@ -8,6 +8,7 @@ import pytest
 from elmo_hf.corpus.source import Source
 from elmo_hf.errors import ElmoError
 from elmo_hf.files import checksum
+from elmo_hf.pretraining.machines import Place, refuse_other_texts
 from elmo_hf.pretraining.text_record import compare, record_text
 from tests.helpers.launcher import small_run
 
@@ -85,6 +86,21 @@ def test_addresses_and_data_sets_have_names_and_revisions():
     compare(old, [{"name": "org/name", "revision": None}])  # the Hub is not reached
     assert is_refused(old, [{"name": "org/name", "revision": "2"}], "org/name has another revision")
     assert is_refused(old, [{"name": "org/other", "revision": "1"}], "begun with org/name, and now reads")
+
+
+def test_machines_of_which_one_does_not_reach_the_hub():
+    places = [Place(number, f"HOST{number}") for number in range(2)]
+    record = [{"name": "org/name", "revision": "1"}]
+    refuse_other_texts(places, [record, [{"name": "org/name", "revision": None}]])
+    refuse_other_texts(places, [[{"name": "org/name", "revision": None}], record])
+    others = [
+        {"name": "org/name", "revision": "2"},
+        {"name": "org/other", "revision": None},
+        {"name": "org/name", "bytes": 3},
+    ]
+    for other in others:
+        with pytest.raises(ElmoError, match="has another text than"):
+            refuse_other_texts(places, [record, [other]])
 
 
 def test_a_run_compares_its_text(launcher, tmp_path):

@@ -11,15 +11,17 @@ each with a tab and its count. The count of `<S>` and `</S>` is the number of se
 number of words outside the vocabulary.
 """
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 from elmo_hf.corpus.source import Source
-from elmo_hf.errors import ElmoError
+from elmo_hf.errors import ElmoError, warn
 from elmo_hf.files import whole_file
-from elmo_hf.model.words_elmo import read_vocabulary
+from elmo_hf.model.words_elmo import MAX_VOCABULARY, MAX_WORDS, read_vocabulary
 
 BEGIN, END, UNKNOWN = SPECIALS = ("<S>", "</S>", "<UNK>")
 MOST_TYPES = 20_000_000  # distinct words that are counted at a time; about 2 GB
@@ -83,8 +85,11 @@ def count_words(
 def choose_words(
     words: WordCounts, min_count: int = 1, max_words: int | None = None
 ) -> list[tuple[str, int]]:
-    """Words and counts by falling count, equal ones in alphabetical order, without the special words."""
-    frequent = [(word, count) for word, count in words.counts.items() if count >= min_count]
+    """Words and counts by falling count, equal ones in alphabetical order, without the special words, and
+    without those with a NUL, with which no vocabulary is read."""
+    frequent = [
+        (word, count) for word, count in words.counts.items() if count >= min_count and "\0" not in word
+    ]
     return sorted(frequent, key=lambda entry: (-entry[1], entry[0]))[:max_words]
 
 
@@ -101,6 +106,9 @@ def check_options(path: str | Path, min_count: int = 1, max_words: int | None = 
     for name, value in (("min_count", min_count), ("max_words", max_words)):
         if value is not None and value < 1:
             raise ElmoError(f"{name} must be at least 1, but is {value}.")
+    if max_words is not None and max_words > MAX_WORDS - len(SPECIALS):
+        most = MAX_WORDS - len(SPECIALS)
+        raise ElmoError(f"max_words must be at most {most:,}, as no more are read, but is {max_words:,}.")
     for file in (Path(path), counts_path(path)):
         if file.exists():
             raise ElmoError(f"{file} exists already; name another file, or delete it.")
@@ -118,14 +126,24 @@ def write_vocabulary(
         max_words: the most words that are written, besides the three special ones.
     """
     check_options(path, min_count, max_words)
-    chosen = choose_words(words, min_count, max_words)
+    chosen = _readable(choose_words(words, min_count, max_words), path)
     if not chosen:
         raise ElmoError(f"no word occurs {min_count} times, so there is no vocabulary; lower min_count.")
     unknown = words.tokens - sum(count for _, count in chosen)
     rows = [(BEGIN, words.sentences), (END, words.sentences), (UNKNOWN, unknown), *chosen]
+    names = [word for word, _ in rows]
+    _write(Path(path), names)
     _write(counts_path(path), [f"{word}\t{count}" for word, count in rows])
-    _write(Path(path), [word for word, _ in rows])
-    return Vocabulary.load(path)
+    return Vocabulary(names, [count for _, count in rows], name=str(path))
+
+
+def _readable(chosen: list[tuple[str, int]], path: str | Path) -> list[tuple[str, int]]:
+    """As many words as `read_vocabulary` reads of both files; a warning if that is not all."""
+    sizes = accumulate(len(f"{word}\t{count}\n".encode()) for word, count in chosen)
+    kept = chosen[: min(bisect_right(list(sizes), MAX_VOCABULARY - 2**10), MAX_WORDS - len(SPECIALS))]
+    if len(kept) < len(chosen):
+        warn(f"{path} has the {len(kept):,} most frequent of {len(chosen):,} words, as no more are read.")
+    return kept
 
 
 def _write(path: Path, lines: list[str]) -> None:

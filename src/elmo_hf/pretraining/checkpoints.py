@@ -14,7 +14,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -54,7 +53,7 @@ def save_checkpoint(
         with whole_folder(folder) as unfinished:
             fill(unfinished)
             write_manifest(unfinished)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         names = [path.name for path in checkpoints(run)]
         others = f"{names[-1]} is as it was" if names else "there is no other"
         raise OSError(

@@ -101,10 +101,17 @@ def refuse_other_texts(places: list[Place], records: list[Any]) -> None:
             )
 
 
+def is_same_set(record: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether both are of one data set on the Hub."""
+    return record.keys() == other.keys() == {"name", "revision"} and record["name"] == other["name"]
+
+
 def _difference(main: list[dict[str, Any]], other: list[dict[str, Any]]) -> str | None:
     if len(main) != len(other):
         return f"the number of its files is {len(other):,}, not {len(main):,}"
     for number, (expected, entry) in enumerate(zip(main, other, strict=True), start=1):
+        if None in (expected.get("revision", ""), entry.get("revision", "")) and is_same_set(expected, entry):
+            continue  # one of them has not reached the Hub
         for name in ("bytes", "sha256", "revision"):
             if expected.get(name) != entry.get(name):
                 values = f"{entry.get(name)} bytes in place of {expected.get(name)}"

@@ -37,6 +37,7 @@ from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
 STATES = ("zero", "warm", "carried")
+MAX_LOSS = 69.0  # nats, a perplexity of nearly 1e30; larger ones are not read from the log of a run (log.py)
 SORTED_AT_ONCE = 32_768  # words of the buffer from which sentences of similar length are batched
 STEPS = 50  # words of a window of carried text; the result does not depend on it
 
@@ -282,7 +283,7 @@ class _LossSums:
             raise ElmoError(f"{corpus.name} is empty; there is no word in it.")
         forward, backward = (loss / self.tokens for loss in self.losses)
         for direction, loss in (("forward", forward), ("backward", backward)):
-            if not loss < 700:  # exp overflows beyond; a NaN ends here, too
+            if not loss < MAX_LOSS:  # a NaN ends here, too
                 raise ElmoError(
                     f"the {direction} loss is {loss:g}, which has no perplexity; the model's weights are not "
                     "those of a trained model."

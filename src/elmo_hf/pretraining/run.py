@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 from accelerate.utils import gather_object
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -447,7 +446,7 @@ class Run:
             with whole_folder(final) as folder:
                 self._write_model(folder)
                 write_manifest(folder)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             raise ElmoError(
                 f"{final} could not be written ({reason_of(error)}); {self._last_saved()}."
             ) from error

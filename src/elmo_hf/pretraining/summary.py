@@ -181,7 +181,10 @@ def command(settings: Entry, processes: int) -> str:
         elif isinstance(value, list) and name != "char_filters":
             words += [option, *value]
         else:
-            words += [option, "none" if value is None else json.dumps(value).strip('"')]
+            words += [
+                option,
+                value if isinstance(value, str) else "none" if value is None else json.dumps(value),
+            ]
     return shlex.join([*words, "--seed", str(settings["seed"])])
 
 
