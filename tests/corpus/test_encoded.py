@@ -1,15 +1,15 @@
-"""An encoded text has the words of its files, is unpacked as it was, and says what is wrong with it."""
+"""An encoded text has the words of its files, and says what is wrong with it."""
 
 import json
+import os
 import sys
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from elmo_hf.corpus import encoded, packed
+from elmo_hf.corpus import encoded
 from elmo_hf.corpus.encoded import EncodedText, encode, is_encoded
-from elmo_hf.corpus.packed import from_bytes, pack, to_bytes, unpack
 from elmo_hf.corpus.source import Source
 from elmo_hf.errors import ElmoError
 
@@ -35,9 +35,6 @@ def test_the_sentences_are_those_of_the_source(files, tmp_path, options, workers
     assert list(text) == expected
     words = Counter(word for sentence in expected for word in sentence)
     assert text.words == ["<S>", "</S>", *sorted(words, key=lambda word: (-words[word], word))]
-    assert np.load(tmp_path / "encoded" / "counts.npy").tolist()[2:] == [
-        words[word] for word in text.words[2:]
-    ]
     assert (counts.tokens, counts.sentences) == (words.total(), len(expected))
     assert (text.num_words, len(text)) == (words.total(), len(expected))
     assert counts.counts == Counter({word: count for word, count in words.items() if word != "<UNK>"})
@@ -53,47 +50,6 @@ def test_the_command_writes_the_vocabulary_that_elmo_hf_vocab_would(files, tmp_p
     for suffix in (".txt", ".counts.tsv"):
         assert (tmp_path / f"vocab{suffix}").read_bytes() == (tmp_path / f"other{suffix}").read_bytes()
     assert "24 words, 8 sentences, 13 distinct words" in capsys.readouterr().out
-
-
-# ---- packed
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_numbers_as_bytes_and_back(seed):
-    generator = np.random.default_rng(seed)
-    ids = [0, 199, 200, 11_399, 11_400, 638_599, 638_600, 2**31 - 1]
-    ids += [int(number) for number in generator.integers(0, 2 ** generator.integers(1, 32, 2000))]
-    content = to_bytes(np.array(ids, dtype=np.int32))
-    assert from_bytes(content).tolist() == ids
-    assert content[:1] == b"\0"
-    assert len(to_bytes(np.array([199, 200, 11_400], dtype=np.int32))) == 1 + 2 + 3
-
-
-def test_a_packed_text_is_unpacked_as_it_was(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(packed, "PIECE", 4)
-    monkeypatch.setattr(packed, "MEGABYTE", 1)
-    encode(Source(files), tmp_path / "encoded")
-    parts = pack(tmp_path / "encoded", tmp_path / "packed", part_size=450)
-    assert len(parts) > 2
-    for part in parts:
-        assert sum(path.stat().st_size for path in part.iterdir()) <= 450
-    text = unpack(parts, tmp_path / "unpacked")
-    assert list(text) == list(EncodedText(tmp_path / "encoded"))
-    for name in ("words.json", "ids.npy", "corpus.json", "counts.npy"):
-        assert (tmp_path / "unpacked" / name).read_bytes() == (tmp_path / "encoded" / name).read_bytes()
-    some = list(unpack(parts[:-1], tmp_path / "some"))
-    assert some == list(text)[: len(some)]
-    assert 0 < len(some) < len(text)
-    with pytest.raises(ElmoError, match=r"words.json.xz|corpus.json.xz"):
-        unpack(parts[1:], tmp_path / "other")
-    with pytest.raises(
-        ElmoError, match=r"is in none of the parts; name the first part, and none after a gap"
-    ):
-        unpack([*parts[:-2], parts[-1]], tmp_path / "other")
-    next(parts[-1].glob("ids-*")).write_bytes(b"\xfd7zXZ\0 no more")
-    with pytest.raises(ElmoError, match=r"ids-000...xz cannot be read"):
-        unpack(parts, tmp_path / "other")
-    assert not (tmp_path / "other").exists()
 
 
 # ---- mistakes
@@ -124,6 +80,17 @@ def test_what_is_wrong_with_a_folder(files, tmp_path):
     )
     with pytest.raises(ElmoError, match="has a form that this version does not read"):
         EncodedText(folder)
+
+
+class KilledSource(Source):
+    def lines(self, shard):
+        os._exit(9)
+
+
+def test_a_killed_process_is_one_sentence(files, tmp_path):
+    with pytest.raises(ElmoError, match=r"has been killed, or had no memory left; use fewer --workers\.$"):
+        encode(KilledSource(files), tmp_path / "encoded", workers=2)
+    assert not (tmp_path / "encoded").exists()
 
 
 def test_what_cannot_be_encoded(files, tmp_path):

@@ -77,7 +77,13 @@ def run(launcher, tmp_path):
     for name in ("python", "python3"):
         (programs / name).write_text(PYTHON.format(python=sys.executable, queue=queue), encoding="utf-8")
         (programs / name).chmod(0o755)
-    variables = {"RUN": str(tmp_path / "run"), "CONFIG": str(config), "WHEELS": "", "MINUTES": "1"}
+    variables = {
+        "RUN": str(tmp_path / "run"),
+        "CONFIG": str(config),
+        "WHEELS": "",
+        "MINUTES": "1",
+        "PART_SIZE": "8K",
+    }
     variables |= {"OMP_NUM_THREADS": "1", "PATH": f"{programs}:{os.environ['PATH']}"}
 
     def start(*arguments):
@@ -117,11 +123,10 @@ def serve(launcher, request):
 def test_text_goes_there_and_a_model_comes_back(data, run, tmp_path):
     run("pack", data)
     folder = tmp_path / "run"
-    packed = sorted(str(path.relative_to(folder)) for path in folder.glob("packed/*"))
-    assert packed == [
-        f"packed/{name}"
-        for name in ("part-0", "valid.books.txt.xz", "valid.wiki.txt.xz", "vocab.counts.tsv", "vocab.txt")
-    ]
+    packed = {path.name for path in folder.glob("packed/*")}
+    texts = {name for name in packed if name.startswith("text.")}
+    assert len(texts) > 2
+    assert packed - texts == {"valid.books.txt.xz", "valid.wiki.txt.xz", "vocab.counts.tsv", "vocab.txt"}
     # The other machine has only what was packed.
     for name in ("encoded", "vocab.txt", "vocab.counts.tsv"):
         (folder / name).rename(tmp_path / name)

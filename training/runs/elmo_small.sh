@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # elmo-small: the text is made ready here, trained on within minutes on a machine with a GPU, and judged here.
 #
-#   bash training/runs/elmo_small.sh pack DATA      # here: runs/elmo-small/packed/part-0, part-1, ... and wheels
+#   bash training/runs/elmo_small.sh pack DATA      # here: runs/elmo-small/packed/text.aa.xz, text.ab.xz, ... and wheels
 #   bash training/runs/elmo_small.sh train          # there, without a network: MINUTES (12) in all
 #   bash training/runs/elmo_small.sh judge DATA     # here: perplexities, probes, model card
 #   bash training/runs/elmo_small.sh DATA           # all three on one machine
 #
 # DATA has lm_pretrain/train.*.txt.xz, lm_small/train.wiki.txt.xz, and what judge.sh reads. `pack` splits the text into
-# words once, and writes it in parts of at most PART_SIZE (60) megabytes; the first parts alone are a text, too. To the
-# other machine go this repository and runs/elmo-small/packed. From there comes runs/elmo-small/back: the model, its
+# words once, and writes it in files of some 45 megabytes, of PART_SIZE (160M) before compression. To the other machine go
+# this repository and runs/elmo-small/packed. From there comes runs/elmo-small/back: the model, its
 # log, and the speed of the text's reader, cut into files of 15 MB. What is done is not done again.
 #
 # WHEELS are packages that the other machine lacks, PYTHON is its version. For a trial: RUN, CONFIG, KEEP_SECONDS.
@@ -25,8 +25,14 @@ pack() {
     mkdir -p "$run"
     [ -f "$run/vocab.counts.tsv" ] || python -m elmo_hf.corpus.encoded "${text[@]}" "$run/encoded" --raw \
         --split-sentences --workers "$(nproc)" --vocab "$run/vocab.txt" --max-words 100000
-    [ -d "$packed" ] ||
-        python -m elmo_hf.corpus.packed pack "$run/encoded" "$packed" --part-size "${PART_SIZE:-60}"
+    if [ ! -d "$packed" ]; then
+        rm -rf "$packed.unfinished"
+        mkdir "$packed.unfinished"
+        # shellcheck disable=SC2016
+        tar -c -C "$run" encoded |
+            split -b "${PART_SIZE:-160M}" --filter='xz -9 > "$FILE.xz"' - "$packed.unfinished/text."
+        mv "$packed.unfinished" "$packed"
+    fi
     cp "$run/vocab.txt" "$run/vocab.counts.tsv" "$packed"
     for name in "${heldout[@]}"; do cp "$data/lm_pretrain/$name.txt.xz" "$packed"; done
     [ -z "$wheels" ] || [ -d "$packed/wheels" ] || # shellcheck disable=SC2086
@@ -34,12 +40,25 @@ pack() {
             --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 $wheels
 }
 
+unpack() {  # with all processors, as reading xz is slow
+    local pieces=$run/pieces
+    mkdir -p "$pieces"
+    printf '%s\n' "$packed"/text.*.xz | xargs -P "$(nproc)" -I{} python3 -c '
+import lzma, pathlib, shutil, sys
+with lzma.open(sys.argv[1]) as packed, open(pathlib.Path(sys.argv[2], pathlib.Path(sys.argv[1]).stem), "wb") as piece:
+    shutil.copyfileobj(packed, piece, 2**20)' {} "$pieces"
+    mkdir -p "$run/unfinished"
+    cat "$pieces"/text.* | tar -x -C "$run/unfinished"
+    mv "$run/unfinished/encoded" "$run/encoded"
+    rm -r "$pieces"
+}
+
 train() {
     SECONDS=0
     export PYTHONPATH=$PWD/src:$run/site${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
     [ -d "$run/site" ] || [ ! -d "$packed/wheels" ] ||
         python3 -m pip install -q --no-index --no-deps --no-compile --target "$run/site" "$packed"/wheels/*.whl
-    [ -d "$run/encoded" ] || python3 -m elmo_hf.corpus.packed unpack "$packed"/part-* "$run/encoded"
+    [ -d "$run/encoded" ] || unpack
     [ -f "$run/feed.json" ] || python3 -m benchmarks.speed.encoded_feed "$run/encoded" --vocab "$packed/vocab.txt" \
         --config "$config" --output "$run/feed.json"
     # The last evaluation and writing the weights come after the minutes of the run.

@@ -4,7 +4,6 @@
     accelerate launch training/pretrain.py --data encoded --vocab vocab.txt --raw ...
 
     encoded/words.json      the distinct words: <S>, </S>, and the others by falling frequency
-    encoded/counts.npy      (words,) how often each occurs
     encoded/ids.npy         (numbers,) every sentence as <S> w1 ... wn </S>, one after another
     encoded/corpus.json     how the text was split, its sentences and words
 
@@ -15,9 +14,10 @@ model reads and predicts.
 
 import argparse
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +32,7 @@ from elmo_hf.files import new_folder, read_json
 
 PROGRAM = "elmo_hf.corpus.encoded"
 FORMAT = 1
-FACTS, WORDS, COUNTS, IDS = "corpus.json", "words.json", "counts.npy", "ids.npy"
+FACTS, WORDS, IDS = "corpus.json", "words.json", "ids.npy"
 MAX_BYTES = 2**30  # of words.json
 BEGIN_ID, END_ID = 0, 1
 SPLITTING = ("raw", "split_sentences")
@@ -160,8 +160,6 @@ def encode(source: Source, folder: Path, workers: int = 1) -> WordCounts:
             *(word for word, _ in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))),
         ]
         _write_ids(unfinished / IDS, shards, words, tokens + 2 * sentences)
-        numbers = [sentences, sentences, *(counts[word] for word in words[2:])]
-        np.save(unfinished / COUNTS, np.array(numbers, dtype=np.int64))
         (unfinished / WORDS).write_text(json.dumps(words, ensure_ascii=False), encoding="utf-8")
         facts = {"format": FORMAT, "sentences": sentences, "words": tokens, "distinct_words": len(words)}
         facts |= {name: getattr(source, name) for name in SPLITTING} | {"files": source.files}
@@ -186,11 +184,17 @@ def _encode_shards(source: Source, scratch: Path, workers: int) -> Iterator[_Sha
         return
     # Started anew, since a process with threads may not be forked.
     with ProcessPoolExecutor(min(workers, len(arguments)), get_context("spawn")) as pool:
-        yield from pool.map(_encode_shard, *zip(*arguments, strict=True))
+        try:
+            yield from pool.map(_encode_shard, *zip(*arguments, strict=True))
+        except BrokenProcessPool:
+            raise ElmoError(
+                "a process that reads the text has been killed, or had no memory left; use fewer --workers."
+            ) from None
 
 
 def _encode_shard(source: Source, shard: int, scratch: Path) -> _Shard:
-    numbers = _Numbers({BEGIN: BEGIN_ID, END: END_ID})
+    numbers: defaultdict[str, int] = defaultdict(None, {BEGIN: BEGIN_ID, END: END_ID})
+    numbers.default_factory = numbers.__len__  # a word has the number of words before its first place
     counts_path, ids_path, sentences = scratch / f"counts-{shard}.npy", scratch / f"ids-{shard}.bin", 0
     counts = np.zeros(0, dtype=np.int64)
     with ids_path.open("wb") as file:
@@ -214,14 +218,6 @@ def _add(counts: np.ndarray, more: np.ndarray) -> np.ndarray:
         return counts
     more[: len(counts)] += counts
     return more
-
-
-class _Numbers(dict[str, int]):
-    """Words numbered in the order in which they are first asked for."""
-
-    def __missing__(self, word: str) -> int:
-        number = self[word] = len(self)
-        return number
 
 
 def _write_ids(path: Path, shards: list[_Shard], words: list[str], size: int) -> None:
