@@ -14,12 +14,12 @@ A window holds the numbers of words in the encoded text; `letters` has the chara
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from elmo_hf.corpus.encoded import EncodedText
 from elmo_hf.corpus.encoder import Encoder
+from elmo_hf.corpus.order import Renumbering
 from elmo_hf.corpus.vocabulary import SPECIALS
 from elmo_hf.corpus.windows import (
     Plan,
@@ -140,7 +140,8 @@ class EncodedRows:
     ) -> None:
         self.text, self.directions, self.plan, self.first = text, directions, plan, first
         self.steps = plan.steps
-        self.deals = [Deal(**deal) for deal in state["deals"]]
+        self.deals = state["deals"]
+        self.renumberings = [Renumbering(deal["rows"], deal["begun"], deal["used"]) for deal in self.deals]
         self.started = np.array(state["begun"][first:last], dtype=np.int64)
         self.used = np.array(state["used"][first:last], dtype=np.int64)
         self.block: _Block | None = None
@@ -168,7 +169,7 @@ class EncodedRows:
         return {
             "place": [epoch, 0, 0, 0, epoch * size],
             "digest": None,
-            "deals": [deal.state() for deal in self.deals],
+            "deals": self.deals,
             "begun": started.tolist(),
             "used": used.tolist(),
         }
@@ -185,8 +186,8 @@ class EncodedRows:
         """Numbers of the order -> the sentences' epochs, their places in the text (-1 after the last epoch),
         and at which words they start: 0, unless other rows have read their first words."""
         starts = np.zeros_like(numbers)
-        for deal in reversed(self.deals):
-            numbers, earlier = deal.originals(numbers)
+        for renumbering in reversed(self.renumberings):
+            numbers, earlier = renumbering.originals(numbers)
             starts = np.where(starts > 0, starts, earlier)
         epochs, indices = np.divmod(numbers, len(self.text))
         places = np.full_like(numbers, -1)
@@ -283,33 +284,3 @@ class _Block:
         total = self.turns + (numbers * (self.places >= 0)).max(axis=1)  # of rows that have ended
         has_more = self.mask[:, position]
         return np.where(has_more, started, total), np.where(has_more, word, 0)
-
-
-# ---- another number of rows
-
-
-class Deal:
-    """The sentences that `rows` rows had not finished when they stopped, in the order in which other rows
-    read them: first those that had been begun, row by row, then those that no row had begun."""
-
-    def __init__(self, rows: int, begun: list[int], used: list[int]) -> None:
-        self.rows, self.begun, self.used = rows, begun, used
-        started, at = np.array(begun, dtype=np.int64), np.array(used, dtype=np.int64)
-        stopped = np.flatnonzero(at)
-        unfinished = (started[stopped] - 1) * rows + stopped
-        self.first_untouched = int(started.max()) * rows
-        between = np.arange(int(started.min()) * rows, self.first_untouched)
-        not_begun = between[between // rows >= started[between % rows]]
-        self.numbers = np.concatenate([unfinished, not_begun])
-        self.starts = np.concatenate([at[stopped], np.zeros_like(not_begun)])
-
-    def originals(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """New numbers -> old numbers, and the words at which the sentences start."""
-        size = len(self.numbers)
-        old, starts, is_listed = numbers - size + self.first_untouched, np.zeros_like(numbers), numbers < size
-        old[is_listed] = self.numbers[numbers[is_listed]]
-        starts[is_listed] = self.starts[numbers[is_listed]]
-        return old, starts
-
-    def state(self) -> dict[str, Any]:
-        return {"rows": self.rows, "begun": self.begun, "used": self.used}

@@ -23,7 +23,7 @@ A text with one group is read as by version 0.1.0. `rows` has one reader's share
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import gcd
 from operator import itemgetter
@@ -184,7 +184,8 @@ class SentenceOrder:
 
 
 class Renumbering:
-    """New numbers for the sentences that `rows` rows had not finished when they stopped.
+    """New numbers for the sentences that `rows` rows had not finished when they stopped: first the unfinished
+    ones, row by row, then those that no row had started.
 
     Args:
         rows: how many rows there were.
@@ -192,46 +193,40 @@ class Renumbering:
         used: how many words of its last sentence each row had read, 0 if all of them.
     """
 
-    def __init__(self, rows: int, started: list[int], used: list[int]) -> None:
-        self.rows = rows
-        stopped_rows = [row for row in range(rows) if used[row]]
-        self._unfinished = np.array([(started[row] - 1) * rows + row for row in stopped_rows], dtype=np.int64)
-        self._unfinished_at = np.array([used[row] for row in stopped_rows], dtype=np.int64)
+    def __init__(self, rows: int, started: Sequence[int], used: Sequence[int]) -> None:
+        counts, words = np.array(started, dtype=np.int64), np.array(used, dtype=np.int64)
+        stopped = np.flatnonzero(words)
+        unfinished = (counts[stopped] - 1) * rows + stopped
         # Rows go at different speeds: below the slowest row all sentences were started, from the fastest on
         # none was, and between them it depends on the row.
-        self._first_untouched = max(started) * rows
-        between = np.arange(min(started) * rows, self._first_untouched)
-        self._not_started = between[between // rows >= np.array(started)[between % rows]]
+        self._first_untouched = int(counts.max()) * rows
+        between = np.arange(int(counts.min()) * rows, self._first_untouched)
+        not_started = between[between // rows >= counts[between % rows]]
+        self._listed = np.concatenate([unfinished, not_started])
+        self._starts = np.concatenate([words[stopped], np.zeros_like(not_started)])
 
     def renumber(self, numbers: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the new numbers, -1 for sentences that were read, and the word at which each one starts.
-
-        The unfinished sentences come first, row by row, then those that no row had started.
-        """
+        """Returns the new numbers, -1 for sentences that were read, and the word at which each one starts."""
         new, starts = np.full_like(numbers, -1), starts.copy()
-        unfinished, not_started = len(self._unfinished), len(self._not_started)
-        _, indices, which = np.intersect1d(numbers, self._unfinished, return_indices=True)
-        new[indices], starts[indices] = which, self._unfinished_at[which]
-        _, indices, which = np.intersect1d(numbers, self._not_started, return_indices=True)
-        new[indices] = unfinished + which
+        _, indices, which = np.intersect1d(numbers, self._listed, return_indices=True)
+        new[indices] = which
+        starts[indices] = np.where(self._starts[which] > 0, self._starts[which], starts[indices])
         untouched = numbers >= self._first_untouched
-        new[untouched] = unfinished + not_started + numbers[untouched] - self._first_untouched
+        new[untouched] = numbers[untouched] + self.shift
         return new, starts
 
-    def original(self, new: int) -> int:
-        """The number that a sentence had before; it was at least `first_untouched` if no row had it yet."""
-        unfinished, not_started = len(self._unfinished), len(self._not_started)
-        if new < unfinished:
-            return int(self._unfinished[new])
-        if new < unfinished + not_started:
-            return int(self._not_started[new - unfinished])
-        return new - unfinished - not_started + self._first_untouched
+    def originals(self, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers before, and the words at which the sentences start."""
+        old, starts, is_listed = new - self.shift, np.zeros_like(new), new < self.first_regular
+        old[is_listed] = self._listed[new[is_listed]]
+        starts[is_listed] = self._starts[new[is_listed]]
+        return old, starts
 
     @property
     def first_regular(self) -> int:
         """The new number of the first sentence that no row had yet; from it on, new numbers are old numbers
         plus `shift`."""
-        return len(self._unfinished) + len(self._not_started)
+        return len(self._listed)
 
     @property
     def shift(self) -> int:
@@ -285,10 +280,11 @@ class Numbering:
 
     def sentence(self, row: int, number: int) -> tuple[int, int]:
         """The group of a row's sentence, and its number in the group."""
-        original = number * self.rows + self._turn_of_row[row]
+        originals = np.array([number * self.rows + self._turn_of_row[row]])
         for renumbering in reversed(self._renumberings):
-            original = renumbering.original(original)
-        return original % self.groups, original // self.groups
+            originals, _ = renumbering.originals(originals)
+        number_in_group, group = divmod(int(originals[0]), self.groups)
+        return group, number_in_group
 
     def groups_of(self, row: int) -> range:
         """The groups whose sentences a row reads, once its numbers are regular."""
