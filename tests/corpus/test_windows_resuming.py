@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elmo_hf.corpus.order import START, Renumbering, SentenceOrder
-from elmo_hf.corpus.windows import AuditLog, Plan, Reader, Windows, cut_audit, merge_states
+from elmo_hf.corpus.windows import Plan, Reader, Windows, merge_states
+from elmo_hf.files import append_line
+from elmo_hf.pretraining.audit import cut_audit, entry_of
 from tests.helpers.window_texts import (
     SENTENCES,
     TEXTS,
@@ -229,19 +231,17 @@ def test_the_audit_log_counts_every_sentence_once(source, encoder, tmp_path):
     states = []
     for process, path in enumerate(logs):
         windows = list(Windows(source, encoder, plan, process=process, processes=3))
-        log = AuditLog(path, process)
         for step, window in enumerate(windows[:8]):
-            log.write(step, window)
+            append_line(path, json.dumps(entry_of(step, process, window.sentence_starts)))
         states.append(windows[saved].state)
         with path.open("a") as file:
             file.write('{"step": 8, "proc')
     for path in logs:
         cut_audit(path, saved)
     for process in range(2):
-        log = AuditLog(logs[process], process)
         windows = Windows(source, encoder, plan, process=process, processes=2, state=merge_states(states))
         for step, window in enumerate(windows, start=saved + 1):
-            log.write(step, window)
+            append_line(logs[process], json.dumps(entry_of(step, process, window.sentence_starts)))
     entries = [json.loads(text) for path in logs for text in path.read_text().splitlines()]
     for direction in ("forward", "backward"):
         seen = Counter(tuple(sentence[1:]) for entry in entries for sentence in entry[direction])

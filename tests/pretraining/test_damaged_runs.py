@@ -10,9 +10,9 @@ import signal
 
 import pytest
 
-from elmo_hf.corpus.windows import cut_audit
 from elmo_hf.errors import ElmoError
 from elmo_hf.files import LOCK, locked_folder
+from elmo_hf.pretraining.audit import cut_audit
 from elmo_hf.pretraining.log import cut_log, read_log
 from tests.helpers.launcher import read_lines, small_run, steps_of
 
@@ -189,8 +189,7 @@ def test_strays_are_no_obstacle(launcher, tmp_path, whole, kind):
 
 FULL = """
 from elmo_hf import files
-from elmo_hf.corpus import windows
-from elmo_hf.pretraining import log
+from elmo_hf.pretraining import audit, log
 import resource
 append = files.append_line
 def append_in_vain(path, line):
@@ -198,7 +197,7 @@ def append_in_vain(path, line):
     if NAME in path.name and size > 300:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 9, size + 9))
     append(path, line)
-windows.append_line = log.append_line = append_in_vain
+audit.append_line = log.append_line = append_in_vain
 """
 FULL_AT_THE_END = """
 from elmo_hf.pretraining.run import Run
@@ -300,13 +299,13 @@ def test_weights_that_are_not_finite_are_not_saved(launcher, tmp_path, whole):
 
 
 FAILS_AT_A_CHECKPOINT = """
-from elmo_hf.corpus import windows
-write = windows.AuditLog.write
-def broken(self, step, window):
-    if step == 10 and self.process == {process}:
+from elmo_hf.pretraining import audit
+entry_of = audit.entry_of
+def broken(step, process, starts):
+    if step == 10 and process == {process}:
         raise RuntimeError('DataLoader worker is killed by signal')  # as PyTorch does, at any time
-    write(self, step, window)
-windows.AuditLog.write = broken
+    return entry_of(step, process, starts)
+audit.entry_of = broken
 """
 
 

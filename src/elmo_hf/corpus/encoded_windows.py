@@ -28,6 +28,7 @@ from elmo_hf.corpus.windows import (
     TimedWindows,
     Window,
     order_states,
+    settings_of,
     share,
 )
 from elmo_hf.errors import ElmoError
@@ -62,12 +63,7 @@ class EncodedWindows(TimedWindows):
             raise ElmoError(f"{plan.rows} rows are too few for {processes} processes; each needs a row.")
         _check_vocabulary(text, encoder)
         self.plan, self.first, self.rows = plan, first, last - first
-        self.settings = {
-            "seed": plan.seed,
-            "shuffle_sentences": plan.shuffle_sentences,
-            "shared": plan.shared,
-            **text.identity,
-        }
+        self.settings = settings_of(text, plan)
         self.targets = encoder.targets(text.words)
         self.letters = encoder.rows(text.words) if encoder.reads_characters else None
         orders: list[tuple[int, ...]] = [(0, 1)] if plan.shared else [(0,), (1,)]

@@ -52,15 +52,7 @@ class Position(NamedTuple):
 
 
 START = Position(0, 0, 0, 0, 0)
-
-
-class Origin(NamedTuple):
-    """Where a sentence stands in the corpus. `sentence` is its number in its line. All count from 0."""
-
-    epoch: int
-    shard: int
-    line: int
-    sentence: int
+Origin = tuple[int, ...]  # of a sentence: epoch, shard, line, its number in the line; all count from 0
 
 
 @dataclass(eq=False)
@@ -70,11 +62,10 @@ class Block:
     start: Position
     end: Position
     texts: list[str] = field(default_factory=list)
-    origins: list[tuple[int, ...]] = field(default_factory=list)  # each the fields of an `Origin`
+    origins: list[Origin] = field(default_factory=list)
     lines: int = 0
     characters: int = 0
     digest: int = 0
-    unread: int = 0  # sentences that a reader has taken from here and not yet read to their end
 
     def add(self, line: str, sentences: list[str], shard: int, number: int) -> None:
         self.lines += 1

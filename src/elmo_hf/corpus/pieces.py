@@ -14,7 +14,7 @@ from itertools import accumulate, islice
 from typing import Any
 
 from elmo_hf.corpus.parquet import row_groups
-from elmo_hf.corpus.readers import has_lines, read_csv, read_json
+from elmo_hf.corpus.readers import has_lines, num_rows, read_csv, read_json
 from elmo_hf.corpus.sections import Section
 from elmo_hf.corpus.source import Piece, Source
 from elmo_hf.corpus.unpacking import Span, line_start, unpacked_size
@@ -119,4 +119,4 @@ def _units(piece: Source, index: int) -> int:
         return sum(rows for rows, _ in row_groups(file))
     if piece._kind == "json":
         return sum(1 for _ in read_json(file))
-    return sum(len(next(iter(columns.values()))) for columns in read_csv(file))
+    return sum(map(num_rows, read_csv(file)))

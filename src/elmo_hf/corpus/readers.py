@@ -72,11 +72,15 @@ def check_file(name: str) -> None:
         raise ElmoError(f"{name} is no file of text, but a device or the like; name a file.")
 
 
+def num_rows(columns: Columns) -> int:
+    return len(next(iter(columns.values()), ()))
+
+
 def rows_between(batches: Iterable[Columns], span: Span | None) -> Iterator[Columns]:
     """Those rows of a table that are in the span."""
     first = 0
     for columns in batches:
-        size = len(next(iter(columns.values()), ()))
+        size = num_rows(columns)
         if span is None or (span.start <= first and first + size <= span.stop):
             yield columns
         else:

@@ -190,7 +190,7 @@ class Rows:
             if stop > length:
                 stop = length
             if start == 0:
-                words.started.append((self.first + row, Origin(*sentence.origin)))
+                words.started.append((self.first + row, sentence.origin))
             for slots, inputs, targets in zip(sentence.slots, words.inputs, words.targets, strict=True):
                 inputs += slots[start:stop]
                 targets += slots[start + 1 : stop + 1]

@@ -13,6 +13,7 @@ the records that are being read. A shard is a file, or what `datasets` calls so.
 
 import copy
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -30,9 +31,11 @@ from elmo_hf.corpus.readers import (
     RECORDS_AT_ONCE,
     Columns,
     check_file,
+    num_rows,
     read_csv,
     read_json,
     read_text,
+    rows_between,
     undecodable_line,
 )
 from elmo_hf.corpus.sections import Section, cut_files, sections_from
@@ -355,7 +358,7 @@ class Source:
                 yield from read_json(self.files[section.shard], section.span)
         else:
             for columns in self._columns(section, 0, whole):
-                for number in range(_num_rows(columns)):
+                for number in range(num_rows(columns)):
                     yield {name: values[number] for name, values in columns.items()}
 
     def _columns(self, section: Section, skip: int, whole: bool = False) -> Iterator[Columns]:
@@ -367,13 +370,8 @@ class Source:
                 yield from (rows.skip(skip) if skip else rows).iter(batch_size=RECORDS_AT_ONCE)
                 return
             reader = read_whole_parquet if whole and self._kind == "parquet" else READERS[self._kind]
-            for columns in reader(self.files[shard], self.column, section.span):
-                size = _num_rows(columns)
-                if not skip:
-                    yield columns
-                elif skip < size:
-                    yield {name: values[skip:] for name, values in columns.items()}
-                skip = max(0, skip - size)
+            columns = reader(self.files[shard], self.column, section.span)
+            yield from rows_between(columns, Span(skip, sys.maxsize) if skip else None)
 
     def _records(self, section: Section, skip: int) -> Iterator[list[Record]]:
         values: Iterator[Sequence[Any]]
@@ -384,7 +382,7 @@ class Source:
         else:
             column: Any = self.column
             batches = self._columns(section, skip)
-            values = (batch[column] if column in batch else [None] * _num_rows(batch) for batch in batches)
+            values = (batch[column] if column in batch else [None] * num_rows(batch) for batch in batches)
         if self._kind == "text" and not self.is_words:
             yield from map(list, values)  # lines need no check
             return
@@ -484,10 +482,6 @@ def _name(data: Any) -> str:
 
 def _as_texts(records: list[Record]) -> list[str]:
     return [record if isinstance(record, str) else " ".join(record) for record in records]
-
-
-def _num_rows(columns: Columns) -> int:
-    return len(next(iter(columns.values()), ()))
 
 
 def _listed(names: Iterable[Any]) -> str:

@@ -24,7 +24,6 @@ The contract of reading:
 """
 
 import atexit
-import json
 import os
 import signal
 import threading
@@ -34,7 +33,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import gcd
-from pathlib import Path
 from reprlib import repr as short
 from typing import Any, NamedTuple
 
@@ -42,13 +40,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from elmo_hf.corpus.encoded import EncodedText
 from elmo_hf.corpus.encoder import Encoder
 from elmo_hf.corpus.order import SentenceOrder
 from elmo_hf.corpus.rows import Rows, merge_rows, new_state, renumbered
 from elmo_hf.corpus.sections import is_small, number_of_groups
 from elmo_hf.corpus.source import Source
 from elmo_hf.errors import ElmoError, sentence_of
-from elmo_hf.files import append_line, read_lines
 
 State = dict[str, Any]
 
@@ -133,7 +131,7 @@ class Reader:
     ) -> None:
         self.encoder, self.plan, self.first = encoder, plan, first
         self.groups = groups_of(source, plan, state)
-        self.settings = _settings(source, plan, self.groups)
+        self.settings = settings_of(source, plan, self.groups)
         last = plan.rows if last is None else last
         orders: list[tuple[int, ...]] = [(0, 1)] if plan.shared else [(0,), (1,)]  # the directions of each
         states = order_states(state, plan, self.settings, len(orders))
@@ -188,11 +186,13 @@ def groups_of(source: Source, plan: Plan, state: State | None = None) -> int:
     return number_of_groups(source.sections, plan.rows) if plan.shuffle_sentences and plan.rows > 1 else 1
 
 
-def _settings(source: Source, plan: Plan, groups: int) -> dict[str, Any]:
+def settings_of(source: Source | EncodedText, plan: Plan, groups: int = 1) -> dict[str, Any]:
     """What the order of the sentences depends on, besides the number of rows."""
     settings = {name: getattr(plan, name) for name in ("seed", "shuffle_sentences", "shared")}
     settings |= source.identity
-    return settings if groups == 1 else settings | {"groups": groups, "sections": len(source.sections)}
+    if isinstance(source, Source) and groups > 1:
+        settings |= {"groups": groups, "sections": len(source.sections)}
+    return settings
 
 
 def order_states(state: State | None, plan: Plan, settings: dict[str, Any], count: int) -> list[State]:
@@ -293,7 +293,7 @@ class Windows(TimedWindows):
             )
         encoder.check(source)
         self.groups = groups_of(source, plan, state)
-        settings = _settings(source, plan, self.groups)
+        settings = settings_of(source, plan, self.groups)
         order_states(state, plan, settings, 2 - plan.shared)  # refuses a wrong state
         self.note = _note_of_shared_text(source, plan, self.groups, processes * max(workers, 1))
         self.shares = _Shares(source, encoder, plan, first, last, state)
@@ -425,40 +425,3 @@ def _join(shares: "list[Window | _Failure]") -> Window:
         [start for window in windows for start in window.sentence_starts],
         merge_states([window.state for window in windows]),
     )
-
-
-# ---- what was read
-
-
-class AuditLog:
-    """A record of the sentences that began in each step, a JSON line a step; one file for each process.
-
-    {"step": 7, "process": 0, "forward": [[row, epoch, shard, line, sentence], ...], "backward": ...}
-    """
-
-    def __init__(self, path: str | Path, process: int = 0) -> None:
-        self.path, self.process = Path(path), process
-
-    def write(self, step: int, window: Window) -> None:
-        entry: dict[str, Any] = {"step": step, "process": self.process}
-        for direction, name in enumerate(("forward", "backward")):
-            entry[name] = [start[1:] for start in window.sentence_starts if start.direction == direction]
-        append_line(self.path, json.dumps(entry))
-
-
-def cut_audit(path: str | Path, step: int) -> None:
-    """Drop the entries after the step from which the training goes on, and a last line that is cut off."""
-    end = 0
-    for number, line in enumerate(read_lines(Path(path)), start=1):
-        if not line.endswith(b"\n"):
-            break
-        try:
-            is_later = json.loads(line.decode("utf-8"))["step"] > step
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise ElmoError(
-                f"{path}, line {number} is damaged; mend or remove this line, or move the file away."
-            ) from None
-        if is_later:
-            break
-        end += len(line)
-    os.truncate(path, end)

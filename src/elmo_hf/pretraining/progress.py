@@ -8,7 +8,7 @@ fits its manifest; so its values are distrusted as well.
 """
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
@@ -42,7 +42,7 @@ class Progress:
     evaluated_at: int
     settings: dict[str, Any]
     position: dict[str, Any]
-    text: TextRecord | None = field(default=None)
+    text: TextRecord | None = None
     seconds: float = 0.0
 
     def write(self, checkpoint: Path) -> None:
