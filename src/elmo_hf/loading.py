@@ -23,7 +23,7 @@ from elmo_hf import kernels
 from elmo_hf.errors import ElmoError, quoted, reason_of
 from elmo_hf.files import checksum
 from elmo_hf.model import folder_elmo
-from elmo_hf.model.configuration_elmo import BOUNDARY_CHARACTERS, ElmoConfig
+from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
@@ -115,12 +115,6 @@ def check_pair(model: ElmoPreTrainedModel, tokenizer: ElmoTokenizer, name: str |
             f"{name} has a model with num_characters {config.num_characters}, and its tokenizer has the id "
             f"{tokenizer.num_characters - 1}; save them as one."
         )
-
-
-def needs_tokenizer(config: ElmoConfig) -> bool:
-    """Whether a model reads more than bytes, and so needs the tokenizer that was saved with it."""
-    has_words = config.token_encoder == "words" or config.reads_word_column
-    return has_words or config.boundary_characters != BOUNDARY_CHARACTERS
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from elmo_hf.model.modeling_elmo import lstm
 
 
 class FakeCapture:
-    """A `graphs.Capture` for the CPU."""
+    """`graphs.capture` for the CPU."""
 
     def __init__(self):
         self.captures = self.replays = 0

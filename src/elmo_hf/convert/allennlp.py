@@ -22,7 +22,7 @@ from elmo_hf.convert.files import MAX_JSON_BYTES, Recognised, read_json
 from elmo_hf.convert.options import settings_from_options
 from elmo_hf.convert.pickled import StateDictArrays, is_state_dict, names_of
 from elmo_hf.convert.plan import Choices, Family, Plan
-from elmo_hf.convert.table import Entry, Pairs, without_padding
+from elmo_hf.convert.table import Entry, Pairs, match, without_padding
 from elmo_hf.convert.torch_layout import cell_table, highway_table
 from elmo_hf.convert.vocabulary import read_tokenizer
 from elmo_hf.errors import ElmoError, quoted
@@ -153,17 +153,20 @@ def is_options_name(name: str, training: Any) -> bool:
 
 def options_names(training: Any) -> set[str]:
     """The base names of all options_file in a config.json. Its settings may be nested in any way."""
-    names, inner = set(), [training]
+    values = (settings.get("options_file") for settings in objects_in(training))
+    names = {re.split(r"[/\\]", value)[-1] for value in values if isinstance(value, str)}
+    return names - {"", ".", "..", "config.json"}
+
+
+def objects_in(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object of nested JSON, however deep it is."""
+    inner = [value]
     while inner:
         value = inner.pop()
         if isinstance(value, dict):
-            inner += value.values()
-            name = value.get("options_file")
-            if isinstance(name, str):
-                names.add(re.split(r"[/\\]", name)[-1])
-        elif isinstance(value, list):
-            inner += value
-    return names - {"", ".", "..", "config.json"}
+            yield value
+        if isinstance(value, dict | list):
+            inner += value.values() if isinstance(value, dict) else value
 
 
 # ---- the biLM in a state dict
@@ -253,16 +256,7 @@ def _agree(settings: Mapping[str, Any], shapes: Mapping[str, Any]) -> bool:
 
 def mix_layer_norm(training: Any) -> bool:
     """Whether AllenNLP normalises layers before it mixes them."""
-    inner = [training]
-    while inner:
-        value = inner.pop()
-        if isinstance(value, dict):
-            if value.get("do_layer_norm") is True:
-                return True
-            inner += value.values()
-        elif isinstance(value, list):
-            inner += value
-    return False
+    return any(settings.get("do_layer_norm") is True for settings in objects_in(training))
 
 
 # ---- the table of names
@@ -302,15 +296,6 @@ def _one_weight(row: int, layer: int) -> Any:
     return lambda weights: weights[row, layer : layer + 1]
 
 
-def match(arrays: Weights, table: Iterator[Entry]) -> Pairs:
-    """Pair each entry with the file. Other arrays belong to the task, and are left."""
-    pairs: Pairs = []
-    for entry in table:
-        arrays.check_array(entry.array, entry.shape)
-        pairs.append((arrays, entry))
-    return pairs
-
-
 # ---- files -> plan
 
 
@@ -332,12 +317,13 @@ def plan_of(source: Source, choices: Choices, open_files: ExitStack) -> Plan:
     longest = settings["max_characters_per_token"]
     tokenizer = tagger.tokenizer(longest, open_files) if tagger else read_tokenizer(None, longest)
     config = make_config(arrays.path, settings, tokenizer)
-    pairs = match(arrays, bilm_table(config, place))
+    others = arrays.names  # arrays of the task, which are left
+    pairs = match(arrays, bilm_table(config, place), others)
     if tagger is not None:
-        pairs += match(arrays, mix_table(config, place, 0, "input_mix", 0))
-        pairs += match(arrays, tagger.table(arrays, config.hidden_size, config.vocab_size))
+        pairs += match(arrays, mix_table(config, place, 0, "input_mix", 0), others)
+        pairs += match(arrays, tagger.table(arrays, config.hidden_size, config.vocab_size), others)
     for number in range(config.num_mixes):
-        pairs += match(arrays, mix_table(config, place, number, "elmo.scalar_mix", number))
+        pairs += match(arrays, mix_table(config, place, number, "elmo.scalar_mix", number), others)
     return Plan(
         family="AllenNLP's weights of a model",
         files=source.files,
@@ -413,4 +399,4 @@ def changes(arrays: Weights, config: ElmoConfig, place: Place) -> Iterator[str]:
         yield "the mix normalises layers over words; AllenNLP counts a sentence's beginning and end as well"
 
 
-FAMILY = Family("allennlp", ROLES, role_of, main="state", plan=plan, other_mains=("archive", "epoch"))
+FAMILY = Family(ROLES, role_of, mains=("state", "archive", "epoch"), plan=plan)

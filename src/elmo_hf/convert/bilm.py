@@ -287,7 +287,7 @@ def pair_up(config: ElmoConfig, arrays: OpenFiles) -> Pairs:
     return pairs + (match(arrays.softmax, softmax_table(config)) if arrays.softmax is not None else [])
 
 
-FAMILY = Family("bilm", ROLES, role_of, main="weights", plan=plan)
+FAMILY = Family(ROLES, role_of, mains=("weights",), plan=plan)
 
 
 # ---- model -> files

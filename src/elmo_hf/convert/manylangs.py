@@ -427,4 +427,4 @@ def changes(config: ElmoConfig, letters: Lexicon | None, words: Lexicon | None) 
             yield f"{len(lexicon.copies)} names of {lexicon.path} share an id; each has a row of its own now"
 
 
-FAMILY = Family("manylangs", ROLES, role_of, main=EMBEDDER, plan=plan)
+FAMILY = Family(ROLES, role_of, mains=(EMBEDDER,), plan=plan)

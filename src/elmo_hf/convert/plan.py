@@ -108,24 +108,16 @@ class Family:
     """A format of published files.
 
     Args:
-        name: of the format.
         roles: the roles of its files, each with a description.
         role_of: the role of a file by its content, or None.
-        main: the role without which there is no model.
+        mains: the roles without one of which there is no model.
         plan: makes the plan of recognised files; what it opens is closed with the stack.
-        other_mains: roles that may be there in its place.
     """
 
-    name: str
     roles: Mapping[str, str]
     role_of: RoleOf
-    main: str
+    mains: tuple[str, ...]
     plan: Callable[[Recognised, Choices, ExitStack], Plan]
-    other_mains: tuple[str, ...] = ()
-
-    @property
-    def mains(self) -> tuple[str, ...]:
-        return (self.main, *self.other_mains)
 
     def main_files(self, files: Recognised) -> list[Path]:
         """The files in these roles."""

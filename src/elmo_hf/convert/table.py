@@ -77,17 +77,12 @@ def build_model(model_class: type[Model], config: ElmoConfig, pairs: Pairs) -> M
 def read_parameters(metas: dict[str, Tensor], pairs: Pairs, start: float = 0.0) -> dict[str, Tensor]:
     """Each parameter's numbers from the files, and `start` where they have none: in the row of padding."""
     parameters = {name: torch.full(meta.shape, start, dtype=torch.float32) for name, meta in metas.items()}
-    fill(parameters, pairs)
-    return parameters
-
-
-def fill(parameters: dict[str, Tensor], pairs: Pairs) -> None:
-    """Read each entry's array into its parameter."""
     for arrays, entry in pairs:
         view = entry.view(parameters)
         arrays.read_into(view, entry.array, entry.first_row)
         if entry.adjust is not None:
             entry.adjust(view)
+    return parameters
 
 
 def write_hdf5(path: Path, table: Iterable[Entry], parameters: dict[str, Tensor]) -> None:

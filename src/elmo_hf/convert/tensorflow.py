@@ -381,4 +381,4 @@ def describe_left(weights: Weights, taken: Collection[str]) -> Iterator[str]:
             yield f"{what} ({', '.join(quoted(name, 60) for name in names[:3])}{more})"
 
 
-FAMILY = Family("tensorflow", ROLES, role_of, main=CHECKPOINT, plan=plan)
+FAMILY = Family(ROLES, role_of, mains=(CHECKPOINT,), plan=plan)

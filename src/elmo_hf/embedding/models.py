@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from elmo_hf.errors import ElmoError
-from elmo_hf.loading import load, load_model, needs_tokenizer
+from elmo_hf.loading import load, load_model
 from elmo_hf.model.configuration_elmo import NEWER_OPTIONS, ElmoConfig
 from elmo_hf.model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
@@ -25,7 +25,7 @@ def load_elmo(
     elmo = model.base_model
     if not isinstance(elmo, ElmoModel):
         raise ElmoError(f"{purpose} needs an ELMo, its folder or its name, but got {type(model).__name__}.")
-    if tokenizer is None and needs_tokenizer(elmo.config):
+    if tokenizer is None and not elmo.config.reads_bytes:
         raise ElmoError(
             f"a model with a word table, or letters of its own, needs its tokenizer: {purpose}(..., "
             "tokenizer=tokenizer)."

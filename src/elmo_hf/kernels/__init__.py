@@ -180,7 +180,7 @@ def read_sentences(
         return None
     if _why_readable(ids, mask, *weights_of(model)) or not is_original(definition):
         return None
-    if sentences.why_not(model, ids, mask):
+    if not sentences.serves(model, ids, mask):
         return None
     try:
         layers = sentences.read(model, ids, mask, settings_of(model))

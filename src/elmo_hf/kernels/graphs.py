@@ -23,7 +23,7 @@ from torch import Tensor
 from elmo_hf.kernels.cell import Clips, LstmWeights, clip_into
 from elmo_hf.kernels.kept import keep
 from elmo_hf.kernels.steps import Steps
-from elmo_hf.kernels.training import HALF, product, read
+from elmo_hf.kernels.training import product, read
 
 MAX_ROWS = 32  # with more rows, the GPU's work takes longer than the launches
 TIMES = (1, 8, 16, 24, 32, 48, 64, 96, 128)  # sizes of time; 1 is for the sentence begin alone
@@ -33,9 +33,6 @@ WARM_UPS = 3
 FIRST_TIME = "this batch size and length came for the first time; a CUDA graph is captured at the second"
 
 Results = tuple[Tensor, Tensor, Tensor]
-Replay = Callable[[], Results]
-# Runs a function on tensors once, and returns a function that does the same work on their later contents.
-Capture = Callable[[Callable[..., Results], Sequence[Tensor]], Replay]
 
 
 class NoGraph(Exception):
@@ -146,7 +143,7 @@ class Graph:
         self, x: Tensor, h: Tensor, c: Tensor, size: tuple[int, int], weights: LstmWeights, clips: Clips
     ) -> None:
         batch, time = size
-        cell_dtype = torch.float32 if x.dtype in HALF else x.dtype
+        cell_dtype = torch.promote_types(x.dtype, torch.float32)
         # Tensors made in inference mode could not be written to outside of it.
         with torch.inference_mode(False), torch.no_grad():
             self.x = x.new_zeros(2, batch, time, x.shape[-1])
@@ -212,8 +209,10 @@ _alive: WeakKeyDictionary[torch.cuda.CUDAGraph, torch.device] = WeakKeyDictionar
 def capture(
     work: Callable[..., Any], inputs: Sequence[Tensor], warm_ups: int = WARM_UPS
 ) -> Callable[[], Any]:
-    """A `Capture`. The work is first run a few times, since a first run makes things that last (Triton
-    compiles, cuBLAS takes memory) and must not be captured. Work that changes what is kept, such as weights,
+    """Run a function on tensors once; returns a function that does the same work on their later contents.
+
+    The work is first run a few times, since a first run makes things that last (Triton compiles, cuBLAS takes
+    memory) and must not be captured. Work that changes what is kept, such as weights,
     has no warm-ups here; its caller has run it by `run_aside`."""
     device = inputs[0].device
     graph, stream = torch.cuda.CUDAGraph(), _stream(device)

@@ -22,29 +22,25 @@ from elmo_hf.kernels.cell import LstmWeights
 from elmo_hf.kernels.characters import encode_by_products
 from elmo_hf.kernels.kept import keep
 from elmo_hf.kernels.plain import weights_of
-from elmo_hf.kernels.training import HALF
 
 
-def why_not(model: Any, ids: Tensor, mask: Tensor) -> str:
-    """Why plain modules cannot be read by a graph of whole sentences."""
+def serves(model: Any, ids: Tensor, mask: Tensor) -> bool:
+    """Whether plain modules are read by a graph of whole sentences. It pays for few words only, keeps the
+    addresses of parameters, and has neither gradients nor stored states nor autocast."""
     if not ids.is_cuda or ids.device != next(model.parameters()).device:
-        return "the tensors are not on one GPU"
-    if not (0 < mask.shape[0] <= graphs.MAX_ROWS and 0 < mask.shape[1] <= graphs.TIMES[-1] - 2):
-        return "there are too many words for a graph to pay"
+        return False
     weights = weights_of(model.layers) + weights_of(model.token_encoder)
-    if any(type(weight) is not nn.Parameter for weight in weights):
-        return "the weights are computed, and not parameters of the module"
-    if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
-        return "gradients are needed"
-    if len({weight.dtype for weight in weights}) > 1:
-        return "the tensors are not of one type"
-    if model.config.use_warm_state or any(module.training for module in (model, *model.layers)):
-        return "sentences start from stored states, or the model is in training"
-    if torch.is_autocast_enabled(ids.device.type):
-        return "autocast is on"
-    if ids.is_cuda and torch.cuda.current_stream(ids.device) != torch.cuda.default_stream(ids.device):
-        return "the work is not on the GPU's default stream"
-    return ""
+    return (
+        0 < mask.shape[0] <= graphs.MAX_ROWS
+        and 0 < mask.shape[1] <= graphs.TIMES[-1] - 2
+        and all(type(weight) is nn.Parameter for weight in weights)
+        and not (torch.is_grad_enabled() and any(weight.requires_grad for weight in weights))
+        and len({weight.dtype for weight in weights}) == 1
+        and not model.config.use_warm_state
+        and not any(module.training for module in (model, *model.layers))
+        and not torch.is_autocast_enabled(ids.device.type)
+        and torch.cuda.current_stream(ids.device) == torch.cuda.default_stream(ids.device)
+    )
 
 
 def read(model: Any, ids: Tensor, mask: Tensor, settings: Hashable) -> list[Tensor]:
@@ -122,7 +118,7 @@ def read_layer(layer: Any, x: Tensor, mask: Tensor) -> Tensor:
     weights = LstmWeights._make(None if weight is None else weight.detach() for weight in tensors)
     config = layer.config
     clips = (config.cell_clip, None if weights.projection is None else config.proj_clip)
-    cell_dtype = torch.float32 if x.dtype in HALF else x.dtype
+    cell_dtype = torch.promote_types(x.dtype, torch.float32)
     h = x.new_zeros(2, x.shape[1], config.output_dim)
     c = x.new_zeros(2, x.shape[1], config.lstm_dim, dtype=cell_dtype)
     outputs, _, _ = graphs.read_layer(x, mask, h, c, weights, clips)

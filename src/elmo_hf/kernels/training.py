@@ -38,7 +38,6 @@ from elmo_hf.kernels.gradients import READABLE, refuses_second_derivative
 from elmo_hf.kernels.steps import Steps, plan
 from elmo_hf.kernels.training_cpu import CpuLayer
 
-HALF = (torch.float16, torch.bfloat16)
 # A step on a CPU is short up to this many cells, those of all its rows counted.
 SHORT_STEP = 2**14
 
@@ -59,7 +58,7 @@ def lstm(
     weights = (input_weight, recurrent_weight, bias, projection)
     clips = (cell_clip, None if projection is None else proj_clip)
     dtype = _product_dtype(x)
-    cell_dtype = torch.float32 if dtype in HALF else dtype
+    cell_dtype = torch.promote_types(dtype, torch.float32)
     layer, steps = _choose_layer(mask, dtype, c.shape[-1])
     if steps is None:
         return _each_direction(x, mask, h, c, weights, clips)

@@ -241,11 +241,11 @@ class ElmoConfig(ElmoConfigChecks, PreTrainedConfig):
 
     @property
     def reads_bytes(self) -> bool:
-        """Whether a tokenizer without files makes its `char_ids`."""
+        """Whether it reads characters that a tokenizer without files makes, the bytes of a word."""
         are_bytes = (
             self.num_characters == NUM_CHARACTER_IDS and self.boundary_characters == BOUNDARY_CHARACTERS
         )
-        return are_bytes and not self.reads_word_column
+        return self.token_encoder == "characters" and are_bytes and not self.reads_word_column
 
     @property
     def char_ids_length(self) -> int:

@@ -480,7 +480,7 @@ class ElmoModel(ElmoPreTrainedModel):
         `states=model.warm_states(batch)` or `config.use_warm_state = True`. A word table needs the tokenizer.
         """
         if tokenizer is None:
-            if self.config.token_encoder == "words" or not self.config.reads_bytes:
+            if not self.config.reads_bytes:
                 raise ValueError(
                     "a model with a word table or with letters of its own needs its tokenizer: "
                     "warm_up(text, tokenizer)."
