@@ -18,9 +18,8 @@ import json
 import logging
 import os
 import sys
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -56,17 +55,6 @@ def show_version(is_asked: bool) -> None:
         raise typer.Exit
 
 
-class VectorFormat(str, Enum):
-    text = "text"
-    json = "json"
-    npy = "npy"
-
-
-class Format(str, Enum):
-    transformers = "transformers"
-    bilm = "bilm"
-
-
 @app.callback()
 def main(
     version: Annotated[
@@ -93,7 +81,9 @@ def convert(
         list[Path], typer.Argument(help="A folder, or files: weights, options.json, vocabulary, ...")
     ],
     target: Annotated[Path, typer.Argument(help="The folder to write; it must not exist, or be empty.")],
-    to: Annotated[Format, typer.Option(help="The format to write.")] = Format.transformers,
+    to: Annotated[
+        Literal["transformers", "bilm"], typer.Option(help="The format to write.")
+    ] = "transformers",
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print what would be taken, assumed and left out; write nothing."),
@@ -133,16 +123,16 @@ def convert(
         logging.basicConfig(format="%(message)s")
         if not dry_run:
             logging.getLogger("elmo_hf").setLevel(logging.INFO)  # tells what was taken and what was left
-        given = {
+        changes = {
             "cell_clip": cell_clip,
             "proj_clip": proj_clip,
             "char_activation": activation,
             "use_skip_connections": skip_connections,
             "max_characters_per_token": max_characters,
         }
-        settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        settings: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
         settings |= {key: None for key in ("cell_clip", "proj_clip") if settings.get(key) == 0}
-        if to is Format.bilm:
+        if to == "bilm":
             if len(sources) != 1:
                 raise ElmoError(f"--to bilm converts one folder, but got {len(sources)} sources.")
             if settings or name or dry_run:
@@ -174,7 +164,7 @@ def vectors(
     ] = "average",
     pool: Annotated[str | None, typer.Option(help="mean or max: a vector for each sentence.")] = None,
     format: Annotated[
-        VectorFormat | None,
+        Literal["text", "json", "npy"] | None,
         typer.Option(
             help="text (some numbers to look at), json (all numbers, a line for each word) or npy.",
             show_default="that of the output's name, or text",
@@ -207,7 +197,7 @@ def vectors(
         write_vectors(
             sentences or [],
             file or [],
-            choose_output(format.value if format else None, as_json, output),
+            choose_output(format, as_json, output),
             model or TINY,
             as_text=as_text,
             column=column,

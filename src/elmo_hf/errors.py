@@ -38,7 +38,7 @@ def reason_of(error: BaseException) -> str:
     """A library's error in a few words: the system's own, or the first sentence of the first line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    messages = [part.strip() for part in error.args if isinstance(part, str) and part.strip()]
+    messages = [text.strip() for text in error.args if isinstance(text, str) and text.strip()]
     return messages[-1].splitlines()[0].split(". ")[0].rstrip(".: ") if messages else type(error).__name__
 
 

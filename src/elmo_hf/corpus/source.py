@@ -279,12 +279,12 @@ class Source:
         if self.heldout_every is not None:
             yield from self._lines_of_side(section, skip, self.heldout_every)
             return
-        parts = [section]
+        sections = [section]
         if skip and section.is_whole and self.files:
             with self._readable(self.place(section.shard), section):
-                parts = sections_from(self.files[section.shard], self._kind, section, skip)
-        for part in parts:
-            for records in self._records(part, max(0, section.first + skip - part.first)):
+                sections = sections_from(self.files[section.shard], self._kind, section, skip)
+        for inner in sections:
+            for records in self._records(inner, max(0, section.first + skip - inner.first)):
                 yield _as_texts(records)
 
     def _lines_of_side(self, section: Section, skip: int, every: int) -> Iterator[list[str]]:
@@ -314,10 +314,10 @@ class Source:
 
     def sentences(self, line: str) -> list[str]:
         """The sentences of a line as text; none of an empty one."""
-        parts = _BOUNDARY.split(line) if "S>" in line else [line]
+        texts = _BOUNDARY.split(line) if "S>" in line else [line]
         if self.split_sentences:
-            return [sentence for part in parts for sentence in split_sentences(part)]
-        return [part for part in parts if part and not part.isspace()]
+            return [sentence for text in texts for sentence in split_sentences(text)]
+        return [text for text in texts if text and not text.isspace()]
 
     def words(self, sentence: str) -> list[str]:
         """The words of a sentence."""

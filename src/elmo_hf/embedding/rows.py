@@ -112,8 +112,8 @@ class KeptColumns:
             return self._array(name, values, self.declared[name]).type
         new, old = self._array(name, values).type, self.types.get(name, pa.null())
         try:
-            both = [pa.schema([(name, arrow_type)]) for arrow_type in (old, new)]
-            return pa.unify_schemas(both, promote_options="permissive").field(name).type
+            schemas = [pa.schema([(name, arrow_type)]) for arrow_type in (old, new)]
+            return pa.unify_schemas(schemas, promote_options="permissive").field(name).type
         except FAULTS:
             raise self._error(name, f"it holds {old} and {new}") from None
 

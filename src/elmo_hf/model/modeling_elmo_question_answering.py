@@ -440,8 +440,8 @@ def best_spans(
     words = start.shape[1]
     sums = start.new_full((len(start), min(max_length, words), words), -torch.inf)
     for width in range(sums.shape[1]):  # of a span, less one
-        both = start[:, : words - width] + end[:, width:]
-        sums[:, width, : words - width] = both.masked_fill(~mask[:, width:], -torch.inf)
+        sums_of_width = start[:, : words - width] + end[:, width:]
+        sums[:, width, : words - width] = sums_of_width.masked_fill(~mask[:, width:], -torch.inf)
     scores, order = sums.flatten(1).sort(dim=1, descending=True, stable=True)
     scores, order = scores[:, :number], order[:, :number]
     first = order % words
