@@ -7,6 +7,7 @@
     python -m benchmarks.tables $OPTIONS --only table1 --tasks ner-wnut sst --seeds 0
     python -m benchmarks.tables $OPTIONS --only whole                    # with a GPU
     python -m benchmarks.tables --collect                                # the tables, from the stored results
+    python -m benchmarks.tables --collect --only table1                  # only this one; the others stay
     python -m benchmarks.tables --data DATA --smoke                      # tiny sizes, a random biLM
 
 The runs are planned in plan.py; what search.py has chosen replaces the plan's dropout, learning rate and
@@ -43,6 +44,7 @@ from benchmarks.tables.runs import (
 )
 from benchmarks.tables.search import searches, with_choices
 from elmo_hf.errors import ElmoError, one_sentence
+from elmo_hf.files import read_json
 
 ELMO = "src/elmo_hf/checkpoints/elmo-tiny"
 
@@ -157,9 +159,13 @@ def run_missing(places: Places, options: argparse.Namespace) -> list[str]:
 
 
 def write_all(places: Places, options: argparse.Namespace) -> None:
-    """Write the tables, pictures and README from all stored results, also of other seeds."""
+    """Write the tables, pictures and README from all stored results, also of other seeds. A table that is not
+    among `--only` stays as it was written before."""
     seeds = {*options.seeds, *(result["seed"] for result in stored_results(places).values())}
     tables = collect(places.measured(sorted(seeds)), simple_results(places.results))
+    for name in tables.keys() - {*options.only}:
+        if (places.results / f"{name}.json").is_file():
+            tables[name] = read_json(places.results / f"{name}.json")
     write_tables(tables, places.results)
     draw_tables(tables, places.results)
     if options.results == RESULTS:

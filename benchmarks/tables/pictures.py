@@ -4,6 +4,7 @@ the number of train examples; and the shares of the layers that mixes have learn
 draw_tables(tables, Path("benchmarks/results"))  # table1.png, figure1.png, figure2.png, if there are results
 """
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,19 +32,20 @@ def draw_tables(tables: dict[str, Any], folder: Path) -> None:
 
 
 def draw_mixes(rows: Rows, path: Path, title: str) -> None:
-    """A panel for the mix at the input and for that at the output: a row a task, a column a layer."""
+    """A panel for the mix at the input and for that at the output: a row a task, a column a layer. A task
+    that ELMo does not enter at a place has an empty row there."""
     places = [place for place in ("input", "output") if any(place in row["mix"] for row in rows)]
-    figure = new_figure(max(MIN_WIDTH, 4.6 * len(places)), 1.2 + 0.4 * len(rows))
-    panels = figure.subplots(1, len(places), squeeze=False)[0]
+    figure = new_figure(max(MIN_WIDTH, 1.6 + 3.2 * len(places)), 1.2 + 0.4 * len(rows))
+    panels = figure.subplots(1, len(places), squeeze=False, sharey=True)[0]
+    panels[0].set_yticks(range(len(rows)), [row["task"] for row in rows], fontsize=7)
+    count = len(next(iter(rows[0]["mix"].values())))
     for axes, place in zip(panels, places, strict=True):
-        own = [row for row in rows if place in row["mix"]]
-        shares = [row["mix"][place] for row in own]
+        shares = [row["mix"].get(place, [math.nan] * count) for row in rows]
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        layers = ["words", *(f"layer {number}" for number in range(1, len(shares[0])))]
-        axes.set_xticks(range(len(layers)), layers, fontsize=8)
-        axes.set_yticks(range(len(own)), [row["task"] for row in own], fontsize=7)
-        for y, line in enumerate(shares):
-            for x, share in enumerate(line):
+        layers = ["words", *(f"layer {number}" for number in range(1, count))]
+        axes.set_xticks(range(count), layers, fontsize=8)
+        for y, row in enumerate(rows):
+            for x, share in enumerate(row["mix"].get(place, [])):
                 colour = "white" if share > 0.6 else "black"
                 axes.text(x, y, f"{share:.2f}", ha="center", va="center", fontsize=8, color=colour)
         axes.set_title(f"at the {place}", fontsize=9)
@@ -67,6 +69,7 @@ def draw_bars(rows: Rows, path: Path, title: str) -> None:
         axes.plot([place - 0.45, place + 0.45], [score, score], color="#333333", label=label)
     names = [row["task"].replace(", ", "\n").replace(" texts\n", " texts,\n") for row in rows]
     axes.set_xticks(range(len(rows)), names, fontsize=7)
+    axes.set_xlim(-0.6, len(rows) - 0.4)
     axes.margins(y=0.1)  # room for the highest number
     finish(axes, title, figure, path)
 

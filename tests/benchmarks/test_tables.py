@@ -3,10 +3,12 @@
 import importlib
 import json
 import re
+import sys
 from dataclasses import replace
 
 import pytest
 
+from benchmarks.tables import __main__ as tables_main
 from benchmarks.tables import collect as tables_collect
 from benchmarks.tables import inputs as tables_inputs
 from benchmarks.tables import page as tables_page
@@ -316,6 +318,21 @@ def test_minutes_are_means_of_the_runs_without_and_with_elmo():
     table = collected(stored_results, [0, 1])["table1"]
     rows = [line for line in tables_page.markdown_of("table1", table).split("\n") if "LitBank" in line]
     assert [row.rstrip("|").rsplit("|", 1)[1].strip() for row in rows] == ["0.5 → 2.2", "–"]  # then GAP
+
+
+def test_a_table_that_is_not_named_stays_as_it_was(tmp_path, monkeypatch, capsys):
+    """Its runs may be missing, or of an older plan."""
+    results = tmp_path / "results"
+    for name, table in collected(results_of("sst", {0: 0.42}, {0: 0.40}), [0]).items():
+        write_json(results / f"{name}.json", table)
+    before = {path.name: path.read_bytes() for path in results.glob("*.json")}
+    options = ["--collect", "--results", str(results), "--only", "table1"]
+    monkeypatch.setattr(sys, "argv", ["tables", *options])
+    tables_main.main()
+    after = {path.name: path.read_bytes() for path in results.glob("*.json")}
+    assert [name for name in before if before[name] != after[name]] == ["table1.json"]
+    assert b'"mean": 40.0' not in after["table1.json"]  # of runs that are not stored there
+    assert "table1" in capsys.readouterr().out
 
 
 def test_lambda_of_names_is_left_to_their_recipe():
