@@ -6,7 +6,8 @@
 #   bash training/runs/elmo_small.sh judge DATA     # here: perplexities, probes, model card
 #   bash training/runs/elmo_small.sh DATA           # all three on one machine
 #
-# DATA has lm_pretrain/train.*.txt.xz, lm_small/train.wiki.txt.xz, and what judge.sh reads. `pack` splits the text into
+# DATA has lm_pretrain/train.*.txt.xz and lm_small/train.wiki.txt.xz, which elmo_tiny_text.py makes where they are
+# missing, and what judge.sh reads. `pack` splits the text into
 # words once, and writes it in files of some 45 megabytes, of PART_SIZE (160M) before compression. To the other machine go
 # this repository and runs/elmo-small/packed. From there comes runs/elmo-small/back: the model, its
 # log, and the speed of the text's reader, cut into files of 15 MB. What is done is not done again.
@@ -21,6 +22,7 @@ wheels=${WHEELS-zstandard google-crc32c}
 
 pack() {
     local data=${1:?the folder of the data}
+    [ -d "$data/lm_pretrain" ] || python training/runs/elmo_tiny_text.py "$data"
     local text=("$data"/lm_pretrain/train.*.txt.xz "$data"/lm_small/train.wiki.txt.xz)
     mkdir -p "$run"
     [ -f "$run/vocab.counts.tsv" ] || python -m elmo_hf.corpus.encoded "${text[@]}" "$run/encoded" --raw \
