@@ -35,7 +35,7 @@ from elmo_hf.finetuning.coreference import (
     split_documents,
     windows,
 )
-from elmo_hf.finetuning.data import Example, read_splits, splits_of_run
+from elmo_hf.finetuning.data import Example, check_inputs, read_splits, splits_of_run
 from elmo_hf.finetuning.flags import make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
 
@@ -76,7 +76,8 @@ def main() -> None:
 def read(flags: Any) -> dict[str, list[Example]]:
     if flags.window < 1:
         raise ElmoError(f"--window must be at least 1, but is {flags.window}.")
-    if flags.data and not flags.train and Path(flags.data).is_file():
+    if flags.data and Path(flags.data).is_file():
+        check_inputs(flags, " and ".join(f"--{split}" for split in splits_of_run(flags)))
         data = split_documents(read_archive(Path(flags.data)))
         data = {split: data[split] for split in splits_of_run(flags)}
     else:

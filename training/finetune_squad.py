@@ -16,11 +16,9 @@ results.json has the `ceiling`: the scores of the gold answers in whole words, o
 """
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
 from elmo_hf import ElmoConfig, ElmoForQuestionAnswering
 from elmo_hf.errors import ElmoError
@@ -68,6 +66,7 @@ def main() -> None:
     data = read_questions(flags)
     task = Task("squad", ElmoForQuestionAnswering, CONFIG, collate, score, best="f1")
     task.trainer, task.predicted = AnsweringTrainer, predicted_answers
+    task.splitter = SPLITTER  # `model.answer` splits texts as here, whatever the biLM's own rule is
     task.optimizers = {"adadelta": partial(torch.optim.Adadelta, rho=0.95, eps=1e-8)}
     if flags.evaluate is not None:
         finetune(task, flags, data)
@@ -85,9 +84,6 @@ def main() -> None:
     task.details = details
     task.length = lambda example: len(example["context_words"])  # as it is cut
     finetune(task, flags, data, freeze_task_words=flags.vectors is not None)
-    for seed in flags.seeds:  # `model.answer` splits texts as here, whatever the biLM's own rule is
-        folder = Path(flags.output) / f"seed-{seed}"
-        AutoTokenizer.from_pretrained(folder, word_splitter=SPLITTER).save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,14 @@ from pathlib import Path
 
 from elmo_hf import ElmoForSequenceClassification
 from elmo_hf.errors import ElmoError
-from elmo_hf.finetuning.classification import as_words, collate_texts, example, predicted_labels, score
+from elmo_hf.finetuning.classification import (
+    as_words,
+    collate_texts,
+    example,
+    labels_of_classifier,
+    predicted_labels,
+    score,
+)
 from elmo_hf.finetuning.data import A_ROW, SMOKE_EXAMPLES, Example, first_column, read_splits, read_text
 from elmo_hf.finetuning.flags import make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
@@ -53,17 +60,22 @@ def main() -> None:
     help = "train also on phrases of at least this many words; 0 for whole sentences alone (4)"
     parser.add_argument("--phrases", type=int, default=4, metavar="WORDS", help=help)
     flags = parser.parse_args()
+    labels = LABELS if flags.evaluate is None else labels_of_classifier(flags.evaluate)
+    if {*labels} != {*LABELS}:
+        raise ElmoError(
+            f"{flags.evaluate} tells {', '.join(labels)} apart, and not this task's {', '.join(LABELS)}; use "
+            "finetune_text.py."
+        )
     data = read_splits(flags, read, from_row)
     if "train" in data:
         data["train"] = with_phrases(data["train"], flags.phrases)
     if flags.smoke and "train" in data:
         data["train"] = data["train"][: SMOKE_EXAMPLES["train"]]
-    task = Task("sst", ElmoForSequenceClassification, CONFIG, collate_texts(LABELS), score, best="accuracy")
-    task.predicted = predicted_labels(LABELS)
+    task = Task("sst", ElmoForSequenceClassification, CONFIG, collate_texts(labels), score, best="accuracy")
+    task.predicted = predicted_labels(labels)
     if 0 < flags.phrases < LONG:
         task.length = None  # most of the short phrases are neutral
-    names = dict(enumerate(LABELS))
-    finetune(task, flags, data, id2label=names, freeze_task_words=flags.vectors is not None)
+    finetune(task, flags, data, id2label=dict(enumerate(labels)), freeze_task_words=flags.vectors is not None)
 
 
 def read(path: Path) -> list[Example]:

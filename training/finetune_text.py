@@ -10,8 +10,8 @@ Files are CSV (`.csv`), JSON lines (`.jsonl`), or columns separated by tabs. The
 `sentence`) and `label`, or those that `--columns` names. A text is raw, or in JSON a list of words; a label
 is any name or number. The classes are the labels of the train file. A dataset has the same columns.
 
-The scores are accuracy and `macro_f1`, the mean F1 of all classes. The best epoch on dev is that with the
-best accuracy, or by `--best macro_f1` that with the best mean F1.
+The scores are accuracy and `macro_f1`, the mean F1 of the classes that occur. The best epoch on dev is that
+with the best accuracy, or by `--best macro_f1` that with the best mean F1.
 """
 
 from collections.abc import Sequence

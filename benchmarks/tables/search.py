@@ -114,8 +114,7 @@ def small_task(run: Run) -> Task:
 def search_arm(run: Run, places: Places, deadline: float) -> str:
     """Try the points that are not tried yet, and return a line on what is chosen."""
     path = file_of(run, places)
-    before = read_json(path) if path.is_file() else {}
-    tried: list[dict[str, Any]] = before.get("tried", []) if before.get("run") == vars(run) else []
+    tried: list[dict[str, Any]] = stored_search(run, places).get("tried", [])
     point: Point = {name: values[0] for name, values in GRID.items()}
     for name, values in GRID.items():
         for value in values:
@@ -129,6 +128,14 @@ def search_arm(run: Run, places: Places, deadline: float) -> str:
                     key=lambda other: score_of(tried, other) or 0.0)  # fmt: skip
     write_json(path, content_of(run, tried, places) | {"chosen": point})
     return f"{run.task}, {arm_of(run)}: {point}, dev {100 * (score_of(tried, point) or 0):.2f} %"
+
+
+def stored_search(run: Run, places: Places) -> dict[str, Any]:
+    """What was stored of this run's search; nothing if it was of other examples or of another biLM."""
+    path = file_of(run, places)
+    before = read_json(path) if path.is_file() else {}
+    own = content_of(run, [], places)
+    return before if all(before.get(name) == own[name] for name in ("run", "weights")) else {}
 
 
 def differs_in(point: Point, other: Point, name: str) -> bool:
@@ -234,12 +241,11 @@ def searches(places: Places) -> list[dict[str, Any]]:
 def listing(runs: list[Run], places: Places) -> str:
     lines, total = [], 0.0
     for run in runs:
-        path = file_of(run, places)
-        before = read_json(path) if path.is_file() else {}
-        tried = before.get("tried", []) if before.get("run") == vars(run) else []
+        before = stored_search(run, places)
+        tried = before.get("tried", [])
         seconds = [row["processor_seconds"] for row in tried]
         each = sum(seconds) / len(seconds) if seconds else estimate(run, {run.task: small_task(run)})
-        minutes = 0.0 if "chosen" in before and tried else (TRIED - len(tried)) * each / 60
+        minutes = 0.0 if "chosen" in before else (TRIED - len(tried)) * each / 60
         total += minutes
         lines.append(f"{minutes:6.1f} minutes  {run.task}, {arm_of(run)}: {len(tried)} of {TRIED} tried")
     return "\n".join([*lines, f"about {total / 60:.1f} hours of one processor"])

@@ -135,6 +135,17 @@ def test_every_task_of_table_1_is_searched_or_shares_the_choices_of_one_that_is(
     assert {TASKS[name].searched_with or name for name in TASKS} == set(search.SEARCHED)
 
 
+def test_points_of_another_bilm_are_tried_again(stage, capsys):
+    search.main(stage.flags)
+    path = stage.places.results / "tables" / "search" / "elmo.sst.elmo.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": "of another model"}))
+    search.main([*stage.flags, "--dry-run"])
+    assert "sst, elmo: 0 of 5 tried" in capsys.readouterr().out
+    search.main(stage.flags)
+    assert len(stage.commands) == 15
+    assert json.loads(path.read_text())["weights"] != "of another model"
+
+
 def test_an_interrupted_search_goes_on(stage, monkeypatch, capsys):
     run = subprocess.run
     monkeypatch.setattr(

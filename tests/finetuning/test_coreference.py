@@ -132,6 +132,14 @@ def test_an_archive_over_a_limit_is_refused_before_it_is_read(tmp_path, monkeypa
         read_archive(path)
 
 
+def test_files_of_an_archive_have_one_of_two_endings(tmp_path):
+    content = conll().encode()
+    files = {"a/1.v4_gold_conll": content, "a/2.conll": content, "a/readme.txt": b"none"}
+    assert len(read_archive(archive(tmp_path / "a.tar", files, "w"))) == 2 * len(parse_conll(conll(), "a"))
+    with pytest.raises(ValueError, match=r"b\.tar has no document in files \*\.conll or \*_conll\.$"):
+        read_archive(archive(tmp_path / "b.tar", {"readme.txt": b"none"}, "w"))
+
+
 def test_a_broken_archive_is_named(tmp_path):
     path = archive(tmp_path / "1.tar.xz", {"1.conll": conll().encode() * 50})
     (tmp_path / "2.tar.xz").write_bytes(path.read_bytes()[:-200])

@@ -40,6 +40,26 @@ def test_files_that_are_absent_or_damaged_are_named(tmp_path):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-DOCSTART- -X- O O\n\nAda NNP B-PER\nsat VBD O\n\nBob NNP B-PER\n",
+        "-DOCSTART- -X- O O\nAda NNP B-PER\nsat VBD O\n-DOCSTART- -X- O O\nBob NNP B-PER\n",
+        "Ada NNP B-PER\nsat VBD O\n-DOCSTART-\n\nBob NNP B-PER",
+        "-DOCSTART-\tO\nAda\tB-PER\nsat\tO\n\nBob\tB-PER\n",
+    ],
+)
+def test_a_line_between_documents_ends_a_sentence_and_is_none(tmp_path, text):
+    (tmp_path / "file.conll").write_text(text, encoding="utf-8")
+    words = [[line[0] for line in lines] for lines in read_columns(tmp_path / "file.conll")]
+    assert words == [["Ada", "sat"], ["Bob"]]
+
+
+def test_other_white_space_belongs_to_a_word(tmp_path):
+    (tmp_path / "file.conll").write_text("10\u00a0000  B-NUM\n\u00a0 O\n", encoding="utf-8")
+    assert read_columns(tmp_path / "file.conll") == [[["10\u00a0000", "B-NUM"], ["\u00a0", "O"]]]
+
+
 def test_every_i_label_has_its_b_label():
     data = {"train": [{"labels": ["O", "I-X"]}], "dev": [{"labels": ["B-Y"]}], "test": []}
     assert labels_of(data, scheme="BIO") == ["O", "B-X", "I-X", "B-Y"]

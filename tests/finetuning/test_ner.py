@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
+from transformers import EvalPrediction
 
-from elmo_hf.finetuning.tagging import as_bio
+from elmo_hf.finetuning.tagging import as_bio, scorer
 from training import finetune_ner
 
 NER = (
@@ -85,6 +87,22 @@ def test_train_sentences_without_a_name_are_refused(tmp_path, call):
 
 def test_letters_of_the_scheme_may_be_small():
     assert as_bio(["b-per", "i-per", "o", "u-Loc"]) == ["B-per", "I-per", "O", "B-Loc"]
+
+
+def test_a_tagger_with_another_scheme_is_judged_by_its_spans():
+    """Such as one that was converted from AllenNLP, which has BIOUL."""
+    labels = ["O", "U-PER", "B-LOC", "I-LOC", "L-LOC", "B-PER"]  # the model's, and those of the file in BIO
+    score = scorer("spans", labels, ["precision", "recall"])
+    gold = np.array([[5, 0, 2, 3, 3], [0, 5, 0, 0, -100]])
+    right = np.array([[1, 0, 2, 3, 4], [0, 1, 0, 0, -100]])
+    assert score(EvalPrediction(right, gold)) == {"precision": 1, "recall": 1}
+    wrong = np.array([[1, 0, 2, 4, 0], [0, 1, 0, 1, -100]])
+    assert score(EvalPrediction(wrong, gold)) == pytest.approx({"precision": 2 / 4, "recall": 2 / 3})
+
+
+def test_blanks_behind_a_label_are_no_part_of_it(tmp_path):
+    (tmp_path / "file.conll").write_text("Anna\tB-PER \nLee\tI-PER\n", encoding="utf-8")
+    assert finetune_ner.read(tmp_path / "file.conll")[0]["labels"] == ["B-PER", "I-PER"]
 
 
 def test_columns_of_iob2_files_are_known(tmp_path):

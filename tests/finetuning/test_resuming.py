@@ -129,6 +129,16 @@ def test_finished_seeds_are_not_trained_again(output, start, trained, capsys):
     assert "accuracy_deviation" in results["mean"]["test"]
 
 
+def test_predictions_are_those_of_the_saved_model(output, start):
+    start(output, "--predictions", seeds=(0,))
+    path = output / "predictions" / "seed-0-test.jsonl"
+    before = path.read_bytes()
+    (output / "results.json").unlink()  # as our message for damaged results says
+    path.write_text("of another model\n", encoding="utf-8")
+    start(output, "--predictions", seeds=(0,))
+    assert path.read_bytes() == before
+
+
 def test_the_text_may_move_but_not_change(output, start, trained, tmp_path):
     start(output, text=write_text(tmp_path / "moved.conllu"))
     others = write_text(tmp_path / "changed.conllu", [*WORDS[:-1], ("right", "VERB")])

@@ -259,6 +259,9 @@ def test_a_dataset_has_the_splits_of_the_files(tmp_path):
     assert {split: len(examples) for split, examples in data.items()} == {"train": 114, "dev": 6, "test": 40}
     flags = parser.parse_args([*map(str, files), "--smoke", "--output", "x"])
     assert read_questions(flags) == data
+    DatasetDict(validation=splits["validation"]).save_to_disk(tmp_path / "judged")
+    flags = parser.parse_args(["--data", str(tmp_path / "judged"), "--smoke", "--evaluate", "model"])
+    assert read_questions(flags) == {"test": data["test"]}
 
 
 @pytest.mark.parametrize(
@@ -267,6 +270,8 @@ def test_a_dataset_has_the_splits_of_the_files(tmp_path):
         ([], "name files by --train and --test"),
         (["--train", "x", "--data", "y"], "name files by --train and --test"),
         (["--train", "x"], "name the files to evaluate on by --test"),
+        (["--test", "x"], "name the files to train on by --train"),
+        (["--data", "TRAIN", "--test", "x"], "name files by --train and --test"),
         (["--train", "absent", "--test", "absent"], "absent could not be read"),
         (["--data", "EMPTY"], "no dataset could be read from .*empty"),
         (["--data", "TRAIN"], "has no split 'validation', but train"),

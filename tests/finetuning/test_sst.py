@@ -4,9 +4,12 @@ import json
 import random
 
 import pytest
+import torch
 from datasets import Dataset, DatasetDict
 from transformers import pipeline
 
+from elmo_hf import ElmoForSequenceClassification
+from elmo_hf.errors import ElmoError
 from tests.helpers.paths import SHARED
 from training import finetune_sst
 from training.finetune_sst import LABELS, read_tree, with_phrases
@@ -107,6 +110,43 @@ def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, call):
         LABELS[4],
         LABELS[0],
     ]
+
+
+def test_a_model_is_judged_by_its_own_order_of_the_classes(tmp_path, call):
+    """finetune_text.py sorts them by name."""
+    files = write_trees(tmp_path)
+    call(
+        finetune_sst,
+        "--smoke",
+        *files,
+        "--output",
+        tmp_path / "run",
+        "--epochs",
+        1,
+        "--set",
+        "task_word_dim=4",
+    )
+    folder = tmp_path / "run" / "seed-0"
+    test = str(tmp_path / "test.txt")
+    call(finetune_sst, "--evaluate", folder, "--test", test, "--output", tmp_path / "a", "--predictions")
+    model = ElmoForSequenceClassification.from_pretrained(folder)
+    order = sorted(range(5), key=LABELS.__getitem__)
+    last = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
+    assert last.out_features == 5
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter.copy_(parameter[order])
+    model.config.id2label = dict(enumerate(LABELS[number] for number in order))
+    model.save_pretrained(folder)
+    call(finetune_sst, "--evaluate", folder, "--test", test, "--output", tmp_path / "b", "--predictions")
+    predicted = [(tmp_path / name / "predictions" / "test.jsonl").read_text() for name in "ab"]
+    assert predicted[0] == predicted[1]
+    scores = [json.loads((tmp_path / name / "evaluation.json").read_text())["scores"] for name in "ab"]
+    assert scores[0] == scores[1]
+    model.config.id2label = dict(enumerate("abcde"))
+    model.save_pretrained(folder)
+    with pytest.raises(ElmoError, match=r"seed-0 tells a, b, c, d, e apart, and not this task's"):
+        call(finetune_sst, "--evaluate", folder, "--test", test)
 
 
 def test_a_dataset_has_sentences_alone(tmp_path, call):

@@ -2,6 +2,7 @@
 
 import json
 import random
+import zipfile
 
 import pytest
 from transformers import pipeline
@@ -40,6 +41,43 @@ def test_files_of_all_kinds_give_the_same_rows(tmp_path, kind):
     ]
     assert rows[0]["words"][0] == "The"
     assert rows[0]["words"][-4:] == ['"', "really", '"', "."]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_array_of_objects_is_rows(tmp_path, indent):
+    lines = write(tmp_path, "jsonl", number=20)
+    rows = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
+    (tmp_path / "a.json").write_text(json.dumps(rows, indent=indent), encoding="utf-8")
+    given = [{"text": row["words"], "label": row["label"]} for row in finetune_text.read(lines)]
+    assert [
+        {"text": row["words"], "label": row["label"]} for row in finetune_text.read(tmp_path / "a.json")
+    ] == given
+    (tmp_path / "b.json").write_text(json.dumps([*rows, 7], indent=indent), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"b\.json, entry 21 is no JSON object with columns, but 7\.$"):
+        finetune_text.read(tmp_path / "b.json")
+    (tmp_path / "c.json").write_text(json.dumps(rows, indent=indent)[:-30], encoding="utf-8")
+    with pytest.raises(ValueError, match=r"c\.json"):
+        finetune_text.read(tmp_path / "c.json")
+
+
+def test_a_packed_file_and_a_long_text(tmp_path):
+    text = "word " * 40_000
+    content = f'text,label\n"{text}",a\n'
+    with zipfile.ZipFile(tmp_path / "a.csv.zip", "w") as archive:
+        archive.writestr("a.csv", content)
+    [row] = finetune_text.read(tmp_path / "a.csv.zip")
+    assert (len(row["words"]), row["label"]) == (40_000, "a")
+
+
+def test_words_that_no_file_of_words_can_hold(tmp_path, call):
+    rows = [{"text": f"A\0b \ud83d goal {number % 2}", "label": "ab"[number % 2]} for number in range(12)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    files = [word for split in ("train", "dev", "test") for word in (f"--{split}", path)]
+    call(finetune_text, *files, "--smoke", "--output", tmp_path / "run", "--epochs", 1)
+    words = (tmp_path / "run" / "seed-0" / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    assert "goal" in words
+    assert not any("\0" in word or "\ud83d" in word for word in words)
 
 
 def test_classes_are_the_labels_in_any_case_and_numbers_in_their_order():

@@ -73,7 +73,11 @@ def test_other_words_get_random_vectors_of_the_same_size(tmp_path):
         ("bank 1 1e999 3\n", "line 1: a number is not finite"),
         ("other 1 2 3\n", "none of the tokenizer's 8 words"),
         ("", "none of the tokenizer's 8 words"),
-        (b"bank 1 2 3\n\xff\xfe\n", "is not UTF-8 text"),
+        (
+            "other 1 2 3 4\n",
+            "none of the tokenizer's 8 words; its vectors have 4 numbers, and task_word_dim is 3",
+        ),
+        (b"bank 1 2 3\n\xff\xfe\n", "vectors.txt, line 2 is not UTF-8 text"),
         ("x" * (2**20 + 5), "line 1 is longer than any vector"),
     ],
 )

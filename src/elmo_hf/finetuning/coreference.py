@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from elmo_hf.corpus.readers import check_file
 from elmo_hf.corpus.sentences import split_sentences
 from elmo_hf.errors import ElmoError, reason_of
-from elmo_hf.finetuning.data import A_ROW, Example, first_column, read_text
+from elmo_hf.finetuning.data import A_ROW, Example, columns_of, first_column, read_text
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import split_text
 
@@ -68,7 +68,7 @@ def parse_conll(text: str, where: str) -> list[Example]:
             elif line.strip() and not line.startswith("#"):  # `#` begins a comment
                 if current is None:
                     raise ElmoError("a word is outside of any document")
-                current.add(line.split("\t") if "\t" in line else line.split())
+                current.add(columns_of(line))
             elif current is not None:
                 current.end_sentence()
         except ElmoError as error:
@@ -163,7 +163,8 @@ def document(name: str, sentences: list[list[str]], clusters: list[list[Mention]
 
 
 def read_archive(path: Path) -> list[Example]:
-    """Return the documents of all `.conll` files of a tar archive, compressed or not, sorted by name."""
+    """Return the documents of a tar archive, compressed or not, sorted by name. They are in files whose names
+    end in `.conll` or, as CoNLL-2012's do, in `_conll`."""
     documents: list[Example] = []
     size = 0
     check_file(str(path))
@@ -173,7 +174,7 @@ def read_archive(path: Path) -> list[Example]:
                 size += member.size
                 if number >= MOST_FILES or size > LARGEST_ARCHIVE or member.size > LARGEST_FILE:
                     raise ElmoError(f"{path} is too large for a corpus: {member.name} in it is over a limit.")
-                is_text = member.isfile() and member.name.endswith(".conll")
+                is_text = member.isfile() and member.name.endswith((".conll", "_conll"))
                 content = archive.extractfile(member) if is_text else None
                 if content is not None:
                     documents += parse_conll(content.read().decode("utf-8"), f"{path}, {member.name}")
@@ -183,6 +184,8 @@ def read_archive(path: Path) -> list[Example]:
         raise
     except Exception as error:  # tarfile raises whatever its unpackers do, TypeError among them
         raise ElmoError(f"{path} could not be read as a tar archive ({reason_of(error)}).") from None
+    if not documents:
+        raise ElmoError(f"{path} has no document in files *.conll or *_conll.")
     return sorted(documents, key=lambda document: document["name"])
 
 

@@ -13,17 +13,27 @@ import json
 import random
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import datasets
 
-from elmo_hf.corpus.readers import READING_ERRORS, check_file, read_blocks
+from elmo_hf.corpus.readers import (
+    READING_ERRORS,
+    are_json_lines,
+    check_file,
+    read_blocks,
+    read_json,
+    suffix_of,
+    undecodable_line,
+)
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.finetuning.flags import SPLITS
 from elmo_hf.loading import load_config
 
 Example = dict[str, Any]
+DOCUMENT = "-DOCSTART-"  # the first column of a line between two documents
 A_ROW = "a row of the dataset"  # the place of an example that is from no file
 LONGEST_TEXT = 2**29  # characters of a file; SNLI's have half as many
 JSON_LINES = (".jsonl", ".json", ".ndjson")
@@ -50,9 +60,7 @@ def read_splits(
         from_row: the examples of a row of a dataset (`--data`).
     """
     splits = splits_of_run(flags)
-    if (flags.data is None) == (getattr(flags, splits[0]) is None):
-        files = " and ".join(", ".join(f"--{split}" for split in splits).rsplit(", ", 1))
-        raise ElmoError(f"name files by {files}, or a dataset by --data.")
+    check_inputs(flags, " and ".join(", ".join(f"--{split}" for split in splits).rsplit(", ", 1)))
     if flags.data is None:
         data = read_files(flags, read, splits)
     else:
@@ -62,6 +70,13 @@ def read_splits(
             raise ElmoError(f"there are no examples in the {split} sentences.")
         data[split] = examples[: flags.limit or (SMOKE_EXAMPLES[split] if flags.smoke else None)]
     return data
+
+
+def check_inputs(flags: argparse.Namespace, files: str) -> None:
+    """Refuse files beside a dataset, which would not be read, and neither of them."""
+    are_named = any(getattr(flags, split) for split in SPLITS)
+    if (flags.data is None) != are_named:
+        raise ElmoError(f"name files by {files}, or a dataset by --data.")
 
 
 def splits_of_run(flags: argparse.Namespace) -> tuple[str, ...]:
@@ -194,19 +209,19 @@ def first_column(row: Example, names: Sequence[str], where: str = "the dataset")
 def read_columns(path: Path) -> list[list[list[str]]]:
     """Read the sentences of a file with one word a line in columns; a packed one is unpacked.
 
-    A blank line ends a sentence. Left out are `-DOCSTART-` and comments. A line that begins with `#` is a
-    comment unless it has as many columns as the words have, since `#` may be a word.
+    A blank line or a line of `-DOCSTART-` ends a sentence. Left out are comments. A line that begins with `#`
+    is a comment unless it has as many columns as the words have, since `#` may be a word.
     """
     sentences: list[list[str]] = [[]]
     for line in read_text(path).split("\n"):
         line = line.rstrip("\r")
-        if line.strip():
+        if line.strip() and columns_of(line)[0] != DOCUMENT:
             sentences[-1].append(line)
         else:
             sentences.append([])
     typical = next((line for lines in sentences for line in lines if not line.startswith("#")), "")
     rows = (without_comments(lines, typical) for lines in sentences)
-    return [sentence for sentence in rows if sentence and sentence[0][0] != "-DOCSTART-"]
+    return [sentence for sentence in rows if sentence]
 
 
 def without_comments(lines: list[str], typical: str) -> list[list[str]]:
@@ -222,7 +237,9 @@ def without_comments(lines: list[str], typical: str) -> list[list[str]]:
 
 
 def columns_of(line: str) -> list[str]:
-    return line.split("\t") if "\t" in line else line.split()
+    """Return the fields between tabs, or else between blanks; other white space, such as a no-break space,
+    belongs to a word."""
+    return line.split("\t") if "\t" in line else [field for field in line.split(" ") if field]
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Example]]:
@@ -249,12 +266,12 @@ def read_rows(path: Path) -> Iterator[tuple[str, Example]]:
 
 
 def kind_of(path: Path) -> str:
-    """Return the last suffix of a name that is not that of a packed file."""
-    packed = (".xz", ".gz", ".bz2", ".zst")
-    return next((suffix for suffix in reversed(path.suffixes) if suffix not in packed), "").lower()
+    """Return the suffix of a name without that of a packed file."""
+    return suffix_of(str(path)).lower()
 
 
 def csv_rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(LONGEST_TEXT)
     reader = csv.reader(io.StringIO(text), strict=True)
     try:
         for fields in reader:
@@ -264,16 +281,9 @@ def csv_rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def json_rows(path: Path) -> Iterator[tuple[str, Example]]:
-    """Yield the place and the object of each line. The first is the columns of the first line, all None."""
+    """Yield the place and each object. The first is the columns of the first object, all None."""
     is_first = True
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        where = f"{path}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ElmoError(f"{where} is no JSON ({reason_of(error):.200}).") from None
+    for where, row in json_values(path):
         if not isinstance(row, dict):
             raise ElmoError(f"{where} is no JSON object with columns, but {reprlib.repr(row)}.")
         if is_first:
@@ -282,21 +292,50 @@ def json_rows(path: Path) -> Iterator[tuple[str, Example]]:
         yield where, row
 
 
+def json_values(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the place and the value of each line; or of each entry of an array, or of longer objects."""
+    with readable(path):
+        if kind_of(path) == ".json" and not are_json_lines(str(path)):
+            for number, value in enumerate(read_json(str(path)), start=1):
+                yield f"{path}, entry {number}", value
+            return
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        where = f"{path}, line {number}"
+        if line.strip():
+            try:
+                yield where, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ElmoError(f"{where} is no JSON ({reason_of(error):.200}).") from None
+
+
 def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file; a packed one (`.xz`, `.gz`, `.bz2`, `.zst`) is unpacked."""
+    """Return the text of a UTF-8 file, which is unpacked if its name says so (`.xz`, `.gz` ...)."""
     blocks: list[str] = []
     size = 0
-    try:
-        check_file(str(path))
+    with readable(path):
         for block in read_blocks(str(path), newline=""):
             blocks.append(block)
             size += len(block)
             if size > LONGEST_TEXT:
                 raise ElmoError(f"{path} has more than {LONGEST_TEXT:,} characters; cut it into files.")
+    return "".join(blocks)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """One sentence for whatever reading a file raises."""
+    try:
+        check_file(str(path))
+        yield
     except ElmoError:
         raise
     except OSError as error:
         raise ElmoError(f"{path} could not be read ({reason_of(error)}).") from None
+    except UnicodeDecodeError:
+        place = None
+        with suppress(*READING_ERRORS):  # of what is damaged behind that line
+            place = undecodable_line(str(path))
+        where = f" (in {place})" if place else ""
+        raise ElmoError(f"{path} is no text in UTF-8, or is damaged{where}.") from None
     except READING_ERRORS:
         raise ElmoError(f"{path} is no text in UTF-8, or is damaged.") from None
-    return "".join(blocks)

@@ -81,7 +81,7 @@ def make_parser(doc: str, optimizer: str = "adam", **defaults: Any) -> argparse.
     help = "how often a word occurs in the train sentences to be one of the task's own (2)"
     parser.add_argument("--min-count", type=at_least(1), default=2, help=help)
     parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0], help="one run for each (0)")
-    help = "where the layers of a frozen biLM are kept from epoch to epoch (memory)"
+    help = "where the layers of a frozen biLM are kept from epoch to epoch (%(default)s)"
     parser.add_argument("--cache", choices=["memory", "disk", "none"], default="memory", help=help)
     help = "fields of ElmoConfig, such as elmo_at_output=true"
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help=help)

@@ -92,6 +92,7 @@ class Task:
         length: examples of similar length share a batch, for less padding. None where the label may depend on
             the length, since batches of one label train badly.
         details: further entries of results.json, from the model's config.
+        splitter: how the task's texts are split into words, if not by the biLM's own rule.
         predicted: what `--predictions` writes for each example, from the Trainer's evaluation.
     """
 
@@ -105,6 +106,7 @@ class Task:
     trainer: Callable[..., "DecodingTrainer"] | None = None
     length: Callable[[Example], int] | None = number_of_words
     details: Callable[[ElmoConfig], dict[str, Any]] = lambda config: {}
+    splitter: str | None = None
     predicted: Callable[[EvalPrediction, list[Example]], list[dict[str, Any]]] | None = None
 
 
@@ -163,6 +165,8 @@ def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]
         raise ElmoError("name a pretrained biLM by --elmo, or try a random one by --smoke.")
     elmo = load_config(flags.elmo) if flags.elmo else ElmoConfig(**SMOKE_ELMO)
     tokenizer = load_tokenizer(flags.elmo) if flags.elmo else ElmoTokenizer()
+    if task.splitter is not None:
+        tokenizer.word_splitter = task.splitter  # which is saved with it
     # A biLM with a word table has a vocabulary, which the task shares.
     elmo_has_words = elmo.token_encoder == "words" or elmo.reads_word_column
     has_words = config.task_word_dim > 0 and not elmo_has_words
@@ -189,7 +193,12 @@ def own_words(flags: argparse.Namespace, data: dict[str, list[Example]], dim: in
         known = read_word_vectors(flags.vectors, others, dim)[1].tolist()
         words += [word for word, is_known in zip(others, known, strict=True) if is_known]
     special = ["<S>", "</S>", "<UNK>"]
-    return special + [word for word in words if word not in special and word.split() == [word]]
+    return special + [word for word in words if word not in special and is_word_of_a_file(word)]
+
+
+def is_word_of_a_file(word: str) -> bool:
+    """Whether a vocabulary can hold it: no blanks, no NUL, no half of a character."""
+    return word.split() == [word] and "\0" not in word and word.encode("utf-8", "ignore").decode() == word
 
 
 # ---- the run
@@ -213,11 +222,11 @@ def finetune(
         nothing, that of evaluation.json.
     """
     check_task(task, flags)
+    use_threads(flags.threads)
     if flags.evaluate is not None:
         return judge(task, flags, data)
     output = Path(flags.output)
     check_output(output)
-    use_threads(flags.threads)
     keep_offline(flags.report_to)
     installed = get_available_reporting_integrations()
     check_trackers(tracker_names(flags.report_to), INTEGRATION_TO_CALLBACK, installed)
@@ -246,12 +255,16 @@ def finetune(
     return results
 
 
+def prediction_files(flags: argparse.Namespace, seed: int) -> dict[str, Path]:
+    folder = Path(flags.output) / PREDICTIONS
+    return {split: folder / f"seed-{seed}-{split}.jsonl" for split in ("dev", "test")}
+
+
 def write_missing_predictions(
     task: Task, flags: argparse.Namespace, data: dict[str, list[Example]], seed: int
 ) -> None:
     """Write the predictions of a seed's saved model, if they are not there."""
-    output = Path(flags.output)
-    files = {split: output / PREDICTIONS / f"seed-{seed}-{split}.jsonl" for split in ("dev", "test")}
+    output, files = Path(flags.output), prediction_files(flags, seed)
     missing = [split for split, path in files.items() if not path.exists()]
     if not missing:
         return
@@ -269,7 +282,8 @@ def run_seed(
     set_seed(seed)
     flags = start.flags
     folder, checkpoints = Path(flags.output) / f"seed-{seed}", checkpoints_of(flags, seed)
-    remove(checkpoints)  # of a run that was killed
+    for old in (checkpoints, *prediction_files(flags, seed).values()):  # of a run that was killed or given up
+        remove(old)
     model, tokenizer = start.make()
     trainer = make_trainer(task, flags, data, seed, model, tokenizer)
     wall_start, cpu_start = time.perf_counter(), time.process_time()

@@ -25,8 +25,7 @@ from transformers import EvalPrediction
 
 from elmo_hf import metrics
 from elmo_hf.errors import ElmoError, reason_of
-from elmo_hf.finetuning.data import Example, load_dataset, read_text, splits_of
-from elmo_hf.finetuning.flags import SPLITS
+from elmo_hf.finetuning.data import Example, check_inputs, load_dataset, read_text, splits_of, splits_of_run
 from elmo_hf.finetuning.trainers import AveragingTrainer
 from elmo_hf.metrics.squad import f1, squad_scores
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
@@ -134,18 +133,15 @@ def read_questions(flags: argparse.Namespace) -> dict[str, list[Example]]:
     set, on which nothing is chosen.
     """
     evaluates = flags.evaluate is not None
-    if (flags.data is None) == ((flags.test if evaluates else flags.train) is None):
-        names = "--test" if evaluates else "--train and --test (and --dev)"
-        raise ElmoError(f"name files by {names}, or a dataset by --data.")
-    splits = question_files(flags) if flags.data is None else question_rows(flags.data)
-    if evaluates:
-        splits = {"test": splits["test"]}
+    check_inputs(flags, "--test" if evaluates else "--train and --test (and --dev)")
+    wanted = splits_of_run(flags)
+    splits = question_files(flags, wanted) if flags.data is None else question_rows(flags.data, wanted)
     data = {}
     for name, examples in splits.items():
         data[name] = list(islice(examples, flags.limit or (SMOKE_EXAMPLES[name] if flags.smoke else None)))
         check_ids(name, data[name])
     if evaluates:
-        return {"test": data["test"]}
+        return data
     if "dev" not in data:
         data["train"], data["dev"] = hold_out(data["train"])
     if not data["train"]:
@@ -153,18 +149,20 @@ def read_questions(flags: argparse.Namespace) -> dict[str, list[Example]]:
     return data
 
 
-def question_files(flags: argparse.Namespace) -> dict[str, Iterator[Example]]:
-    if not flags.test:
-        raise ElmoError("name the files to evaluate on by --test: SQuAD's dev set.")
-    files = {name: getattr(flags, name) for name in SPLITS if getattr(flags, name)}
+def question_files(flags: argparse.Namespace, wanted: Sequence[str]) -> dict[str, Iterator[Example]]:
+    for name, use in (("train", "train"), ("test", "evaluate")):
+        if name in wanted and not getattr(flags, name):
+            raise ElmoError(f"name the files to {use} on by --{name}, such as those of SQuAD.")
+    files = {name: getattr(flags, name) for name in wanted if getattr(flags, name)}
     return {name: chain.from_iterable(map(read_squad, map(Path, paths))) for name, paths in files.items()}
 
 
-def question_rows(name: str) -> dict[str, Iterator[Example]]:
+def question_rows(name: str, wanted: Sequence[str]) -> dict[str, Iterator[Example]]:
     """Return a dataset's splits. If there are train and validation alone, as in SQuAD, validation is test."""
     dataset = load_dataset(name)
     test = "test" if "test" in dataset else "validation"
     names = {"train": "train", "test": test} | ({"dev": "validation"} if test == "test" else {})
+    names = {split: theirs for split, theirs in names.items() if split in wanted}
     return {split: from_rows(rows) for split, rows in splits_of(name, dataset, names).items()}
 
 

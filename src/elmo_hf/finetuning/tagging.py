@@ -58,6 +58,8 @@ def scorer(
 
     def score(evaluation: EvalPrediction) -> dict[str, float]:
         predicted, gold = metrics.label_names(evaluation.predictions, evaluation.label_ids, labels)
+        if metric == "spans":  # a converted tagger may have another scheme
+            predicted = [as_bio(row) for row in predicted]
         scores = module.compute(predictions=predicted, references=gold)
         return {name: scores[name] for name in names}
 
@@ -98,6 +100,7 @@ def example(words: Any, labels: Any, where: str, bio: bool = False, **columns: A
                 f"{where}: a label is {label!r}, and must be a name; use a dataset whose label numbers have "
                 "their names in a ClassLabel."
             )
+    labels = [label.strip() for label in labels]
     try:
         return {"tokens": list(words), "labels": as_bio(labels) if bio else list(labels)} | columns
     except ElmoError as error:

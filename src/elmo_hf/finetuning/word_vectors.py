@@ -16,6 +16,7 @@ get random vectors with the same mean and deviation.
 import gzip
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor
 
 from elmo_hf.corpus.parquet import read_whole_parquet
-from elmo_hf.corpus.readers import READING_ERRORS, check_file, read_blocks
+from elmo_hf.corpus.readers import READING_ERRORS, check_file, read_blocks, undecodable_line
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import sha256
 from elmo_hf.model.task_elmo import ElmoTaskModel
@@ -61,7 +62,12 @@ def load_word_vectors(model: ElmoTaskModel, tokenizer: Any, path: str | Path, sc
         )
     vectors, is_known = read_word_vectors(path, words, config.task_word_dim)
     if not is_known.any():
-        raise ElmoError(f"{path} has none of the tokenizer's {len(words)} words.")
+        size, reason = config.task_word_dim, ""
+        with suppress(ElmoError):  # of an empty file
+            size = vector_size(path)
+        if size != config.task_word_dim:
+            reason = f"; its vectors have {size} numbers, and task_word_dim is {config.task_word_dim}"
+        raise ElmoError(f"{path} has none of the tokenizer's {len(words)} words{reason}.")
     known = vectors[is_known]
     vectors[~is_known] = torch.randn(int((~is_known).sum()), known.shape[1]) * known.std() + known.mean()
     table = model.task_words.word_table.weight
@@ -136,7 +142,7 @@ def _text_pairs(path: Path, needed: set[str], dim: int) -> Iterator[tuple[str, T
         word, *values = line.rsplit(" ", dim)
         if _is_header(number, line):
             continue
-        if len(values) != dim or not word:
+        if len(values) != dim:
             raise ElmoError(
                 f"{path}, line {number}: {len(values)} numbers follow the word, not task_word_dim's {dim}."
             )
@@ -169,7 +175,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     except ElmoError:
         raise
     except UnicodeDecodeError as error:
-        raise ElmoError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from None
+        place = undecodable_line(str(path)) or path
+        raise ElmoError(f"{place} is not UTF-8 text ({error.reason}).") from None
     except READING_ERRORS as error:
         raise ElmoError(f"{path} could not be read ({reason_of(error)}).") from None
 
