@@ -7,19 +7,8 @@ from elmo_hf.finetuning.data import Example
 
 STRENGTHS = (0.03, 0.1, 0.3, 1.0)  # the inverse of the penalty, chosen on dev
 NEGATIONS = {
-    "no",
-    "not",
-    "n't",
-    "'t",
-    "never",
-    "nothing",
-    "none",
-    "nobody",
-    "neither",
-    "nor",
-    "without",
-    "any",
-}
+    "no", "not", "n't", "'t", "never", "nothing", "none", "nobody", "neither", "nor", "without", "any",
+}  # fmt: skip
 MOST_WORDS = 30  # of a side, whose pairs are features
 
 

@@ -11,23 +11,8 @@ PRONOUNS = {word: name for name, words in GROUPS.items() for word in words}
 FEMALE = {"mrs", "mrs.", "miss", "lady", "madam", "mother", "sister", "aunt", "daughter", "queen", "wife"}
 DETERMINERS = {"the", "this", "that", "his", "her", "my", "their", "our", "your"}
 STOPWORDS = {
-    "the",
-    "a",
-    "an",
-    "and",
-    "but",
-    "of",
-    "in",
-    "on",
-    "to",
-    "i",
-    "he",
-    "she",
-    "it",
-    "they",
-    "we",
-    "you",
-}
+    "the", "a", "an", "and", "but", "of", "in", "on", "to", "i", "he", "she", "it", "they", "we", "you",
+}  # fmt: skip
 
 
 def clusters_of(sentences: list[list[str]]) -> list[list[Mention]]:

@@ -6,72 +6,15 @@ from elmo_hf.finetuning.data import Example
 
 METHOD = "a rule: the span of the asked type nearest to words of the question"
 MONTHS = [
-    "january",
-    "february",
-    "march",
-    "april",
-    "may",
-    "june",
-    "july",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
-]
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
+    "november", "december",
+]  # fmt: skip
 STOPWORDS = {
-    *[
-        "the",
-        "a",
-        "an",
-        "of",
-        "in",
-        "to",
-        "and",
-        "is",
-        "was",
-        "were",
-        "are",
-        "be",
-        "been",
-        "by",
-        "for",
-        "on",
-        "at",
-        "with",
-        "from",
-        "as",
-        "that",
-        "which",
-        "what",
-        "who",
-        "whom",
-    ],
-    *[
-        "when",
-        "where",
-        "why",
-        "how",
-        "many",
-        "much",
-        "did",
-        "do",
-        "does",
-        "has",
-        "have",
-        "had",
-        "it",
-        "its",
-        "this",
-        "these",
-        "those",
-        "or",
-        "not",
-        "?",
-        ",",
-        ".",
-    ],
-}
+    "the", "a", "an", "of", "in", "to", "and", "is", "was", "were", "are", "be", "been", "by", "for",
+    "on", "at", "with", "from", "as", "that", "which", "what", "who", "whom", "when", "where", "why",
+    "how", "many", "much", "did", "do", "does", "has", "have", "had", "it", "its", "this", "these",
+    "those", "or", "not", "?", ",", ".",
+}  # fmt: skip
 
 
 def answer(question: Example) -> str:
@@ -123,25 +66,9 @@ def candidates(words: list[str], asked: list[str], question: set[str]) -> list[t
 
 
 NUMBERS = {
-    *[
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-        "hundred",
-        "thousand",
-        "million",
-        "billion",
-    ]
-}
+    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "hundred", "thousand", "million", "billion",
+}  # fmt: skip
 
 
 def has_digit_or_number(word: str) -> bool:
