@@ -42,7 +42,7 @@ from elmo_hf.errors import one_sentence
 from elmo_hf.files import write_json
 from elmo_hf.finetuning import squad
 from elmo_hf.finetuning.classification import collate_texts
-from elmo_hf.finetuning.coreference import collate_documents, windows
+from elmo_hf.finetuning.coreference import collate_documents
 from elmo_hf.finetuning.data import Example, labels_of, longest_first
 from elmo_hf.finetuning.run import parse_setting
 from elmo_hf.finetuning.tagging import collate_words
@@ -103,8 +103,6 @@ def measure_arm(run: Run, data: dict[str, list[Example]], options: argparse.Name
     recipe = TASKS[run.task].recipe
     number = options.examples // (DOCUMENT if recipe == "finetune_coref.py" else 1)
     parts = {split: data[split][: max(1, number)] for split in ("train", "dev")}
-    if recipe == "finetune_coref.py":
-        parts["dev"] = [windows(document, 50)[0] for document in parts["dev"]]
     if recipe == "finetune_squad.py":
         parts["train"] = squad.cut(parts["train"], 200)
     model, batches = prepared(run, parts, data, options.elmo)

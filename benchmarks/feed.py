@@ -43,6 +43,7 @@ from elmo_hf.files import write_json
 SHARDS = 64
 KINDS = ("words", "paragraphs", "one file", "one packed file")
 STEPS = 20
+MADE_UP = "made-up text"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -68,7 +69,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         lines, words = write_corpora(Path(folder), options)
         kinds = {kind: measure_kind(Path(folder), kind, options) for kind in options.kinds}
-    return {"sentences": lines, "distinct_words": words, "rows": options.rows, "kinds": kinds}
+    facts = {
+        "text": options.text.name if options.text else MADE_UP,
+        "sentences": lines,
+        "distinct_words": words,
+    }
+    return facts | {"rows": options.rows, "kinds": kinds}
 
 
 def write_corpora(folder: Path, options: argparse.Namespace) -> tuple[int, int]:
@@ -103,7 +109,7 @@ def open_kind(folder: Path, kind: str) -> Source:
 
 
 def measure_kind(folder: Path, kind: str, options: argparse.Namespace) -> dict[str, Any]:
-    runs = {}
+    runs: dict[int, dict[str, Any]] = {}
     for readers in options.readers:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             runs[readers] = pool.apply(read, (folder, kind, readers, options))
@@ -111,7 +117,7 @@ def measure_kind(folder: Path, kind: str, options: argparse.Namespace) -> dict[s
     fewest = runs[min(runs)]["words_per_second_of_all"] / min(runs)
     for run in runs.values():
         run["times_one_reader"] = round(run["words_per_second_of_all"] / fewest, 1)
-    return {"readers": runs}
+    return {"readers": {str(readers): run for readers, run in runs.items()}}  # as JSON has it
 
 
 def read(folder: Path, kind: str, readers: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -151,7 +157,8 @@ def table(content: dict[str, Any]) -> str:
         speeds = [f"{run['words_per_second_of_all']:,} ({run['times_one_reader']:,} ×)" for run in runs]
         rows.append([kind, *speeds, f"{runs[0]['memory_mb']} … {runs[-1]['memory_mb']}"])
     head = ["words/s", *(f"{number} reader{'s' if number != '1' else ''}" for number in numbers)]
-    fact = f"{content['machine']['cpu']}, {content['rows']} rows, made-up text: `{content['command']}`"
+    text = content.get("text", MADE_UP)
+    fact = f"{content['machine']['cpu']}, {content['rows']} rows, {text}: `{content['command']}`"
     return f"{fact}\n\n{markdown_table([*head, 'memory of one, MB'], rows)}"
 
 

@@ -128,7 +128,8 @@ def measured_steps(path: Path) -> dict[int, float]:
     if not path.exists():
         raise ElmoError(f"there is no {path}; `python -m benchmarks.speed.gpu` measures it.")
     rows = json.loads(path.read_text(encoding="utf-8"))["training"]
-    return {row["batch"]: row["us"]["median"] / 1e6 for row in rows if row["kernels"] == "auto"}
+    rows = [row for row in rows if row["kernels"] == "auto" and "us" in row]  # which fitted in memory
+    return {row["batch"]: row["us"]["median"] / 1e6 for row in rows}
 
 
 def measured_feed(path: Path) -> dict[int, float] | None:

@@ -8,6 +8,7 @@ convert` makes the folder for --model. Without it, elmo-tiny shows the way, but 
 """
 
 import argparse
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from elmo_hf import TINY, ElmoModel, ElmoTokenizer
 
 def read_fasta(path: str | Path) -> Iterator[tuple[str, str]]:
     """The name of each protein, and its residues as capital letters."""
-    for record in Path(path).read_text(encoding="utf-8").split(">")[1:]:
+    for record in re.split(r"^>", Path(path).read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
         header, *lines = record.split("\n")
         yield header.split()[0], "".join("".join(lines).split()).upper()
 

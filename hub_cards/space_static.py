@@ -83,6 +83,8 @@ def add_model(name: str | Path, folder: Path, exported: Path) -> dict[str, Any]:
     config = model.config
     if config.token_encoder != "characters":
         raise ElmoError(f"{name} reads word ids, and the page has characters; choose a model of characters.")
+    if not config.reads_bytes:
+        raise ElmoError(f"{name} reads letters of its own, and the page makes bytes; choose another model.")
     export = export_onnx(name, exported, layers="all")
     shutil.copyfile(exported / "model.onnx", folder / "model.onnx")
     return {

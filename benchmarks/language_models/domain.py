@@ -115,13 +115,14 @@ def adapt(name: str, paths: list[Path], options: argparse.Namespace, folder: Pat
 
 
 def read_sentences(path: Path, column: int = 0) -> Iterator[list[str]]:
-    """The sentences of a text or CoNLL file; `column` is that of the words in the latter."""
+    """The sentences of a text, or of a file with a word a line (`.conll`, `.tsv`), where `column` is that of
+    the words."""
     with (
         lzma.open(path, "rt", encoding="utf-8")
         if path.suffix == ".xz"
         else path.open(encoding="utf-8") as file
     ):
-        if ".conll" not in path.name:
+        if not any(kind in path.name for kind in (".conll", ".tsv")):
             yield from filter(None, map(str.split, file))
             return
         words: list[str] = []

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from benchmarks.report import ENVIRONMENTS, RESULTS, command, machine
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.vocabulary import SPECIALS, Vocabulary
-from elmo_hf.errors import one_sentence
+from elmo_hf.errors import ElmoError, one_sentence
 from elmo_hf.files import write_json
 from elmo_hf.hub.results import perplexities, with_results
 from elmo_hf.pretraining.perplexity import Perplexity
@@ -46,6 +46,8 @@ def main() -> None:
         words = set(Vocabulary.load(options.vocab).words) - set(SPECIALS)
         text = open_source(options.data, options)
         heldout = {Path(path).name: open_source([path], options) for path in options.heldout}
+        if len(heldout) < len(options.heldout):
+            raise ElmoError("two held-out files have one name; rename one, since results go by names.")
     with tempfile.TemporaryDirectory(dir=options.temporary) as folder:
         measured = measure(text, heldout, words, Path(folder), options.memory)
     result = {

@@ -64,7 +64,8 @@ def main() -> None:
                 result = measure(for_setting(options, setting), size, setting, weights)
                 result["text"] = text
                 print_result(result)
-                save(result, options.output)  # after each, as a run may take hours
+                if options.output:
+                    save(result, options.output)  # after each, as a run may take hours
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -88,13 +89,15 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--sentences", type=Path, help="a file of tokenized text (made-up words)")
     parser.add_argument("--corpus-sentences", type=int, default=None, help="number of sentences (2000)")
-    parser.add_argument("--output", type=Path, help="one JSON file for all tables (one each in results/)")
+    help = "the JSON file of all tables (benchmarks/results/speed.json; with --quick, none)"
+    parser.add_argument("--output", type=Path, help=help)
     parser.add_argument(
         "--quick", action="store_true", help="the small size, no corpus or training, 3 rounds"
     )
     options = parser.parse_args(arguments)
     options.sizes = options.sizes or (["small"] if options.quick else ["original", "small"])
     options.corpus_sentences = options.corpus_sentences or (200 if options.quick else 2000)
+    options.output = options.output or (None if options.quick else RESULTS / "speed.json")
     return options
 
 
@@ -402,11 +405,8 @@ def print_result(result: dict[str, Any]) -> None:
         print(f"  {name} differs from {result['baseline']} by at most: {numbers}", flush=True)
 
 
-def save(result: dict[str, Any], output: Path | None) -> None:
-    """Write a table, which replaces the one of its size and setting and leaves the others."""
-    if output is None:
-        write_json(RESULTS / f"speed-{result['size']}-{result['setting']}.json", result)
-        return
+def save(result: dict[str, Any], output: Path) -> None:
+    """Write a table, which replaces the one of its conditions and leaves the others."""
     others = [saved for saved in read_saved(output) if conditions(saved) != conditions(result)]
     write_json(output, [*others, result])
 

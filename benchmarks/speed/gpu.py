@@ -1,7 +1,7 @@
 """How fast is it on a GPU? The measurements that decide how ELMo is trained and read on one.
 
     python -m benchmarks.speed.gpu                                     # everything, original size
-    python -m benchmarks.speed.gpu --only training graphs --quick      # two of them, few rounds
+    python -m benchmarks.speed.gpu --only training graphs --quick --output FILE      # two of them, few rounds
     python -m benchmarks.speed.gpu --device cpu --size tiny --quick --output FILE    # only tries the module
 
 | name | what is measured |
@@ -90,6 +90,9 @@ def check(options: argparse.Namespace) -> None:
             "this benchmark measures a GPU, but PyTorch finds none; "
             "`--device cpu --size tiny --quick --output FILE` only tries the module."
         )
+    is_part = options.quick or {*options.only} != {*MEASUREMENTS}
+    if is_part and not options.output:
+        sys.exit("for a part of the measurements name a file with --output FILE; results/gpu has all.")
     if options.device == "cpu" and not options.output:
         sys.exit("with --device cpu name a file with --output FILE; the results folder is for GPUs.")
     if options.rounds is not None and options.rounds < 1:

@@ -210,8 +210,10 @@ def gpu_training(results: Result) -> str:
     rows = []
     for batch in dict.fromkeys(row["batch"] for row in results["training"]):
         own = [row for row in results["training"] if row["batch"] == batch]
-        slow, fast = (row["words_per_second"] for row in own)  # readable, auto
-        rows.append([f"{batch} rows of 20 words", number(slow), f"{number(fast)} ({fast / slow:.1f} ×)"])
+        slow, fast = (row.get("words_per_second") for row in own)  # readable, auto; None if out of memory
+        cells = [EMPTY if speed is None else number(speed) for speed in (slow, fast)]
+        times = f" ({fast / slow:.1f} ×)" if slow and fast else ""
+        rows.append([f"{batch} rows of 20 words", cells[0], cells[1] + times])
     return markdown_table(["words/s", "readable", "auto"], rows)
 
 

@@ -72,11 +72,13 @@ def test_everything_is_measured(results):
         (["--device", "cpu"], "name a file with --output FILE"),
         (["--device", "cpu", "--output", "x", "--rounds", "0"], "--rounds must be at least 1, but is 0"),
         (["--device", "cpu", "--output", "x", "--sentences", "nowhere"], "nowhere is not a file"),
+        (["--only", "training"], "for a part of the measurements name a file with --output FILE"),
+        (["--quick"], "for a part of the measurements name a file with --output FILE"),
         (["--only", "everything"], "invalid choice: 'everything'"),
     ],
 )
 def test_unmeasurable_settings_are_refused(arguments, message, monkeypatch, capsys):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "part" in message)
     with pytest.raises(SystemExit) as error:
         gpu.parse_arguments(arguments)
     assert message in f"{error.value} {capsys.readouterr().err}"

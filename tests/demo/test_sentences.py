@@ -52,6 +52,11 @@ def test_arguments_files_and_standard_input_are_the_same(run):
         np.testing.assert_allclose(line["vector"], same["vector"], atol=2e-6)
 
 
+def test_words_are_split_by_the_model_or_at_blanks(run):
+    assert [line["word"] for line in lines_of(run("The bank.", "--json"))] == ["The", "bank", "."]
+    assert [line["word"] for line in lines_of(run("The bank.", "--json", "--whitespace"))] == ["The", "bank."]
+
+
 @pytest.mark.parametrize("options", [{}, {"layers": "0,2"}, {"layers": "top", "pool": "mean"}])
 def test_json_lines_have_the_numbers_of_encode(run, folder, options):
     arguments = [text for name, value in options.items() for text in (f"--{name}", value)]

@@ -18,7 +18,7 @@ from tests.helpers.reference import Elmo, options, random_weights
 
 README = (EXAMPLES / "README.md").read_text(encoding="utf-8")
 LINES = re.findall(r"^python examples/(\w+\.py) (.*)$", README, re.MULTILINE)
-FASTA = ">P69905 Hemoglobin\nMVLSPADK\nTNVKAAWg\n\n>sp|P01308|INS\n  MALW MRLL\n>x\nU"
+FASTA = ">P69905 Hemoglobin (a->b)\nMVLSPADK\nTNVKAAWg\n\n>sp|P01308|INS\n  MALW MRLL\n>x\nU"
 PROTEINS = {"P69905": "MVLSPADKTNVKAAWG", "sp|P01308|INS": "MALWMRLL", "x": "U"}
 TEXTS = ["He didn't sit on the bank.", "Why?", "Zürich lent\n\nhim 漢字 ."]
 

@@ -129,9 +129,6 @@ def test_the_ceiling_is_the_score_of_whole_words(tmp_path):
     assert expected["exact_match"] == pytest.approx(100 / 3)
 
 
-BROKEN = layout(QUESTIONS)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [

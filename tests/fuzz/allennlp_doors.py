@@ -61,7 +61,6 @@ def enter_state(case: Case) -> object:
 
 SETTINGS: list[tuple[str, Any]] = every("model", {}, 5, [], None, "x")
 SETTINGS += every("dataset_reader", {}, 5, [], None, {"token_indexers": {"elmo": 5}})
-LABELS_FILE = "vocabulary/labels.txt"
 TYPES = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE, b"?", b"\0"]
 TYPES += [
     tarfile.GNUTYPE_SPARSE,

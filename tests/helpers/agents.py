@@ -1,6 +1,6 @@
 """The agent of `torchrun` on each machine, whose training processes are forks of it: they start in no time.
 
-launcher.start_machines([arguments, arguments], program=AGENT, hook=network_hook(...))
+launcher.start_machines([arguments, arguments], program=AGENT, hook=two_machines.hook(...))
 """
 
 import os

@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from elmo_hf.metrics import coreference_scores, pronoun_scores, without_singletons
 
-METRICS = ("muc", "b_cubed", "ceaf_e", "ceaf_m")
-
 
 def ratios(scores, metric):
     return tuple(scores[f"{metric}_{ratio}"] for ratio in ("recall", "precision", "f1"))

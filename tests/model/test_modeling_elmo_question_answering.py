@@ -238,7 +238,7 @@ def test_a_cache_reads_a_context_once_for_all_its_questions():
     assert (model.elmo_cache.encoded, model.elmo_cache.reused) == (4, 2)
 
 
-def test_a_question_of_no_words_still_has_a_context(recwarn):
+def test_a_question_of_no_words_still_has_a_context():
     """Not by `answer`, which refuses it, but nothing breaks in a batch."""
     model = make(**BOTH).eval()
     batch = pairs(["", "Who ?"], [CONTEXTS[0], ""])

@@ -19,6 +19,7 @@ from elmo_hf.cli import app
 from elmo_hf.errors import ElmoError
 from elmo_hf.loading import load_language_model
 from elmo_hf.pretraining.settings import Settings, read_settings
+from elmo_hf.pretraining.start import check_resumed
 from tests.helpers.launcher import SMOKE, memory_of_run, read_lines, small_run, steps_of, write_corpus
 from tests.helpers.paths import REPOSITORY, TRAINING
 
@@ -323,6 +324,32 @@ def test_a_resumed_run_equals_an_undisturbed_one(launcher, tmp_path):
     rates = [step["lr"] for step in steps_of(tmp_path / "bf16")]
     assert max(rates) == rates[4] == 0.2
     assert rates[-1] == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "split",
+            "subset",
+            "column",
+            "raw",
+            "split_sentences",
+            "shuffle_sentences",
+            "shared_reading",
+            "seed",
+        ),
+        *("heldout_every", "start", "window", "samples", "optimizer", "loss_scale", "precision"),
+        *("lstm_dim", "projection_dim", "num_hidden_layers", "char_embedding_dim", "char_filters"),
+        *("char_activation", "num_highway_layers", "max_characters_per_token", "token_encoder"),
+        *("cell_clip", "proj_clip"),
+    ],
+)
+def test_what_a_resumed_run_cannot_change(name):
+    settings = asdict(read_settings(["--data", "a.txt", "--vocab", "vocab.txt", "--output", "run"]))
+    check_resumed(settings, dict(settings))
+    with pytest.raises(ElmoError, match=rf"^the run was begun with {name} 'another', and now it is "):
+        check_resumed(settings | {name: "another"}, settings)
 
 
 def test_trackers_and_plot(launcher, tmp_path):

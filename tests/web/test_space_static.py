@@ -56,6 +56,15 @@ def test_model_of_word_ids(tmp_path):
     assert not (tmp_path / "page").exists()
 
 
+def test_model_of_other_letters(tmp_path):
+    folder = save(tmp_path / "model", num_characters=300)
+    with pytest.raises(
+        ElmoError, match=r"reads letters of its own, and the page makes bytes; choose another"
+    ):
+        build(tmp_path / "page", folder)
+    assert not (tmp_path / "page").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

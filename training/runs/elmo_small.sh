@@ -37,9 +37,13 @@ pack() {
     fi
     cp "$run/vocab.txt" "$run/vocab.counts.tsv" "$packed"
     for name in "${heldout[@]}"; do cp "$data/lm_pretrain/$name.txt.xz" "$packed"; done
-    [ -z "$wheels" ] || [ -d "$packed/wheels" ] || # shellcheck disable=SC2086
-        python -m pip download -q --no-deps --only-binary=:all: -d "$packed/wheels" --python-version "${PYTHON:-3.12}" \
-            --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 $wheels
+    if [ -n "$wheels" ] && [ ! -d "$packed/wheels" ]; then
+        # shellcheck disable=SC2086
+        python -m pip download -q --no-deps --only-binary=:all: -d "$run/wheels.unfinished" \
+            --python-version "${PYTHON:-3.12}" --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
+            --platform manylinux2014_x86_64 $wheels
+        mv "$run/wheels.unfinished" "$packed/wheels"
+    fi
 }
 
 unpack() {  # with all processors, as reading xz is slow
@@ -82,7 +86,11 @@ train() {
 
 judge() {
     local data=${1:?the folder of the data} results=hub_cards/elmo-small/results model=$run/checkpoint
-    [ -d "$trained" ] || cat "$back"/trained.tar.* | tar -x -C "$run"
+    if [ ! -d "$trained" ]; then
+        mkdir -p "$run/unfinished"
+        cat "$back"/trained.tar.* | tar -x -C "$run/unfinished"
+        mv "$run/unfinished/trained" "$trained"
+    fi
     [ -d "$model" ] || python -m elmo_hf.pretraining.publish "$trained" "$model" --code --shards 50MB
     mkdir -p "$results"
     cp "$trained/run.json" "$trained/feed.json" "$results"
@@ -93,5 +101,5 @@ judge() {
 
 case ${1:?pack DATA, train, judge DATA, or DATA} in
 pack | train | judge) "$@" ;;
-*) pack "$1" && train && judge "$1" ;;
+*) pack "$1"; train; judge "$1" ;;  # no `&&`, with which a failing step of a function would not end it
 esac

@@ -32,7 +32,7 @@ accelerate launch --cpu training/pretrain.py --config training/runs/elmo_tiny_se
 python -m elmo_hf.pretraining.publish "$run/second/final" "$model" --half
 # Other shapes and recipes, trained for the same time on the text of lm_small.sh, with its vocabulary.
 small=runs/lm-small shapes=hub_cards/elmo-tiny/results/shapes.json
-[ -f "$small/heldout.txt" ] || bash training/runs/lm_small.sh "$data"
+[ -f "$small/vocab.txt" ] || bash training/runs/lm_small.sh "$data"
 [ -f "$shapes" ] || python -m benchmarks.speed.shapes --data "$data"/lm_small/train.wiki.txt.xz --raw --split-sentences \
     --vocab "$small/vocab.txt" --heldout "$small/heldout.txt" --minutes 2 --output "$shapes"
 bash training/runs/judge.sh elmo-tiny "$run/second" "$model" "$data" "$text"/*.txt

@@ -186,6 +186,8 @@ class Table:
 def meaning_of(layers: Layers) -> str:
     if layers.is_average:
         return "the average of the layers"
+    if layers.num_mixes:
+        return "the trained mix of the layers"
     numbers = ", ".join(map(str, layers.numbers))
     return f"layer {numbers}" if len(layers.numbers) == 1 else f"layers {numbers} side by side"
 
