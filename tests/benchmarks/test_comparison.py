@@ -31,7 +31,10 @@ def test_the_figures_of_the_first_table_are_those_of_the_file():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         assert cells[0] == row["task"]
         for cell, column in zip(cells[2:4], ("baseline", "elmo"), strict=True):
-            assert float(cell.split()[0]) == round(row[column]["mean"], 1)
+            if row[column] is None:
+                assert cell == "not run"
+            else:
+                assert float(cell.split()[0]) == round(row[column]["mean"], 1)
 
 
 def test_a_transformer_is_compared_by_the_same_score_only():
