@@ -24,9 +24,12 @@ def test_time_saved_by_the_layer_cache():
         losses = [run["loss"] for run in results["ways"].values()]
         assert max(losses) - min(losses) < 1e-5 * max(losses)
     memory, disk = original["faster_epochs"]["memory"], original["faster_epochs"]["disk"]
-    assert f"does {memory:.2f} in the time of one without it, or {disk:.2f} from the disk" in README
+    assert (
+        f"is {memory:.2f} times as fast with the layers in memory, and {disk:.2f} times from the disk"
+        in README
+    )
     memory, disk = small["faster_epochs"]["memory"], small["faster_epochs"]["disk"]
-    assert f"it is {memory:.2f} and {disk:.2f} ([JSON]" in README
+    assert f"it is {memory:.2f} and {disk:.2f} times ([JSON]" in README
 
 
 def test_cost_of_the_role_rules():

@@ -259,3 +259,15 @@ def _check_folder(model_class: Any, name: Any, options: dict[str, Any]) -> None:
     with torch.device("meta"), init.no_init_weights():  # names and shapes, without memory
         expected = {key: tuple(tensor.shape) for key, tensor in model_class(config).state_dict().items()}
     folder.check_shapes(expected, may_differ=bool(options.get("ignore_mismatched_sizes")))
+
+
+def check_predicting(tokenizer: Any, **numbers: Any) -> None:
+    """The tokenizer is an `ElmoTokenizer`, also of a model's own code, and the numbers are 1 or more."""
+    if not hasattr(tokenizer, "char_ids_length"):
+        raise ValueError(
+            "tokenizer must be the ElmoTokenizer that was saved with the model, but is "
+            f"{type(tokenizer).__name__}."
+        )
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ValueError(f"{name} must be a whole number, at least 1, but is {number!r}.")

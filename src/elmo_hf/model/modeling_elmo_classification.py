@@ -21,10 +21,18 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .checks_elmo import check_integers, check_no_attentions, check_range, check_shape, check_tensor, is_any
+from .checks_elmo import (
+    check_integers,
+    check_no_attentions,
+    check_predicting,
+    check_range,
+    check_shape,
+    check_tensor,
+    is_any,
+)
 from .configuration_elmo import ElmoConfig
 from .layers_elmo import ElmoBiRNN, ElmoVariationalDropout
-from .predicting_elmo import ElmoTexts, check_predicting
+from .predicting_elmo import ElmoTexts
 from .task_elmo import ElmoSegment, ElmoTaskInput, ElmoTaskModel, boundary_words, second_begins, split_pair
 from .tokenization_elmo import ElmoTokenizer
 

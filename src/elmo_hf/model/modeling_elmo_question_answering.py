@@ -33,13 +33,13 @@ from .checks_elmo import (
     check_integers,
     check_mask,
     check_no_attentions,
+    check_predicting,
     check_range,
     check_shape,
     is_any,
 )
 from .configuration_elmo import ElmoConfig
 from .layers_elmo import ElmoBiRNN, ElmoVariationalDropout
-from .predicting_elmo import check_predicting
 from .task_elmo import ElmoSegment, ElmoTaskInput, ElmoTaskModel, boundary_words, second_begins, split_pair
 from .tokenization_elmo import ElmoTokenizer
 

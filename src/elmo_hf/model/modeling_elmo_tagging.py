@@ -31,14 +31,13 @@ from transformers import initialization as init
 from transformers.modeling_outputs import TokenClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .checks_elmo import check_labels, check_mask, check_no_attentions
+from .checks_elmo import check_labels, check_mask, check_no_attentions, check_predicting
 from .configuration_elmo import ElmoConfig
 from .crf_elmo import ElmoCRF, is_bio
 from .layers_elmo import ElmoBiRNN, ElmoInterleavedRNN, ElmoVariationalDropout
 from .predicting_elmo import (
     ElmoTexts,
     as_spans,
-    check_predicting,
     check_span_labels,
     is_list,
     labelled_words,

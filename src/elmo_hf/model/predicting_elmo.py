@@ -1,4 +1,4 @@
-"""What `predict` and `answer` are called with: texts or words. And the spans of labelled words."""
+"""What `predict` of taggers and classifiers reads, texts or words, and the spans of labelled words."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,18 +82,6 @@ def _words(row: Any, number: int, name: str) -> list[str]:
     if not all(isinstance(word, str) for word in words):
         raise ValueError(f"entry {number} of {name} must be a string or a list of words, but is {row!r:.60}.")
     return words
-
-
-def check_predicting(tokenizer: Any, **numbers: Any) -> None:
-    """The tokenizer is an `ElmoTokenizer`, also of a model's own code, and the numbers are 1 or more."""
-    if not hasattr(tokenizer, "char_ids_length"):
-        raise ValueError(
-            "tokenizer must be the ElmoTokenizer that was saved with the model, but is "
-            f"{type(tokenizer).__name__}."
-        )
-    for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ValueError(f"{name} must be a whole number, at least 1, but is {number!r}.")
 
 
 def check_span_labels(labels: Sequence[str]) -> None:
