@@ -77,7 +77,7 @@ def read(flags: Any) -> dict[str, list[Example]]:
     if flags.window < 1:
         raise ElmoError(f"--window must be at least 1, but is {flags.window}.")
     if flags.data and Path(flags.data).is_file():
-        check_inputs(flags, " and ".join(f"--{split}" for split in splits_of_run(flags)))
+        check_inputs(flags)
         data = split_documents(read_archive(Path(flags.data)))
         data = {split: data[split] for split in splits_of_run(flags)}
     else:

@@ -134,8 +134,8 @@ def stored_search(run: Run, places: Places) -> dict[str, Any]:
     """What was stored of this run's search; nothing if it was of other examples or of another biLM."""
     path = file_of(run, places)
     before = read_json(path) if path.is_file() else {}
-    own = content_of(run, [], places)
-    return before if all(before.get(name) == own[name] for name in ("run", "weights")) else {}
+    is_own = all(before.get(name) == value for name, value in identity_of(run, places).items())
+    return before if is_own else {}
 
 
 def differs_in(point: Point, other: Point, name: str) -> bool:
@@ -147,10 +147,14 @@ def score_of(tried: Iterable[dict[str, Any]], point: Point) -> float | None:
     return next((row["score"] for row in tried if row["point"] == point), None)
 
 
+def identity_of(run: Run, places: Places) -> dict[str, Any]:
+    """What a search is of; points of another one do not count."""
+    return {"run": vars(run), "weights": None if run.place == "none" else places.weights}
+
+
 def content_of(run: Run, tried: list[dict[str, Any]], places: Places) -> dict[str, Any]:
     grid = {name: list(values) for name, values in GRID.items()}
-    weights = None if run.place == "none" else places.weights
-    return {"run": vars(run), "grid": grid, "weights": weights, "tried": tried, "machine": machine()}
+    return identity_of(run, places) | {"grid": grid, "tried": tried, "machine": machine()}
 
 
 def file_of(run: Run, places: Places, model: str | None = None) -> Path:

@@ -7,10 +7,10 @@
 #   bash training/runs/elmo_small.sh DATA           # all three on one machine
 #
 # DATA has lm_pretrain/train.*.txt.xz and lm_small/train.wiki.txt.xz, which elmo_tiny_text.py makes where they are
-# missing, and what judge.sh reads. `pack` splits the text into
-# words once, and writes it in files of some 45 megabytes, of PART_SIZE (160M) before compression. To the other machine go
-# this repository and runs/elmo-small/packed. From there comes runs/elmo-small/back: the model, its
-# log, and the speed of the text's reader, cut into files of 15 MB. What is done is not done again.
+# missing, and what judge.sh reads. `pack` splits the text into words once, and writes it in files of some 45 megabytes, of
+# PART_SIZE (160M) before compression. To the other machine go this repository and runs/elmo-small/packed. From there
+# comes runs/elmo-small/back: the model, its log, and the speed of the text's reader, cut into files of 15 MB. What is
+# done is not done again.
 #
 # WHEELS are packages that the other machine lacks, PYTHON is its version. For a trial: RUN, CONFIG, KEEP_SECONDS.
 set -euo pipefail
@@ -46,6 +46,10 @@ pack() {
     fi
 }
 
+extract() {  # FOLDER: of the tar on standard input, in the run's folder when all of it is there
+    mkdir -p "$run/unfinished" && tar -x -C "$run/unfinished" && mv "$run/unfinished/$1" "$run/$1"
+}
+
 unpack() {  # with all processors, as reading xz is slow
     local pieces=$run/pieces
     mkdir -p "$pieces"
@@ -53,9 +57,7 @@ unpack() {  # with all processors, as reading xz is slow
 import lzma, pathlib, shutil, sys
 with lzma.open(sys.argv[1]) as packed, open(pathlib.Path(sys.argv[2], pathlib.Path(sys.argv[1]).stem), "wb") as piece:
     shutil.copyfileobj(packed, piece, 2**20)' {} "$pieces"
-    mkdir -p "$run/unfinished"
-    cat "$pieces"/text.* | tar -x -C "$run/unfinished"
-    mv "$run/unfinished/encoded" "$run/encoded"
+    cat "$pieces"/text.* | extract encoded
     rm -r "$pieces"
 }
 
@@ -86,11 +88,7 @@ train() {
 
 judge() {
     local data=${1:?the folder of the data} results=hub_cards/elmo-small/results model=$run/checkpoint
-    if [ ! -d "$trained" ]; then
-        mkdir -p "$run/unfinished"
-        cat "$back"/trained.tar.* | tar -x -C "$run/unfinished"
-        mv "$run/unfinished/trained" "$trained"
-    fi
+    [ -d "$trained" ] || cat "$back"/trained.tar.* | extract trained
     [ -d "$model" ] || python -m elmo_hf.pretraining.publish "$trained" "$model" --code --shards 50MB
     mkdir -p "$results"
     cp "$trained/run.json" "$trained/feed.json" "$results"

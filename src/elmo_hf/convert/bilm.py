@@ -9,7 +9,7 @@ pair the names in HDF5 with our parameters; both directions use them.
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from operator import itemgetter
@@ -93,9 +93,7 @@ def convert_to_bilm(folder: Path, target: Path) -> Path:
     with new_folder(target) as output:
         model = load(folder)
         check_held(folder, model.config)
-        for part, is_there in _LEFT_OUT.items():
-            if is_there(model.config):
-                logger.warning("%s: this format cannot hold %s, which is left out", folder, part)
+        warn_of_left_out(folder, model.config)
         parameters = as_float32(folder, model.state_dict())
         write_hdf5(output / "weights.hdf5", weights_table(model.config), parameters)
         if isinstance(model, ElmoForPreTraining):
@@ -316,12 +314,6 @@ def load(folder: Path) -> ElmoModel | ElmoForPreTraining:
     return model
 
 
-_LEFT_OUT: dict[str, Callable[[ElmoConfig], Any]] = {
-    "the warm initial state": lambda config: config.has_warm_state,
-    "the trained mix of its layers": lambda config: config.num_mixes,
-}
-
-
 def check_held(folder: Path, config: ElmoConfig) -> None:
     """Refuse a model of another family, which the format has no arrays for, or a reader would misread."""
     reads_words = config.token_encoder == "words"
@@ -336,6 +328,16 @@ def check_held(folder: Path, config: ElmoConfig) -> None:
     for part, is_there in parts.items():
         if is_there:
             raise ElmoError(f"{folder} has {part}, which bilm-tf's format cannot hold; keep it as it is.")
+
+
+def warn_of_left_out(folder: Path, config: ElmoConfig) -> None:
+    parts = {
+        "the warm initial state": config.has_warm_state,
+        "the trained mix of its layers": config.num_mixes > 0,
+    }
+    for part, is_there in parts.items():
+        if is_there:
+            logger.warning("%s: this format cannot hold %s, which is left out", folder, part)
 
 
 def as_float32(folder: Path, parameters: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -139,8 +139,9 @@ def write_vocabulary(
 
 def _readable(chosen: list[tuple[str, int]], path: str | Path) -> list[tuple[str, int]]:
     """As many words as `read_vocabulary` reads of both files; a warning if that is not all."""
+    most_bytes = MAX_VOCABULARY - 2**10  # room for the special words and their counts
     sizes = accumulate(len(f"{word}\t{count}\n".encode()) for word, count in chosen)
-    kept = chosen[: min(bisect_right(list(sizes), MAX_VOCABULARY - 2**10), MAX_WORDS - len(SPECIALS))]
+    kept = chosen[: min(bisect_right(list(sizes), most_bytes), MAX_WORDS - len(SPECIALS))]
     if len(kept) < len(chosen):
         warn(f"{path} has the {len(kept):,} most frequent of {len(chosen):,} words, as no more are read.")
     return kept

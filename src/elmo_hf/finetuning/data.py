@@ -60,7 +60,7 @@ def read_splits(
         from_row: the examples of a row of a dataset (`--data`).
     """
     splits = splits_of_run(flags)
-    check_inputs(flags, " and ".join(", ".join(f"--{split}" for split in splits).rsplit(", ", 1)))
+    check_inputs(flags)
     if flags.data is None:
         data = read_files(flags, read, splits)
     else:
@@ -72,10 +72,13 @@ def read_splits(
     return data
 
 
-def check_inputs(flags: argparse.Namespace, files: str) -> None:
-    """Refuse files beside a dataset, which would not be read, and neither of them."""
+def check_inputs(flags: argparse.Namespace, files: str | None = None) -> None:
+    """Refuse files beside a dataset, which would not be read, and neither of them. `files` names the flags
+    that a run needs, by default those of its splits."""
     are_named = any(getattr(flags, split) for split in SPLITS)
     if (flags.data is None) != are_named:
+        needed = ", ".join(f"--{split}" for split in splits_of_run(flags))
+        files = files or " and ".join(needed.rsplit(", ", 1))
         raise ElmoError(f"name files by {files}, or a dataset by --data.")
 
 
