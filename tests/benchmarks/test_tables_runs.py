@@ -12,6 +12,7 @@ from benchmarks.tables import __main__ as tables
 from benchmarks.tables import runs as tables_runs
 from benchmarks.tables.plan import planned, smoke_plan
 from benchmarks.tables.runs import Places
+from tests.helpers.launcher import wait_until
 
 # In place of a recipe: it says who it is, and sleeps where it finds a file "wait".
 RECIPE = """
@@ -31,6 +32,7 @@ result |= {"seconds": 1.5, "processor_seconds": 1.0}
 versions = {"threads": os.environ["OMP_NUM_THREADS"]}
 results = {"runs": {seed: result}, "examples": {"train": 40}, "versions": versions}
 (output / "results.json").write_text(json.dumps(results))
+(output / "done").touch()
 """
 DRIVER = """
 import sys
@@ -90,8 +92,7 @@ def stage(tmp_path, monkeypatch, call):
             return self.calls.read_text().split() if self.calls.exists() else []
 
         def until(self, number):
-            while len(self.called()) < number:
-                time.sleep(0.01)
+            wait_until(lambda: len(self.called()) >= number)
 
     return Stage()
 
@@ -138,7 +139,7 @@ def test_after_a_kill_only_unfinished_runs_are_repeated(stage, sign):
     before = {path: path.stat().st_mtime_ns for path in stage.stored.iterdir()}
     stage.wait.unlink()
     if sign == signal.SIGKILL:
-        time.sleep(0.5)  # its recipe got no signal, and ends by itself
+        wait_until((stage.folder / "runs" / stage.called()[-1] / "done").exists)  # its recipe got no signal
     assert stage("--seeds", "0", "1")[0] == 0
     names = names_of([0, 1])
     if sign == signal.SIGTERM:

@@ -5,7 +5,6 @@ import pickle
 import resource
 import struct
 import tarfile
-import time
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -172,7 +171,7 @@ def check_all(path: Path) -> None:
 
 
 def assert_refused_cheaply(path: Path, match: str | None = None) -> None:
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ElmoError, match=match) as refusal:
         check_all(path)
     sentence = str(refusal.value)
@@ -181,7 +180,6 @@ def assert_refused_cheaply(path: Path, match: str | None = None) -> None:
     assert "\n" not in sentence
     assert len(sentence) < 600
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
-    assert time.monotonic() - start < 20
 
 
 @pytest.mark.parametrize("form", WRITERS)

@@ -67,6 +67,10 @@ class Run:
     def has_ended(self):
         return (self.folder / "codes").exists()
 
+    def go_on(self):
+        """Let a run that was held go on."""
+        (self.folder / "go-on").touch()
+
     def wait(self, seconds=TIMEOUT):
         return json.loads(_wait_for(self.folder / "codes", seconds))
 
@@ -106,50 +110,46 @@ class Launcher:
         self.process.kill()  # closing stdin is not enough: processes forked since hold its other end open
         self.process.wait()
 
-    def start(self, arguments, processes=1, hook="", program=PRETRAIN):
+    def start(self, arguments, processes=1, hook="", program=PRETRAIN, hold=None):
         """Start a run. hook: code to execute in each process first, such as an injected fault; it sees the
-        program's module, such as `pretrain`, and the process's `rank`."""
-        self.count += 1
-        folder = self.folder / str(self.count)
-        folder.mkdir()
-        command = {
-            "folder": str(folder),
-            "arguments": [str(argument) for argument in arguments],
-            "hook": hook,
-            "program": program,
-        }
-        return self._send(folder, command | {"processes": processes})
+        program's module, such as `pretrain`, and the process's `rank`. hold: after this step the run waits
+        to be killed or for `go_on`, so that no test is too late to meet it."""
+        command = {"arguments": [str(argument) for argument in arguments], "processes": processes}
+        return self._send(command | {"hook": hook, "program": program, "hold": hold})
 
-    def start_machines(self, arguments, processes=1, hook="", program=PRETRAIN, variables=()):
+    def start_machines(self, arguments, processes=1, hook="", program=PRETRAIN, variables=(), hold=None):
         """Start a run on as many "machines" as there are lists of arguments, with so many processes on each.
 
         As on true machines, nobody ends the processes of one where those of another have ended. variables:
         of the environment, for each machine.
         """
+        command = {
+            "machines": [[str(argument) for argument in words] for words in arguments],
+            "variables": [*variables] or [{}] * len(arguments),
+            "processes": processes * len(arguments),
+        }
+        return self._send(command | {"hook": hook, "program": program, "hold": hold})
+
+    def _send(self, command):
         self.count += 1
         folder = self.folder / str(self.count)
         folder.mkdir()
-        command = {
-            "folder": str(folder),
-            "machines": [[str(argument) for argument in words] for words in arguments],
-            "variables": [*variables] or [{}] * len(arguments),
-            "hook": hook,
-            "program": program,
-        }
-        return self._send(folder, command | {"processes": processes * len(arguments)})
-
-    def _send(self, folder, command):
-        self.process.stdin.write(json.dumps(command | {"port": free_port()}) + "\n")
+        command |= {"folder": str(folder), "port": free_port()}
+        self.process.stdin.write(json.dumps(command) + "\n")
         self.process.stdin.flush()
         return Run(folder)
 
 
-def _wait_for(path, seconds=TIMEOUT):
+def wait_until(condition, seconds=TIMEOUT):
     end = time.monotonic() + seconds
-    while not path.exists():
+    while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"{path} after {seconds} s; see the errors beside it")
+            raise TimeoutError(f"not within {seconds} s")
         time.sleep(0.002)
+
+
+def _wait_for(path, seconds=TIMEOUT):
+    wait_until(path.exists, seconds)
     return path.read_text(encoding="utf-8")
 
 
@@ -274,6 +274,19 @@ def launch(folder, command):
     os._exit(0)
 
 
+def hold(step, go_on):
+    from elmo_hf.pretraining import log
+
+    write_step = log.RunLog.write_step
+
+    def write_and_wait(self, **values):
+        write_step(self, **values)
+        if values["step"] >= step:
+            wait_until(go_on.exists)
+
+    log.RunLog.write_step = write_and_wait
+
+
 def work(folder, command, rank, group):
     os.setpgid(0, group)
     for name, number in (("out", 1), ("err", 2)):
@@ -301,6 +314,8 @@ def work(folder, command, rank, group):
     sys.argv = [program.name, *arguments]
     code = 1
     try:
+        if command["hold"] and rank == 0:
+            hold(command["hold"], folder / "go-on")
         exec(command["hook"], {program.module.rpartition(".")[2]: module, "rank": rank})
         getattr(module, program.function)()
         code = 0

@@ -15,6 +15,7 @@ from tests.kills.scenarios import Scenario
 
 MOST_KILLS = 8  # of one run; then it is left to end
 GRACE = 30  # seconds in which the workers of a killed process must have ended
+STACKS = 60  # seconds in which a stuck process must have written where it is
 # Of a start that got SIGTERM: too late, with its state saved, or before it had a handler.
 SIGTERM_CODES = {0, 143, -signal.SIGTERM}
 
@@ -124,7 +125,10 @@ def stacks_of(run: Any) -> str:
     with contextlib.suppress(ProcessLookupError):
         for pid in run.pids:
             os.kill(pid, signal.SIGUSR1)
-    time.sleep(1)
+    end = time.monotonic() + STACKS
+    while "most recent call first" not in run.err and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(1)  # for those of the other processes
     return run.err.strip()[-6000:]
 
 

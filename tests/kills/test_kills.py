@@ -15,7 +15,7 @@ from tests.kills import series
 from tests.kills.embedding import embeddings
 from tests.kills.moments import Kill, Length
 from tests.kills.pretraining import FinishedRun, Pretraining
-from tests.kills.scenarios import Findings, Scenario
+from tests.kills.scenarios import LIMIT, Findings, Scenario
 from tests.kills.series import Killer
 
 FEW = 2  # kills of each scenario
@@ -88,9 +88,6 @@ def test_a_checkpoint_with_a_wrong_place_in_the_text_is_noticed(begun, monkeypat
 class SleepingRun(Pretraining):
     """Needs no undisturbed run: it has the length that a test sets."""
 
-    limit = 2.0
-    hook = "import time; time.sleep(1000)"
-
     def begin(self):
         self.folder.mkdir()
         self.write_inputs()
@@ -108,18 +105,20 @@ raise SystemExit(3)
 
 
 @pytest.mark.parametrize(
-    ("hook", "column", "fault"),
+    ("hook", "column", "fault", "limit"),
     [
-        ("import time; time.sleep(1000)", "stuck", "Current thread"),
-        ("raise SystemExit('broken.')", "failed", "broken."),
-        (OUTLIVED, "stuck", "outlived"),
+        ("import time; time.sleep(1000)", "stuck", "Current thread", 2.0),
+        ("raise SystemExit('broken.')", "failed", "broken.", LIMIT),
+        (OUTLIVED, "stuck", "outlived", LIMIT),
     ],
 )
-def test_a_start_that_does_not_end_or_fails_is_noticed(launcher, tmp_path, monkeypatch, hook, column, fault):
+def test_a_start_that_does_not_end_or_fails_is_noticed(
+    launcher, tmp_path, monkeypatch, hook, column, fault, limit
+):
     monkeypatch.setattr(series, "GRACE", 0.1)
     scenario = SleepingRun(launcher, tmp_path / "runs")
     scenario.begin()
-    scenario.hook = hook
+    scenario.hook, scenario.limit = hook, limit
     result = kill(scenario)
     assert getattr(result, column) == 1
     assert any(fault in text for text in result.faults), result.faults

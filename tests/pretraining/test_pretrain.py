@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from dataclasses import asdict, fields
 
 import pytest
@@ -20,7 +19,15 @@ from elmo_hf.errors import ElmoError
 from elmo_hf.loading import load_language_model
 from elmo_hf.pretraining.settings import Settings, read_settings
 from elmo_hf.pretraining.start import check_resumed
-from tests.helpers.launcher import SMOKE, memory_of_run, read_lines, small_run, steps_of, write_corpus
+from tests.helpers.launcher import (
+    SMOKE,
+    memory_of_run,
+    read_lines,
+    small_run,
+    steps_of,
+    wait_until,
+    write_corpus,
+)
 from tests.helpers.paths import REPOSITORY, TRAINING
 
 VOCAB = TRAINING / "runs" / "smoke_vocab.txt"
@@ -523,19 +530,12 @@ def test_accelerate_launch(tmp_path):
         cwd=REPOSITORY,
         env=environment,
     )
-    wait_until(lambda: len(steps_of(tmp_path / "run")) > 20, run)
+    wait_until(lambda: len(steps_of(tmp_path / "run")) > 20 or run.poll() is not None)
     run.terminate()
     run.wait()
     wait_until(lambda: len(list((tmp_path / "run").glob("checkpoint-*"))) == 2)
-    time.sleep(0.5)
-    step = steps_of(tmp_path / "run")[-1]["step"]
-    assert (tmp_path / "run" / f"checkpoint-{step:07d}" / "manifest.json").is_file()
+    wait_until(lambda: is_saved(tmp_path / "run", steps_of(tmp_path / "run")[-1]["step"]))
 
 
-def wait_until(condition, run=None):
-    for _ in range(6000):
-        if condition():
-            return
-        assert run is None or run.poll() is None
-        time.sleep(0.01)
-    raise AssertionError("a minute has passed")
+def is_saved(run, step):
+    return (run / f"checkpoint-{step:07d}" / "manifest.json").is_file()

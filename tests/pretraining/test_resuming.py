@@ -86,9 +86,10 @@ def test_a_signal_saves_and_stops(launcher, whole, tmp_path, processes, number):
     """Workers get it as well, as from a batch system or a terminal (Ctrl-C)."""
     output = tmp_path / "run"
     arguments = small_run(tmp_path, save_every=10_000)
-    run = launcher.start(arguments, processes)
+    run = launcher.start(arguments, processes, hold=9)
     wait_for_step(run, output, 9)
     os.killpg(run.group, number)
+    run.go_on()
     assert run.wait() == [143] * processes
     assert run.err == ""
     step = steps_of(output)[-1]["step"]
@@ -104,13 +105,15 @@ def test_other_processes_and_rows_lose_no_sentence(launcher, tmp_path):
     """One, two and three processes in turn, each stopped; then four rows in place of six."""
     output = tmp_path / "run"
     for processes, step in ((1, 30), (2, 60), (3, 100)):
-        run = launcher.start(small_run(tmp_path, audit=True), processes)
+        run = launcher.start(small_run(tmp_path, audit=True), processes, hold=step)
         wait_for_step(run, output, step)
         os.kill(run.group, signal.SIGTERM)  # one process, which stops the others
+        run.go_on()
         assert run.wait() == [143] * processes, run.err
-    run = launcher.start(small_run(tmp_path, audit=True, rows=4), 2)
+    run = launcher.start(small_run(tmp_path, audit=True, rows=4), 2, hold=150)
     wait_for_step(run, output, 150)
     os.killpg(run.group, signal.SIGTERM)
+    run.go_on()
     assert run.wait() == [143] * 2
     end(launcher, small_run(tmp_path, audit=True, rows=3, workers=0), 1)
     facts = [entry["processes"] for entry in read_lines(output / "log.jsonl") if "processes" in entry]
@@ -135,7 +138,7 @@ def test_a_killed_run_whose_rows_form_groups(launcher, tmp_path):
     whole, killed = (small_run(tmp_path, output.name, audit=True) for output in outputs)
     end(launcher, whole, 2, IN_GROUPS)
     for step in (30, 75, 110):
-        run = launcher.start(killed, 2, IN_GROUPS)
+        run = launcher.start(killed, 2, IN_GROUPS, hold=step)
         wait_for_step(run, outputs[1], step)
         os.killpg(run.group, signal.SIGKILL)
         assert run.wait() == [-signal.SIGKILL] * 2
@@ -149,9 +152,10 @@ def test_a_killed_run_whose_rows_form_groups(launcher, tmp_path):
 def test_other_processes_and_rows_of_a_run_whose_rows_form_groups(launcher, tmp_path):
     output = tmp_path / "run"
     for processes, rows, step in ((1, 6, 30), (3, 6, 70), (2, 4, 110)):
-        run = launcher.start(small_run(tmp_path, audit=True, rows=rows), processes, IN_GROUPS)
+        run = launcher.start(small_run(tmp_path, audit=True, rows=rows), processes, IN_GROUPS, hold=step)
         wait_for_step(run, output, step)
         os.killpg(run.group, signal.SIGTERM)
+        run.go_on()
         assert run.wait() == [143] * processes, run.err
         assert groups_of(last_checkpoint(output)) == 6
     end(launcher, small_run(tmp_path, audit=True, rows=3, workers=2), 1, IN_GROUPS)
