@@ -35,6 +35,7 @@ from benchmarks.report import (
     spread,
 )
 from benchmarks.speed.table import conditions
+from benchmarks.speed.versions import Version
 from benchmarks.speed.workloads import made_up_sentences
 from elmo_hf.files import write_json
 
@@ -49,7 +50,7 @@ NAMES = {"before": "before", "no": "float32", "bf16": "bfloat16"}  # in the tabl
 PARTS = ("characters", "LSTMs", "softmax", "optimizer", "feed")
 VOCABULARY = 25_000
 
-# Runs in each version: reads lines of settings and a number of updates.
+# Runs in each version: reads lines of settings and a number of updates, and answers with seconds of a word.
 WORKER = """
 import json, sys, time
 import torch
@@ -98,29 +99,6 @@ if __name__ == "__main__":
         words = batch[1].mask[0].size
         print(json.dumps({"wall": wall / number / words, "cpu": cpu / number / words, **losses}), flush=True)
 """
-
-
-class Version:
-    """A process of one version of the package."""
-
-    def __init__(self, source: Path, threads: int) -> None:
-        environment = os.environ | {
-            "PYTHONPATH": str(source.resolve() / "src"),
-            "OMP_NUM_THREADS": str(threads),
-        }
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        arguments = [sys.executable, "-c", WORKER, str(threads)]
-        self.process = subprocess.Popen(arguments, cwd=source, env=environment, **pipes)
-
-    def seconds(self, options: list[str], number: int) -> dict[str, float]:
-        """Seconds of a word."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        print(json.dumps([options, number]), file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
-        if not answer:
-            sys.exit("a version has ended with an error; see above.")
-        return json.loads(answer)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -173,7 +151,7 @@ def compare(shape: str, text: list[str], options: argparse.Namespace) -> dict[st
     calls: dict[str, Callable[[int], dict[str, float]]] = {}
     versions = []
     for name, (source, precision) in contestants.items():
-        version = Version(source, options.threads)
+        version = Version(source, WORKER, options.threads)
         versions.append(version)
         flags = [*SHAPES[shape], *text, "--precision", precision]
         calls[name] = partial(turn, version, flags, options.updates)

@@ -67,7 +67,7 @@ def prepare(size, setting):
 
 
 for line in sys.stdin:
-    size, setting, choice, number = line.split()
+    size, setting, choice, number = json.loads(line)
     if (size, setting) not in calls:
         calls.clear()
         calls[size, setting] = prepare(size, setting)
@@ -75,26 +75,28 @@ for line in sys.stdin:
     with kernels.frozen(model) if choice == "frozen" else contextlib.nullcontext():
         call()
         wall, cpu = time.perf_counter(), time.process_time()
-        for _ in range(int(number)):
+        for _ in range(number):
             call()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(json.dumps({"wall": wall / int(number), "cpu": cpu / int(number)}), flush=True)
+    print(json.dumps({"wall": wall / number, "cpu": cpu / number}), flush=True)
 """
 
 
 class Version:
-    """A process of one version of the package."""
+    """A process of one version of the package, which runs a worker's code."""
 
-    def __init__(self, source: Path, threads: int) -> None:
+    def __init__(self, source: Path, worker: str, threads: int) -> None:
+        source = source.resolve()
         environment = os.environ | {"PYTHONPATH": str(source / "src"), "OMP_NUM_THREADS": str(threads)}
-        arguments = [sys.executable, "-c", WORKER, str(threads)]
+        arguments = [sys.executable, "-c", worker, str(threads)]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(arguments, env=environment, **pipes)
+        self.process = subprocess.Popen(arguments, cwd=source, env=environment, **pipes)
 
-    def seconds(self, *words: Any) -> dict[str, float]:
+    def seconds(self, *task: Any) -> dict[str, float]:
+        """What the worker measures for a task, which it reads as one line of JSON."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        print(*words, file=self.process.stdin, flush=True)
+        print(json.dumps(task), file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
             sys.exit("a version has ended with an error; see above.")
@@ -114,7 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not (options.before / "src" / "elmo_hf").is_dir():
         parser.error(f"{options.before} is no checkout: it has no folder src/elmo_hf.")
-    before, after = Version(options.before, options.threads), Version(ROOT, options.threads)
+    before, after = (Version(source, WORKER, options.threads) for source in (options.before, ROOT))
     rows = [measure(before, after, size, s, options) for size in options.sizes for s in options.settings]
     write_json(
         options.output,

@@ -46,7 +46,8 @@ def test_command_serves_the_named_models(folders, monkeypatch):
     result = CliRunner().invoke(app, ["demo", "--model", str(folders / "model")])
     assert result.exit_code == 0, result.output
     (tiny, first), (loaded, second) = served
-    assert (tiny.name, loaded.name) == ("elmo-tiny", "model")
+    names = (tiny.model.name_or_path, loaded.model.name_or_path)
+    assert names == (str(elmo_hf.TINY), str(folders / "model"))
     assert tiny.tagger is not None
     assert loaded.tagger is None
     assert (first["port"], first["browser"], second["browser"]) == (port, False, True)

@@ -68,7 +68,7 @@ def test_long_text_is_cut_with_a_note():
 
 def test_layers_of_another_width_are_not_mixed(reader):
     model = ElmoModel(ElmoConfig(**SHAPE | {"lstm_dim": 8, "projection_dim": 16}))
-    wide = Reader("wide", model, ElmoTokenizer())
+    wide = Reader(model, ElmoTokenizer())
     assert [layer.shape for layer in wide.read("Ice cream").layers] == [(2, 32), (2, 16), (2, 16)]
     assert wide.mixable == [1, 2]
     assert reader.mixable == [0, 1, 2]

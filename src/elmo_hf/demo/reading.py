@@ -74,13 +74,12 @@ class Reader:
 
     def __init__(
         self,
-        name: str,
         model: ElmoModel,
         tokenizer: ElmoTokenizer,
         tagger: ElmoForTokenClassification | None = None,
         tagger_tokenizer: ElmoTokenizer | None = None,
     ) -> None:
-        self.name, self.model, self.tokenizer = name, model.eval(), tokenizer
+        self.model, self.tokenizer = model.eval(), tokenizer
         self.tagger = tagger.eval() if tagger is not None else None
         self.tagger_tokenizer = tagger_tokenizer or tokenizer
         self._lock = Lock()
@@ -193,7 +192,7 @@ def load(model: str | Path, tagger: str | Path | None = None) -> Reader:
         ElmoError: One of them cannot be loaded, or `tagger` is no `ElmoForTokenClassification`.
     """
     tagger_and_tokenizer = load_tagger(tagger) if tagger is not None else ()
-    return Reader(Path(model).name, *load_checked(model, ElmoModel), *tagger_and_tokenizer)
+    return Reader(*load_checked(model, ElmoModel), *tagger_and_tokenizer)
 
 
 def load_tagger(name: str | Path) -> tuple[ElmoForTokenClassification, ElmoTokenizer]:
