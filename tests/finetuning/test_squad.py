@@ -167,6 +167,20 @@ def test_an_answer_that_is_elsewhere_is_refused(tmp_path):
         list(from_rows([{"question": "Who?", "context": "Ada"}]))
 
 
+@pytest.mark.parametrize(
+    ("text", "start", "message"),
+    [
+        ("Ada", 0.0, "row 0: 'answer_start' is missing or no int"),
+        ("Ada", "0", "row 0: 'answer_start' is missing or no int"),
+        (None, 0, "row 0: 'text' is missing or no str"),
+    ],
+)
+def test_the_answers_of_a_dataset_have_the_types_of_a_files(text, start, message):
+    row = {"question": "Who?", "context": "Ada", "answers": {"text": [text], "answer_start": [start]}}
+    with pytest.raises(ValueError, match=message):
+        list(from_rows([row]))
+
+
 # ---- whole runs
 
 

@@ -55,10 +55,7 @@ def read_squad(path: Path) -> Iterator[Example]:
             for row in entry(paragraph, "qas", f"{path}, article {number}", list):
                 name = entry(row, "id", f"{path}, article {number}", str)
                 where = f"{path}, question {name:.60}"
-                answers = [
-                    (entry(answer, "text", where, str), entry(answer, "answer_start", where, int))
-                    for answer in entry(row, "answers", where, list)
-                ]
+                answers = [answer_of(answer, where) for answer in entry(row, "answers", where, list)]
                 yield as_example(name, entry(row, "question", where, str), context, answers, where)
 
 
@@ -75,7 +72,10 @@ def from_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[Example]:
         if len(texts) != len(starts):
             raise ElmoError(f"{where}: {len(texts)} answers have {len(starts)} values of answer_start.")
         question, context = entry(row, "question", where, str), entry(row, "context", where, str)
-        pairs = list(zip(texts, starts, strict=True))
+        pairs = [
+            answer_of({"text": text, "answer_start": start}, where)
+            for text, start in zip(texts, starts, strict=True)
+        ]
         yield as_example(str(row.get("id", number)), question, context, pairs, where)
 
 
@@ -85,6 +85,10 @@ def entry(content: Any, name: str, where: str, expected: type) -> Any:
     if not isinstance(value, expected):
         raise ElmoError(f"{where}: {name!r} is missing or no {expected.__name__}.")
     return value
+
+
+def answer_of(answer: Any, where: str) -> tuple[str, int]:
+    return entry(answer, "text", where, str), entry(answer, "answer_start", where, int)
 
 
 @functools.lru_cache(maxsize=8)  # the questions on a text follow each other
