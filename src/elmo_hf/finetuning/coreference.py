@@ -148,11 +148,13 @@ def checked_document(name: str, sentences: list[list[str]], clusters: list[list[
 
 def check_mentions(sentences: list[list[str]], clusters: list[list[Mention]]) -> None:
     mentions = [mention for cluster in clusters for mention in cluster]
+    for mention in mentions:
+        are_numbers = len(mention) == 3 and all(isinstance(place, int) for place in mention)
+        if not are_numbers or not 0 <= mention[0] < len(sentences):
+            raise ElmoError(f"a mention is [sentence, first word, last word], but this is {mention}")
     for mention, times in Counter(mentions).items():
         if times > 1:
             raise ElmoError(f"the document has the mention {mention} twice, or in two clusters")
-        if len(mention) != 3 or not 0 <= mention[0] < len(sentences):
-            raise ElmoError(f"a mention is [sentence, first word, last word], but this is {mention}")
         if not 0 <= mention[1] <= mention[2] < len(sentences[mention[0]]):
             raise ElmoError(f"the mention {mention} is not within the words of its sentence")
 
