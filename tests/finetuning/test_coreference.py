@@ -122,6 +122,13 @@ def test_an_archive_is_read_in_the_order_of_names(tmp_path):
     assert len(split["train"]) == 21
 
 
+def test_a_file_of_an_archive_may_begin_with_a_byte_order_mark(tmp_path):
+    content = conll().encode("utf-8-sig")
+    (tmp_path / "book.conll").write_bytes(content)
+    books_read = read_archive(archive(tmp_path / "books.tar", {"book.conll": content}, "w"))
+    assert books_read == read_conll(tmp_path / "book.conll") == parse_conll(conll(), "x")
+
+
 @pytest.mark.parametrize(
     ("limit", "value"), [("LARGEST_FILE", 100), ("LARGEST_ARCHIVE", 100), ("MOST_FILES", 1)]
 )

@@ -179,7 +179,7 @@ def read_archive(path: Path) -> list[Example]:
                 is_text = member.isfile() and member.name.endswith((".conll", "_conll"))
                 content = archive.extractfile(member) if is_text else None
                 if content is not None:
-                    documents += parse_conll(content.read().decode("utf-8"), f"{path}, {member.name}")
+                    documents += parse_conll(content.read().decode("utf-8-sig"), f"{path}, {member.name}")
     except UnicodeDecodeError:
         raise ElmoError(f"{path}, {member.name} is no text in UTF-8.") from None
     except ElmoError:
