@@ -160,6 +160,9 @@ def test_an_answer_that_is_elsewhere_is_refused(tmp_path):
     article["paragraphs"][0]["qas"][1]["answers"][0]["answer_start"] += 1
     with pytest.raises(ValueError, match="question 2: the answer 'Ada' is not at character 14"):
         list(read_squad(write(tmp_path / "squad.json", [article])))
+    article["paragraphs"][0]["qas"][1]["answers"][0]["text"] = ""  # which is everywhere, but no answer
+    with pytest.raises(ValueError, match="question 2: the answer '' is not at character 14"):
+        list(read_squad(write(tmp_path / "squad.json", [article])))
     row = {"question": "Who?", "context": "Ada", "answers": {"text": ["Ada"], "answer_start": []}}
     with pytest.raises(ValueError, match="row 0: 1 answers have 0 values of answer_start"):
         list(from_rows([row]))

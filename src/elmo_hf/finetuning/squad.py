@@ -108,7 +108,7 @@ def as_example(
         raise ElmoError(f"{where} has no answer; SQuAD 1.1 has one for every question.")
     spans = []
     for text, start in answers:
-        span = words_of(offsets, start, start + len(text))
+        span = words_of(offsets, start, start + len(text)) if text else None
         if span is None or context[start : start + len(text)] != text:
             raise ElmoError(f"{where}: the answer {text!r:.60} is not at character {start} of its text.")
         spans.append(span)
