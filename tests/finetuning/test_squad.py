@@ -5,9 +5,10 @@ import lzma
 import random
 import sys
 
+import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer, EvalPrediction
 
 from elmo_hf import ElmoTokenizer
 from elmo_hf.finetuning.flags import make_parser
@@ -15,11 +16,13 @@ from elmo_hf.finetuning.squad import (
     answers_at,
     ceiling,
     collate,
+    context_start,
     cut,
     from_rows,
     hold_out,
     read_questions,
     read_squad,
+    score,
     words_of,
 )
 from elmo_hf.metrics.squad import squad_scores
@@ -127,6 +130,14 @@ def test_the_ceiling_is_the_score_of_whole_words(tmp_path):
     )
     assert ceiling(examples, 3) == pytest.approx(expected)
     assert expected["exact_match"] == pytest.approx(100 / 3)
+
+
+def test_halves_of_characters_are_scored_as_they_are(tmp_path):
+    article = layout([("\ud800", "Who?", ["\ud83d Ada"])], context="\ud83d Ada left.")
+    examples = list(read_squad(write(tmp_path / "squad.json", [article])))
+    positions = np.array([examples[0]["spans"][0]]) + context_start(examples[0])
+    scores = score(EvalPrediction(positions, positions, inputs=examples))
+    assert scores == {"exact_match": 100.0, "f1": 100.0}
 
 
 @pytest.mark.parametrize(

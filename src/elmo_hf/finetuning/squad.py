@@ -18,12 +18,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import evaluate
 import torch
 from torch import Tensor
 from transformers import EvalPrediction
 
-from elmo_hf import metrics
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.finetuning.data import Example, check_inputs, load_dataset, read_text, splits_of, splits_of_run
 from elmo_hf.finetuning.trainers import AveragingTrainer
@@ -279,13 +277,4 @@ def score(evaluation: EvalPrediction) -> dict[str, float]:
     """`compute_metrics` of an AnsweringTrainer: exact match and F1."""
     examples: Any = evaluation.inputs
     positions: Any = evaluation.predictions
-    answers = answers_at(examples, positions)
-    module = evaluate.load(metrics.path("squad"), keep_in_memory=True)
-    scores: dict[str, float] = module.compute(
-        predictions=[{"id": name, "prediction_text": text} for name, text in answers.items()],
-        references=[
-            {"id": name, "answers": {"text": texts, "answer_start": [0] * len(texts)}}
-            for name, texts in gold_answers(examples).items()
-        ],
-    )
-    return scores
+    return squad_scores(answers_at(examples, positions), gold_answers(examples))
