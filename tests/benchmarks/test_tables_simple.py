@@ -118,8 +118,12 @@ def test_the_row_of_simple_features_stands_beside_the_baseline():
     row |= {"baseline": cell, "elmo": cell, "relative_error_reduction": 0.0, "paper": None}
     table = {"title": "Table 1", "model": "tiny", "split": "test", "rows": [row]}
     assert "simple features" not in markdown_of("table1", table)
-    results = {"nli": {"scores": {"test": {"accuracy": 0.566}}, "method": "logistic regression"}}
-    add_simple(table["rows"], TASKS, results)
+    examples = {"train": TASKS["nli"].train_size, "dev": 1000, "test": 2476}
+    result = {"scores": {"test": {"accuracy": 0.566}}, "method": "logistic regression"}
+    for of_other_examples in (examples | {"train": 5000}, examples | {"dev": 500}):
+        add_simple(table["rows"], TASKS, {"nli": result | {"examples": of_other_examples}})
+        assert "simple" not in row
+    add_simple(table["rows"], TASKS, {"nli": result | {"examples": examples}})
     text = markdown_of("table1", table)
     assert "| Entailment, MNLI-20k | accuracy | 10 | 56.6 | 60.0 ± 1.0 | 60.0 ± 1.0 |" in text
     assert "- Entailment, MNLI-20k: logistic regression." in text
