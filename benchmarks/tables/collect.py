@@ -171,7 +171,7 @@ def mixes_of(runs: list[Run], measured: Measured) -> Result:
 
 
 def minutes_of(runs: list[Run], measured: Measured) -> Result:
-    """The mean processor minutes of a run without and with ELMo: start, training and evaluation."""
+    """The mean processor minutes of a run without and with ELMo: training and evaluation."""
     columns = {"baseline": [baseline_of(run) for run in runs], "elmo": runs}
     minutes = {}
     for name, column in columns.items():
