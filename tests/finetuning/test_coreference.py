@@ -283,6 +283,11 @@ def test_wrong_flags_are_one_sentence(tmp_path, call):
         assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="no ELMo can be loaded from /absent"):
         call(evaluate_gap, "--model", "/absent", "--gap", "x", "--output", tmp_path / "gap.json")
+    gap = ("--model", "/absent", "--gap", "x", "--output")
+    with pytest.raises(ValueError, match="is a folder; name a file for the scores by --output"):
+        call(evaluate_gap, *gap, tmp_path)
+    with pytest.raises(ValueError, match=r"few\.tar is a file, and no folder"):
+        call(evaluate_gap, *gap, few / "gap.json")
 
 
 # ---- GAP
