@@ -6,7 +6,7 @@
 The first command measures a model, the second writes the table in benchmarks/README.md, scaling.json and
 scaling.png from all results. Each model has a folder in results/scaling: `model.json` (its curve, the words
 that it has read, its size), perplexities and probes. The F1 of named entities is that of the runs of
-benchmarks.tables. What has not been measured is left empty.
+benchmarks.tables, on all train examples. What has not been measured is left empty.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import EMPTY, PAGE, RESULTS, fill_page, markdown_table, new_figure
+from benchmarks.tables.plan import TASKS
 from elmo_hf.errors import ElmoError, one_sentence
 from elmo_hf.files import whole_file, write_json
 from elmo_hf.loading import load_config, load_language_model
@@ -120,7 +121,7 @@ def read_point(folder: Path, runs: Path) -> Point:
     if "tags" in probes:
         scores = {name: row["test"] for name, row in probes["tags"]["accuracy"]["xpos"].items()}
         point |= best_layer("tags", scores) | {"reference tags": scores["look-up"]}
-    return point | entities(folder.name, runs)
+    return point | entities(folder, runs)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -133,19 +134,29 @@ def best_layer(key: str, scores: dict[str, float]) -> Point:
     return {key: layers[best], f"{key}, layer": int(best.rsplit(" ", 1)[1])}
 
 
-def entities(name: str, runs: Path) -> Point:
-    """The mean F1 of the tagger's seeds with the model and without any."""
-    results = [read(path) for path in sorted(runs.glob(f"*{ENTITIES}.*.json"))]
-    frozen = [run for run in results if run["model"] == name and run["biLM"] == "frozen"]
-    with_elmo = [run for run in frozen if (run["place"], run["layers"]) == ("input", "mix")]
-    sizes = {run["train_size"] for run in with_elmo}
-    without = [run for run in results if run["place"] == "none" and run["train_size"] in sizes]
+def entities(folder: Path, runs: Path) -> Point:
+    """The mean F1 of the tagger with the model and without any, over the seeds that all taggers have."""
+    scores = tagger_scores(runs)
+    models = [None, *(path.parent.name for path in folder.parent.glob("*/model.json"))]
+    if folder.name not in scores:
+        return {}
+    seeds = set.intersection(*({*scores[model]} for model in models if model in scores))
     values = {}
-    for key, group in (("entities", with_elmo), ("reference entities", without)):
-        scores = [100 * run["scores"]["test"]["f1"] for run in group]
-        if scores:
-            values[key] = statistics.mean(scores)
+    for key, model in (("entities", folder.name), ("reference entities", None)):
+        if seeds and model in scores:
+            values[key] = statistics.mean(scores[model][seed] for seed in sorted(seeds))
     return values
+
+
+def tagger_scores(runs: Path) -> dict[str | None, dict[int, float]]:
+    """The F1 by seed of the taggers on all train examples, by the name of the model; None for none."""
+    scores: dict[str | None, dict[int, float]] = {}
+    for run in (read(path) for path in sorted(runs.glob(f"*{ENTITIES}.*.json"))):
+        is_of_table1 = (run["place"], run["layers"], run["biLM"]) == ("input", "mix", "frozen")
+        is_whole = run["train_size"] == TASKS[ENTITIES].train_size
+        if is_whole and (is_of_table1 or run["place"] == "none"):
+            scores.setdefault(run["model"], {})[run["seed"]] = 100 * run["scores"]["test"]["f1"]
+    return scores
 
 
 # ---- the table and the picture

@@ -13,8 +13,10 @@ from pathlib import Path
 import evaluate
 
 from elmo_hf import ElmoForCoreferenceResolution, metrics
+from elmo_hf.errors import ElmoError
 from elmo_hf.files import write_json
 from elmo_hf.finetuning.coreference import read_gap, resolved
+from elmo_hf.finetuning.evaluation import check_output
 from elmo_hf.finetuning.flags import at_least
 from elmo_hf.finetuning.run import run, versions
 from elmo_hf.loading import load
@@ -29,6 +31,10 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="a JSON file for the scores")
     parser.add_argument("--limit", type=at_least(1), help="read only the first texts")
     flags = parser.parse_args()
+    output = Path(flags.output)
+    if output.is_dir():
+        raise ElmoError(f"{output} is a folder; name a file for the scores by --output.")
+    check_output(output.parent)
     model, tokenizer = load(flags.model, ElmoForCoreferenceResolution)
     examples = read_gap(Path(flags.gap), tokenizer.word_splitter)[: flags.limit]
     pronouns = evaluate.load(metrics.path("pronouns"), keep_in_memory=True)
@@ -36,7 +42,7 @@ def main() -> None:
         clusters = model.predict(example["sentences"], tokenizer)
         pronouns.add(prediction=resolved(clusters, example), reference=example["gold"])
     scores = pronouns.compute()
-    write_json(Path(flags.output), {"flags": vars(flags), "scores": scores, "versions": versions()})
+    write_json(output, {"flags": vars(flags), "scores": scores, "versions": versions()})
     print(scores)
 
 

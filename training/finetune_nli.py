@@ -25,6 +25,7 @@ from transformers import SchedulerType, TrainingArguments
 from elmo_hf import ElmoForSequenceClassification
 from elmo_hf.errors import ElmoError
 from elmo_hf.finetuning.classification import (
+    SPLITTER,
     as_words,
     collate_texts,
     example,
@@ -123,11 +124,17 @@ def main() -> None:
     train = [example for example in data["train"] if len(example["tokens"]) <= flags.max_words]
     if not train:
         raise ElmoError(f"no train pair has {flags.max_words} words or fewer; set --max-words higher.")
+    task.splitter = SPLITTER if are_raw(flags) else None
     left_out = len(data["train"]) - len(train)
     task.details = lambda config: {"left_out_of_training": left_out}
     freeze = flags.vectors is not None
     data = {"train": train, **evaluated}
     finetune(task, flags, data, id2label=dict(enumerate(labels)), freeze_task_words=freeze)
+
+
+def are_raw(flags: Any) -> bool:
+    """Return whether this recipe splits the train texts into words, as `model.predict` then has to."""
+    return flags.raw or flags.data is not None or kind_of(Path(flags.train[0])) in JSON_LINES
 
 
 def labels_of_run(flags: Any) -> list[str]:

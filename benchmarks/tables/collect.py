@@ -111,8 +111,11 @@ def add_simple(rows: list[Result], plan: dict[str, Task], simple: Result) -> Non
     names = {task.title: name for name, task in plan.items()}
     for row in rows:
         result = simple.get(names.get(row["task"], ""))
-        if result is not None:
-            task = plan[names[row["task"]]]
+        if result is None:
+            continue
+        task = plan[names[row["task"]]]
+        sizes = {"train": task.train_size, **task.sizes}
+        if sizes.items() <= result["examples"].items():
             score = task.percent * result["scores"]["test"][task.metric]
             row["simple"] = {"score": round(score, 3), "method": result["method"]}
 
@@ -168,7 +171,7 @@ def mixes_of(runs: list[Run], measured: Measured) -> Result:
 
 
 def minutes_of(runs: list[Run], measured: Measured) -> Result:
-    """The mean processor minutes of a run without and with ELMo: start, training and evaluation."""
+    """The mean processor minutes of a run without and with ELMo: training and evaluation."""
     columns = {"baseline": [baseline_of(run) for run in runs], "elmo": runs}
     minutes = {}
     for name, column in columns.items():

@@ -225,18 +225,22 @@ def choices_of(name: str, places: Places, model: str | None) -> tuple[Choice, ..
     for arm in (baseline_of(run), run):
         path = file_of(arm, places, model)
         content = read_json(path) if path.is_file() else {}
-        is_of_model = model is not None or content.get("weights") in (None, places.weights)
-        if "chosen" in content and is_of_model:
+        if "chosen" in content and (model is not None or is_of_weights(content, places)):
             choices.append(as_choice(arm, content["chosen"]))
     return tuple(choices)
 
 
+def is_of_weights(content: dict[str, Any], places: Places) -> bool:
+    """Whether a search was without ELMo, or with the weights of the places' biLM."""
+    return content.get("weights") in (None, places.weights)
+
+
 def searches(places: Places) -> list[dict[str, Any]]:
-    """What was searched to its end, without ELMo and with it, in the order of the plan."""
+    """What was searched to its end and is used, without ELMo and with it, in the order of the plan."""
     runs = [run_of(TASKS, name, {}, SEED) for name in SEARCHED]
     paths = [file_of(arm, places) for run in runs for arm in (baseline_of(run), run)]
     contents = [read_json(path) for path in paths if path.is_file()]
-    return [content for content in contents if "chosen" in content]
+    return [content for content in contents if "chosen" in content and is_of_weights(content, places)]
 
 
 # ---- how long it takes

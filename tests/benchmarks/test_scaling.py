@@ -36,7 +36,10 @@ def write_probes(folder: Path) -> None:
     write(folder / "probes.json", {"probes": {"senses": senses, "tags": tags}})
 
 
-def write_run(runs: Path, model: str | None, place: str, seed: int, f1: float, size: int = 1000) -> None:
+ALL = TASKS[scaling.ENTITIES].train_size
+
+
+def write_run(runs: Path, model: str | None, place: str, seed: int, f1: float, size: int = ALL) -> None:
     run = {
         "model": model,
         "biLM": "frozen",
@@ -70,6 +73,20 @@ def test_values_of_a_model(measured: tuple[Path, Path]) -> None:
     assert (point["senses"], point["senses, layer"], point["reference senses"]) == (61.5, 2, 60.0)
     assert (point["tags"], point["tags, layer"], point["reference tags"]) == (92.5, 1, 80.0)
     assert (point["entities"], point["reference entities"]) == (62.5, 31.25)
+
+
+def test_only_runs_on_all_examples_and_seeds_of_all_taggers_count(measured: tuple[Path, Path]) -> None:
+    folder, runs = measured
+    write_run(runs, "a-25", "input", 0, 0.01, size=5)  # as figure 1 has them
+    write_run(runs, "a-25", "input", 2, 1.0)
+    write_run(runs, "unknown", "input", 7, 1.0)  # which is no point of the curve
+    point = scaling.read_point(folder / "a-25", runs)
+    assert (point["entities"], point["reference entities"]) == (62.5, 31.25)
+    write_run(runs, "a-100", "input", 1, 0.8)
+    points = {name: scaling.read_point(folder / name, runs) for name in ("a-25", "a-100", "old")}
+    assert (points["a-25"]["entities"], points["a-100"]["entities"]) == (75.0, 80.0)
+    assert points["a-25"]["reference entities"] == points["a-100"]["reference entities"] == 37.5
+    assert "entities" not in points["old"]
 
 
 def test_the_tagger_is_a_task_of_the_tables() -> None:

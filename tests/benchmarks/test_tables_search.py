@@ -101,6 +101,10 @@ def test_the_page_has_what_was_chosen(stage):
         "| Sentiment, SST-5 | without ELMo | 8,311 | 0.5 | 0.001 | 4 | 60.0 | 53.5 |",
         "| Sentiment, SST-5 | with ELMo | 8,311 | 0.15 | 0.0005 | 4 | 52.0 | 45.0 |",
     ]
+    # Choices of other weights are not used, so the page does not have them.
+    path = stage.places.results / "tables" / "search" / "elmo.sst.elmo.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": "of another model"}))
+    assert table_of_choices(search.searches(stage.places), TASKS).split("\n") == lines[:3]
 
 
 def test_a_task_that_is_not_searched_has_the_choices_of_its_kind(stage):

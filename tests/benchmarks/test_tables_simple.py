@@ -2,10 +2,11 @@
 
 import ctypes
 import random
+from argparse import Namespace
 
 import pytest
 
-from benchmarks.tables import simple_classes, simple_coreference, simple_questions, simple_tags
+from benchmarks.tables import simple, simple_classes, simple_coreference, simple_questions, simple_tags
 from benchmarks.tables.collect import add_simple
 from benchmarks.tables.page import markdown_of
 from benchmarks.tables.plan import TASKS
@@ -85,6 +86,17 @@ def test_questions_are_answered_by_the_type_that_they_ask_for(question, answer):
     assert simple_questions.answer(row) == answer
 
 
+def test_pairs_of_dev_and_test_are_cut_and_not_left_out(tmp_path):
+    long = "a " * (simple.MOST_WORDS + 1)
+    lines = ["sentence1\tsentence2\tlabel", f"{long}\tb\tneutral", "a\tb\tneutral", ""]
+    (tmp_path / "pairs.tsv").write_text("\n".join(lines), encoding="utf-8")
+    files = {split: [str(tmp_path / "pairs.tsv")] for split in ("train", "dev", "test")}
+    data = simple.read_pairs(Namespace(data=None, limit=None, smoke=False, evaluate=None, **files))
+    assert len(data["train"]) == 1
+    for split in ("dev", "test"):  # as in finetune_nli.py
+        assert [len(pair["sentences"][0]) for pair in data[split]] == [simple.MOST_WORDS, 1]
+
+
 def test_names_and_pronouns_are_linked():
     sentences = [
         ["Mr.", "Lee", "saw", "the", "dog", "."],
@@ -106,8 +118,12 @@ def test_the_row_of_simple_features_stands_beside_the_baseline():
     row |= {"baseline": cell, "elmo": cell, "relative_error_reduction": 0.0, "paper": None}
     table = {"title": "Table 1", "model": "tiny", "split": "test", "rows": [row]}
     assert "simple features" not in markdown_of("table1", table)
-    simple = {"nli": {"scores": {"test": {"accuracy": 0.566}}, "method": "logistic regression"}}
-    add_simple(table["rows"], TASKS, simple)
+    examples = {"train": TASKS["nli"].train_size, "dev": 1000, "test": 2476}
+    result = {"scores": {"test": {"accuracy": 0.566}}, "method": "logistic regression"}
+    for of_other_examples in (examples | {"train": 5000}, examples | {"dev": 500}):
+        add_simple(table["rows"], TASKS, {"nli": result | {"examples": of_other_examples}})
+        assert "simple" not in row
+    add_simple(table["rows"], TASKS, {"nli": result | {"examples": examples}})
     text = markdown_of("table1", table)
     assert "| Entailment, MNLI-20k | accuracy | 10 | 56.6 | 60.0 ± 1.0 | 60.0 ± 1.0 |" in text
     assert "- Entailment, MNLI-20k: logistic regression." in text

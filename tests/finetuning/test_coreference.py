@@ -122,6 +122,13 @@ def test_an_archive_is_read_in_the_order_of_names(tmp_path):
     assert len(split["train"]) == 21
 
 
+def test_a_file_of_an_archive_may_begin_with_a_byte_order_mark(tmp_path):
+    content = conll().encode("utf-8-sig")
+    (tmp_path / "book.conll").write_bytes(content)
+    books_read = read_archive(archive(tmp_path / "books.tar", {"book.conll": content}, "w"))
+    assert books_read == read_conll(tmp_path / "book.conll") == parse_conll(conll(), "x")
+
+
 @pytest.mark.parametrize(
     ("limit", "value"), [("LARGEST_FILE", 100), ("LARGEST_ARCHIVE", 100), ("MOST_FILES", 1)]
 )
@@ -247,6 +254,10 @@ def test_rows_of_a_dataset_are_documents(tmp_path):
         ([0, 1], r"is \[sentence, first word, last word\], but this is \(0, 1\)"),
         ([2, 0, 0], r"but this is \(2, 0, 0\)"),
         ([-1, 0, 0], r"but this is \(-1, 0, 0\)"),
+        ([0.0, 0.0, 0.0], r"but this is \(0.0, 0.0, 0.0\)"),
+        (["0", "0", "0"], "but this is .'0', '0', '0'."),
+        ([0, None, 0], r"but this is \(0, None, 0\)"),
+        ([[0], [0], [0]], "but this is "),
         ([1, 0, 1], ".1, 0, 1. is not within the words of its sentence"),
         ([1, 0, -1], ".1, 0, -1. is not within"),
         ([0, 0, 1], ".0, 0, 1. twice"),
@@ -272,6 +283,11 @@ def test_wrong_flags_are_one_sentence(tmp_path, call):
         assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="no ELMo can be loaded from /absent"):
         call(evaluate_gap, "--model", "/absent", "--gap", "x", "--output", tmp_path / "gap.json")
+    gap = ("--model", "/absent", "--gap", "x", "--output")
+    with pytest.raises(ValueError, match="is a folder; name a file for the scores by --output"):
+        call(evaluate_gap, *gap, tmp_path)
+    with pytest.raises(ValueError, match=r"few\.tar is a file, and no folder"):
+        call(evaluate_gap, *gap, few / "gap.json")
 
 
 # ---- GAP

@@ -68,6 +68,22 @@ def write_pairs(folder):
     return flags
 
 
+@pytest.mark.parametrize(("kind", "raw", "splitter"), [
+    ("tsv", [], None), ("tsv", ["--raw"], "penn"), ("jsonl", [], "penn"),
+])  # fmt: skip
+def test_a_saved_model_splits_texts_as_the_recipe_does(
+    tmp_path, call, same_file, monkeypatch, kind, raw, splitter
+):
+    path = tmp_path / f"pairs.{kind}"
+    columns, row = ["sentence1", "sentence2", "label"], ["It runs.", "It stands.", "neutral"]
+    tsv = "\t".join(columns) + "\n" + "\t".join(row) + "\n"
+    path.write_text(json.dumps(dict(zip(columns, row, strict=True))) if kind == "jsonl" else tsv)
+    tasks = []
+    monkeypatch.setattr(finetune_nli, "finetune", lambda task, *others, **fields: tasks.append(task))
+    call(finetune_nli, "--smoke", *same_file(path), *raw, "--output", tmp_path / "run")
+    assert tasks[0].splitter == splitter
+
+
 def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, call):
     files = write_pairs(tmp_path)
     settings = ["--set", "task_word_dim=16", "task_dropout=0.0"]

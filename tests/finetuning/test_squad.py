@@ -5,9 +5,10 @@ import lzma
 import random
 import sys
 
+import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer, EvalPrediction
 
 from elmo_hf import ElmoTokenizer
 from elmo_hf.finetuning.flags import make_parser
@@ -15,11 +16,13 @@ from elmo_hf.finetuning.squad import (
     answers_at,
     ceiling,
     collate,
+    context_start,
     cut,
     from_rows,
     hold_out,
     read_questions,
     read_squad,
+    score,
     words_of,
 )
 from elmo_hf.metrics.squad import squad_scores
@@ -129,6 +132,14 @@ def test_the_ceiling_is_the_score_of_whole_words(tmp_path):
     assert expected["exact_match"] == pytest.approx(100 / 3)
 
 
+def test_halves_of_characters_are_scored_as_they_are(tmp_path):
+    article = layout([("\ud800", "Who?", ["\ud83d Ada"])], context="\ud83d Ada left.")
+    examples = list(read_squad(write(tmp_path / "squad.json", [article])))
+    positions = np.array([examples[0]["spans"][0]]) + context_start(examples[0])
+    scores = score(EvalPrediction(positions, positions, inputs=examples))
+    assert scores == {"exact_match": 100.0, "f1": 100.0}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -160,11 +171,28 @@ def test_an_answer_that_is_elsewhere_is_refused(tmp_path):
     article["paragraphs"][0]["qas"][1]["answers"][0]["answer_start"] += 1
     with pytest.raises(ValueError, match="question 2: the answer 'Ada' is not at character 14"):
         list(read_squad(write(tmp_path / "squad.json", [article])))
+    article["paragraphs"][0]["qas"][1]["answers"][0]["text"] = ""  # which is everywhere, but no answer
+    with pytest.raises(ValueError, match="question 2: the answer '' is not at character 14"):
+        list(read_squad(write(tmp_path / "squad.json", [article])))
     row = {"question": "Who?", "context": "Ada", "answers": {"text": ["Ada"], "answer_start": []}}
     with pytest.raises(ValueError, match="row 0: 1 answers have 0 values of answer_start"):
         list(from_rows([row]))
     with pytest.raises(ValueError, match="row 0: 'answers' is missing or no dict"):
         list(from_rows([{"question": "Who?", "context": "Ada"}]))
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "message"),
+    [
+        ("Ada", 0.0, "row 0: 'answer_start' is missing or no int"),
+        ("Ada", "0", "row 0: 'answer_start' is missing or no int"),
+        (None, 0, "row 0: 'text' is missing or no str"),
+    ],
+)
+def test_the_answers_of_a_dataset_have_the_types_of_a_files(text, start, message):
+    row = {"question": "Who?", "context": "Ada", "answers": {"text": [text], "answer_start": [start]}}
+    with pytest.raises(ValueError, match=message):
+        list(from_rows([row]))
 
 
 # ---- whole runs

@@ -2,12 +2,13 @@
 
 import json
 import random
+import shutil
 import zipfile
 
 import pytest
 from transformers import pipeline
 
-from elmo_hf import TINY
+from elmo_hf import TINY, ElmoTokenizer
 from training import finetune_ner, finetune_text
 
 TOPICS = {"sport": ["goal", "match", "coach"], "Food": ["soup", "bread", "salt"], "art": ["paint", "brush"]}
@@ -114,6 +115,17 @@ def test_a_broken_file_is_one_sentence(tmp_path, name, text, message):
     with pytest.raises(ValueError, match=message) as error:
         finetune_text.read(tmp_path / name)
     assert "\n" not in str(error.value)
+
+
+def test_a_saved_model_splits_texts_as_the_recipe_does(tmp_path, call, same_file):
+    elmo = tmp_path / "elmo"
+    shutil.copytree(TINY, elmo)
+    ElmoTokenizer.from_pretrained(elmo, word_splitter="whitespace").save_pretrained(elmo)
+    path = write(tmp_path, "csv", 8)
+    flags = ["--output", tmp_path / "run", "--epochs", 1, "--set", "task_hidden_size=4"]
+    call(finetune_text, "--elmo", elmo, *same_file(path), *flags)
+    tokenizer = ElmoTokenizer.from_pretrained(tmp_path / "run" / "seed-0")
+    assert tokenizer.tokenize('The old goal, "really".') == finetune_text.as_words('The old goal, "really".')
 
 
 def test_a_run_learns_and_its_model_is_judged_on_another_file(tmp_path, call):

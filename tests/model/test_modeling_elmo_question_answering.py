@@ -6,6 +6,7 @@ import torch
 
 from elmo_hf import ElmoLayerCache, ElmoTokenizer
 from elmo_hf.model.modeling_elmo_question_answering import best_spans
+from elmo_hf.model.words_elmo import split_text
 from tests.helpers.small_question_answering import BOTH, CONTEXTS, OPTIONS, PLACES, QUESTIONS, make, pairs
 
 # ---- the network in plain numpy, a row at a time
@@ -236,6 +237,27 @@ def test_a_cache_reads_a_context_once_for_all_its_questions():
         answer | {"score": pytest.approx(answer["score"], rel=1e-4)} for answer in expected
     ]
     assert (model.elmo_cache.encoded, model.elmo_cache.reused) == (4, 2)
+
+
+def test_the_names_of_special_tokens_are_ordinary_words_of_a_text():
+    model, tokenizer = make(**BOTH).eval(), ElmoTokenizer()
+    question, context = "Who </S> <S> paid ?", "Ada <UNK> paid </S> <S> at last ."
+    questions, contexts = split_text(question, "penn"), split_text(context, "penn")
+    batch = tokenizer(
+        [questions.words],
+        [contexts.words],
+        is_split_into_words=True,
+        return_token_type_ids=True,
+        return_tensors="pt",
+    )
+    with torch.no_grad():
+        output = model(**batch)
+    start, end = output.start_logits.softmax(dim=1), output.end_logits.softmax(dim=1)
+    places = model.decode(**batch)[0]
+    first, last = (places - len(questions.words) - 2).tolist()
+    answer = model.answer(question, context, tokenizer)
+    assert (answer["start"], answer["end"]) == (contexts.offsets[first][0], contexts.offsets[last][1])
+    assert answer["score"] == pytest.approx(float(start[0, places[0]] * end[0, places[1]]), rel=1e-4)
 
 
 def test_a_question_of_no_words_still_has_a_context():

@@ -12,6 +12,7 @@ from transformers import BertTokenizer
 
 from elmo_hf import ElmoConfig, ElmoForSemanticRoleLabeling, ElmoForTokenClassification, ElmoTokenizer
 from elmo_hf.model.predicting_elmo import spans_of
+from elmo_hf.model.words_elmo import split_text
 from tests.helpers.small_classifiers import FIRST, SECOND, make
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -165,6 +166,18 @@ def test_the_label_of_a_pair():
     single = model.predict(FIRST[2], TOKENIZER, SECOND[2], is_split_into_words=True)
     assert single == {"label": answer["label"], "score": pytest.approx(answer["score"])}
     assert model.predict("a </S> <S> b", TOKENIZER, "c")["score"] > 0
+
+
+def test_the_names_of_special_tokens_are_ordinary_words_of_a_text():
+    text = "Why </S> <S> not <UNK> ?"
+    words = split_text(text, "penn").words
+    assert "</S>" not in words
+    model = make("bcn")
+    expected = model.predict(words, TOKENIZER, is_split_into_words=True)
+    assert model.predict(text, TOKENIZER) == {
+        "label": expected["label"],
+        "score": pytest.approx(expected["score"]),
+    }
 
 
 def test_several_labels_and_numbers():

@@ -148,11 +148,13 @@ def checked_document(name: str, sentences: list[list[str]], clusters: list[list[
 
 def check_mentions(sentences: list[list[str]], clusters: list[list[Mention]]) -> None:
     mentions = [mention for cluster in clusters for mention in cluster]
+    for mention in mentions:
+        are_numbers = len(mention) == 3 and all(isinstance(place, int) for place in mention)
+        if not are_numbers or not 0 <= mention[0] < len(sentences):
+            raise ElmoError(f"a mention is [sentence, first word, last word], but this is {mention}")
     for mention, times in Counter(mentions).items():
         if times > 1:
             raise ElmoError(f"the document has the mention {mention} twice, or in two clusters")
-        if len(mention) != 3 or not 0 <= mention[0] < len(sentences):
-            raise ElmoError(f"a mention is [sentence, first word, last word], but this is {mention}")
         if not 0 <= mention[1] <= mention[2] < len(sentences[mention[0]]):
             raise ElmoError(f"the mention {mention} is not within the words of its sentence")
 
@@ -177,7 +179,7 @@ def read_archive(path: Path) -> list[Example]:
                 is_text = member.isfile() and member.name.endswith((".conll", "_conll"))
                 content = archive.extractfile(member) if is_text else None
                 if content is not None:
-                    documents += parse_conll(content.read().decode("utf-8"), f"{path}, {member.name}")
+                    documents += parse_conll(content.read().decode("utf-8-sig"), f"{path}, {member.name}")
     except UnicodeDecodeError:
         raise ElmoError(f"{path}, {member.name} is no text in UTF-8.") from None
     except ElmoError:

@@ -18,12 +18,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import evaluate
 import torch
 from torch import Tensor
 from transformers import EvalPrediction
 
-from elmo_hf import metrics
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.finetuning.data import Example, check_inputs, load_dataset, read_text, splits_of, splits_of_run
 from elmo_hf.finetuning.trainers import AveragingTrainer
@@ -55,10 +53,7 @@ def read_squad(path: Path) -> Iterator[Example]:
             for row in entry(paragraph, "qas", f"{path}, article {number}", list):
                 name = entry(row, "id", f"{path}, article {number}", str)
                 where = f"{path}, question {name:.60}"
-                answers = [
-                    (entry(answer, "text", where, str), entry(answer, "answer_start", where, int))
-                    for answer in entry(row, "answers", where, list)
-                ]
+                answers = [answer_of(answer, where) for answer in entry(row, "answers", where, list)]
                 yield as_example(name, entry(row, "question", where, str), context, answers, where)
 
 
@@ -75,7 +70,10 @@ def from_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[Example]:
         if len(texts) != len(starts):
             raise ElmoError(f"{where}: {len(texts)} answers have {len(starts)} values of answer_start.")
         question, context = entry(row, "question", where, str), entry(row, "context", where, str)
-        pairs = list(zip(texts, starts, strict=True))
+        pairs = [
+            answer_of({"text": text, "answer_start": start}, where)
+            for text, start in zip(texts, starts, strict=True)
+        ]
         yield as_example(str(row.get("id", number)), question, context, pairs, where)
 
 
@@ -85,6 +83,10 @@ def entry(content: Any, name: str, where: str, expected: type) -> Any:
     if not isinstance(value, expected):
         raise ElmoError(f"{where}: {name!r} is missing or no {expected.__name__}.")
     return value
+
+
+def answer_of(answer: Any, where: str) -> tuple[str, int]:
+    return entry(answer, "text", where, str), entry(answer, "answer_start", where, int)
 
 
 @functools.lru_cache(maxsize=8)  # the questions on a text follow each other
@@ -104,7 +106,7 @@ def as_example(
         raise ElmoError(f"{where} has no answer; SQuAD 1.1 has one for every question.")
     spans = []
     for text, start in answers:
-        span = words_of(offsets, start, start + len(text))
+        span = words_of(offsets, start, start + len(text)) if text else None
         if span is None or context[start : start + len(text)] != text:
             raise ElmoError(f"{where}: the answer {text!r:.60} is not at character {start} of its text.")
         spans.append(span)
@@ -275,13 +277,4 @@ def score(evaluation: EvalPrediction) -> dict[str, float]:
     """`compute_metrics` of an AnsweringTrainer: exact match and F1."""
     examples: Any = evaluation.inputs
     positions: Any = evaluation.predictions
-    answers = answers_at(examples, positions)
-    module = evaluate.load(metrics.path("squad"), keep_in_memory=True)
-    scores: dict[str, float] = module.compute(
-        predictions=[{"id": name, "prediction_text": text} for name, text in answers.items()],
-        references=[
-            {"id": name, "answers": {"text": texts, "answer_start": [0] * len(texts)}}
-            for name, texts in gold_answers(examples).items()
-        ],
-    )
-    return scores
+    return squad_scores(answers_at(examples, positions), gold_answers(examples))

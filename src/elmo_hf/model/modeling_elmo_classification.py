@@ -348,7 +348,11 @@ class ElmoForSequenceClassification(ElmoTaskModel):
         names = ["input_ids", "char_ids", "attention_mask", *["token_type_ids"] * (pairs is not None)]
         with self.in_eval_mode():
             for _, encoding in texts.batches(
-                tokenizer, batch_size, pairs, return_token_type_ids=pairs is not None
+                tokenizer,
+                batch_size,
+                pairs,
+                return_token_type_ids=pairs is not None,
+                split_special_tokens=True,  # as the recipes do: `<S>` of a text is no boundary
             ):
                 logits = self(
                     **{name: encoding[name].to(self.device) for name in names}, return_dict=True

@@ -256,6 +256,7 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
             [question for question, _ in pairs],
             [context for _, context in pairs],
             padding=True,
+            split_special_tokens=True,  # as the recipe does: `<S>` of a text is no boundary
             return_token_type_ids=True,
             return_offsets_mapping=True,
             return_tensors="pt",
