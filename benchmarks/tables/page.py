@@ -202,7 +202,8 @@ def shown(cell: Result | None) -> str:
         return NOT_RUN
     if cell["std"] is None:
         return f"{cell['mean']:.1f} (one seed)"
-    return f"{cell['mean']:.1f} ± {cell['std']:.1f}"
+    note = " (two seeds)" if len(cell["seeds"]) == 2 else ""
+    return f"{cell['mean']:.1f} ± {cell['std']:.1f}{note}"
 
 
 def percent(value: float | None) -> str:

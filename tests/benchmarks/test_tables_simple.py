@@ -125,5 +125,5 @@ def test_the_row_of_simple_features_stands_beside_the_baseline():
         assert "simple" not in row
     add_simple(table["rows"], TASKS, {"nli": result | {"examples": examples}})
     text = markdown_of("table1", table)
-    assert "| Entailment, MNLI-20k | accuracy | 10 | 56.6 | 60.0 ± 1.0 | 60.0 ± 1.0 |" in text
+    assert "| Entailment, MNLI-20k | accuracy | 10 | 56.6 | 60.0 ± 1.0 (two seeds) | 60.0 ± 1.0 (two" in text
     assert "- Entailment, MNLI-20k: logistic regression." in text
