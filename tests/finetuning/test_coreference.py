@@ -99,8 +99,8 @@ LINE = "book 0 0 Ada _ "
         ),
         ("#begin document (b)\n#end document\n", "x, line 2: document .b. has no words."),
         (
-            "#begin document (b)\n" + LINE + "(0)|(1)\n#end document\n",
-            r"x, line 3: the document has the mention \(0, 0, 0\) twice, or in two clusters",
+            "#begin document (b)\n" + LINE + "(0)|(0)\n#end document\n",
+            r"x, line 3: a cluster has the mention \(0, 0, 0\) twice\.",
         ),
     ],
 )
@@ -264,7 +264,7 @@ def test_rows_of_a_dataset_are_documents(tmp_path):
     ],
 )
 def test_a_row_with_a_mention_that_is_none_is_refused(mention, message):
-    row = {"sentences": [["Ada", "left"], ["Why"]], "clusters": [[[0, 0, 1]], [mention]]}
+    row = {"sentences": [["Ada", "left"], ["Why"]], "clusters": [[[0, 0, 1], mention]]}
     with pytest.raises(ValueError, match=message):
         from_row(row)
 
@@ -363,6 +363,17 @@ ONTOGUM = """# begin document
 
 # end document
 """
+
+
+def test_clusters_with_a_mention_in_common_are_one():
+    """As OntoNotes has them; the last cluster joins two that had nothing in common."""
+    marks = ["(0)", "(1)", "(2)", "(0)|(1)|(3)", "(2)|(4)", "(3)|(4)"]
+    text = "#begin document (b)\n" + "".join(f"{LINE}{mark}\n" for mark in marks) + "#end document\n"
+    (example,) = parse_conll(text, "x")
+    assert [sorted(cluster) for cluster in example["clusters"]] == [[(0, word, word) for word in range(6)]]
+    (example,) = parse_conll(text.replace("(3)|(4)", "-"), "x")
+    words = [[word for _, word, _ in sorted(cluster)] for cluster in example["clusters"]]
+    assert words == [[0, 1, 3], [2, 4]]
 
 
 def test_files_of_ontogum_have_three_columns_and_no_blank_lines(tmp_path):

@@ -143,7 +143,20 @@ def checked_document(name: str, sentences: list[list[str]], clusters: list[list[
     if not sentences:
         raise ElmoError(f"document {name} has no words")
     check_mentions(sentences, clusters)
-    return document(name, sentences, clusters)
+    return document(name, sentences, joined(clusters))
+
+
+def joined(clusters: list[list[Mention]]) -> list[list[Mention]]:
+    """Clusters with a mention in common are one, as for AllenNLP's reader: OntoNotes has a few of them."""
+    result: list[list[Mention]] = []
+    for cluster in clusters:
+        sharing = [other for other in result if not set(other).isdisjoint(cluster)]
+        whole: list[Mention] = []
+        for part in [*sharing, cluster]:
+            whole += [mention for mention in part if mention not in whole]
+        result = [other for other in result if other not in sharing]
+        result.append(whole if sharing else cluster)
+    return result
 
 
 def check_mentions(sentences: list[list[str]], clusters: list[list[Mention]]) -> None:
@@ -152,11 +165,12 @@ def check_mentions(sentences: list[list[str]], clusters: list[list[Mention]]) ->
         are_numbers = len(mention) == 3 and all(isinstance(place, int) for place in mention)
         if not are_numbers or not 0 <= mention[0] < len(sentences):
             raise ElmoError(f"a mention is [sentence, first word, last word], but this is {mention}")
-    for mention, times in Counter(mentions).items():
-        if times > 1:
-            raise ElmoError(f"the document has the mention {mention} twice, or in two clusters")
         if not 0 <= mention[1] <= mention[2] < len(sentences[mention[0]]):
             raise ElmoError(f"the mention {mention} is not within the words of its sentence")
+    for cluster in clusters:
+        for mention, times in Counter(cluster).items():
+            if times > 1:
+                raise ElmoError(f"a cluster has the mention {mention} twice")
 
 
 def document(name: str, sentences: list[list[str]], clusters: list[list[Mention]]) -> Example:
