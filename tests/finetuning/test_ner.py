@@ -76,6 +76,14 @@ def test_a_wrong_label_of_a_file_is_named(tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("label", ["O", "I"])
+def test_a_word_without_a_label_is_no_label_itself(tmp_path, label):
+    path = tmp_path / "file.conll"
+    path.write_text(f"Ada B-PER\n\nAnd O\n{label}\nsat O\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"sentence 2: a line has only '{label}', and needs a word and its"):
+        finetune_ner.read(path)
+
+
 def test_train_sentences_without_a_name_are_refused(tmp_path, call):
     path = tmp_path / "file.conll"
     path.write_text("Ada O\nsat O\n", encoding="utf-8")
