@@ -25,6 +25,7 @@ from transformers import SchedulerType, TrainingArguments
 from elmo_hf import ElmoForSequenceClassification
 from elmo_hf.errors import ElmoError
 from elmo_hf.finetuning.classification import (
+    SPLITTER,
     as_words,
     collate_texts,
     example,
@@ -120,6 +121,8 @@ def main() -> None:
     if flags.evaluate is not None:
         finetune(task, flags, evaluated)
         return
+    if are_raw(flags):
+        task.splitter = SPLITTER  # `model.predict` splits raw texts as here, whatever the biLM's own rule is
     train = [example for example in data["train"] if len(example["tokens"]) <= flags.max_words]
     if not train:
         raise ElmoError(f"no train pair has {flags.max_words} words or fewer; set --max-words higher.")
@@ -128,6 +131,12 @@ def main() -> None:
     freeze = flags.vectors is not None
     data = {"train": train, **evaluated}
     finetune(task, flags, data, id2label=dict(enumerate(labels)), freeze_task_words=freeze)
+
+
+def are_raw(flags: Any) -> bool:
+    """Whether the train sentences are raw texts."""
+    files = map(Path, flags.train or [])
+    return flags.raw or flags.data is not None or any(kind_of(file) in JSON_LINES for file in files)
 
 
 def labels_of_run(flags: Any) -> list[str]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from elmo_hf import ElmoForSequenceClassification
 from elmo_hf.errors import ElmoError
 from elmo_hf.finetuning.classification import (
+    SPLITTER,
     as_words,
     collate_texts,
     example,
@@ -73,6 +74,8 @@ def main() -> None:
         data["train"] = data["train"][: SMOKE_EXAMPLES["train"]]
     task = Task("sst", ElmoForSequenceClassification, CONFIG, collate_texts(labels), score, best="accuracy")
     task.predicted = predicted_labels(labels)
+    if flags.data is not None:
+        task.splitter = SPLITTER  # `model.predict` splits raw texts as here, whatever the biLM's own rule is
     if 0 < flags.phrases < LONG:
         task.length = None  # most of the short phrases are neutral
     finetune(task, flags, data, id2label=dict(enumerate(labels)), freeze_task_words=flags.vectors is not None)

@@ -22,6 +22,7 @@ from typing import Any
 from elmo_hf import ElmoForSequenceClassification
 from elmo_hf.errors import ElmoError
 from elmo_hf.finetuning.classification import (
+    SPLITTER,
     as_words,
     collate_texts,
     example,
@@ -66,6 +67,7 @@ def main() -> None:
         "text", ElmoForSequenceClassification, CONFIG, collate_texts(names), score_classes, best=flags.best
     )
     task.length, task.predicted = None, predicted_labels(names)
+    task.splitter = SPLITTER  # `model.predict` splits texts as here, whatever the biLM's own rule is
     freeze = flags.vectors is not None
     finetune(task, flags, data, id2label=dict(enumerate(names)), freeze_task_words=freeze)
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 from datasets import Dataset, DatasetDict
-from transformers import pipeline
+from transformers import AutoTokenizer, pipeline
 
 from elmo_hf import ElmoTokenizer
 from training import finetune_nli
@@ -171,3 +171,28 @@ def test_classes_of_ones_own_no_penalty_on_a_baseline_and_predictions(tmp_path, 
     assert judged["scores"]["test"] == results["mean"]["dev"]
     with pytest.raises(ValueError, match=r"^--labels must name two classes or more, each once"):
         call(finetune_nli, "--smoke", *files, "--output", tmp_path / "other", "--labels", "a", "A")
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "words"),
+    [
+        ("jsonl", [], ["It", "runs", "."]),
+        ("tsv", ["--raw"], ["It", "runs", "."]),
+        ("tsv", [], ["It", "runs."]),
+    ],
+)
+def test_the_saved_model_splits_texts_as_the_recipe(
+    tmp_path, call, same_file, elmo_of_blanks, kind, flags, words
+):
+    path = tmp_path / f"pairs.{kind}"
+    rows = [("It runs.", "It moves.", label) for label in finetune_nli.LABELS]
+    names = ("sentence1", "sentence2", "label")
+    lines = [
+        json.dumps(dict(zip(names, row, strict=True))) if kind == "jsonl" else "\t".join(row) for row in rows
+    ]
+    lines = lines if kind == "jsonl" else ["\t".join(names), *lines]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    call(finetune_nli, "--elmo", elmo_of_blanks, *same_file(path), "--output", tmp_path / "run",
+         "--epochs", 1, *flags, "--set", "task_hidden_size=8", "task_word_dim=4")  # fmt: skip
+    assert finetune_nli.read(path, raw=bool(flags))[0]["sentences"][0] == words
+    assert AutoTokenizer.from_pretrained(tmp_path / "run" / "seed-0")("It runs.").tokens() == words

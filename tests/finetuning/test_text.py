@@ -5,7 +5,7 @@ import random
 import zipfile
 
 import pytest
-from transformers import pipeline
+from transformers import AutoTokenizer, pipeline
 
 from elmo_hf import TINY
 from training import finetune_ner, finetune_text
@@ -162,3 +162,12 @@ def test_a_run_learns_and_its_model_is_judged_on_another_file(tmp_path, call):
         ValueError, match=r"--predictions needs a folder for its files; name one by --output\.$"
     ):
         call(finetune_text, "--evaluate", model, "--test", other, "--predictions")
+
+
+def test_the_saved_model_splits_texts_as_the_recipe(tmp_path, call, same_file, elmo_of_blanks):
+    path = write(tmp_path, "jsonl", number=12)
+    call(finetune_text, "--elmo", elmo_of_blanks, *same_file(path), "--output", tmp_path / "run",
+         "--epochs", 1, "--set", "task_hidden_size=8", "task_word_dim=4")  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "seed-0")
+    texts = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [tokenizer(text).tokens() for text in texts] == [row["words"] for row in finetune_text.read(path)]

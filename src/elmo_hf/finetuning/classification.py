@@ -17,6 +17,8 @@ from elmo_hf.model.modeling_elmo_classification import ElmoForSequenceClassifica
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import split_text
 
+SPLITTER = "penn"  # of raw texts
+
 
 def example(label: str | None, labels: list[str], where: str, *sentences: list[str]) -> Example:
     """Return a checked example of one sentence, or of a pair; `tokens` are the words of all sentences.
@@ -42,7 +44,7 @@ def as_words(text: Any, where: str = A_ROW) -> list[str]:
     is_list = isinstance(text, list) and all(isinstance(word, str) for word in text)
     if not is_list and not isinstance(text, str):
         raise ElmoError(f"{where} has {text!r:.60} in place of a text, or of a list of words.")
-    return split_text(text, "penn").words if isinstance(text, str) else list(text)
+    return split_text(text, SPLITTER).words if isinstance(text, str) else list(text)
 
 
 def collate_texts(labels: list[str]) -> Callable[[ElmoTokenizer, list[Example]], dict[str, Tensor]]:
