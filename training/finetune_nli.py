@@ -49,7 +49,7 @@ LABELS = ["entailment", "neutral", "contradiction"]
 # Peters et al. (2018), A.3: a baseline without ELMo has no penalty (`--l2`), as there. AllenNLP's published
 # configuration (pair_classification/esim_elmo.jsonnet) has neither word vectors nor layer normalisation nor
 # the penalty, ELMo at the input alone, and clips the gradient's norm at 10.
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "classifier": "esim",
     "task_word_dim": 300,
     "task_char_filters": [],  # as in the paper; with letters it learnt less from few pairs
@@ -142,7 +142,7 @@ def are_raw(flags: Any) -> bool:
 def labels_of_run(flags: Any) -> list[str]:
     """Return the classes: those of the model that is evaluated, those of `--labels`, or the usual ones."""
     if flags.evaluate is not None:
-        return labels_of_classifier(flags.evaluate)
+        return labels_of_classifier(flags.evaluate, CONFIG["classifier"])
     labels = flags.labels or LABELS
     if len({label.casefold() for label in labels}) < max(2, len(labels)):
         raise ElmoError(f"--labels must name two classes or more, each once, but is {' '.join(labels)}.")

@@ -8,7 +8,8 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoTokenizer, pipeline
 
 from elmo_hf import ElmoTokenizer
-from training import finetune_nli
+from tests.helpers.small_classifiers import make
+from training import finetune_nli, finetune_text
 
 HEADER = "genre\tsentence1\tsentence2\tlabel\n"
 
@@ -196,3 +197,22 @@ def test_the_saved_model_splits_texts_as_the_recipe(
          "--epochs", 1, *flags, "--set", "task_hidden_size=8", "task_word_dim=4")  # fmt: skip
     assert finetune_nli.read(path, raw=bool(flags))[0]["sentences"][0] == words
     assert AutoTokenizer.from_pretrained(tmp_path / "run" / "seed-0")("It runs.").tokens() == words
+
+
+def test_a_network_for_texts_reads_no_pairs_and_the_reverse(tmp_path, call):
+    files = write_pairs(tmp_path)
+    for classifier in ("bcn", "esim"):
+        model = make(classifier, num_labels=3)
+        model.config.id2label = dict(enumerate(finetune_nli.LABELS))
+        model.save_pretrained(tmp_path / classifier)
+        ElmoTokenizer().save_pretrained(tmp_path / classifier)
+    (tmp_path / "texts.csv").write_text("text,label\nIt runs.,neutral\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"bcn has the classifier 'bcn', and this recipe judges 'esim'; use"):
+        call(finetune_nli, "--evaluate", tmp_path / "bcn", "--test", tmp_path / "test.tsv")
+    with pytest.raises(
+        ValueError, match=r"esim has the classifier 'esim', and this recipe judges 'bcn'; use"
+    ):
+        call(finetune_text, "--evaluate", tmp_path / "esim", "--test", tmp_path / "texts.csv")
+    with pytest.raises(ValueError, match=r"^the examples of this recipe need the classifier 'esim'; leave"):
+        call(finetune_nli, "--smoke", *files, "--output", tmp_path / "run", "--set", "classifier=bcn")
+    assert not (tmp_path / "run").exists()

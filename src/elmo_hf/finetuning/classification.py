@@ -13,6 +13,7 @@ from elmo_hf import metrics
 from elmo_hf.errors import ElmoError
 from elmo_hf.finetuning.data import A_ROW, Example, labels_of_model
 from elmo_hf.finetuning.evaluation import check_class
+from elmo_hf.loading import load_config
 from elmo_hf.model.modeling_elmo_classification import ElmoForSequenceClassification
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import split_text
@@ -33,9 +34,16 @@ def example(label: str | None, labels: list[str], where: str, *sentences: list[s
     return {"tokens": words, "sentences": sentences, "label": label}
 
 
-def labels_of_classifier(name: str) -> list[str]:
-    """Return the classes of a saved classifier; a model of another task is refused."""
+def labels_of_classifier(name: str, classifier: str) -> list[str]:
+    """Return the classes of a saved classifier; a model of another task is refused, and one that reads pairs
+    where texts are read, or the reverse."""
     check_class(name, ElmoForSequenceClassification.__name__)
+    own = load_config(name).classifier
+    if own != classifier:
+        raise ElmoError(
+            f"{name} has the classifier {own!r}, and this recipe judges {classifier!r}; use the recipe that "
+            "trained it."
+        )
     return labels_of_model(name)
 
 

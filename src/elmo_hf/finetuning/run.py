@@ -154,7 +154,7 @@ def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]
         known = ", ".join(optimizers_of(task))
         raise ElmoError(f"--optimizer must be one of {known}, but is {flags.optimizer!r}.")
     smoke = SMOKE_CONFIG if flags.smoke else {}
-    settings = dict(parse_setting(text) for text in flags.set)
+    settings = settings_of(task, flags)
     fields = task.config | smoke | fields | settings
     if flags.vectors and "task_word_dim" not in settings and fields.get("task_word_dim"):
         fields["task_word_dim"] = vector_size(flags.vectors)
@@ -172,6 +172,17 @@ def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]
     has_words = config.task_word_dim > 0 and not elmo_has_words
     words = own_words(flags, data, config.task_word_dim) if has_words else None
     return Start(flags, task.model_class, fields, config, elmo, tokenizer, words)
+
+
+def settings_of(task: Task, flags: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of `--set`; a classifier that reads other examples than the recipe's is refused."""
+    settings = dict(parse_setting(text) for text in flags.set)
+    classifier = task.config.get("classifier")
+    if classifier is not None and settings.get("classifier", classifier) != classifier:
+        raise ElmoError(
+            f"the examples of this recipe need the classifier {classifier!r}; leave --set classifier out."
+        )
+    return settings
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
