@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 from transformers import AutoTokenizer, pipeline
 
-from elmo_hf import ElmoTokenizer
+from elmo_hf import ElmoForSequenceClassification, ElmoTokenizer
 from tests.helpers.small_classifiers import make
 from training import finetune_nli, finetune_text
 
@@ -216,3 +216,21 @@ def test_a_network_for_texts_reads_no_pairs_and_the_reverse(tmp_path, call):
     with pytest.raises(ValueError, match=r"^the examples of this recipe need the classifier 'esim'; leave"):
         call(finetune_nli, "--smoke", *files, "--output", tmp_path / "run", "--set", "classifier=bcn")
     assert not (tmp_path / "run").exists()
+
+
+def test_words_of_a_sentence_may_be_those_between_sentences(tmp_path, call, same_file):
+    path = tmp_path / "pairs.tsv"
+    rows = ["It runs </S> <S> .\tIt moves\tentailment", "It </S>\t<S> sits\tcontradiction"]
+    path.write_text("\n".join(["sentence1\tsentence2\tlabel", *rows]), encoding="utf-8")
+    call(finetune_nli, "--smoke", *same_file(path), "--output", tmp_path / "run", "--epochs", 1,
+         "--predictions", "--set", "task_hidden_size=8", "task_word_dim=4")  # fmt: skip
+    lines = (tmp_path / "run" / "predictions" / "seed-0-test.jsonl").read_text(encoding="utf-8").splitlines()
+    predictions = [json.loads(line) for line in lines]
+    folder = tmp_path / "run" / "seed-0"
+    model, tokenizer = (
+        ElmoForSequenceClassification.from_pretrained(folder),
+        ElmoTokenizer.from_pretrained(folder),
+    )
+    first, second = ([row["sentences"][side] for row in predictions] for side in (0, 1))
+    answers = model.predict(first, tokenizer, second)
+    assert [answer["label"] for answer in answers] == [row["predicted"] for row in predictions]

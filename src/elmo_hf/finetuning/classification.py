@@ -60,8 +60,10 @@ def collate_texts(labels: list[str]) -> Callable[[ElmoTokenizer, list[Example]],
     ids = {label: number for number, label in enumerate(labels)}
 
     def collate(tokenizer: ElmoTokenizer, examples: list[Example]) -> dict[str, Tensor]:
-        sides: Any = zip(*(example["sentences"] for example in examples), strict=True)
-        batch = tokenizer(*map(list, sides), is_split_into_words=True, padding=True, return_tensors="pt")
+        sides: Any = map(list, zip(*(example["sentences"] for example in examples), strict=True))
+        options: Any = {"is_split_into_words": True, "padding": True, "return_tensors": "pt"}
+        are_pairs = len(examples[0]["sentences"]) == 2  # whose words may be `</S>` and `<S>`
+        batch = tokenizer(*sides, return_token_type_ids=are_pairs, **options)
         return dict(batch) | {"labels": torch.tensor([ids[example["label"]] for example in examples])}
 
     return collate
