@@ -57,6 +57,8 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
         ({"ner_tags": ["O", None]}, "a label is None, and must be a name"),
         ({"ner_tags": None}, "labels must be a list, but is None"),
         ({"ner_tags": ["O"]}, "there are 1 labels for 2 words"),
+        ({"tokens": ["Ada", None], "ner_tags": ["O", "O"]}, "a word is None, and must be a text"),
+        ({"tokens": [1900, "Ada"], "ner_tags": ["O", "O"]}, "a word is 1900, and must be a text"),
     ],
 )
 def test_a_wrong_row_of_a_dataset_is_one_sentence(row, message):
