@@ -7,7 +7,7 @@ import os
 import pytest
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
 
-from elmo_hf.finetuning.data import drawn, labels_of, longest_first, read_columns, with_names
+from elmo_hf.finetuning.data import drawn, labels_of, longest_first, read_columns, read_rows, with_names
 
 
 @pytest.mark.parametrize(
@@ -105,3 +105,13 @@ def test_evaluation_reads_long_examples_first():
         for split, examples in longest_first(data).items()
     }
     assert lengths == {"train": [2, 5, 1], "dev": [5, 2, 1], "test": [5, 2, 1]}
+
+
+@pytest.mark.parametrize("kind", ["tsv", "csv"])
+def test_a_line_of_blanks_is_no_row(tmp_path, kind):
+    path = tmp_path / f"rows.{kind}"
+    lines = ["text,label", "a,b", "", "   ", " ,d", " "]
+    path.write_text("\n".join(lines).replace(",", {"tsv": "\t", "csv": ","}[kind]), encoding="utf-8")
+    (_, header), *rows = read_rows(path)
+    assert list(header) == ["text", "label"]
+    assert [row for _, row in rows] == [{"text": "a", "label": "b"}, {"text": " ", "label": "d"}]

@@ -261,7 +261,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Example]]:
     _, header = next(lines, (1, [""]))
     yield f"{path}, line 1", dict.fromkeys(header)
     for number, fields in lines:
-        if fields in ([""], []):
+        if len(fields) < 2 and not "".join(fields).strip():
             continue
         if len(fields) != len(header):
             raise ElmoError(f"{path}, line {number}: {len(fields)} columns in place of {len(header)}.")
