@@ -96,6 +96,8 @@ def test_one_class_is_refused():
         ("a.csv", "words,label\na,b\n", "there is no column text or sentence or tokens, but words, label"),
         ("a.csv", 'text,label\n"a,b\n', "line 2 is no CSV"),
         ("a.csv", "text,label\na,b,c\n", "line 2: 3 columns in place of 2"),
+        ("a.csv", "text,label,label,,\na,b,c,,\n", "line 1 names the column 'label' twice; rename"),
+        ("a.tsv", "text\tlabel\ttext\na\tb\tc\n", "line 1 names the column 'text' twice; rename"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": \n', "line 2 is no JSON"),
         ("a.jsonl", "[1]\n", r"line 1 is no JSON object with columns, but \[1\]"),
         ("a.jsonl", '{"text": "a", "label": null}\n', "line 1: the label is None, and must be a name"),

@@ -259,6 +259,9 @@ def read_rows(path: Path) -> Iterator[tuple[str, Example]]:
     else:
         lines = ((number, line.rstrip("\r").split("\t")) for number, line in enumerate(text.split("\n"), 1))
     _, header = next(lines, (1, [""]))
+    twice = [name for name in header if name and header.count(name) > 1]
+    if twice:
+        raise ElmoError(f"{path}, line 1 names the column {twice[0]!r:.60} twice; rename one of them.")
     yield f"{path}, line 1", dict.fromkeys(header)
     for number, fields in lines:
         if len(fields) < 2 and not "".join(fields).strip():
