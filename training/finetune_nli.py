@@ -163,7 +163,7 @@ def cut(pair: Example, words: int) -> Example:
 def read(path: Path, raw: bool = False, labels: list[str] = LABELS) -> list[Example]:
     rows = read_rows(path)
     raw = raw or kind_of(path) in JSON_LINES
-    _, header = next(rows, ("", {"": None}))
+    _, header = next(rows)
     columns = {*header, "label"} if "gold_label" in header else {*header}
     missing = [name for name in ("sentence1", "sentence2", "label") if name not in columns]
     if missing:

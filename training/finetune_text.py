@@ -79,7 +79,7 @@ def main() -> None:
 def read(path: Path, columns: Sequence[str] | None = None) -> list[Example]:
     """Return a row `{"words", "label", "where"}` for each text of a file."""
     rows = read_rows(path)
-    _, header = next(rows, ("", {"": None}))
+    _, header = next(rows)
     for names in wanted(columns):
         if not {*names} & {*header}:
             raise ElmoError(

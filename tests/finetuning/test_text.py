@@ -95,6 +95,10 @@ def test_one_class_is_refused():
     [
         ("a.csv", "words,label\na,b\n", "there is no column text or sentence or tokens, but words, label"),
         ("a.csv", 'text,label\n"a,b\n', "line 2 is no CSV"),
+        ("a.csv", "", r"a\.csv has no rows\.$"),
+        ("a.tsv", "\r\n \n", r"a\.tsv has no rows\.$"),
+        ("a.jsonl", "\n", r"a\.jsonl has no rows\.$"),
+        ("a.json", "[]", r"a\.json has no rows\.$"),
         ("a.csv", "text,label\na,b,c\n", "line 2: 3 columns in place of 2"),
         ("a.csv", "text,label,label,,\na,b,c,,\n", "line 1 names the column 'label' twice; rename"),
         ("a.tsv", "text\tlabel\ttext\na\tb\tc\n", "line 1 names the column 'text' twice; rename"),

@@ -253,6 +253,8 @@ def read_rows(path: Path) -> Iterator[tuple[str, Example]]:
         yield from json_rows(path)
         return
     text = read_text(path)
+    if not text.strip():
+        raise ElmoError(f"{path} has no rows.")
     lines: Iterator[tuple[int, list[str]]]
     if kind == ".csv":
         lines = csv_rows(text, path)
@@ -296,6 +298,8 @@ def json_rows(path: Path) -> Iterator[tuple[str, Example]]:
             yield where, dict.fromkeys(row)
             is_first = False
         yield where, row
+    if is_first:
+        raise ElmoError(f"{path} has no rows.")
 
 
 def json_values(path: Path) -> Iterator[tuple[str, Any]]:
