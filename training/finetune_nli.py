@@ -174,7 +174,8 @@ def read(path: Path, raw: bool = False, labels: list[str] = LABELS) -> list[Exam
 def from_columns(row: Example, raw: bool, where: str, labels: list[str] = LABELS) -> list[Example]:
     """Return the example of a row, or none if it has no label."""
     label = first_column(row, ("label", "gold_label"), where)
-    if label in ("-", -1, None):
+    label = str(label).strip() if isinstance(label, (str, int)) else label
+    if label in ("-", "-1", None) and label not in labels:
         return []
     columns = (("sentence1", "premise"), ("sentence2", "hypothesis"))
     texts = [first_column(row, names, where) for names in columns]

@@ -234,3 +234,20 @@ def test_words_of_a_sentence_may_be_those_between_sentences(tmp_path, call, same
     first, second = ([row["sentences"][side] for row in predictions] for side in (0, 1))
     answers = model.predict(first, tokenizer, second)
     assert [answer["label"] for answer in answers] == [row["predicted"] for row in predictions]
+
+
+def test_labels_of_ones_own_may_be_numbers(tmp_path):
+    row = {"sentence1": "It runs.", "sentence2": "Why?"}
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps(row | {"label": label}) + "\n" for label in (0, "1", 1, -1)), encoding="utf-8"
+    )
+    pairs = finetune_nli.read(tmp_path / "a.jsonl", labels=["0", "1"])
+    assert [pair["label"] for pair in pairs] == ["0", "1", "1"]
+    pairs = finetune_nli.read(tmp_path / "a.jsonl", labels=["-1", "0", "1"])
+    assert [pair["label"] for pair in pairs] == ["0", "1", "1", "-1"]
+
+
+def test_blanks_beside_no_label_are_no_part_of_it(tmp_path):
+    rows = ["sentence1\tsentence2\tlabel", "A\tB\tneutral ", "A\tB\t- "]
+    (tmp_path / "pairs.tsv").write_text("\n".join(rows), encoding="utf-8")
+    assert [pair["label"] for pair in finetune_nli.read(tmp_path / "pairs.tsv")] == ["neutral"]
