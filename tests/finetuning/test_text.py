@@ -74,7 +74,10 @@ def test_words_that_no_file_of_words_can_hold(tmp_path, call):
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     files = [word for split in ("train", "dev", "test") for word in (f"--{split}", path)]
-    call(finetune_text, *files, "--smoke", "--output", tmp_path / "run", "--epochs", 1)
+    call(finetune_text, *files, "--smoke", "--output", tmp_path / "run", "--epochs", 1, "--predictions")
+    lines = (tmp_path / "run" / "predictions" / "seed-0-test.jsonl").read_text(encoding="utf-8").splitlines()
+    given = [row["words"] for row in finetune_text.read(path)]
+    assert [json.loads(line)["sentences"][0] for line in lines] == given
     words = (tmp_path / "run" / "seed-0" / "vocab.txt").read_text(encoding="utf-8").split("\n")
     assert "goal" in words
     assert not any("\0" in word or "\ud83d" in word for word in words)

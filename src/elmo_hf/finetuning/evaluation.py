@@ -132,7 +132,8 @@ def write_predictions(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as unfinished:
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        unfinished.write_text("".join(lines), encoding="utf-8", errors="surrogatepass")
+        # A half of a character, which UTF-8 cannot hold, becomes JSON's own `\udXXX`.
+        unfinished.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
 
 
 def rounded(scores: dict[str, float]) -> dict[str, float]:
