@@ -161,5 +161,10 @@ def test_a_model_is_judged_on_names_that_it_does_not_know(tmp_path, call, name_f
         call(finetune_ner, "--evaluate", run / "seed-0")
     with pytest.raises(ValueError, match="which has its biLM; leave --elmo out"):
         call(finetune_ner, "--evaluate", run / "seed-0", "--elmo", "x", "--test", tmp_path / "other.conll")
+    (run / "seed-0" / "vocab.txt").unlink()
+    with pytest.raises(
+        ValueError, match=r"seed-0 has a model with vocab_size \d+ and a tokenizer with 3; save"
+    ):
+        call(finetune_ner, "--evaluate", run / "seed-0", "--test", tmp_path / "other.conll")
     with pytest.raises(ValueError, match=r"as it is, on --test alone; leave --train and --dev and --set out"):
         call(finetune_ner, "--evaluate", run / "seed-0", *name_files, "--set", "use_crf=false")
