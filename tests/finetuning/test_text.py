@@ -7,7 +7,8 @@ import zipfile
 import pytest
 from transformers import AutoTokenizer, pipeline
 
-from elmo_hf import TINY
+from elmo_hf import TINY, ElmoTokenizer
+from tests.helpers.small_classifiers import make
 from training import finetune_ner, finetune_text
 
 TOPICS = {"sport": ["goal", "match", "coach"], "Food": ["soup", "bread", "salt"], "art": ["paint", "brush"]}
@@ -180,3 +181,12 @@ def test_the_saved_model_splits_texts_as_the_recipe(tmp_path, call, same_file, e
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "seed-0")
     texts = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
     assert [tokenizer(text).tokens() for text in texts] == [row["words"] for row in finetune_text.read(path)]
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_a_model_that_gives_no_single_class_is_not_judged(tmp_path, call, problem):
+    make("bcn", num_labels=1, problem_type=problem).save_pretrained(tmp_path / "model")
+    ElmoTokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "a.csv").write_text("text,label\nx,LABEL_0\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"model is a model of {problem}, and this recipe judges one class"):
+        call(finetune_text, "--evaluate", tmp_path / "model", "--test", tmp_path / "a.csv")

@@ -38,11 +38,15 @@ def labels_of_classifier(name: str, classifier: str) -> list[str]:
     """Return the classes of a saved classifier; a model of another task is refused, and one that reads pairs
     where texts are read, or the reverse."""
     check_class(name, ElmoForSequenceClassification.__name__)
-    own = load_config(name).classifier
-    if own != classifier:
+    config = load_config(name)
+    if config.problem_type not in (None, "single_label_classification"):
         raise ElmoError(
-            f"{name} has the classifier {own!r}, and this recipe judges {classifier!r}; use the recipe that "
-            "trained it."
+            f"{name} is a model of {config.problem_type}, and this recipe judges one class for each example."
+        )
+    if config.classifier != classifier:
+        raise ElmoError(
+            f"{name} has the classifier {config.classifier!r}, and this recipe judges {classifier!r}; use "
+            "the recipe that trained it."
         )
     return labels_of_model(name)
 
