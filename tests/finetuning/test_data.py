@@ -55,6 +55,14 @@ def test_a_line_between_documents_ends_a_sentence_and_is_none(tmp_path, text):
     assert words == [["Ada", "sat"], ["Bob"]]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n", "\r"])
+def test_lines_may_end_as_on_any_system(tmp_path, end):
+    lines = ["Ada B-PER", "sat O", "", "Bob B-PER", ""]
+    (tmp_path / "file.conll").write_bytes(end.join(lines).encode())
+    words = [[line[0] for line in lines] for lines in read_columns(tmp_path / "file.conll")]
+    assert words == [["Ada", "sat"], ["Bob"]]
+
+
 def test_other_white_space_belongs_to_a_word(tmp_path):
     (tmp_path / "file.conll").write_text("10\u00a0000  B-NUM\n\u00a0 O\n", encoding="utf-8")
     assert read_columns(tmp_path / "file.conll") == [[["10\u00a0000", "B-NUM"], ["\u00a0", "O"]]]

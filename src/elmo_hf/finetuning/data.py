@@ -216,7 +216,8 @@ def read_columns(path: Path) -> list[list[list[str]]]:
     is a comment unless it has as many columns as the words have, since `#` may be a word.
     """
     sentences: list[list[str]] = [[]]
-    for line in read_text(path).split("\n"):
+    text = read_text(path)
+    for line in text.split("\n" if "\n" in text else "\r"):
         line = line.rstrip("\r")
         if line.strip() and columns_of(line)[0] != DOCUMENT:
             sentences[-1].append(line)
