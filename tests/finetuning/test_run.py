@@ -245,3 +245,11 @@ def test_trackers_that_are_not_there(tmp_path, call, name_files, names, message)
     with pytest.raises(ValueError, match=message):
         call(finetune_ner, *name_files, "--smoke", "--output", tmp_path / "run", "--report-to", *names)
     assert not (tmp_path / "run").exists()
+
+
+def test_vectors_of_other_words_are_refused_before_anything_is_written(tmp_path, call, name_files):
+    (tmp_path / "vectors.txt").write_text("zzz 1 2\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"vectors\.txt has none of the task's \d+ words\.$"):
+        call(finetune_ner, *name_files, "--smoke", "--output", tmp_path / "run", "--vectors",
+             tmp_path / "vectors.txt")  # fmt: skip
+    assert not (tmp_path / "run").exists()

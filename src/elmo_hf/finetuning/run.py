@@ -53,7 +53,12 @@ from elmo_hf.finetuning.resuming import RESULTS, inputs_of, read_before, written
 from elmo_hf.finetuning.trainers import AveragingTrainer as AveragingTrainer
 from elmo_hf.finetuning.trainers import DecodingTrainer, trained
 from elmo_hf.finetuning.trainers import WeightAverage as WeightAverage
-from elmo_hf.finetuning.word_vectors import load_word_vectors, read_word_vectors, vector_size
+from elmo_hf.finetuning.word_vectors import (
+    check_known,
+    load_word_vectors,
+    read_word_vectors,
+    vector_size,
+)
 from elmo_hf.hub.results import Result, with_results
 from elmo_hf.loading import load_config, load_model, load_tokenizer, special_ids
 from elmo_hf.model.cache_elmo import ElmoLayerCache
@@ -200,9 +205,11 @@ def own_words(flags: argparse.Namespace, data: dict[str, list[Example]], dim: in
     words = [word for word, count in counts.most_common() if count >= flags.min_count]
     if flags.vectors:
         all_words = {word for examples in data.values() for example in examples for word in example["tokens"]}
-        others = sorted(all_words - {*words})
-        known = read_word_vectors(flags.vectors, others, dim)[1].tolist()
-        words += [word for word, is_known in zip(others, known, strict=True) if is_known]
+        candidates = sorted(all_words)
+        is_known = read_word_vectors(flags.vectors, candidates, dim)[1]
+        check_known(flags.vectors, is_known, dim, "task")
+        known = {word for word, is_there in zip(candidates, is_known.tolist(), strict=True) if is_there}
+        words += sorted(known - {*words})
     special = ["<S>", "</S>", "<UNK>"]
     return special + [word for word in words if word not in special and is_word_of_a_file(word)]
 
