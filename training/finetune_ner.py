@@ -78,7 +78,7 @@ def read(path: Path, columns: Sequence[int] | None = None) -> list[Example]:
     columns = (2, 3) if columns is None and kind_of(path) == ".iob2" else columns
     for number, lines in enumerate(read_columns(path), start=1):
         where = f"{path}, sentence {number}"
-        pairs = select(lines, columns, where) if columns else [(line[0], line[-1]) for line in lines]
+        pairs = select(lines, columns, where) if columns else first_and_last(lines, where)
         words, labels = [word for word, _ in pairs], [label for _, label in pairs]
         try:
             examples.append(example(words, labels, where, bio=True))
@@ -86,6 +86,14 @@ def read(path: Path, columns: Sequence[int] | None = None) -> list[Example]:
             hint = "if the labels are not in the last column, name their column by --columns."
             raise ElmoError(str(error) if columns else f"{str(error).rstrip('.')}; {hint}") from None
     return examples
+
+
+def first_and_last(lines: list[list[str]], where: str) -> list[tuple[str, str]]:
+    """Return the words and labels of lines with the word first and the label last."""
+    for line in lines:
+        if len(line) == 1:
+            raise ElmoError(f"{where}: a line has only {line[0]!r:.60}, and needs a word and its label.")
+    return [(line[0], line[-1]) for line in lines]
 
 
 def select(lines: list[list[str]], columns: Sequence[int], where: str) -> list[tuple[str, str]]:

@@ -49,7 +49,7 @@ LABELS = ["entailment", "neutral", "contradiction"]
 # Peters et al. (2018), A.3: a baseline without ELMo has no penalty (`--l2`), as there. AllenNLP's published
 # configuration (pair_classification/esim_elmo.jsonnet) has neither word vectors nor layer normalisation nor
 # the penalty, ELMo at the input alone, and clips the gradient's norm at 10.
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "classifier": "esim",
     "task_word_dim": 300,
     "task_char_filters": [],  # as in the paper; with letters it learnt less from few pairs
@@ -121,10 +121,11 @@ def main() -> None:
     if flags.evaluate is not None:
         finetune(task, flags, evaluated)
         return
+    if are_raw(flags):
+        task.splitter = SPLITTER  # `model.predict` splits raw texts as here, whatever the biLM's own rule is
     train = [example for example in data["train"] if len(example["tokens"]) <= flags.max_words]
     if not train:
         raise ElmoError(f"no train pair has {flags.max_words} words or fewer; set --max-words higher.")
-    task.splitter = SPLITTER if are_raw(flags) else None
     left_out = len(data["train"]) - len(train)
     task.details = lambda config: {"left_out_of_training": left_out}
     freeze = flags.vectors is not None
@@ -133,14 +134,15 @@ def main() -> None:
 
 
 def are_raw(flags: Any) -> bool:
-    """Return whether this recipe splits the train texts into words, as `model.predict` then has to."""
-    return flags.raw or flags.data is not None or kind_of(Path(flags.train[0])) in JSON_LINES
+    """Whether the train sentences are raw texts."""
+    files = map(Path, flags.train or [])
+    return flags.raw or flags.data is not None or any(kind_of(file) in JSON_LINES for file in files)
 
 
 def labels_of_run(flags: Any) -> list[str]:
     """Return the classes: those of the model that is evaluated, those of `--labels`, or the usual ones."""
     if flags.evaluate is not None:
-        return labels_of_classifier(flags.evaluate)
+        return labels_of_classifier(flags.evaluate, CONFIG["classifier"])
     labels = flags.labels or LABELS
     if len({label.casefold() for label in labels}) < max(2, len(labels)):
         raise ElmoError(f"--labels must name two classes or more, each once, but is {' '.join(labels)}.")
@@ -161,7 +163,7 @@ def cut(pair: Example, words: int) -> Example:
 def read(path: Path, raw: bool = False, labels: list[str] = LABELS) -> list[Example]:
     rows = read_rows(path)
     raw = raw or kind_of(path) in JSON_LINES
-    _, header = next(rows, ("", {"": None}))
+    _, header = next(rows)
     columns = {*header, "label"} if "gold_label" in header else {*header}
     missing = [name for name in ("sentence1", "sentence2", "label") if name not in columns]
     if missing:
@@ -172,7 +174,8 @@ def read(path: Path, raw: bool = False, labels: list[str] = LABELS) -> list[Exam
 def from_columns(row: Example, raw: bool, where: str, labels: list[str] = LABELS) -> list[Example]:
     """Return the example of a row, or none if it has no label."""
     label = first_column(row, ("label", "gold_label"), where)
-    if label in ("-", -1, None):
+    label = str(label).strip() if isinstance(label, (str, int)) else label
+    if label in ("-", "-1", None) and label not in labels:
         return []
     columns = (("sentence1", "premise"), ("sentence2", "hypothesis"))
     texts = [first_column(row, names, where) for names in columns]

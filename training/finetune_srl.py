@@ -95,7 +95,11 @@ def labels_of_spans(cells: list[str], where: str) -> list[str]:
 def from_row(row: Example) -> list[Example]:
     labels, mask = first_column(row, ("labels", "tags")), first_column(row, ("predicate_mask",))
     words, where = first_column(row, ("tokens", "words")), A_ROW
-    return [example(words, labels, where, bio=True, predicate_mask=mask)]
+    result = example(words, labels, where, bio=True, predicate_mask=mask)
+    for value in mask:
+        if value not in (0, 1):
+            raise ElmoError(f"{where}: predicate_mask has {value!r:.60}, and must have 1 or 0 for each word.")
+    return [result]
 
 
 if __name__ == "__main__":

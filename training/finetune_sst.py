@@ -16,6 +16,7 @@ The phrases are many texts, and the cache in memory holds the layers of all; wit
 
 import re
 from pathlib import Path
+from typing import Any
 
 from elmo_hf import ElmoForSequenceClassification
 from elmo_hf.errors import ElmoError
@@ -38,7 +39,7 @@ LABELS = ["very negative", "negative", "neutral", "positive", "very positive"]
 # configuration (classification/biattentive_classification_network_elmo.jsonnet) has maxout of 4 pieces, ELMo
 # at the input alone without a penalty, all phrases (`--phrases 1`), batches of 100, a learning rate of
 # 0.001, and dropout of 0.5 on the words, 0.25, 0.1, 0.2 and 0.3 on the layers above.
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "classifier": "bcn",
     "maxout_pieces": 0,
     "task_word_dim": 300,
@@ -61,7 +62,7 @@ def main() -> None:
     help = "train also on phrases of at least this many words; 0 for whole sentences alone (4)"
     parser.add_argument("--phrases", type=int, default=4, metavar="WORDS", help=help)
     flags = parser.parse_args()
-    labels = LABELS if flags.evaluate is None else labels_of_classifier(flags.evaluate)
+    labels = LABELS if flags.evaluate is None else labels_of_classifier(flags.evaluate, CONFIG["classifier"])
     if {*labels} != {*LABELS}:
         raise ElmoError(
             f"{flags.evaluate} tells {', '.join(labels)} apart, and not this task's {', '.join(LABELS)}; use "
@@ -74,7 +75,8 @@ def main() -> None:
         data["train"] = data["train"][: SMOKE_EXAMPLES["train"]]
     task = Task("sst", ElmoForSequenceClassification, CONFIG, collate_texts(labels), score, best="accuracy")
     task.predicted = predicted_labels(labels)
-    task.splitter = SPLITTER  # `model.predict` splits texts as here, whatever the biLM's own rule is
+    if flags.data is not None:
+        task.splitter = SPLITTER  # `model.predict` splits raw texts as here, whatever the biLM's own rule is
     if 0 < flags.phrases < LONG:
         task.length = None  # most of the short phrases are neutral
     finetune(task, flags, data, id2label=dict(enumerate(labels)), freeze_task_words=flags.vectors is not None)

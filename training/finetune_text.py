@@ -61,7 +61,11 @@ def main() -> None:
     flags = parser.parse_args()
     read_row = partial(from_row, columns=flags.columns)
     data = read_splits(flags, partial(read, columns=flags.columns), read_row)
-    names = labels_of_classifier(flags.evaluate) if flags.evaluate is not None else class_names(data["train"])
+    names = (
+        labels_of_classifier(flags.evaluate, CONFIG["classifier"])
+        if flags.evaluate is not None
+        else class_names(data["train"])
+    )
     data = {split: [in_classes(row, names) for row in rows] for split, rows in data.items()}
     task = Task(
         "text", ElmoForSequenceClassification, CONFIG, collate_texts(names), score_classes, best=flags.best
@@ -75,7 +79,7 @@ def main() -> None:
 def read(path: Path, columns: Sequence[str] | None = None) -> list[Example]:
     """Return a row `{"words", "label", "where"}` for each text of a file."""
     rows = read_rows(path)
-    _, header = next(rows, ("", {"": None}))
+    _, header = next(rows)
     for names in wanted(columns):
         if not {*names} & {*header}:
             raise ElmoError(

@@ -103,7 +103,8 @@ def check_pair(model: ElmoPreTrainedModel, tokenizer: ElmoTokenizer, name: str |
         )
         pairs["boundary_characters"] = config.boundary_characters, tokenizer.boundary_characters
         pairs["char_ids_length"] = config.char_ids_length, tokenizer.char_ids_length
-    if config.token_encoder == "words" or config.reads_word_column:
+    has_task_words = hasattr(model, "task_words") and config.task_word_dim > 0
+    if config.token_encoder == "words" or config.reads_word_column or has_task_words:
         pairs["vocab_size"] = config.vocab_size, tokenizer.vocab_size
     for setting, (wanted, actual) in pairs.items():
         if wanted != actual:

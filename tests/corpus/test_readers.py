@@ -129,6 +129,8 @@ def test_json_that_goes_on_over_blocks(tmp_path, monkeypatch):
         assert read(tmp_path / "a.json") == [row["text"] for row in rows]
     for content, match in {
         '[{"text": "a"},\n {"text": "b"}': "ends in the middle",
+        "[": "ends in the middle",
+        "[\n] more": "line 2 is no JSON: 'more'",
         '[{"text": "a"},\n {"text": "b"}] more': "line 2 is no JSON: 'more'",
         '[{"text": "a"}\n {"text": "b"}]': "line 2 is no JSON",
         '[{"text": "a"},\n {"text": ' + "9" * 5000 + "}]": "line 2 is no JSON",
@@ -136,6 +138,12 @@ def test_json_that_goes_on_over_blocks(tmp_path, monkeypatch):
     }.items():
         (tmp_path / "a.json").write_text(content, encoding="utf-8")
         refused(tmp_path / "a.json", match)
+
+
+@pytest.mark.parametrize("content", ["[]", "[\n]\n", "  [ ]"])
+def test_an_empty_array_of_json_is_whole(tmp_path, content):
+    (tmp_path / "a.json").write_text(content, encoding="utf-8")
+    refused(tmp_path / "a.json", r"a\.json is empty; there is no line in it\.$")
 
 
 def test_a_quote_that_never_closes_and_too_many_fields(tmp_path):

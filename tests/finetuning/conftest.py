@@ -1,10 +1,12 @@
 """Fixtures of the tests of the recipes."""
 
+import shutil
 import sys
 
 import evaluate
 import pytest
 
+from elmo_hf import TINY, ElmoTokenizer
 from elmo_hf.finetuning.flags import SPLITS
 from tests.helpers.named_entities import write_files
 
@@ -41,3 +43,11 @@ def same_file():
 def name_files(tmp_path):
     """Flags of files of made-up sentences, in which a capitalised word is a name and determines its type."""
     return write_files(tmp_path)
+
+
+@pytest.fixture
+def elmo_of_blanks(tmp_path):
+    """A biLM whose tokenizer splits texts at blanks alone, as one that was trained without `--raw`."""
+    folder = shutil.copytree(TINY, tmp_path / "elmo")
+    ElmoTokenizer.from_pretrained(TINY, word_splitter="whitespace").save_pretrained(folder)
+    return folder

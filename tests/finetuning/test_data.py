@@ -7,7 +7,7 @@ import os
 import pytest
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
 
-from elmo_hf.finetuning.data import drawn, labels_of, longest_first, read_columns, with_names
+from elmo_hf.finetuning.data import drawn, labels_of, longest_first, read_columns, read_rows, with_names
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,14 @@ def test_files_that_are_absent_or_damaged_are_named(tmp_path):
 )
 def test_a_line_between_documents_ends_a_sentence_and_is_none(tmp_path, text):
     (tmp_path / "file.conll").write_text(text, encoding="utf-8")
+    words = [[line[0] for line in lines] for lines in read_columns(tmp_path / "file.conll")]
+    assert words == [["Ada", "sat"], ["Bob"]]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n", "\r"])
+def test_lines_may_end_as_on_any_system(tmp_path, end):
+    lines = ["Ada B-PER", "sat O", "", "Bob B-PER", ""]
+    (tmp_path / "file.conll").write_bytes(end.join(lines).encode())
     words = [[line[0] for line in lines] for lines in read_columns(tmp_path / "file.conll")]
     assert words == [["Ada", "sat"], ["Bob"]]
 
@@ -105,3 +113,13 @@ def test_evaluation_reads_long_examples_first():
         for split, examples in longest_first(data).items()
     }
     assert lengths == {"train": [2, 5, 1], "dev": [5, 2, 1], "test": [5, 2, 1]}
+
+
+@pytest.mark.parametrize("kind", ["tsv", "csv"])
+def test_a_line_of_blanks_is_no_row(tmp_path, kind):
+    path = tmp_path / f"rows.{kind}"
+    lines = ["text,label", "a,b", "", "   ", " ,d", " "]
+    path.write_text("\n".join(lines).replace(",", {"tsv": "\t", "csv": ","}[kind]), encoding="utf-8")
+    (_, header), *rows = read_rows(path)
+    assert list(header) == ["text", "label"]
+    assert [row for _, row in rows] == [{"text": "a", "label": "b"}, {"text": " ", "label": "d"}]

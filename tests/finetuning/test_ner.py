@@ -57,6 +57,8 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
         ({"ner_tags": ["O", None]}, "a label is None, and must be a name"),
         ({"ner_tags": None}, "labels must be a list, but is None"),
         ({"ner_tags": ["O"]}, "there are 1 labels for 2 words"),
+        ({"tokens": ["Ada", None], "ner_tags": ["O", "O"]}, "a word is None, and must be a text"),
+        ({"tokens": [1900, "Ada"], "ner_tags": ["O", "O"]}, "a word is 1900, and must be a text"),
     ],
 )
 def test_a_wrong_row_of_a_dataset_is_one_sentence(row, message):
@@ -74,6 +76,14 @@ def test_a_wrong_label_of_a_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=message) as error:
         finetune_ner.read(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("label", ["O", "I"])
+def test_a_word_without_a_label_is_no_label_itself(tmp_path, label):
+    path = tmp_path / "file.conll"
+    path.write_text(f"Ada B-PER\n\nAnd O\n{label}\nsat O\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"sentence 2: a line has only '{label}', and needs a word and its"):
+        finetune_ner.read(path)
 
 
 def test_train_sentences_without_a_name_are_refused(tmp_path, call):
@@ -151,5 +161,10 @@ def test_a_model_is_judged_on_names_that_it_does_not_know(tmp_path, call, name_f
         call(finetune_ner, "--evaluate", run / "seed-0")
     with pytest.raises(ValueError, match="which has its biLM; leave --elmo out"):
         call(finetune_ner, "--evaluate", run / "seed-0", "--elmo", "x", "--test", tmp_path / "other.conll")
+    (run / "seed-0" / "vocab.txt").unlink()
+    with pytest.raises(
+        ValueError, match=r"seed-0 has a model with vocab_size \d+ and a tokenizer with 3; save"
+    ):
+        call(finetune_ner, "--evaluate", run / "seed-0", "--test", tmp_path / "other.conll")
     with pytest.raises(ValueError, match=r"as it is, on --test alone; leave --train and --dev and --set out"):
         call(finetune_ner, "--evaluate", run / "seed-0", *name_files, "--set", "use_crf=false")

@@ -5,10 +5,11 @@ import random
 
 import pytest
 from datasets import Dataset, DatasetDict
-from transformers import pipeline
+from transformers import AutoTokenizer, pipeline
 
-from elmo_hf import ElmoTokenizer
-from training import finetune_nli
+from elmo_hf import ElmoForSequenceClassification, ElmoTokenizer
+from tests.helpers.small_classifiers import make
+from training import finetune_nli, finetune_text
 
 HEADER = "genre\tsentence1\tsentence2\tlabel\n"
 
@@ -66,22 +67,6 @@ def write_pairs(folder):
         (folder / f"{split}.tsv").write_text("\n".join(lines), encoding="utf-8")
         flags += [f"--{split}", str(folder / f"{split}.tsv")]
     return flags
-
-
-@pytest.mark.parametrize(("kind", "raw", "splitter"), [
-    ("tsv", [], None), ("tsv", ["--raw"], "penn"), ("jsonl", [], "penn"),
-])  # fmt: skip
-def test_a_saved_model_splits_texts_as_the_recipe_does(
-    tmp_path, call, same_file, monkeypatch, kind, raw, splitter
-):
-    path = tmp_path / f"pairs.{kind}"
-    columns, row = ["sentence1", "sentence2", "label"], ["It runs.", "It stands.", "neutral"]
-    tsv = "\t".join(columns) + "\n" + "\t".join(row) + "\n"
-    path.write_text(json.dumps(dict(zip(columns, row, strict=True))) if kind == "jsonl" else tsv)
-    tasks = []
-    monkeypatch.setattr(finetune_nli, "finetune", lambda task, *others, **fields: tasks.append(task))
-    call(finetune_nli, "--smoke", *same_file(path), *raw, "--output", tmp_path / "run")
-    assert tasks[0].splitter == splitter
 
 
 def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, call):
@@ -187,3 +172,82 @@ def test_classes_of_ones_own_no_penalty_on_a_baseline_and_predictions(tmp_path, 
     assert judged["scores"]["test"] == results["mean"]["dev"]
     with pytest.raises(ValueError, match=r"^--labels must name two classes or more, each once"):
         call(finetune_nli, "--smoke", *files, "--output", tmp_path / "other", "--labels", "a", "A")
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "words"),
+    [
+        ("jsonl", [], ["It", "runs", "."]),
+        ("tsv", ["--raw"], ["It", "runs", "."]),
+        ("tsv", [], ["It", "runs."]),
+    ],
+)
+def test_the_saved_model_splits_texts_as_the_recipe(
+    tmp_path, call, same_file, elmo_of_blanks, kind, flags, words
+):
+    path = tmp_path / f"pairs.{kind}"
+    rows = [("It runs.", "It moves.", label) for label in finetune_nli.LABELS]
+    names = ("sentence1", "sentence2", "label")
+    lines = [
+        json.dumps(dict(zip(names, row, strict=True))) if kind == "jsonl" else "\t".join(row) for row in rows
+    ]
+    lines = lines if kind == "jsonl" else ["\t".join(names), *lines]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    call(finetune_nli, "--elmo", elmo_of_blanks, *same_file(path), "--output", tmp_path / "run",
+         "--epochs", 1, *flags, "--set", "task_hidden_size=8", "task_word_dim=4")  # fmt: skip
+    assert finetune_nli.read(path, raw=bool(flags))[0]["sentences"][0] == words
+    assert AutoTokenizer.from_pretrained(tmp_path / "run" / "seed-0")("It runs.").tokens() == words
+
+
+def test_a_network_for_texts_reads_no_pairs_and_the_reverse(tmp_path, call):
+    files = write_pairs(tmp_path)
+    for classifier in ("bcn", "esim"):
+        model = make(classifier, num_labels=3)
+        model.config.id2label = dict(enumerate(finetune_nli.LABELS))
+        model.save_pretrained(tmp_path / classifier)
+        ElmoTokenizer().save_pretrained(tmp_path / classifier)
+    (tmp_path / "texts.csv").write_text("text,label\nIt runs.,neutral\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"bcn has the classifier 'bcn', and this recipe judges 'esim'; use"):
+        call(finetune_nli, "--evaluate", tmp_path / "bcn", "--test", tmp_path / "test.tsv")
+    with pytest.raises(
+        ValueError, match=r"esim has the classifier 'esim', and this recipe judges 'bcn'; use"
+    ):
+        call(finetune_text, "--evaluate", tmp_path / "esim", "--test", tmp_path / "texts.csv")
+    with pytest.raises(ValueError, match=r"^the examples of this recipe need the classifier 'esim'; leave"):
+        call(finetune_nli, "--smoke", *files, "--output", tmp_path / "run", "--set", "classifier=bcn")
+    assert not (tmp_path / "run").exists()
+
+
+def test_words_of_a_sentence_may_be_those_between_sentences(tmp_path, call, same_file):
+    path = tmp_path / "pairs.tsv"
+    rows = ["It runs </S> <S> .\tIt moves\tentailment", "It </S>\t<S> sits\tcontradiction"]
+    path.write_text("\n".join(["sentence1\tsentence2\tlabel", *rows]), encoding="utf-8")
+    call(finetune_nli, "--smoke", *same_file(path), "--output", tmp_path / "run", "--epochs", 1,
+         "--predictions", "--set", "task_hidden_size=8", "task_word_dim=4")  # fmt: skip
+    lines = (tmp_path / "run" / "predictions" / "seed-0-test.jsonl").read_text(encoding="utf-8").splitlines()
+    predictions = [json.loads(line) for line in lines]
+    folder = tmp_path / "run" / "seed-0"
+    model, tokenizer = (
+        ElmoForSequenceClassification.from_pretrained(folder),
+        ElmoTokenizer.from_pretrained(folder),
+    )
+    first, second = ([row["sentences"][side] for row in predictions] for side in (0, 1))
+    answers = model.predict(first, tokenizer, second)
+    assert [answer["label"] for answer in answers] == [row["predicted"] for row in predictions]
+
+
+def test_labels_of_ones_own_may_be_numbers(tmp_path):
+    row = {"sentence1": "It runs.", "sentence2": "Why?"}
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps(row | {"label": label}) + "\n" for label in (0, "1", 1, -1)), encoding="utf-8"
+    )
+    pairs = finetune_nli.read(tmp_path / "a.jsonl", labels=["0", "1"])
+    assert [pair["label"] for pair in pairs] == ["0", "1", "1"]
+    pairs = finetune_nli.read(tmp_path / "a.jsonl", labels=["-1", "0", "1"])
+    assert [pair["label"] for pair in pairs] == ["0", "1", "1", "-1"]
+
+
+def test_blanks_beside_no_label_are_no_part_of_it(tmp_path):
+    rows = ["sentence1\tsentence2\tlabel", "A\tB\tneutral ", "A\tB\t- "]
+    (tmp_path / "pairs.tsv").write_text("\n".join(rows), encoding="utf-8")
+    assert [pair["label"] for pair in finetune_nli.read(tmp_path / "pairs.tsv")] == ["neutral"]

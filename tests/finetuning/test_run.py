@@ -165,6 +165,10 @@ def test_a_wrong_start_leaves_nothing_behind(tmp_path, call, name_files, flags, 
         ("--limit", "0", "argument --limit: must be 1 or more, but is 0"),
         ("--seeds", "-3", "argument --seeds: must be 0 or more, but is -3"),
         ("--passes", "0", "argument --passes: must be 1 or more, but is 0"),
+        ("--elmo", "", "argument --elmo: must not be empty"),
+        ("--vectors", "", "argument --vectors: must not be empty"),
+        ("--evaluate", "", "argument --evaluate: must not be empty"),
+        ("--test", "", "argument --test: must not be empty"),
         ("--train-size", "0", "argument --train-size: must be 1 or more, but is 0"),
     ],
 )
@@ -240,4 +244,12 @@ def test_trackio_gets_a_run_for_each_seed(launcher, tmp_path, name_files):
 def test_trackers_that_are_not_there(tmp_path, call, name_files, names, message):
     with pytest.raises(ValueError, match=message):
         call(finetune_ner, *name_files, "--smoke", "--output", tmp_path / "run", "--report-to", *names)
+    assert not (tmp_path / "run").exists()
+
+
+def test_vectors_of_other_words_are_refused_before_anything_is_written(tmp_path, call, name_files):
+    (tmp_path / "vectors.txt").write_text("zzz 1 2\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"vectors\.txt has none of the task's \d+ words\.$"):
+        call(finetune_ner, *name_files, "--smoke", "--output", tmp_path / "run", "--vectors",
+             tmp_path / "vectors.txt")  # fmt: skip
     assert not (tmp_path / "run").exists()

@@ -25,9 +25,18 @@ def test_roles_are_an_example_for_each_predicate(tmp_path):
     assert first["tokens"] == second["tokens"] == ["He", "bought", "old", "rusted", "cars"]
 
 
-def test_a_wrong_row_of_a_dataset_is_one_sentence():
-    row = {"tokens": ["Ada", "sat"], "labels": ["O", "B-V"], "predicate_mask": [1]}
-    with pytest.raises(ValueError, match=r"^a row of the dataset: there are 1 predicate_mask for 2 words"):
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([1], "there are 1 predicate_mask for 2 words"),
+        ([0, None], "predicate_mask has None, and must have 1 or 0 for each word"),
+        (["0", "1"], "predicate_mask has '0', and must have 1 or 0"),
+        ([0, 2], "predicate_mask has 2, and must have 1 or 0"),
+    ],
+)
+def test_a_wrong_row_of_a_dataset_is_one_sentence(mask, message):
+    row = {"tokens": ["Ada", "sat"], "labels": ["O", "B-V"], "predicate_mask": mask}
+    with pytest.raises(ValueError, match=f"^a row of the dataset: {message}"):
         finetune_srl.from_row(row)
 
 

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from transformers import pipeline
+from transformers import AutoTokenizer, pipeline
 
 from elmo_hf import ElmoForSequenceClassification
 from elmo_hf.errors import ElmoError
@@ -173,3 +173,19 @@ def test_a_wrong_number_of_words_is_one_sentence(tmp_path, call):
     with pytest.raises(ValueError, match=r"^--phrases must be 0 or more, but is -1\.$"):
         call(finetune_sst, "--smoke", *write_trees(tmp_path), "--output", tmp_path / "run", "--phrases", -1)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("is_dataset", "words"), [(True, ["It", "'s", "good", "."]), (False, ["It's", "good."])]
+)
+def test_the_saved_model_splits_texts_of_a_dataset_as_the_recipe(
+    tmp_path, call, same_file, elmo_of_blanks, is_dataset, words
+):
+    rows = Dataset.from_dict({"text": ["It's good.", "It isn't."] * 4, "label": [3, 1] * 4})
+    splits = dict.fromkeys(("train", "validation", "test"), rows)
+    DatasetDict(splits).save_to_disk(tmp_path / "dataset")
+    (tmp_path / "trees.txt").write_text(TREE, encoding="utf-8")
+    data = ["--data", tmp_path / "dataset"] if is_dataset else same_file(tmp_path / "trees.txt")
+    call(finetune_sst, "--elmo", elmo_of_blanks, *data, "--output", tmp_path / "run", "--epochs", 1,
+         "--set", "task_hidden_size=8", "task_word_dim=4")  # fmt: skip
+    assert AutoTokenizer.from_pretrained(tmp_path / "run" / "seed-0")("It's good.").tokens() == words

@@ -2,13 +2,13 @@
 
 import json
 import random
-import shutil
 import zipfile
 
 import pytest
-from transformers import pipeline
+from transformers import AutoTokenizer, pipeline
 
 from elmo_hf import TINY, ElmoTokenizer
+from tests.helpers.small_classifiers import make
 from training import finetune_ner, finetune_text
 
 TOPICS = {"sport": ["goal", "match", "coach"], "Food": ["soup", "bread", "salt"], "art": ["paint", "brush"]}
@@ -75,7 +75,10 @@ def test_words_that_no_file_of_words_can_hold(tmp_path, call):
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     files = [word for split in ("train", "dev", "test") for word in (f"--{split}", path)]
-    call(finetune_text, *files, "--smoke", "--output", tmp_path / "run", "--epochs", 1)
+    call(finetune_text, *files, "--smoke", "--output", tmp_path / "run", "--epochs", 1, "--predictions")
+    lines = (tmp_path / "run" / "predictions" / "seed-0-test.jsonl").read_text(encoding="utf-8").splitlines()
+    given = [row["words"] for row in finetune_text.read(path)]
+    assert [json.loads(line)["sentences"][0] for line in lines] == given
     words = (tmp_path / "run" / "seed-0" / "vocab.txt").read_text(encoding="utf-8").split("\n")
     assert "goal" in words
     assert not any("\0" in word or "\ud83d" in word for word in words)
@@ -96,7 +99,13 @@ def test_one_class_is_refused():
     [
         ("a.csv", "words,label\na,b\n", "there is no column text or sentence or tokens, but words, label"),
         ("a.csv", 'text,label\n"a,b\n', "line 2 is no CSV"),
+        ("a.csv", "", r"a\.csv has no rows\.$"),
+        ("a.tsv", "\r\n \n", r"a\.tsv has no rows\.$"),
+        ("a.jsonl", "\n", r"a\.jsonl has no rows\.$"),
+        ("a.json", "[]", r"a\.json has no rows\.$"),
         ("a.csv", "text,label\na,b,c\n", "line 2: 3 columns in place of 2"),
+        ("a.csv", "text,label,label,,\na,b,c,,\n", "line 1 names the column 'label' twice; rename"),
+        ("a.tsv", "text\tlabel\ttext\na\tb\tc\n", "line 1 names the column 'text' twice; rename"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": \n', "line 2 is no JSON"),
         ("a.jsonl", "[1]\n", r"line 1 is no JSON object with columns, but \[1\]"),
         ("a.jsonl", '{"text": "a", "label": null}\n', "line 1: the label is None, and must be a name"),
@@ -115,17 +124,6 @@ def test_a_broken_file_is_one_sentence(tmp_path, name, text, message):
     with pytest.raises(ValueError, match=message) as error:
         finetune_text.read(tmp_path / name)
     assert "\n" not in str(error.value)
-
-
-def test_a_saved_model_splits_texts_as_the_recipe_does(tmp_path, call, same_file):
-    elmo = tmp_path / "elmo"
-    shutil.copytree(TINY, elmo)
-    ElmoTokenizer.from_pretrained(elmo, word_splitter="whitespace").save_pretrained(elmo)
-    path = write(tmp_path, "csv", 8)
-    flags = ["--output", tmp_path / "run", "--epochs", 1, "--set", "task_hidden_size=4"]
-    call(finetune_text, "--elmo", elmo, *same_file(path), *flags)
-    tokenizer = ElmoTokenizer.from_pretrained(tmp_path / "run" / "seed-0")
-    assert tokenizer.tokenize('The old goal, "really".') == finetune_text.as_words('The old goal, "really".')
 
 
 def test_a_run_learns_and_its_model_is_judged_on_another_file(tmp_path, call):
@@ -174,3 +172,21 @@ def test_a_run_learns_and_its_model_is_judged_on_another_file(tmp_path, call):
         ValueError, match=r"--predictions needs a folder for its files; name one by --output\.$"
     ):
         call(finetune_text, "--evaluate", model, "--test", other, "--predictions")
+
+
+def test_the_saved_model_splits_texts_as_the_recipe(tmp_path, call, same_file, elmo_of_blanks):
+    path = write(tmp_path, "jsonl", number=12)
+    call(finetune_text, "--elmo", elmo_of_blanks, *same_file(path), "--output", tmp_path / "run",
+         "--epochs", 1, "--set", "task_hidden_size=8", "task_word_dim=4")  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "seed-0")
+    texts = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [tokenizer(text).tokens() for text in texts] == [row["words"] for row in finetune_text.read(path)]
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_a_model_that_gives_no_single_class_is_not_judged(tmp_path, call, problem):
+    make("bcn", num_labels=1, problem_type=problem).save_pretrained(tmp_path / "model")
+    ElmoTokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "a.csv").write_text("text,label\nx,LABEL_0\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"model is a model of {problem}, and this recipe judges one class"):
+        call(finetune_text, "--evaluate", tmp_path / "model", "--test", tmp_path / "a.csv")

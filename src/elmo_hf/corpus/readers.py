@@ -243,6 +243,9 @@ def _json_values(file: str) -> Iterator[Any]:
         text.take(1)
         if text.next_sign() == "]":
             text.take(1)
+            is_array = False
+            if text.next_sign():
+                raise text.error()
     while text.next_sign():
         yield text.value()
         if is_array:

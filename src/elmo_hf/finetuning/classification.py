@@ -13,6 +13,7 @@ from elmo_hf import metrics
 from elmo_hf.errors import ElmoError
 from elmo_hf.finetuning.data import A_ROW, Example, labels_of_model
 from elmo_hf.finetuning.evaluation import check_class
+from elmo_hf.loading import load_config
 from elmo_hf.model.modeling_elmo_classification import ElmoForSequenceClassification
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import split_text
@@ -33,9 +34,20 @@ def example(label: str | None, labels: list[str], where: str, *sentences: list[s
     return {"tokens": words, "sentences": sentences, "label": label}
 
 
-def labels_of_classifier(name: str) -> list[str]:
-    """Return the classes of a saved classifier; a model of another task is refused."""
+def labels_of_classifier(name: str, classifier: str) -> list[str]:
+    """Return the classes of a saved classifier; a model of another task is refused, and one that reads pairs
+    where texts are read, or the reverse."""
     check_class(name, ElmoForSequenceClassification.__name__)
+    config = load_config(name)
+    if config.problem_type not in (None, "single_label_classification"):
+        raise ElmoError(
+            f"{name} is a model of {config.problem_type}, and this recipe judges one class for each example."
+        )
+    if config.classifier != classifier:
+        raise ElmoError(
+            f"{name} has the classifier {config.classifier!r}, and this recipe judges {classifier!r}; use "
+            "the recipe that trained it."
+        )
     return labels_of_model(name)
 
 
@@ -52,8 +64,10 @@ def collate_texts(labels: list[str]) -> Callable[[ElmoTokenizer, list[Example]],
     ids = {label: number for number, label in enumerate(labels)}
 
     def collate(tokenizer: ElmoTokenizer, examples: list[Example]) -> dict[str, Tensor]:
-        sides: Any = zip(*(example["sentences"] for example in examples), strict=True)
-        batch = tokenizer(*map(list, sides), is_split_into_words=True, padding=True, return_tensors="pt")
+        sides: Any = map(list, zip(*(example["sentences"] for example in examples), strict=True))
+        options: Any = {"is_split_into_words": True, "padding": True, "return_tensors": "pt"}
+        are_pairs = len(examples[0]["sentences"]) == 2  # whose words may be `</S>` and `<S>`
+        batch = tokenizer(*sides, return_token_type_ids=are_pairs, **options)
         return dict(batch) | {"labels": torch.tensor([ids[example["label"]] for example in examples])}
 
     return collate

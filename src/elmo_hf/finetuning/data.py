@@ -216,7 +216,8 @@ def read_columns(path: Path) -> list[list[list[str]]]:
     is a comment unless it has as many columns as the words have, since `#` may be a word.
     """
     sentences: list[list[str]] = [[]]
-    for line in read_text(path).split("\n"):
+    text = read_text(path)
+    for line in text.split("\n" if "\n" in text else "\r"):
         line = line.rstrip("\r")
         if line.strip() and columns_of(line)[0] != DOCUMENT:
             sentences[-1].append(line)
@@ -253,15 +254,20 @@ def read_rows(path: Path) -> Iterator[tuple[str, Example]]:
         yield from json_rows(path)
         return
     text = read_text(path)
+    if not text.strip():
+        raise ElmoError(f"{path} has no rows.")
     lines: Iterator[tuple[int, list[str]]]
     if kind == ".csv":
         lines = csv_rows(text, path)
     else:
         lines = ((number, line.rstrip("\r").split("\t")) for number, line in enumerate(text.split("\n"), 1))
     _, header = next(lines, (1, [""]))
+    twice = [name for name in header if name and header.count(name) > 1]
+    if twice:
+        raise ElmoError(f"{path}, line 1 names the column {twice[0]!r:.60} twice; rename one of them.")
     yield f"{path}, line 1", dict.fromkeys(header)
     for number, fields in lines:
-        if fields in ([""], []):
+        if len(fields) < 2 and not "".join(fields).strip():
             continue
         if len(fields) != len(header):
             raise ElmoError(f"{path}, line {number}: {len(fields)} columns in place of {len(header)}.")
@@ -293,6 +299,8 @@ def json_rows(path: Path) -> Iterator[tuple[str, Example]]:
             yield where, dict.fromkeys(row)
             is_first = False
         yield where, row
+    if is_first:
+        raise ElmoError(f"{path} has no rows.")
 
 
 def json_values(path: Path) -> Iterator[tuple[str, Any]]:

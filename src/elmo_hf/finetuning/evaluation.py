@@ -22,7 +22,7 @@ from elmo_hf.files import whole_file, write_json
 from elmo_hf.finetuning.data import Example, drawn, longest_first
 from elmo_hf.finetuning.flags import command
 from elmo_hf.finetuning.trainers import DecodingTrainer, Recorder
-from elmo_hf.loading import load_config, load_model, load_tokenizer
+from elmo_hf.loading import load, load_config
 from elmo_hf.model.task_elmo import ElmoTaskModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
@@ -77,8 +77,8 @@ def judge(task: "Task", flags: argparse.Namespace, data: dict[str, list[Example]
     if flags.output is not None:
         check_output(Path(flags.output))
     examples = drawn({"test": data["test"]}, flags)["test"]
-    model, _ = load_model(flags.evaluate, task.model_class)
-    scores, rows = predict(task, flags, model, load_tokenizer(flags.evaluate), examples)
+    model, tokenizer = load(flags.evaluate, task.model_class)
+    scores, rows = predict(task, flags, model, tokenizer, examples)
     results: dict[str, Any] = {"task": task.name, "model": str(flags.evaluate), "command": command()}
     results |= {"examples": {"test": len(examples)}, "scores": {"test": scores}, "versions": versions()}
     if flags.output is not None:
@@ -132,7 +132,8 @@ def write_predictions(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as unfinished:
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        unfinished.write_text("".join(lines), encoding="utf-8", errors="surrogatepass")
+        # A half of a character, which UTF-8 cannot hold, becomes JSON's own `\udXXX`.
+        unfinished.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
 
 
 def rounded(scores: dict[str, float]) -> dict[str, float]:

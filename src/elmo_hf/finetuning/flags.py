@@ -39,10 +39,16 @@ def at_least(least: float) -> Callable[[str], Any]:
 
 
 class RecipeParser(argparse.ArgumentParser):
-    """A parser whose `--output` is needed to train, and not to evaluate."""
+    """A parser whose `--output` is needed to train, and not to evaluate.
+
+    Empty values are refused: those of a shell's variable that is not set must not pass for a flag left out.
+    """
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         flags = super().parse_args(*args, **kwargs)
+        for name, value in vars(flags).items():
+            if "" in (value if isinstance(value, list) else [value]):
+                self.error(f"argument --{name.replace('_', '-')}: must not be empty")
         if flags.output is None and flags.evaluate is None:
             self.error("the following arguments are required: --output")
         return flags

@@ -53,7 +53,12 @@ from elmo_hf.finetuning.resuming import RESULTS, inputs_of, read_before, written
 from elmo_hf.finetuning.trainers import AveragingTrainer as AveragingTrainer
 from elmo_hf.finetuning.trainers import DecodingTrainer, trained
 from elmo_hf.finetuning.trainers import WeightAverage as WeightAverage
-from elmo_hf.finetuning.word_vectors import load_word_vectors, read_word_vectors, vector_size
+from elmo_hf.finetuning.word_vectors import (
+    check_known,
+    load_word_vectors,
+    read_word_vectors,
+    vector_size,
+)
 from elmo_hf.hub.results import Result, with_results
 from elmo_hf.loading import load_config, load_model, load_tokenizer, special_ids
 from elmo_hf.model.cache_elmo import ElmoLayerCache
@@ -154,7 +159,7 @@ def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]
         known = ", ".join(optimizers_of(task))
         raise ElmoError(f"--optimizer must be one of {known}, but is {flags.optimizer!r}.")
     smoke = SMOKE_CONFIG if flags.smoke else {}
-    settings = dict(parse_setting(text) for text in flags.set)
+    settings = settings_of(task, flags)
     fields = task.config | smoke | fields | settings
     if flags.vectors and "task_word_dim" not in settings and fields.get("task_word_dim"):
         fields["task_word_dim"] = vector_size(flags.vectors)
@@ -174,6 +179,17 @@ def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]
     return Start(flags, task.model_class, fields, config, elmo, tokenizer, words)
 
 
+def settings_of(task: Task, flags: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of `--set`; a classifier that reads other examples than the recipe's is refused."""
+    settings = dict(parse_setting(text) for text in flags.set)
+    classifier = task.config.get("classifier")
+    if classifier is not None and settings.get("classifier", classifier) != classifier:
+        raise ElmoError(
+            f"the examples of this recipe need the classifier {classifier!r}; leave --set classifier out."
+        )
+    return settings
+
+
 def parse_setting(text: str) -> tuple[str, Any]:
     """Return the name and value of `--set NAME=VALUE`; the value is JSON, or otherwise a string."""
     name, _, value = text.partition("=")
@@ -189,9 +205,11 @@ def own_words(flags: argparse.Namespace, data: dict[str, list[Example]], dim: in
     words = [word for word, count in counts.most_common() if count >= flags.min_count]
     if flags.vectors:
         all_words = {word for examples in data.values() for example in examples for word in example["tokens"]}
-        others = sorted(all_words - {*words})
-        known = read_word_vectors(flags.vectors, others, dim)[1].tolist()
-        words += [word for word, is_known in zip(others, known, strict=True) if is_known]
+        candidates = sorted(all_words)
+        is_known = read_word_vectors(flags.vectors, candidates, dim)[1]
+        check_known(flags.vectors, is_known, dim, "task")
+        known = {word for word, is_there in zip(candidates, is_known.tolist(), strict=True) if is_there}
+        words += sorted(known - {*words})
     special = ["<S>", "</S>", "<UNK>"]
     return special + [word for word in words if word not in special and is_word_of_a_file(word)]
 

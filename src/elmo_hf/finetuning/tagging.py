@@ -94,6 +94,9 @@ def example(words: Any, labels: Any, where: str, bio: bool = False, **columns: A
             raise ElmoError(f"{where}: {name} must be a list, but is {values!r:.60}.")
         if len(values) != len(words):
             raise ElmoError(f"{where}: there are {len(values)} {name} for {len(words)} words.")
+    for word in words:
+        if not isinstance(word, str):
+            raise ElmoError(f"{where}: a word is {word!r:.60}, and must be a text.")
     for label in labels:
         if not isinstance(label, str):
             raise ElmoError(

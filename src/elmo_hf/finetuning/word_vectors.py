@@ -61,13 +61,7 @@ def load_word_vectors(model: ElmoTaskModel, tokenizer: Any, path: str | Path, sc
             f"the tokenizer has {len(words)} words, but the model's vocab_size is {config.vocab_size}."
         )
     vectors, is_known = read_word_vectors(path, words, config.task_word_dim)
-    if not is_known.any():
-        size, reason = config.task_word_dim, ""
-        with suppress(ElmoError):  # of an empty file
-            size = vector_size(path)
-        if size != config.task_word_dim:
-            reason = f"; its vectors have {size} numbers, and task_word_dim is {config.task_word_dim}"
-        raise ElmoError(f"{path} has none of the tokenizer's {len(words)} words{reason}.")
+    check_known(path, is_known, config.task_word_dim, "tokenizer")
     known = vectors[is_known]
     vectors[~is_known] = torch.randn(int((~is_known).sum()), known.shape[1]) * known.std() + known.mean()
     table = model.task_words.word_table.weight
@@ -89,6 +83,18 @@ def read_word_vectors(path: str | Path, words: list[str], dim: int) -> tuple[Ten
         if found is not None:
             table[number], is_known[number] = found, True
     return table, is_known
+
+
+def check_known(path: str | Path, is_known: Tensor, dim: int, owner: str) -> None:
+    """Refuse a file that has none of the words; `owner` is whose they are."""
+    if is_known.any():
+        return
+    size, reason = dim, ""
+    with suppress(ElmoError):  # of an empty file
+        size = vector_size(path)
+    if size != dim:
+        reason = f"; its vectors have {size} numbers, and task_word_dim is {dim}"
+    raise ElmoError(f"{path} has none of the {owner}'s {len(is_known)} words{reason}.")
 
 
 def vector_size(path: str | Path) -> int:
