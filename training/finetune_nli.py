@@ -142,6 +142,8 @@ def are_raw(flags: Any) -> bool:
 def labels_of_run(flags: Any) -> list[str]:
     """Return the classes: those of the model that is evaluated, those of `--labels`, or the usual ones."""
     if flags.evaluate is not None:
+        if flags.labels is not None:
+            raise ElmoError("a model that is evaluated has its own classes; leave --labels out.")
         return labels_of_classifier(flags.evaluate, CONFIG["classifier"])
     labels = flags.labels or LABELS
     if len({label.casefold() for label in labels}) < max(2, len(labels)):

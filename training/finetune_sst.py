@@ -107,6 +107,8 @@ def read_tree(line: str, where: str) -> list[tuple[str, list[str]]]:
             raise ElmoError(f"{where}: {token!r} is outside of all phrases.")
         elif token == ")":
             label, start = open_phrases.pop()
+            if start == len(words):
+                raise ElmoError(f"{where}: the phrase of class {label!r} has no words.")
             phrases.append((label, words[start:]))
         else:
             words.append(re.sub(r"-[LR]RB-|\\[/*]", lambda match: ESCAPES[match[0]], token))

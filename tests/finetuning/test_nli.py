@@ -207,6 +207,17 @@ def test_a_network_for_texts_reads_no_pairs_and_the_reverse(tmp_path, call):
         model.save_pretrained(tmp_path / classifier)
         ElmoTokenizer().save_pretrained(tmp_path / classifier)
     (tmp_path / "texts.csv").write_text("text,label\nIt runs.,neutral\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"has its own classes; leave --labels out\.$"):
+        call(
+            finetune_nli,
+            "--evaluate",
+            tmp_path / "esim",
+            "--test",
+            tmp_path / "test.tsv",
+            "--labels",
+            "a",
+            "b",
+        )
     with pytest.raises(ValueError, match=r"bcn has the classifier 'bcn', and this recipe judges 'esim'; use"):
         call(finetune_nli, "--evaluate", tmp_path / "bcn", "--test", tmp_path / "test.tsv")
     with pytest.raises(

@@ -1,6 +1,7 @@
 """The run of a recipe: its training, its output and its errors, with the recipe for named entities."""
 
 import json
+import re
 import sqlite3
 import sys
 from contextlib import closing
@@ -11,6 +12,7 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
+from elmo_hf import TINY
 from elmo_hf.finetuning import run as finetuning
 from elmo_hf.finetuning.run import rounded
 from tests.helpers.launcher import Program
@@ -66,6 +68,29 @@ def test_a_dataset_with_class_labels_is_read_alike(tmp_path, call, name_files):
     assert list(results["runs"]) == ["0", "1"]
     assert set(results["config"]["id2label"].values()) == set(names)
     assert "f1_deviation" in results["mean"]["test"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "tag_scheme=BIOUL",
+            "the examples of this recipe need the tag_scheme 'BIO'; leave --set tag_scheme out",
+        ),
+        ("num_labels=5", "num_labels follows from the data and the biLM; leave --set num_labels out"),
+        ('id2label={"0": "a"}', "id2label follows from the data"),
+        ("problem_type=regression", "problem_type follows from the data"),
+        ("vocab_size=9", "vocab_size follows from the data"),
+        ("lstm_dim=8", "this biLM's words have 256 numbers and its layers 16, so they cannot be mixed"),
+        ("num_hidden_layers=1", "--set gives the biLM other sizes than its weights have"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_before_anything_is_written(
+    tmp_path, call, name_files, setting, message
+):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        call(finetune_ner, *name_files, "--elmo", TINY, "--output", tmp_path / "run", "--set", setting)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_epoch_may_read_the_examples_several_times(tmp_path, call, name_files, monkeypatch):

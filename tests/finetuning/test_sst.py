@@ -54,6 +54,8 @@ def test_sentences_alone_or_with_their_phrases(tmp_path):
     [
         ("(3 (2 It) (4 good)", "line 1 is not one tree"),
         ("(3 It) (2 is)", "line 1 is not one tree"),
+        ("(3)", "line 1: the phrase of class '3' has no words"),
+        ("(3 (2 ) It)", "line 1: the phrase of class '2' has no words"),
         ("(3 It))", r"line 1: '\)' is outside of all phrases"),
         ("no tree", "line 1: 'no' is outside of all phrases"),
         ("(5 It)", "line 1: the label is '5', and must be one of very negative, negative, neutral"),

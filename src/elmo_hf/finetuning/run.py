@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
+    PreTrainedConfig,
     Trainer,
     TrainingArguments,
     set_seed,
@@ -63,6 +64,7 @@ from elmo_hf.hub.results import Result, with_results
 from elmo_hf.loading import load_config, load_model, load_tokenizer, special_ids
 from elmo_hf.model.cache_elmo import ElmoLayerCache
 from elmo_hf.model.configuration_elmo import ElmoConfig
+from elmo_hf.model.modeling_elmo import ElmoModel
 from elmo_hf.model.task_elmo import ElmoTaskModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.pretraining.trackers import check_trackers, end_run, keep_offline, tracker_names
@@ -71,6 +73,9 @@ from elmo_hf.threads import use_threads
 SMOKE_EPOCHS = 8
 LOGS = "logs"  # folder of a tracker's files
 NOT_PRINTED = ("dev_by_epoch",)  # what results.json has beside the line of a seed
+# Fields of the config that no `--set` changes, besides those of every model of Transformers.
+OF_THE_DATA = ("num_labels", "vocab_size", "bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id")
+OF_THE_EXAMPLES = ("classifier", "tag_scheme")  # each recipe has examples for one of them
 # The biLM of a smoke run is random and small, and so is the task model.
 SMOKE_CONFIG = {"task_hidden_size": 40, "task_num_layers": 2}
 SMOKE_ELMO: dict[str, Any] = {
@@ -168,7 +173,8 @@ def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]
         raise ElmoError("--vectors needs a table of the task's own words; add --set task_word_dim=N.")
     if flags.elmo is None and not flags.smoke:
         raise ElmoError("name a pretrained biLM by --elmo, or try a random one by --smoke.")
-    elmo = load_config(flags.elmo) if flags.elmo else ElmoConfig(**SMOKE_ELMO)
+    elmo = load_config(flags.elmo) if flags.elmo else ElmoConfig(**SMOKE_ELMO | settings)
+    check_model(task.model_class, fields, elmo)
     tokenizer = load_tokenizer(flags.elmo) if flags.elmo else ElmoTokenizer()
     if task.splitter is not None:
         tokenizer.word_splitter = task.splitter  # which is saved with it
@@ -180,14 +186,26 @@ def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]
 
 
 def settings_of(task: Task, flags: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields of `--set`; a classifier that reads other examples than the recipe's is refused."""
+    """Return the fields of `--set`; one that the recipe or its data decide is refused."""
     settings = dict(parse_setting(text) for text in flags.set)
-    classifier = task.config.get("classifier")
-    if classifier is not None and settings.get("classifier", classifier) != classifier:
-        raise ElmoError(
-            f"the examples of this recipe need the classifier {classifier!r}; leave --set classifier out."
-        )
+    for name, value in settings.items():
+        if name in OF_THE_DATA or name in PreTrainedConfig.__annotations__:
+            raise ElmoError(f"{name} follows from the data and the biLM; leave --set {name} out.")
+        needed = task.config.get(name)
+        if name in OF_THE_EXAMPLES and needed and value not in (needed, "none"):
+            raise ElmoError(
+                f"the examples of this recipe need the {name} {needed!r}; leave --set {name} out."
+            )
     return settings
+
+
+def check_model(model_class: type[ElmoTaskModel], fields: dict[str, Any], elmo: ElmoConfig) -> None:
+    """Refuse fields that make no model, or one for a biLM of another size. This takes no memory."""
+    with torch.device("meta"):
+        model, pretrained = model_class(ElmoConfig(**elmo.to_dict() | fields)), ElmoModel(elmo)
+    sizes = {name: weight.shape for name, weight in pretrained.named_parameters()}
+    if {name: weight.shape for name, weight in model.elmo.named_parameters()} != sizes:
+        raise ElmoError("--set gives the biLM other sizes than its weights have; set what is of the task.")
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
