@@ -173,7 +173,7 @@ def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]
         raise ElmoError("--vectors needs a table of the task's own words; add --set task_word_dim=N.")
     if flags.elmo is None and not flags.smoke:
         raise ElmoError("name a pretrained biLM by --elmo, or try a random one by --smoke.")
-    elmo = load_config(flags.elmo) if flags.elmo else ElmoConfig(**SMOKE_ELMO | settings)
+    elmo = load_config(flags.elmo) if flags.elmo else ElmoConfig(**SMOKE_ELMO | fields)
     check_model(task.model_class, fields, elmo)
     tokenizer = load_tokenizer(flags.elmo) if flags.elmo else ElmoTokenizer()
     if task.splitter is not None:
@@ -203,8 +203,9 @@ def check_model(model_class: type[ElmoTaskModel], fields: dict[str, Any], elmo: 
     """Refuse fields that make no model, or one for a biLM of another size. This takes no memory."""
     with torch.device("meta"):
         model, pretrained = model_class(ElmoConfig(**elmo.to_dict() | fields)), ElmoModel(elmo)
-    sizes = {name: weight.shape for name, weight in pretrained.named_parameters()}
-    if {name: weight.shape for name, weight in model.elmo.named_parameters()} != sizes:
+    sizes = {f"elmo.{name}": weight.shape for name, weight in pretrained.named_parameters()}
+    wanted = {name: weight.shape for name, weight in model.named_parameters() if name.startswith("elmo.")}
+    if wanted and wanted != sizes:  # a baseline without ELMo has no biLM
         raise ElmoError("--set gives the biLM other sizes than its weights have; set what is of the task.")
 
 
