@@ -46,6 +46,7 @@ from elmo_hf.finetuning.flags import at_least, make_parser
 from elmo_hf.finetuning.run import DecodingTrainer, Task, finetune, parse_setting, run
 
 LABELS = ["entailment", "neutral", "contradiction"]
+MAX_WORDS = 400
 # Peters et al. (2018), A.3: a baseline without ELMo has no penalty (`--l2`), as there. AllenNLP's published
 # configuration (pair_classification/esim_elmo.jsonnet) has neither word vectors nor layer normalisation nor
 # the penalty, ELMo at the input alone, and clips the gradient's norm at 10.
@@ -99,8 +100,8 @@ def read_flags() -> Any:
     parser.add_argument("--l2", type=at_least(0.0), help=help)
     help = f"the names of the classes ({' '.join(LABELS)})"
     parser.add_argument("--labels", nargs="+", metavar="NAME", help=help)
-    help = "words of a train pair, or of another sentence (400)"
-    parser.add_argument("--max-words", type=at_least(1), default=400, help=help)
+    help = f"words of a train pair, or of another sentence ({MAX_WORDS})"
+    parser.add_argument("--max-words", type=at_least(1), default=MAX_WORDS, help=help)
     help = "sentences of files are raw texts, as in SNLI's and MultiNLI's own"
     parser.add_argument("--raw", action="store_true", help=help)
     return parser.parse_args()
@@ -110,26 +111,23 @@ def main() -> None:
     flags = read_flags()
     labels = labels_of_run(flags)
     data = read_splits(flags, partial(read, raw=flags.raw, labels=labels), partial(from_row, labels=labels))
-    evaluated = {
-        name: [cut(pair, flags.max_words) for pair in data[name]] for name in data if name != "train"
-    }
+    all_train = data.get("train", [])
+    data = without_long(data, flags.max_words)
     task = Task("nli", ElmoForSequenceClassification, CONFIG, collate_texts(labels), score, best="accuracy")
     flags.l2 = penalty_of(flags) if flags.l2 is None else flags.l2
     task.trainer = partial(HalvingTrainer, l2=flags.l2)
     task.length = lambda example: len(example["sentences"][0])  # the hypothesis's may depend on the label
     task.predicted = predicted_labels(labels)
     if flags.evaluate is not None:
-        finetune(task, flags, evaluated)
+        finetune(task, flags, data)
         return
     if are_raw(flags):
         task.splitter = SPLITTER  # `model.predict` splits raw texts as here, whatever the biLM's own rule is
-    train = [example for example in data["train"] if len(example["tokens"]) <= flags.max_words]
-    if not train:
+    if not data["train"]:
         raise ElmoError(f"no train pair has {flags.max_words} words or fewer; set --max-words higher.")
-    left_out = len(data["train"]) - len(train)
+    left_out = len(all_train) - len(data["train"])
     task.details = lambda config: {"left_out_of_training": left_out}
     freeze = flags.vectors is not None
-    data = {"train": train, **evaluated}
     finetune(task, flags, data, id2label=dict(enumerate(labels)), freeze_task_words=freeze)
 
 
@@ -155,6 +153,16 @@ def penalty_of(flags: Any) -> float:
     """Return the default of `--l2`, which is 0 for a baseline without ELMo."""
     config = CONFIG | dict(parse_setting(text) for text in flags.set)
     return 1e-4 if config["elmo_at_input"] or config["elmo_at_output"] else 0.0
+
+
+def without_long(data: dict[str, list[Example]], words: int) -> dict[str, list[Example]]:
+    """Leave out train pairs of more words, and cut the other sentences to as many."""
+    return {
+        split: [pair for pair in pairs if len(pair["tokens"]) <= words]
+        if split == "train"
+        else [cut(pair, words) for pair in pairs]
+        for split, pairs in data.items()
+    }
 
 
 def cut(pair: Example, words: int) -> Example:

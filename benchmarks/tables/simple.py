@@ -40,7 +40,6 @@ from training import finetune_coref, finetune_ner, finetune_nli, finetune_srl, f
 Data = dict[str, list[Example]]
 Scores = dict[str, dict[str, float]]
 FILE = RESULTS / "tables" / "simple.json"
-MOST_WORDS = 400  # the default of finetune_nli.py's --max-words
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -107,12 +106,8 @@ def read_trees(flags: Namespace) -> Data:
 
 
 def read_pairs(flags: Namespace) -> Data:
-    """As the recipe does: a long train pair is left out, and a long sentence of dev and test is cut."""
     data = read_splits(flags, finetune_nli.read, finetune_nli.from_row)
-    cut_pairs = {
-        name: [finetune_nli.cut(pair, MOST_WORDS) for pair in data[name]] for name in ("dev", "test")
-    }
-    return cut_pairs | {"train": [pair for pair in data["train"] if len(pair["tokens"]) <= MOST_WORDS]}
+    return finetune_nli.without_long(data, finetune_nli.MAX_WORDS)
 
 
 def read_contexts(flags: Namespace) -> Data:

@@ -11,6 +11,7 @@ from benchmarks.tables.collect import add_simple
 from benchmarks.tables.page import markdown_of
 from benchmarks.tables.plan import TASKS
 from elmo_hf.finetuning.squad import as_example
+from training import finetune_nli
 
 
 def test_a_crf_learns_names_from_shapes_and_neighbours():
@@ -87,14 +88,14 @@ def test_questions_are_answered_by_the_type_that_they_ask_for(question, answer):
 
 
 def test_pairs_of_dev_and_test_are_cut_and_not_left_out(tmp_path):
-    long = "a " * (simple.MOST_WORDS + 1)
+    long = "a " * (finetune_nli.MAX_WORDS + 1)
     lines = ["sentence1\tsentence2\tlabel", f"{long}\tb\tneutral", "a\tb\tneutral", ""]
     (tmp_path / "pairs.tsv").write_text("\n".join(lines), encoding="utf-8")
     files = {split: [str(tmp_path / "pairs.tsv")] for split in ("train", "dev", "test")}
     data = simple.read_pairs(Namespace(data=None, limit=None, smoke=False, evaluate=None, **files))
     assert len(data["train"]) == 1
     for split in ("dev", "test"):  # as in finetune_nli.py
-        assert [len(pair["sentences"][0]) for pair in data[split]] == [simple.MOST_WORDS, 1]
+        assert [len(pair["sentences"][0]) for pair in data[split]] == [finetune_nli.MAX_WORDS, 1]
 
 
 def test_names_and_pronouns_are_linked():

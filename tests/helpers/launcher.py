@@ -140,16 +140,16 @@ class Launcher:
         return Run(folder)
 
 
-def wait_until(condition, seconds=TIMEOUT):
+def wait_until(condition, seconds=TIMEOUT, what="what is waited for has not happened"):
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"not within {seconds} s")
+            raise TimeoutError(f"{what} after {seconds} s")
         time.sleep(0.002)
 
 
 def _wait_for(path, seconds=TIMEOUT):
-    wait_until(path.exists, seconds)
+    wait_until(path.exists, seconds, f"{path} is not there, see the errors beside it,")
     return path.read_text(encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.helpers.launcher import wait_until
 from tests.kills.moments import Kill, draw_kill, send_in_time
 from tests.kills.scenarios import Scenario
 
@@ -125,9 +126,8 @@ def stacks_of(run: Any) -> str:
     with contextlib.suppress(ProcessLookupError):
         for pid in run.pids:
             os.kill(pid, signal.SIGUSR1)
-    end = time.monotonic() + STACKS
-    while "most recent call first" not in run.err and time.monotonic() < end:
-        time.sleep(0.05)
+    with contextlib.suppress(TimeoutError):
+        wait_until(lambda: "most recent call first" in run.err, STACKS)
     time.sleep(1)  # for those of the other processes
     return run.err.strip()[-6000:]
 

@@ -8,6 +8,7 @@ the disk.
 import re
 import tarfile
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -150,18 +151,15 @@ def joined(clusters: list[list[Mention]]) -> list[list[Mention]]:
     """Clusters with a mention in common are one, as for AllenNLP's reader: OntoNotes has a few of them."""
     result: list[list[Mention]] = []
     for cluster in clusters:
-        sharing = [other for other in result if not set(other).isdisjoint(cluster)]
-        whole: list[Mention] = []
-        for part in [*sharing, cluster]:
-            whole += [mention for mention in part if mention not in whole]
-        result = [other for other in result if other not in sharing]
-        result.append(whole if sharing else cluster)
+        mentions = {*cluster}
+        sharing = [other for other in result if not mentions.isdisjoint(other)]
+        apart = [other for other in result if mentions.isdisjoint(other)]
+        result = [*apart, list(dict.fromkeys(chain(*sharing, cluster)))]
     return result
 
 
 def check_mentions(sentences: list[list[str]], clusters: list[list[Mention]]) -> None:
-    mentions = [mention for cluster in clusters for mention in cluster]
-    for mention in mentions:
+    for mention in chain.from_iterable(clusters):
         are_numbers = len(mention) == 3 and all(isinstance(place, int) for place in mention)
         if not are_numbers or not 0 <= mention[0] < len(sentences):
             raise ElmoError(f"a mention is [sentence, first word, last word], but this is {mention}")

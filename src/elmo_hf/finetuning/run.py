@@ -63,6 +63,7 @@ from elmo_hf.finetuning.word_vectors import (
 from elmo_hf.hub.results import Result, with_results
 from elmo_hf.loading import load_config, load_model, load_tokenizer, special_ids
 from elmo_hf.model.cache_elmo import ElmoLayerCache
+from elmo_hf.model.checks_elmo import shapes_of
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo import ElmoModel
 from elmo_hf.model.task_elmo import ElmoTaskModel
@@ -201,11 +202,10 @@ def settings_of(task: Task, flags: argparse.Namespace) -> dict[str, Any]:
 
 def check_model(model_class: type[ElmoTaskModel], fields: dict[str, Any], elmo: ElmoConfig) -> None:
     """Refuse fields that make no model, or one for a biLM of another size. This takes no memory."""
-    with torch.device("meta"):
-        model, pretrained = model_class(ElmoConfig(**elmo.to_dict() | fields)), ElmoModel(elmo)
-    sizes = {f"elmo.{name}": weight.shape for name, weight in pretrained.named_parameters()}
-    wanted = {name: weight.shape for name, weight in model.named_parameters() if name.startswith("elmo.")}
-    if wanted and wanted != sizes:  # a baseline without ELMo has no biLM
+    shapes = shapes_of(model_class, ElmoConfig(**elmo.to_dict() | fields))
+    wanted = {name: shape for name, shape in shapes.items() if name.startswith("elmo.")}
+    pretrained = {f"elmo.{name}": shape for name, shape in shapes_of(ElmoModel, elmo).items()}
+    if wanted and wanted != pretrained:  # a baseline without ELMo has no biLM
         raise ElmoError("--set gives the biLM other sizes than its weights have; set what is of the task.")
 
 

@@ -256,9 +256,15 @@ def _check_folder(model_class: Any, name: Any, options: dict[str, Any]) -> None:
         names = {field.name for field in fields(config_class)} - {"dtype"} | {"num_labels"}
         settings = {key: options[key] for key in names & options.keys()}
         config = config_class.from_pretrained(name if config is None else config, **folder.hub, **settings)
-    with torch.device("meta"), init.no_init_weights():  # names and shapes, without memory
-        expected = {key: tuple(tensor.shape) for key, tensor in model_class(config).state_dict().items()}
-    folder.check_shapes(expected, may_differ=bool(options.get("ignore_mismatched_sizes")))
+    folder.check_shapes(
+        shapes_of(model_class, config), may_differ=bool(options.get("ignore_mismatched_sizes"))
+    )
+
+
+def shapes_of(model_class: Any, config: Any) -> dict[str, tuple[int, ...]]:
+    """Of a model's tensors, by name; it takes no memory."""
+    with torch.device("meta"), init.no_init_weights():
+        return {key: tuple(tensor.shape) for key, tensor in model_class(config).state_dict().items()}
 
 
 def check_predicting(tokenizer: Any, **numbers: Any) -> None:
