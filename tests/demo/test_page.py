@@ -7,6 +7,7 @@ It needs gradio, playwright (which drives the browser; its own browsers are not 
 import importlib.util
 import shutil
 from itertools import combinations
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from elmo_hf.demo.examples import EXAMPLES
 from elmo_hf.demo.reading import MAX_WORDS
 from tests.helpers.appearance import CONTRAST, CUT
 from tests.helpers.demo_models import cosine
+from tests.helpers.demo_site import unused_port
+from tests.helpers.launcher import wait_until
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MISSING = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
@@ -194,6 +197,82 @@ def test_a_visit(site, visit, layers):
     expect(page.locator("#text textarea")).to_have_value(EXAMPLES["light"])
     expect(page.locator("#map circle")).to_have_count(8)
     expect(page.locator("#words .word.picked")).to_have_text("light")
+
+
+@pytest.fixture
+def slow_page(reader, browser, monkeypatch):
+    """The page; what is called once before it shows something; the weights that it has answered for."""
+    import uvicorn
+
+    from elmo_hf.demo.page import _Page, app, build
+
+    before, answered, show, port = [], [], _Page.show, unused_port()
+
+    def slow_show(self, *values):
+        if before:
+            before.pop()()
+        answer = show(self, *values)
+        answered.append(values[6:])
+        return answer
+
+    monkeypatch.setattr(_Page, "show", slow_show)
+    config = uvicorn.Config(app(build(reader), "127.0.0.1"), port=port, ws="none", log_level="warning")
+    server = uvicorn.Server(config)
+    thread = Thread(target=server.run)
+    thread.start()
+    wait_until(lambda: server.started)
+    page = browser.new_page()
+    page.set_default_timeout(TIMEOUT)
+    page.goto(f"http://127.0.0.1:{port}")
+    page.locator("#map circle").first.wait_for()
+    yield page, before, answered
+    page.close()
+    server.should_exit = True
+    thread.join()
+
+
+def test_the_newest_answer_is_shown(slow_page):
+    """A weight changes while the page answers something else, slowly."""
+    from playwright.sync_api import expect
+
+    page, before, answered = slow_page
+    answered.clear()
+    started, overtaken = Event(), Event()
+
+    def wait():
+        started.set()
+        overtaken.wait(5)  # as long as a newer answer might take that does not wait for this one
+
+    before.append(wait)
+    page.locator("#among").get_by_text("all words").click()
+    assert started.wait(TIMEOUT / 1000)
+    page.locator("#weight-0 input[type=number]").fill("0")
+    wait_until(lambda: len(answered) == 2)
+    assert answered == [(1, 1, 1), (0, 1, 1)]
+    expect(page.locator("#shares")).to_have_text("0.00 × layer 0 + 0.50 × layer 1 + 0.50 × layer 2")
+
+
+def test_no_choice_is_dropped(slow_page):
+    """Vectors are chosen twice while the page answers something else: it ends at the second choice."""
+    from playwright.sync_api import expect
+
+    page, before, answered = slow_page
+    answered.clear()
+    started, chosen = Event(), Event()
+
+    def wait():
+        started.set()
+        chosen.wait(TIMEOUT / 1000)
+
+    before.append(wait)
+    page.locator("#among").get_by_text("all words").click()
+    assert started.wait(TIMEOUT / 1000)
+    for choice in ("layer 2", "a mix of layers"):
+        page.locator("#layer").get_by_text(choice).click()
+    chosen.set()
+    wait_until(lambda: len(answered) == 3)
+    expect(page.locator("#weight-0")).to_be_visible()
+    expect(page.locator("#shares")).to_have_text("0.33 × layer 0 + 0.33 × layer 1 + 0.33 × layer 2")
 
 
 def test_text_that_is_hostile_long_or_empty(visit):

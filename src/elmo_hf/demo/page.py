@@ -45,7 +45,14 @@ OPTIONS: dict[str, Any] = {
 }
 # Values are checked by our functions: what gradio refuses, it refuses with a traceback in the terminal.
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
-QUICK: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}  # events that finish at once
+# An event that comes while another of its kind is answered is answered next, and not dropped. All quick
+# ones are answered in their order: else an old answer could come last, and stay.
+READING: dict[str, Any] = {"concurrency_id": "reading", "trigger_mode": "always_last", **PRIVATE}
+QUICK: dict[str, Any] = {**READING, "concurrency_id": "quick", "show_progress": "hidden"}
+CLICK: dict[str, Any] = {
+    **QUICK,
+    "trigger_mode": "multiple",
+}  # with what was clicked; not kept by "always_last"
 
 
 def build(reader: Reader) -> gr.Blocks:
@@ -138,17 +145,17 @@ class _Page:
             event.then(self.show, inputs, results, **QUICK)
 
         for start in (blocks.load, self.button.click, self.textbox.submit):
-            then_show(start(self.read, [self.textbox, self.word], after_reading, **PRIVATE))
+            then_show(start(self.read, [self.textbox, self.word], after_reading, **READING))
         for word, button in self.examples.items():
             example = button.click(_example(word), None, [self.textbox, self.word], **QUICK)
-            then_show(example.then(self.read, [self.textbox, self.word], after_reading, **PRIVATE))
+            then_show(example.then(self.read, [self.textbox, self.word], after_reading, **READING))
         then_show(self.word.input(self.pick_word, [self.read_text, self.word], self.occurrence, **QUICK))
         then_show(
-            self.words.click(self.pick_occurrence, self.read_text, [self.word, self.occurrence], **QUICK)
+            self.words.click(self.pick_occurrence, self.read_text, [self.word, self.occurrence], **CLICK)
         )
         self.layer.input(_show_weights, self.layer, self.weights_group, **QUICK)
         for control in controls:
-            control.input(self.show, inputs, results, trigger_mode="always_last", **QUICK)
+            control.input(self.show, inputs, results, **QUICK)
 
     def read(self, typed: str, word: str | None) -> list[Any]:
         """Read a new text. The picked word stays if the text has it; else the most frequent long one."""
