@@ -81,6 +81,10 @@ def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, call):
     classify = pipeline("text-classification", model=str(tmp_path / "run" / "seed-0"))
     pairs = [{"text": "The crow runs .", "text_pair": f"The crow {verb} ."} for verb in ("moves", "sits")]
     assert [answer["label"] for answer in classify(pairs)] == ["entailment", "contradiction"]
+    named = {"text": "The <S> runs .", "text_pair": "</S> <S> moves ."}  # of a text; no boundaries
+    expected = classify.model.predict(named["text"], classify.tokenizer, named["text_pair"])
+    assert classify(named)["score"] == pytest.approx(expected["score"])
+    assert classify.tokenizer.tokenize("<S>") == ["<", "S", ">"]
 
 
 def test_long_pairs_are_left_out_of_training_and_cut_elsewhere(tmp_path, call, monkeypatch):

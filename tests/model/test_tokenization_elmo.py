@@ -240,7 +240,10 @@ def test_decoding(tokenizer):
     assert tokenizer.decode([7]) == "<PAD>"
     assert tokenizer.encode("the cat") == [3, 4]
     assert tokenizer.tokenize("the cat, <S>") == ["the", "cat", ",", "<S>"]
-    assert tokenizer.tokenize("<S>", split_special_tokens=True) == ["<", "S", ">"]
+    assert tokenizer.tokenize("<S>", "<S>", split_special_tokens=True) == ["<", "S", ">"] * 2
+    assert tokenizer.tokenize("<S> the", "<S>") == ["<S>", "the", "<S>"]
+    with pytest.raises(ValueError, match="ElmoTokenizer reads text, but got NoneType"):
+        tokenizer.tokenize(None)
 
 
 def test_other_names_for_the_special_words(tmp_path):

@@ -177,6 +177,7 @@ def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]
     elmo = load_config(flags.elmo) if flags.elmo else ElmoConfig(**SMOKE_ELMO | fields)
     check_model(task.model_class, fields, elmo)
     tokenizer = load_tokenizer(flags.elmo) if flags.elmo else ElmoTokenizer()
+    tokenizer.split_special_tokens = True  # `<S>` in a text is no boundary, also for the saved model's users
     if task.splitter is not None:
         tokenizer.word_splitter = task.splitter  # which is saved with it
     # A biLM with a word table has a vocabulary, which the task shares.

@@ -130,6 +130,7 @@ class ElmoTokenizer(PreTrainedTokenizer):
             letters_file=self.lexicon,
             word_column=self.word_column,
             cut_words=self.cut_words,
+            split_special_tokens=self.split_special_tokens,
         )
 
     # ---- vocabulary
@@ -204,8 +205,9 @@ class ElmoTokenizer(PreTrainedTokenizer):
     def tokenize(  # type: ignore[override]
         self, text: str, pair: str | None = None, **kwargs: Any
     ) -> list[str]:
-        words = self._split(text, split_special_tokens=kwargs.get("split_special_tokens")).words
-        return words + (self._split(pair).words if pair is not None else [])
+        sides = [text] if pair is None else [text, pair]
+        split_special = kwargs.get("split_special_tokens")
+        return [word for side in sides for word in self._split(side, split_special).words]
 
     def _split(self, text: str, split_special_tokens: bool | None = None) -> Sentence:
         if not isinstance(text, str):
