@@ -3,12 +3,12 @@
     tables = collect(Measured(results, TASKS, "elmo-tiny", seeds=[0, 1, 2]))
     tables["table1"]["rows"][0]["relative_error_reduction"]
 
-A score is a percentage. `missing` of a row names the runs without a result. A cell without results is null,
-and baseline and ELMo are compared only where they have the same seeds.
+A score is a percentage. `missing` of a row names the runs without a result. A cell without results is null.
+The cells of a task are means over the seeds that all of them have; without such a seed they are not compared.
 """
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,20 +123,38 @@ def add_simple(rows: list[Result], plan: dict[str, Task], simple: Result) -> Non
 def rows_of(name: str, table: Table, measured: Measured) -> list[Result]:
     rows = []
     for task in table.tasks:
-        for variant in table.variants:
-            rows.append(row_of(name, task, variant, measured))
+        columns = {
+            variant: [run_of(measured.plan, task, settings, seed) for seed in measured.seeds]
+            for variant, settings in table.variants.items()
+        }
+        seeds = shared_seeds(columns.values(), measured)
+        for variant, runs in columns.items():
+            compared_runs = [run for run in runs if run.seed in seeds]
+            missing = missing_of(runs, measured)
+            rows.append(row_of(name, task, variant, compared_runs, measured) | {"missing": missing})
         if name == "table1" and task == "coref":
-            runs = [run_of(measured.plan, task, {}, seed) for seed in measured.seeds]
             gap = {"task": f"GAP, {GAP_TEXTS} texts, by the models of LitBank", "metric": "f1"}
             of_litbank: Result = {"paper": None, "mix": {}, "minutes": {}}  # not of GAP's texts
-            rows.append(rows[-1] | gap | of_litbank | compared(runs, measured, gap_score))
+            rows.append(rows[-1] | gap | of_litbank | compared(compared_runs, measured, gap_score))
             rows[-1]["published"] = published(GAP, "f1", rows[-1]["baseline"])
     return rows
 
 
-def row_of(name: str, task: str, variant: str, measured: Measured) -> Result:
+def shared_seeds(columns: Iterable[list[Run]], measured: Measured) -> set[int]:
+    """The seeds with a result in every column that has results; all seeds if there is none."""
+    arms = [arm for runs in columns for arm in ([baseline_of(run) for run in runs], runs)]
+    found = [{run.seed for run in arm if measured.of(run) is not None} for arm in arms]
+    everywhere = set.intersection(*filter(None, found)) if any(found) else set()
+    return everywhere or set(measured.seeds)
+
+
+def missing_of(runs: list[Run], measured: Measured) -> list[str]:
+    needed = [*map(baseline_of, runs), *runs]
+    return [run.name(measured.model) for run in needed if measured.of(run) is None]
+
+
+def row_of(name: str, task: str, variant: str, runs: list[Run], measured: Measured) -> Result:
     plan, table = measured.plan[task], TABLES[name]
-    runs = [run_of(measured.plan, task, table.variants[variant], seed) for seed in measured.seeds]
     command = f"python -m benchmarks.tables --data DATA {measured.elmo_flag} --only {name} --tasks {task}"
     row = {
         "task": plan.title,
@@ -208,17 +226,15 @@ def gap_score(result: Result) -> float:
 
 def compared(runs: list[Run], measured: Measured, score: Callable[[Result], float]) -> Result:
     cells: list[Result | None] = []
-    missing: list[str] = []
     for column in ([baseline_of(run) for run in runs], runs):
         results = {run: measured.of(run) for run in column}
-        missing += [run.name(measured.model) for run, result in results.items() if result is None]
         cells.append(cell({run.seed: score(result) for run, result in results.items() if result is not None}))
     baseline, elmo = cells
     row: Result = {"baseline": baseline, "elmo": elmo, "relative_error_reduction": None, "helps": None}
     if baseline and elmo and baseline["seeds"] == elmo["seeds"]:
         row["relative_error_reduction"] = error_reduction(baseline["mean"], elmo["mean"])
         row["helps"] = verdict(baseline, elmo)
-    return row | {"missing": missing}
+    return row
 
 
 def paper_of(task: Task) -> Result | None:

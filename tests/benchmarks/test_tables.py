@@ -145,19 +145,45 @@ def test_gap_is_scored_with_the_models_of_coreference():
 
 
 def test_missing_runs_are_empty_cells_and_named():
-    stored_results = results_of("sst", {0: 0.42}, {0: 0.40, 1: 0.40})
+    stored_results = results_of("sst", {}, {0: 0.40, 1: 0.40})
     tables = collected(stored_results, [0, 1])
     row = row_of(tables, "table1", "Sentiment, SST-5")
-    assert row["elmo"]["seeds"] == [0]
-    assert row["relative_error_reduction"] is None
-    assert row["helps"] is None
-    assert row["missing"] == ["tiny.sst.both.mix.l2-0.001.frozen.n33245.seed-1"]
+    assert row["baseline"]["seeds"] == [0, 1]
+    assert row["elmo"] is row["relative_error_reduction"] is row["helps"] is None
+    assert row["missing"] == [f"tiny.sst.both.mix.l2-0.001.frozen.n33245.seed-{seed}" for seed in (0, 1)]
     other = row_of(tables, "table1", "SRL, PropBank EWT")
     assert (other["baseline"], other["elmo"], len(other["missing"])) == (None, None, 4)
     text = tables_page.markdown_of("table1", tables["table1"])
     assert "| SRL, PropBank EWT | f1 | 10,000 | not run | not run | – | – |" in text
-    assert "| 42.0 (one seed) | – | – |" in text
+    assert "| 40.0 ± 0.0 (two seeds) | not run | – | – |" in text
     assert "No results yet." in tables_page.markdown_of("figure1", tables["figure1"])
+
+
+def test_only_seeds_that_all_cells_of_a_task_have_are_compared():
+    """The scores that seeds 1 and 2 have alone would change the means."""
+    stored_results = results_of("sst", {0: 0.42, 1: 0.10}, {0: 0.40, 2: 0.90})
+    row = row_of(collected(stored_results, SEEDS), "table1", "Sentiment, SST-5")
+    assert row["baseline"] == {"mean": 40.0, "std": None, "seeds": [0], "scores": [40.0]}
+    assert row["elmo"]["mean"] == 42.0
+    assert (row["relative_error_reduction"], row["helps"]) == (3.3, "one seed")  # 2 of 60
+    assert [name[-6:] for name in row["missing"]] == ["seed-1", "seed-2"]
+    assert row["minutes"] == {"baseline": 1.0, "elmo": 1.0}
+
+    variants = TABLES["table2"].variants
+    first, second = (variants[name] for name in ("top layer", "all layers, lambda 1"))
+    stored_results |= results_of("sst", {0: 0.5, 1: 0.6}, {1: 0.3}, first)
+    stored_results |= results_of("sst", {1: 0.7}, {}, second)
+    tables = collected(stored_results, SEEDS)
+    rows = [row_of(tables, "table2", "Sentiment, SST-5", variant) for variant in variants]
+    assert [row["elmo"]["scores"] for row in rows] == [[60.0], [70.0], [10.0]]
+    assert all(row["baseline"]["scores"] == [30.0] for row in rows)
+
+
+def test_scores_without_a_seed_in_common_are_not_compared():
+    stored_results = results_of("sst", {0: 0.42}, {1: 0.40})
+    row = row_of(collected(stored_results, SEEDS), "table1", "Sentiment, SST-5")
+    assert (row["baseline"]["seeds"], row["elmo"]["seeds"]) == ([1], [0])
+    assert row["relative_error_reduction"] is row["helps"] is None
 
 
 def test_results_of_other_settings_do_not_count():
@@ -312,7 +338,7 @@ def test_learnt_shares_are_means_over_seeds_and_have_a_picture(tmp_path):
 
 
 def test_minutes_are_means_of_the_runs_without_and_with_elmo():
-    stored_results = results_of("coref", {0: 0.4, 1: 0.4}, {0: 0.3}, gap={"f1": 0.5})
+    stored_results = results_of("coref", {0: 0.4, 1: 0.4}, {0: 0.3, 1: 0.3}, gap={"f1": 0.5})
     for stored in stored_results.values():
         stored["processor_seconds"] = 90.0 * (1 + stored["seed"]) if stored["place"] == "input" else 30.0
     table = collected(stored_results, [0, 1])["table1"]

@@ -198,7 +198,7 @@ def test_results_of_other_settings_are_in_no_table_and_are_named(stage):
     assert f"In no table, as their settings or weights are not the plan's: 1 runs ({path.stem})." in out
     table = json.loads((stage.folder / "results" / "table1.json").read_text())
     row = next(row for row in table["rows"] if row["task"] == "NER, WNUT-17")
-    assert (row["baseline"]["seeds"], row["elmo"]["seeds"]) == ([0], [0, 1])
+    assert (row["baseline"]["seeds"], row["elmo"]["seeds"]) == ([0], [0])  # what both have
     assert row["missing"] == [path.stem]
 
 
