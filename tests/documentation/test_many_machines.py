@@ -26,11 +26,15 @@ for node in 0 1; do
 done
 wait -n && wait -n
 """
+# More names than a pipe holds: if only the first is read, this program fails, and by `pipefail` the job.
+SCONTROL = """#!/bin/bash
+printf '%s\\n' localhost other-{1..20000}
+"""
 
 
 def test_the_slurm_script_runs_on_two_nodes(tmp_path):
     write_program(tmp_path / "bin" / "srun", SRUN)
-    write_program(tmp_path / "bin" / "scontrol", "#!/bin/bash\nprintf 'localhost\\nother\\n'\n")
+    write_program(tmp_path / "bin" / "scontrol", SCONTROL)
     write_program(tmp_path / "job.sh", SCRIPT)
     subprocess.run(["bash", "-n", tmp_path / "job.sh"], check=True)
     arguments = [str(word) for word in small_run(tmp_path, max_steps=4)]
