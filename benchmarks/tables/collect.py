@@ -10,6 +10,7 @@ The cells of a task are means over the seeds that all of them have; without such
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -129,27 +130,33 @@ def rows_of(name: str, table: Table, measured: Measured) -> list[Result]:
         }
         seeds = shared_seeds(columns.values(), measured)
         for variant, runs in columns.items():
-            compared_runs = [run for run in runs if run.seed in seeds]
-            missing = missing_of(runs, measured)
-            rows.append(row_of(name, task, variant, compared_runs, measured) | {"missing": missing})
-        if name == "table1" and task == "coref":
+            shared = [run for run in runs if run.seed in seeds]
+            rows.append(
+                row_of(name, task, variant, shared, measured) | {"missing": missing_of(runs, measured)}
+            )
+        if name == "table1" and task == "coref":  # whose only column this is
             gap = {"task": f"GAP, {GAP_TEXTS} texts, by the models of LitBank", "metric": "f1"}
             of_litbank: Result = {"paper": None, "mix": {}, "minutes": {}}  # not of GAP's texts
-            rows.append(rows[-1] | gap | of_litbank | compared(compared_runs, measured, gap_score))
+            rows.append(rows[-1] | gap | of_litbank | compared(shared, measured, gap_score))
             rows[-1]["published"] = published(GAP, "f1", rows[-1]["baseline"])
     return rows
 
 
+def arms_of(runs: list[Run]) -> tuple[list[Run], list[Run]]:
+    """The runs without ELMo, and those with it."""
+    return [baseline_of(run) for run in runs], runs
+
+
 def shared_seeds(columns: Iterable[list[Run]], measured: Measured) -> set[int]:
     """The seeds with a result in every column that has results; all seeds if there is none."""
-    arms = [arm for runs in columns for arm in ([baseline_of(run) for run in runs], runs)]
+    arms = chain.from_iterable(map(arms_of, columns))
     found = [{run.seed for run in arm if measured.of(run) is not None} for arm in arms]
     everywhere = set.intersection(*filter(None, found)) if any(found) else set()
     return everywhere or set(measured.seeds)
 
 
 def missing_of(runs: list[Run], measured: Measured) -> list[str]:
-    needed = [*map(baseline_of, runs), *runs]
+    needed = chain.from_iterable(arms_of(runs))
     return [run.name(measured.model) for run in needed if measured.of(run) is None]
 
 
@@ -190,9 +197,8 @@ def mixes_of(runs: list[Run], measured: Measured) -> Result:
 
 def minutes_of(runs: list[Run], measured: Measured) -> Result:
     """The mean processor minutes of a run without and with ELMo: training and evaluation."""
-    columns = {"baseline": [baseline_of(run) for run in runs], "elmo": runs}
     minutes = {}
-    for name, column in columns.items():
+    for name, column in zip(("baseline", "elmo"), arms_of(runs), strict=True):
         seconds = [result["processor_seconds"] for result in map(measured.of, column) if result]
         minutes[name] = round(statistics.mean(seconds) / 60, 1) if seconds else None
     return minutes
@@ -226,7 +232,7 @@ def gap_score(result: Result) -> float:
 
 def compared(runs: list[Run], measured: Measured, score: Callable[[Result], float]) -> Result:
     cells: list[Result | None] = []
-    for column in ([baseline_of(run) for run in runs], runs):
+    for column in arms_of(runs):
         results = {run: measured.of(run) for run in column}
         cells.append(cell({run.seed: score(result) for run, result in results.items() if result is not None}))
     baseline, elmo = cells

@@ -201,19 +201,32 @@ def test_a_visit(site, visit, layers):
 
 @pytest.fixture
 def slow_page(reader, browser, monkeypatch):
-    """The page; what is called once before it shows something; the weights that it has answered for."""
+    """The page, the weights that it has answered for, and a function that makes it answer slowly.
+
+    The function asks the page for something, and returns an event: the answer waits for it, or so long.
+    """
     import uvicorn
 
     from elmo_hf.demo.page import _Page, app, build
 
-    before, answered, show, port = [], [], _Page.show, unused_port()
+    held, answered, show, port = [], [], _Page.show, unused_port()
 
     def slow_show(self, *values):
-        if before:
-            before.pop()()
+        if held:
+            started, go_on, seconds = held.pop()
+            started.set()
+            go_on.wait(seconds)
         answer = show(self, *values)
         answered.append(values[6:])
         return answer
+
+    def ask_slowly(seconds=TIMEOUT / 1000):
+        started, go_on = Event(), Event()
+        answered.clear()
+        held.append((started, go_on, seconds))
+        page.locator("#among").get_by_text("all words").click()
+        assert started.wait(TIMEOUT / 1000)
+        return go_on
 
     monkeypatch.setattr(_Page, "show", slow_show)
     config = uvicorn.Config(app(build(reader), "127.0.0.1"), port=port, ws="none", log_level="warning")
@@ -225,7 +238,7 @@ def slow_page(reader, browser, monkeypatch):
     page.set_default_timeout(TIMEOUT)
     page.goto(f"http://127.0.0.1:{port}")
     page.locator("#map circle").first.wait_for()
-    yield page, before, answered
+    yield page, answered, ask_slowly
     page.close()
     server.should_exit = True
     thread.join()
@@ -235,17 +248,8 @@ def test_the_newest_answer_is_shown(slow_page):
     """A weight changes while the page answers something else, slowly."""
     from playwright.sync_api import expect
 
-    page, before, answered = slow_page
-    answered.clear()
-    started, overtaken = Event(), Event()
-
-    def wait():
-        started.set()
-        overtaken.wait(5)  # as long as a newer answer might take that does not wait for this one
-
-    before.append(wait)
-    page.locator("#among").get_by_text("all words").click()
-    assert started.wait(TIMEOUT / 1000)
+    page, answered, ask_slowly = slow_page
+    ask_slowly(seconds=5)  # as long as a newer answer might take that does not wait for this one
     page.locator("#weight-0 input[type=number]").fill("0")
     wait_until(lambda: len(answered) == 2)
     assert answered == [(1, 1, 1), (0, 1, 1)]
@@ -256,20 +260,11 @@ def test_no_choice_is_dropped(slow_page):
     """Vectors are chosen twice while the page answers something else: it ends at the second choice."""
     from playwright.sync_api import expect
 
-    page, before, answered = slow_page
-    answered.clear()
-    started, chosen = Event(), Event()
-
-    def wait():
-        started.set()
-        chosen.wait(TIMEOUT / 1000)
-
-    before.append(wait)
-    page.locator("#among").get_by_text("all words").click()
-    assert started.wait(TIMEOUT / 1000)
+    page, answered, ask_slowly = slow_page
+    go_on = ask_slowly()
     for choice in ("layer 2", "a mix of layers"):
         page.locator("#layer").get_by_text(choice).click()
-    chosen.set()
+    go_on.set()
     wait_until(lambda: len(answered) == 3)
     expect(page.locator("#weight-0")).to_be_visible()
     expect(page.locator("#shares")).to_have_text("0.33 × layer 0 + 0.33 × layer 1 + 0.33 × layer 2")

@@ -49,10 +49,8 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
 # ones are answered in their order: else an old answer could come last, and stay.
 READING: dict[str, Any] = {"concurrency_id": "reading", "trigger_mode": "always_last", **PRIVATE}
 QUICK: dict[str, Any] = {**READING, "concurrency_id": "quick", "show_progress": "hidden"}
-CLICK: dict[str, Any] = {
-    **QUICK,
-    "trigger_mode": "multiple",
-}  # with what was clicked; not kept by "always_last"
+# A click on a word says which one, and "always_last" would forget that.
+CLICK: dict[str, Any] = {**QUICK, "trigger_mode": "multiple"}
 
 
 def build(reader: Reader) -> gr.Blocks:
