@@ -173,8 +173,8 @@ def write_all(places: Places, options: argparse.Namespace) -> None:
     print(f"Written to {places.results}: {', '.join(tables)}.")
     unused = unused_results(places)
     if unused:
-        names = ", ".join(unused[:3]) + (" ..." if unused[3:] else "")
-        print(f"In no table, as their settings or weights are not the plan's: {len(unused)} runs ({names}).")
+        names = f"{len(unused)} runs ({', '.join(unused[:3])}{' ...' if unused[3:] else ''})"
+        print(f"In no table, as their settings, weights or vectors are not the plan's: {names}.")
 
 
 if __name__ == "__main__":

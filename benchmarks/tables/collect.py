@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.tables.plan import GAP_TEXTS, TABLES, Run, Table, Task, baseline_of, recipe_flags, run_of
 from benchmarks.tables.published import GAP, PUBLISHED
+from elmo_hf.errors import ElmoError
 from elmo_hf.files import read_json, write_json
 
 Result = dict[str, Any]
@@ -62,8 +63,8 @@ def verdict(baseline: Result, elmo: Result) -> str:
 class Measured:
     """The stored results by the names of their runs, for one plan, model and list of seeds.
 
-    `weights` is the biLM's fingerprint, if known; results of other weights do not count. `elmo_flag` names
-    the biLM in recorded commands.
+    `weights` and `vectors` are the fingerprints of the biLM and of the word vectors, if known; results of
+    others do not count. `elmo_flag` names the biLM in recorded commands.
     """
 
     results: dict[str, Result]
@@ -71,15 +72,17 @@ class Measured:
     model: str
     seeds: list[int]
     weights: str | None = None
+    vectors: str | None = None
     elmo_flag: str = "--elmo ELMO"
 
     def of(self, run: Run) -> Result | None:
-        """The result of a run; None if there is none with the plan's settings and these weights."""
+        """The result of a run; None if there is none with the plan's settings, these weights and vectors."""
         result = self.results.get(run.name(self.model))
         if result is None or result["flags"] != recipe_flags(run, self.plan):
             return None
         has_other_weights = run.place != "none" and self.weights not in (None, result["weights"])
-        return None if has_other_weights else result
+        has_other_vectors = self.plan[run.task].vectors and self.vectors not in (None, result.get("vectors"))
+        return None if has_other_weights or has_other_vectors else result
 
 
 def collect(measured: Measured, simple: Result | None = None) -> dict[str, Any]:
@@ -88,6 +91,8 @@ def collect(measured: Measured, simple: Result | None = None) -> dict[str, Any]:
     Args:
         simple: what simple features reach, by task (simple.py).
     """
+    if measured.vectors is None:
+        check_vectors(measured.results)
     tables: dict[str, Any] = {
         name: {
             "title": table.title,
@@ -100,6 +105,17 @@ def collect(measured: Measured, simple: Result | None = None) -> dict[str, Any]:
     }
     add_simple(tables["table1"]["rows"], measured.plan, simple or {})
     return tables
+
+
+def check_vectors(results: dict[str, Result]) -> None:
+    """Refuse results of more than one file of word vectors, as none of them is known to be the tables'."""
+    runs = {result["vectors"]: name for name, result in results.items() if result.get("vectors")}
+    if len(runs) > 1:
+        first, other, *_ = runs.values()
+        raise ElmoError(
+            f"the runs {first} and {other} were made with different word vectors; name those of the tables "
+            "with --vectors."
+        )
 
 
 def simple_results(folder: Path) -> Result:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,14 @@ class Places:
     @property
     def weights(self) -> str | None:
         """A fingerprint of the biLM's weights, if they exist."""
-        path = None if self.elmo is None else self.elmo_folder / "model.safetensors"
-        if path is None or not path.is_file():
+        return None if self.elmo is None else fingerprint([self.elmo_folder / "model.safetensors"])
+
+    @cached_property
+    def vectors_fingerprint(self) -> str | None:
+        """That of the word vectors: a file, or the files of a folder."""
+        if self.vectors is None:
             return None
-        return hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
+        return fingerprint(sorted(self.vectors.iterdir()) if self.vectors.is_dir() else [self.vectors])
 
     @property
     def elmo_argument(self) -> str:
@@ -70,7 +74,8 @@ class Places:
 
     def measured(self, seeds: list[int]) -> Measured:
         flag = "--smoke" if self.elmo is None else f"--elmo {self.elmo_argument}"
-        return Measured(stored_results(self), self.plan, self.model, seeds, self.weights, flag)
+        fingerprints = (self.weights, self.vectors_fingerprint)
+        return Measured(stored_results(self), self.plan, self.model, seeds, *fingerprints, elmo_flag=flag)
 
     def folder(self, run: Run) -> Path:
         return self.runs / run.name(self.model)
@@ -83,6 +88,15 @@ class Places:
     def adapted_result(self, adapted: str) -> Path:
         """What `benchmarks.language_models.domain` writes at its very end, after the biLM."""
         return self.runs / f"{adapted}.json"
+
+
+def fingerprint(files: list[Path]) -> str | None:
+    """Of the content of files; None if there are none."""
+    digest = hashlib.blake2b(digest_size=6)
+    found = [path for path in files if path.is_file()]
+    for path in found:
+        digest.update(path.read_bytes())
+    return digest.hexdigest() if found else None
 
 
 # ---- results
@@ -112,7 +126,7 @@ def run_of_result(result: Result) -> Run:
 
 
 def unused_results(places: Places) -> list[str]:
-    """The stored results of baselines and of this biLM with other settings or weights than the plan's."""
+    """The stored results of baselines and of this biLM whose settings, weights or vectors are not the plan's."""
     measured = places.measured([])
     return [
         name
@@ -132,7 +146,8 @@ def is_trained(places: Places, run: Run) -> bool:
 
 
 def identity(places: Places, run: Run) -> Any:
-    return {"commands": recorded_commands(places, run), "weights": places.weights}
+    fingerprints = {"weights": places.weights, "vectors": places.vectors_fingerprint}
+    return {"commands": recorded_commands(places, run), **fingerprints}
 
 
 def record_finished(places: Places, runs: Sequence[Run]) -> None:
@@ -166,6 +181,7 @@ def record(places: Places, run: Run) -> None:
     if adapted is not None:
         content["adapting"] = read_json(places.adapted_result(adapted))["rows"][0]
     content["weights"] = None if run.place == "none" else places.weights
+    content["vectors"] = places.vectors_fingerprint if places.plan[run.task].vectors else None
     content |= {"flags": recipe_flags(run, places.plan), "commands": recorded_commands(places, run)}
     content |= {"versions": results["versions"], "machine": machine()}
     write_json(places.results / "tables" / "runs" / f"{name}.json", content)

@@ -19,6 +19,7 @@ from benchmarks.tables.published import GAP, PUBLISHED
 from benchmarks.tables.runs import Places
 from benchmarks.tables.search import searches
 from elmo_hf import TINY
+from elmo_hf.errors import ElmoError
 from elmo_hf.files import write_json
 from elmo_hf.finetuning.coreference import read_conll
 from tests.helpers.paths import BENCHMARKS
@@ -68,7 +69,7 @@ def result(run, score, plan=TASKS, **more):
     """What `record` keeps of a run, as far as it is collected."""
     metrics = {plan[run.task].metric, PUBLISHED[run.task].metric or plan[run.task].metric}
     scores = {split: dict.fromkeys(metrics, score) for split in ("dev", "test")}
-    facts = {"flags": recipe_flags(run, plan), "processor_seconds": 60.0, "weights": "abc"}
+    facts = {"flags": recipe_flags(run, plan), "processor_seconds": 60.0, "weights": "abc", "vectors": "def"}
     return vars(run) | {"scores": scores} | facts | more
 
 
@@ -83,8 +84,11 @@ def results_of(task, scores, baselines, change=None, **more):
     return stored_results
 
 
-def collected(stored_results, seeds, plan=TASKS, weights=None):
-    measured = tables_collect.Measured(stored_results, plan, "tiny", seeds, weights, "--elmo models/tiny")
+def collected(stored_results, seeds, plan=TASKS, weights=None, vectors=None):
+    fingerprints = (weights, vectors)
+    measured = tables_collect.Measured(
+        stored_results, plan, "tiny", seeds, *fingerprints, "--elmo models/tiny"
+    )
     return tables_collect.collect(measured)
 
 
@@ -201,6 +205,41 @@ def test_results_of_other_weights_do_not_count():
         assert row["baseline"]["mean"] == 40.0  # which has none
 
 
+def test_results_of_other_word_vectors_do_not_count():
+    stored_results = results_of("sst", {0: 0.42}, {0: 0.40}) | results_of("sst", {1: 0.46}, {1: 0.41})
+    for name in stored_results:
+        if name.endswith("seed-1"):
+            stored_results[name]["vectors"] = "deg"
+    for vectors, seed in (("def", 0), ("deg", 1)):
+        row = row_of(collected(stored_results, [0, 1], vectors=vectors), "table1", "Sentiment, SST-5")
+        assert row["baseline"]["seeds"] == row["elmo"]["seeds"] == [seed]
+    with pytest.raises(
+        ElmoError, match=r"seed-0 and .*seed-1 were made with different word vectors; name those"
+    ):
+        collected(stored_results, [0, 1])  # which does not know those of the tables
+    for name in stored_results:
+        del stored_results[name]["vectors"]  # of nobody knows which
+    row = row_of(collected(stored_results, [0, 1], vectors="def"), "table1", "Sentiment, SST-5")
+    assert row["baseline"] is row["elmo"] is None
+
+
+def test_the_fingerprint_of_word_vectors_is_of_their_content(tmp_path):
+    folder = tmp_path / "package"
+    folder.mkdir()
+    (folder / "index").write_bytes(b"bank")
+    (folder / "numbers").write_bytes(b"01")
+    one = tmp_path / "glove.txt"
+    one.write_bytes(b"bank01")
+    places = Places(None, None, tmp_path, tmp_path, TASKS)
+    first = replace(places, vectors=folder).vectors_fingerprint
+    assert first == replace(places, vectors=one).vectors_fingerprint is not None  # wherever they are
+    (folder / "numbers").write_bytes(b"02")
+    assert replace(places, vectors=folder).vectors_fingerprint != first
+    assert (
+        places.vectors_fingerprint is replace(places, vectors=tmp_path / "none").vectors_fingerprint is None
+    )
+
+
 def test_each_baseline_has_a_published_figure_or_a_reason():
     assert set(PUBLISHED) == {*TASKS, GAP}
     for name, entry in PUBLISHED.items():
@@ -251,15 +290,19 @@ def test_perplexities_of_an_adapted_biLM():
     assert "Perplexity" not in tables_page.markdown_of("table1", tables["table1"])
 
 
-def test_a_run_with_an_adapted_biLM_records_its_perplexities(tmp_path):
-    places = tables_runs.Places(None, "my-elmo", tmp_path / "runs", tmp_path / "results", TASKS)
+def test_a_run_with_an_adapted_biLM_records_its_perplexities_and_vectors(tmp_path):
+    vectors = tmp_path / "glove.txt"
+    vectors.write_text("bank 1", encoding="utf-8")
+    places = Places(None, "my-elmo", tmp_path / "runs", tmp_path / "results", TASKS, vectors)
     run = run_of(TASKS, "sst", {"biLM": "adapted"}, 0)
     learnt = {"dev": {}, "test": {}, "epochs": 1, "best_epoch": 1, "seconds": 1, "processor_seconds": 1}
     write_json(places.folder(run) / "results.json", {"examples": {}, "versions": {}, "runs": {"0": learnt}})
     write_json(tmp_path / "runs" / f"{places.adapted(run)}.json", {"rows": [ADAPTING]})
     tables_runs.record(places, run)
     (stored,) = (tmp_path / "results" / "tables" / "runs").iterdir()
-    assert json.loads(stored.read_text())["adapting"] == ADAPTING
+    content = json.loads(stored.read_text())
+    assert content["adapting"] == ADAPTING
+    assert content["vectors"] == places.vectors_fingerprint is not None
 
 
 def test_an_adaptation_without_perplexities_is_continued(tmp_path):

@@ -195,7 +195,9 @@ def test_results_of_other_settings_are_in_no_table_and_are_named(stage):
         json.dumps(content | {"flags": [*content["flags"], "--batch-size", "3"]}), encoding="utf-8"
     )
     _, out, _ = stage("--collect", "--seeds", "0", "1")
-    assert f"In no table, as their settings or weights are not the plan's: 1 runs ({path.stem})." in out
+    assert (
+        f"In no table, as their settings, weights or vectors are not the plan's: 1 runs ({path.stem})." in out
+    )
     table = json.loads((stage.folder / "results" / "table1.json").read_text())
     row = next(row for row in table["rows"] if row["task"] == "NER, WNUT-17")
     assert (row["baseline"]["seeds"], row["elmo"]["seeds"]) == ([0], [0])  # what both have
