@@ -126,7 +126,7 @@ def run_of_result(result: Result) -> Run:
 
 
 def unused_results(places: Places) -> list[str]:
-    """The stored results of baselines and of this biLM whose settings, weights or vectors are not the plan's."""
+    """The stored results of baselines and of this biLM that have other settings, weights or vectors."""
     measured = places.measured([])
     return [
         name
