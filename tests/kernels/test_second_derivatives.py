@@ -71,8 +71,12 @@ def assert_close(actual: Any, expected: Any, tolerance: float = 1e-7) -> None:
 def assert_gradgrad_right_or_refused(
     function: Callable[..., Any], *leaves: Tensor | None, way_out: str = READABLE
 ) -> None:
+    refusal(lambda: assert_gradgrad_right(function, *leaves), way_out)
+
+
+def assert_gradgrad_right(function: Callable[..., Any], *leaves: Tensor | None) -> None:
     leaves = tuple(leaf.detach().requires_grad_() for leaf in leaves if leaf is not None)
-    refusal(lambda: torch.autograd.gradgradcheck(function, leaves, fast_mode=True), way_out)
+    assert torch.autograd.gradgradcheck(function, leaves, fast_mode=True)
 
 
 @pytest.fixture(params=[False, True], ids=["short steps", "long steps"])
@@ -294,7 +298,7 @@ def test_recurrent_layers_with_a_written_out_gradient(layer):
         output = torch.func.functional_call(layer, dict(zip(names, weights, strict=True)), (x,))
         return output if isinstance(output, Tensor) else output[0]
 
-    assert_gradgrad_right_or_refused(function, randn(2, 3, 2, seed=9), *layer.parameters(), way_out="")
+    assert_gradgrad_right(function, randn(2, 3, 2, seed=9), *layer.parameters())
 
 
 @SCORE
@@ -316,8 +320,7 @@ def test_penalty_on_the_highway_lstm_is_that_of_the_definition(score):
 
     torch.testing.assert_close(layer(x), definition())
     expected = gradients_of_penalty(layer, score(definition()), [x])
-    if not refusal(lambda: gradients_of_penalty(layer, score(layer(x)), [x]), way_out=""):
-        assert_close(gradients_of_penalty(layer, score(layer(x)), [x]), expected)
+    assert_close(gradients_of_penalty(layer, score(layer(x)), [x]), expected)
 
 
 def test_penalty_on_a_tagger():
@@ -340,4 +343,7 @@ def test_sampled_loss():
     selected = select_rows(targets, samples)
     number = selected.ids.numel()
     leaves = randn(2, 2, 3), randn(number, 3, seed=1), randn(number, seed=2)
-    assert_gradgrad_right_or_refused(lambda *leaves: sampled_loss(*leaves, selected), *leaves, way_out="")
+    way_out = "use the softmax over all words"
+    assert_gradgrad_right_or_refused(
+        lambda *leaves: sampled_loss(*leaves, selected), *leaves, way_out=way_out
+    )
