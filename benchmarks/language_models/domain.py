@@ -114,9 +114,8 @@ def adapt(name: str, paths: list[Path], options: argparse.Namespace, folder: Pat
     return row
 
 
-def read_sentences(path: Path, column: int = 0) -> Iterator[list[str]]:
-    """The sentences of a text, or of a file with a word a line (`.conll`, `.tsv`), where `column` is that of
-    the words."""
+def read_sentences(path: Path) -> Iterator[list[str]]:
+    """The sentences of a text, or of a file with a word a line in its first column (`.conll`, `.tsv`)."""
     with (
         lzma.open(path, "rt", encoding="utf-8")
         if path.suffix == ".xz"
@@ -128,7 +127,7 @@ def read_sentences(path: Path, column: int = 0) -> Iterator[list[str]]:
         words: list[str] = []
         for line in file:
             if line.strip():
-                words.append(line.split()[column])
+                words.append(line.split()[0])
             elif words:
                 yield words
                 words = []

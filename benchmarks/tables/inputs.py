@@ -34,7 +34,7 @@ def missing_file(runs: Iterable[Run], plan: dict[str, Task], data: Path) -> Path
         paths += [f"DATA/{MNLI}"] if run.task == "nli" else []
         paths += [f"DATA/{path}" for path in GUM.values()] if run.task == "coref-gum" else []
         paths += [GAP] if run.task == "coref" else []
-        paths += DOMAINS[task.domain][0] if run.biLM == "adapted" and task.domain else []
+        paths += DOMAINS[task.domain] if run.biLM == "adapted" and task.domain else []
         needed |= dict.fromkeys(path for path in paths if path.startswith("DATA/"))
     files = (data / path.removeprefix("DATA/") for path in needed)
     return next((path for path in files if not path.is_file()), None)
@@ -77,9 +77,8 @@ def documents_of(path: Path) -> list[str]:
 
 def make_domain(domain: str, data: Path, folder: Path) -> None:
     """Write the text of a domain, a sentence a line."""
-    paths, column = DOMAINS[domain]
-    files = [data / path.removeprefix("DATA/") for path in paths]
-    lines = (" ".join(words) for file in files for words in read_sentences(file, column))
+    files = [data / path.removeprefix("DATA/") for path in DOMAINS[domain]]
+    lines = (" ".join(words) for file in files for words in read_sentences(file))
     write_text(folder / f"{domain}.txt", lines)
 
 

@@ -80,7 +80,6 @@ NER_TASK = Task(
     seconds=(45, 50),
     flags=NER_FLAGS,
     paper=NER,
-    domain="web",
     scales_lambda=True,
 )
 TASKS = {
@@ -104,7 +103,6 @@ TASKS = {
         settings=("task_hidden_size=128", "task_num_layers=4"),
         flags="--batch-size 40 --optimizer adam --learning-rate 0.002",
         paper=("SRL, OntoNotes", 81.4, 84.6),
-        domain="web",
         usual=20,
     ),
     "ner-ewt": NER_TASK,
@@ -258,15 +256,10 @@ TASKS |= {
 }
 GAP = "DATA/coref_gap/gap-test.tsv.xz"  # evaluates the coreference models too
 GAP_TEXTS = 500
-# Unlabelled text to adapt a biLM to a domain, and the column of the words in CoNLL files.
-DOMAINS: dict[str, tuple[tuple[str, ...], int]] = {
-    "web": (("DATA/srl_propbank_ewt/ewt_srl_train.conll.xz",), 2),
-    "tweets": (
-        (*(f"DATA/ner_btc/{section}.conll" for section in "abeg"), "DATA/ner_wnut17/wnut17train.conll"),
-        0,
-    ),
-    "movies": (("DATA/domain_movie/movie_reviews.txt.xz",), 0),
-    "medicine": (("DATA/ner_ncbi_disease/train.tsv.xz",), 0),
+DOMAINS: dict[str, tuple[str, ...]] = {  # unlabelled text to adapt a biLM to a domain
+    "tweets": (*(f"DATA/ner_btc/{section}.conll" for section in "abeg"), "DATA/ner_wnut17/wnut17train.conll"),
+    "movies": ("DATA/domain_movie/movie_reviews.txt.xz",),
+    "medicine": ("DATA/ner_ncbi_disease/train.tsv.xz",),
 }
 
 

@@ -579,8 +579,8 @@ def test_documents_of_ontogum_are_split_and_named(tmp_path):
 
 
 def test_text_of_a_domain(tmp_path, monkeypatch):
-    (tmp_path / "srl.conll").write_text("s 0 He PRON\ns 1 left VERB\n\ns 0 Why ADV\n", encoding="utf-8")
-    monkeypatch.setitem(tables_inputs.DOMAINS, "web", (("DATA/srl.conll",), 2))
+    (tmp_path / "names.conll").write_text("He O\nleft O\n\nWhy O\n", encoding="utf-8")
+    monkeypatch.setitem(tables_inputs.DOMAINS, "web", ("DATA/names.conll",))
     tables_inputs.make_domain("web", tmp_path, tmp_path)
     assert (tmp_path / "web.txt").read_text(encoding="utf-8") == "He left\nWhy\n"
 
