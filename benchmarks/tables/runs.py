@@ -28,7 +28,7 @@ from benchmarks.report import ROOT, machine
 from benchmarks.tables.collect import Measured, Result
 from benchmarks.tables.plan import GAP, GAP_TEXTS, VECTORS, Run, Task, estimate, planned, recipe_flags
 from elmo_hf.errors import ElmoError
-from elmo_hf.files import write_json
+from elmo_hf.files import read_json, write_json
 
 SMOKE_GAP = 3
 STOPPED = 143  # the exit code of a program that SIGTERM has ended
@@ -186,10 +186,6 @@ def record(places: Places, run: Run) -> None:
     content |= {"versions": results["versions"], "machine": machine()}
     write_json(places.results / "tables" / "runs" / f"{name}.json", content)
     shutil.rmtree(folder)
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 # ---- commands
