@@ -433,7 +433,9 @@ def learning_rate(task: Task, multiple: float) -> str:
 
 
 def arm_of(run: Run) -> str:
-    return "none" if run.place == "none" else "elmo"
+    """Whose settings a run has. With ELMo at the output alone, a network reads what the baseline reads, so it
+    has the baseline's: the scale of the word vectors depends on what stands beside them."""
+    return "none" if run.place in ("none", "output") else "elmo"
 
 
 def chosen_of(run: Run, task: Task) -> Choice:

@@ -85,7 +85,10 @@ def test_the_tables_use_what_was_chosen(stage):
     search.main(stage.flags)
     plan = search.with_choices(TASKS, stage.places)
     run = run_of(plan, "sst", {}, 0)
-    for one, rate, dropout in ((run, "0.0005", "0.15"), (baseline_of(run), "0.001", "0.5")):
+    of_baseline = ("0.001", "0.5")
+    at_output = run_of(plan, "sst", {"place": "output"}, 0)  # whose network reads what the baseline's reads
+    pairs = ((run, ("0.0005", "0.15")), (baseline_of(run), of_baseline), (at_output, of_baseline))
+    for one, (rate, dropout) in pairs:
         flags = recipe_flags(one, plan)
         assert flags[len(flags) - 1 - flags[::-1].index("--learning-rate") + 1] == rate
         assert flags[flags.index("--vector-scale") + 1] == "4"
