@@ -28,7 +28,7 @@ from benchmarks.report import ROOT, machine
 from benchmarks.tables.collect import Measured, Result
 from benchmarks.tables.plan import GAP, GAP_TEXTS, VECTORS, Run, Task, estimate, planned, recipe_flags
 from elmo_hf.errors import ElmoError
-from elmo_hf.files import read_json, write_json
+from elmo_hf.files import read_json, update_digest, write_json
 
 SMOKE_GAP = 3
 STOPPED = 143  # the exit code of a program that SIGTERM has ended
@@ -74,8 +74,8 @@ class Places:
 
     def measured(self, seeds: list[int]) -> Measured:
         flag = "--smoke" if self.elmo is None else f"--elmo {self.elmo_argument}"
-        fingerprints = (self.weights, self.vectors_fingerprint)
-        return Measured(stored_results(self), self.plan, self.model, seeds, *fingerprints, elmo_flag=flag)
+        results, vectors = stored_results(self), self.vectors_fingerprint
+        return Measured(results, self.plan, self.model, seeds, self.weights, vectors, flag)
 
     def folder(self, run: Run) -> Path:
         return self.runs / run.name(self.model)
@@ -95,7 +95,7 @@ def fingerprint(files: list[Path]) -> str | None:
     digest = hashlib.blake2b(digest_size=6)
     found = [path for path in files if path.is_file()]
     for path in found:
-        digest.update(path.read_bytes())
+        update_digest(digest, path)
     return digest.hexdigest() if found else None
 
 
@@ -146,8 +146,8 @@ def is_trained(places: Places, run: Run) -> bool:
 
 
 def identity(places: Places, run: Run) -> Any:
-    fingerprints = {"weights": places.weights, "vectors": places.vectors_fingerprint}
-    return {"commands": recorded_commands(places, run), **fingerprints}
+    commands = recorded_commands(places, run)
+    return {"commands": commands, "weights": places.weights, "vectors": places.vectors_fingerprint}
 
 
 def record_finished(places: Places, runs: Sequence[Run]) -> None:

@@ -354,10 +354,15 @@ def flush(path: Path) -> None:
 
 def sha256(path: Path) -> str:
     digest = hashlib.sha256()
+    update_digest(digest, path)
+    return digest.hexdigest()
+
+
+def update_digest(digest: Any, path: Path) -> None:
+    """Add a file's content to a digest of `hashlib`, a piece at a time."""
     with path.open("rb") as file:
         while chunk := file.read(2**20):
             digest.update(chunk)
-    return digest.hexdigest()
 
 
 def checksum(path: Path) -> dict[str, int | str]:

@@ -85,10 +85,8 @@ def results_of(task, scores, baselines, change=None, **more):
 
 
 def collected(stored_results, seeds, plan=TASKS, weights=None, vectors=None):
-    fingerprints = (weights, vectors)
-    measured = tables_collect.Measured(
-        stored_results, plan, "tiny", seeds, *fingerprints, "--elmo models/tiny"
-    )
+    flag = "--elmo models/tiny"
+    measured = tables_collect.Measured(stored_results, plan, "tiny", seeds, weights, vectors, flag)
     return tables_collect.collect(measured)
 
 
