@@ -82,6 +82,12 @@ def test_a_dataset_with_class_labels_is_read_alike(tmp_path, call, name_files):
         ("problem_type=regression", "problem_type follows from the data"),
         ("vocab_size=9", "vocab_size follows from the data"),
         ("lstm_dim=8", "this biLM's words have 256 numbers and its layers 16, so they cannot be mixed"),
+        (
+            "char_activation=tanh",
+            'the biLM was trained with char_activation="relu"; leave --set char_activation out',
+        ),
+        ("cell_clip=null", "the biLM was trained with cell_clip=3.0; leave --set cell_clip out"),
+        ("use_skip_connections=false", "the biLM was trained with use_skip_connections=true"),
         ("num_hidden_layers=1", "--set gives the biLM other sizes than its weights have"),
     ],
 )

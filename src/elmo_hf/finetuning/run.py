@@ -77,6 +77,9 @@ NOT_PRINTED = ("dev_by_epoch",)  # what results.json has beside the line of a se
 # Fields of the config that no `--set` changes, besides those of every model of Transformers.
 OF_THE_DATA = ("num_labels", "vocab_size", "bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id")
 OF_THE_EXAMPLES = ("classifier", "tag_scheme")  # each recipe has examples for one of them
+CONFIG_FIELDS = [*ElmoConfig.__annotations__]  # in the order of the class
+# Those of the biLM come first. Its weights fit no other values, even where their sizes are the same.
+OF_THE_BILM = {*CONFIG_FIELDS[: CONFIG_FIELDS.index("elmo_at_input")]} - {"dropout", "use_warm_state"}
 # The biLM of a smoke run is random and small, and so is the task model.
 SMOKE_CONFIG = {"task_hidden_size": 40, "task_num_layers": 2}
 SMOKE_ELMO: dict[str, Any] = {
@@ -208,6 +211,11 @@ def check_model(model_class: type[ElmoTaskModel], fields: dict[str, Any], elmo: 
     pretrained = {f"elmo.{name}": shape for name, shape in shapes_of(ElmoModel, elmo).items()}
     if wanted and wanted != pretrained:  # a baseline without ELMo has no biLM
         raise ElmoError("--set gives the biLM other sizes than its weights have; set what is of the task.")
+    for name in fields:
+        if name in OF_THE_BILM and fields[name] != getattr(elmo, name):
+            raise ElmoError(
+                f"the biLM was trained with {name}={json.dumps(getattr(elmo, name))}; leave --set {name} out."
+            )
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
