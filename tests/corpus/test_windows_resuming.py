@@ -224,6 +224,39 @@ def test_a_program_ends_with_its_workers(files, tmp_path):
     assert (process.returncode, process.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(("hung", "tries"), [(1, 1000), (1000, 1)])
+def test_workers_that_hang_in_their_fork_are_replaced(files, hung, tries):
+    """As on a lock of the interpreter that another thread held: nothing of Python runs, signals included."""
+    code = f"""
+import multiprocessing, os, signal, time
+from elmo_hf.corpus import windows
+from elmo_hf.corpus.source import Source
+from elmo_hf.corpus.vocabulary import Vocabulary
+
+forks = []
+def hang():
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    time.sleep(10_000)
+os.register_at_fork(before=lambda: forks.append(1), after_in_child=lambda: len(forks) <= {hung} and hang())
+multiprocessing.set_start_method("fork")
+windows.TRIES, windows.PATIENCE = {tries}, 2.0
+encoder = windows.Encoder(Vocabulary(["<S>", "</S>", "<UNK>", "w1_0"]))
+def read(workers):
+    source, plan = Source("{files}/*.txt"), windows.Plan(rows=3, epochs=1)
+    return [window.targets.tolist() for window in windows.Windows(source, encoder, plan, workers=workers)]
+try:
+    assert read(2) == read(0)
+except ValueError as error:
+    print(error)
+assert len(forks) > 2 or {tries} == 1
+assert not multiprocessing.active_children()
+"""
+    command = [sys.executable, "-W", "ignore:.*use of fork:DeprecationWarning", "-c", code]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    sentence = "the 2 processes that read the text do not start; try --workers 0.\n" if tries == 1 else ""
+    assert (process.returncode, process.stderr, process.stdout) == (0, "", sentence)
+
+
 # ---- the audit log
 
 

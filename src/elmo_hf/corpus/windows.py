@@ -24,6 +24,7 @@ The contract of reading:
 """
 
 import atexit
+import multiprocessing
 import os
 import signal
 import threading
@@ -31,6 +32,7 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from math import gcd
 from reprlib import repr as short
@@ -49,6 +51,8 @@ from elmo_hf.corpus.source import Source
 from elmo_hf.errors import ElmoError, sentence_of
 
 State = dict[str, Any]
+
+TRIES, PATIENCE = 3, 60.0  # how often workers are started, and seconds until one has begun
 
 
 @dataclass(frozen=True)
@@ -301,27 +305,36 @@ class Windows(TimedWindows):
         super().__init__()
 
     def __iter__(self) -> Generator[Window, None, None]:
-        shares = self._windows_of_shares()
+        shares = self._windows_of_workers() if self.workers else iter(self.shares)
         windows = self._timed(lambda: _join(list(islice(shares, max(self.workers, 1)))))
-        if self.workers:  # the program's end waits for the workers, which ignore its signals (`_end_later`)
+        if self.workers:  # the program's end waits for the workers, which ignore its signals (`_begin`)
             atexit.register(_close, weakref.ref(windows))
         return windows
 
-    def _windows_of_shares(self) -> Iterator["Window | _Failure"]:
-        if not self.workers:
-            return iter(self.shares)
-        # With a generator of its own, the loader draws nothing from the one that dropout draws from.
-        return iter(
-            DataLoader(
+    def _windows_of_workers(self) -> Iterator["Window | _Failure"]:
+        """A fork can hang before its first instruction, on a lock that another thread of this process held
+        (before Python 3.12, one of the interpreter's), so workers that do not begin are replaced."""
+        for _ in range(TRIES):
+            running, begun = {*multiprocessing.active_children()}, multiprocessing.Semaphore(0)
+            # With a generator of its own, the loader draws nothing from the one that dropout draws from.
+            loader = DataLoader(
                 self.shares,
                 batch_size=None,
                 num_workers=self.workers,
                 prefetch_factor=self.prefetch,
                 collate_fn=_identity,
-                worker_init_fn=_end_later,
+                worker_init_fn=partial(_begin, begun),
                 generator=torch.Generator(),
             )
-        )
+            windows = iter(loader)
+            is_fork = multiprocessing.get_start_method() == "fork"  # others import everything first
+            if not is_fork or all(begun.acquire(timeout=PATIENCE) for _ in range(self.workers)):
+                return windows
+            del windows  # which ends the workers that have begun
+            for hung in {*multiprocessing.active_children()} - running:
+                hung.kill()
+                hung.join()
+        raise ElmoError(f"the {self.workers} processes that read the text do not start; try --workers 0.")
 
 
 def _note_of_shared_text(source: Source, plan: Plan, groups: int, readers: int) -> str:
@@ -377,14 +390,16 @@ class _Shares(IterableDataset):
             yield _Failure(sentence_of(error))
 
 
-def _end_later(worker: int) -> None:
-    """A worker's signal handler: a stop reaches all processes at once, but one more step needs windows.
+def _begin(begun: Any, worker: int) -> None:
+    """Say that a worker has begun, and end it later than its parent.
 
-    A worker whose parent was killed would wait for ever for room in a pipe that only it still reads.
+    A stop reaches all processes at once, but one more step needs windows. A worker whose parent was killed
+    would wait for ever for room in a pipe that only it still reads.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: signal.alarm(60))
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    begun.release()
 
 
 def _end_with(parent: int) -> None:
