@@ -53,6 +53,9 @@ def table_of_choices(searches: Sequence[Result], plan: dict[str, Task]) -> str:
         rate = learning_rate(task, point["learning rate"])
         scores = [100 * tried["score"] for tried in search["tried"]]
         arm = "without ELMo" if run["place"] == "none" else "with ELMo"
+        if run["biLM"] == "tuned":
+            arm = "with a tuned ELMo"
+            rate += f" (biLM {point['learning rate of the biLM'] * float(rate):g})"
         numbers = [f"{run['train_size']:,}", f"{point['dropout']:g}", rate]
         numbers += [f"{point['vector scale']:g}", f"{max(scores):.1f}", f"{min(scores):.1f}"]
         rows.append([task.title, arm, *numbers])

@@ -17,7 +17,8 @@ VECTORS = "VECTORS"  # stands for the file of word vectors
 
 
 class Choice(NamedTuple):
-    """What search.py chose for the baseline ("none") or with ELMo ("elmo"): flags, and settings for --set."""
+    """What search.py chose for the baseline ("none"), with ELMo ("elmo") or with a tuned biLM ("tuned"):
+    flags, and settings for --set."""
 
     arm: str
     flags: tuple[str, ...]
@@ -435,13 +436,18 @@ def learning_rate(task: Task, multiple: float) -> str:
 def arm_of(run: Run) -> str:
     """Whose settings a run has. With ELMo at the output alone, a network reads what the baseline reads, so it
     has the baseline's: the scale of the word vectors depends on what stands beside them."""
+    if run.biLM == "tuned":
+        return "tuned"
     return "none" if run.place in ("none", "output") else "elmo"
 
 
 def chosen_of(run: Run, task: Task) -> Choice:
-    """What is chosen for this task with or without ELMo; nothing, if it is not searched."""
+    """What is chosen for this task and arm; nothing, if it is not searched."""
+    chosen = {choice.arm: choice for choice in task.chosen}
     arm = arm_of(run)
-    return next((choice for choice in task.chosen if choice.arm == arm), Choice(arm, (), ()))
+    if arm == "tuned" and arm not in chosen:
+        arm = "elmo"  # a tuned biLM then learns as fast as the rest
+    return chosen.get(arm, Choice(arm, (), ()))
 
 
 def elmo_settings(run: Run, scales_lambda: bool = False) -> list[str]:

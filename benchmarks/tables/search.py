@@ -6,7 +6,8 @@
 
 `GRID` has the values. Each arm of a task (with ELMo, without) tries the values of one setting after the
 other and keeps the best on dev: 5 runs of seed 100, which no table uses, on `--train-size` train examples (by
-default a fourth of a task's, or half where a fourth teaches nothing). Of the four sets of names, of the two
+default a fourth of a task's, or half where a fourth teaches nothing). `--arms tuned` goes on from what is
+chosen with a frozen biLM, and tries how fast a tuned one learns. Of the four sets of names, of the two
 of coreference, and of entailment and questions one is searched, and its choices serve the others. All that
 was tried goes to `results/tables/search/MODEL.TASK.ARM.json`. After an interruption the same command
 continues. The tables use what is chosen there; an arm that is not searched has the settings of the plan.
@@ -49,7 +50,9 @@ GRID: dict[str, tuple[float, ...]] = {
     "learning rate": (1.0, 0.5),
     "vector scale": (1.0, 4.0),
 }
-TRIED = 1 + sum(len(values) - 1 for values in GRID.values())
+TUNED_GRID: dict[str, tuple[float, ...]] = {
+    "learning rate of the biLM": (1.0, 0.3, 0.1)
+}  # parts of the learning rate of the rest
 SEED = 100
 SHARE = 0.25  # of the train examples, if the plan says nothing else
 LIMIT, PATIENCE = 20, 3  # epochs
@@ -64,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--elmo", required=True, help="a pretrained biLM")
     parser.add_argument("--vectors", type=Path, required=True, help="the file of word vectors")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=SEARCHED, metavar="TASK")
-    parser.add_argument("--arms", nargs="+", choices=["none", "elmo"], default=["none", "elmo"])
+    parser.add_argument("--arms", nargs="+", choices=["none", "elmo", "tuned"], default=["none", "elmo"])
     parser.add_argument("--train-size", type=int, help="train examples of a run (a fourth or half)")
     parser.add_argument("--jobs", type=int, default=1, help="arms at the same time, each with one thread (1)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run after so many")
@@ -85,6 +88,8 @@ def search(options: argparse.Namespace) -> None:
     missing = missing_file(runs, TASKS, options.data)
     if missing is not None:
         raise ElmoError(f"{missing} is missing; is {options.data} the folder of the data?")
+    for run in runs:
+        start_of(run, places)  # refuses a tuned biLM whose frozen one is not searched
     options.runs.mkdir(parents=True, exist_ok=True)
     make_inputs(runs, TASKS, options.data, options.runs / "data")
     deadline = time.monotonic() + 60 * options.minutes
@@ -97,7 +102,7 @@ def small_run(name: str, arm: str, options: argparse.Namespace) -> Run:
     task = TASKS[name]
     size = options.train_size or task.search_size or round(SHARE * task.train_size)
     run = replace(run_of(TASKS, name, {}, SEED), train_size=min(size, task.train_size))
-    return run if arm == "elmo" else baseline_of(run)
+    return baseline_of(run) if arm == "none" else run if arm == "elmo" else replace(run, biLM="tuned")
 
 
 def small_task(run: Run) -> Task:
@@ -115,19 +120,39 @@ def search_arm(run: Run, places: Places, deadline: float) -> str:
     """Try the points that are not tried yet, and return a line on what is chosen."""
     path = file_of(run, places)
     tried: list[dict[str, Any]] = stored_search(run, places).get("tried", [])
-    point: Point = {name: values[0] for name, values in GRID.items()}
-    for name, values in GRID.items():
+    point = start_of(run, places)
+    for name, values in grid_of(run).items():
         for value in values:
             other = point | {name: value}
             if score_of(tried, other) is None:
                 if time.monotonic() > deadline:
-                    return f"{run.task}, {arm_of(run)}: {len(tried)} of {TRIED} tried; out of time"
+                    return f"{run.task}, {arm_of(run)}: {len(tried)} of {size_of(run)} tried; out of time"
                 tried.append({"point": other, **try_point(run, other, places)})
                 write_json(path, content_of(run, tried, places))
         point = max((row["point"] for row in tried if differs_in(row["point"], point, name)),
                     key=lambda other: score_of(tried, other) or 0.0)  # fmt: skip
     write_json(path, content_of(run, tried, places) | {"chosen": point})
     return f"{run.task}, {arm_of(run)}: {point}, dev {100 * (score_of(tried, point) or 0):.2f} %"
+
+
+def grid_of(run: Run) -> dict[str, tuple[float, ...]]:
+    return TUNED_GRID if run.biLM == "tuned" else GRID
+
+
+def size_of(run: Run) -> int:
+    """How many points are tried."""
+    return 1 + sum(len(values) - 1 for values in grid_of(run).values())
+
+
+def start_of(run: Run, places: Places) -> Point:
+    """The first values, beside what is chosen with a frozen biLM if this one is tuned."""
+    first = {name: values[0] for name, values in grid_of(run).items()}
+    if run.biLM != "tuned":
+        return first
+    frozen = stored_search(replace(run, biLM="frozen"), places)
+    if "chosen" not in frozen:
+        raise ElmoError(f"search {run.task} with a frozen biLM first: --tasks {run.task} --arms elmo.")
+    return frozen["chosen"] | first
 
 
 def stored_search(run: Run, places: Places) -> dict[str, Any]:
@@ -153,7 +178,7 @@ def identity_of(run: Run, places: Places) -> dict[str, Any]:
 
 
 def content_of(run: Run, tried: list[dict[str, Any]], places: Places) -> dict[str, Any]:
-    grid = {name: list(values) for name, values in GRID.items()}
+    grid = {name: list(values) for name, values in grid_of(run).items()}
     return identity_of(run, places) | {"grid": grid, "tried": tried, "machine": machine()}
 
 
@@ -203,8 +228,10 @@ def flags_of(run: Run, point: Point) -> list[str]:
 def as_choice(run: Run, point: Point) -> Choice:
     """A point as flags and settings of the plan."""
     rate = learning_rate(TASKS[run.task], point["learning rate"])
-    flags = ("--learning-rate", rate, "--vector-scale", f"{point['vector scale']:g}")
-    return Choice(arm_of(run), flags, (f"task_dropout={point['dropout']:g}",))
+    flags = ["--learning-rate", rate, "--vector-scale", f"{point['vector scale']:g}"]
+    if run.biLM == "tuned":
+        flags += ["--elmo-learning-rate", f"{point['learning rate of the biLM'] * float(rate):g}"]
+    return Choice(arm_of(run), tuple(flags), (f"task_dropout={point['dropout']:g}",))
 
 
 # ---- what the tables use
@@ -222,7 +249,7 @@ def with_choices(plan: dict[str, Task], places: Places, model: str | None = None
 def choices_of(name: str, places: Places, model: str | None) -> tuple[Choice, ...]:
     run = run_of(TASKS, TASKS[name].searched_with or name, {}, SEED)
     choices = []
-    for arm in (baseline_of(run), run):
+    for arm in (baseline_of(run), run, replace(run, biLM="tuned")):
         path = file_of(arm, places, model)
         content = read_json(path) if path.is_file() else {}
         if "chosen" in content and (model is not None or is_of_weights(content, places)):
@@ -236,9 +263,10 @@ def is_of_weights(content: dict[str, Any], places: Places) -> bool:
 
 
 def searches(places: Places) -> list[dict[str, Any]]:
-    """What was searched to its end and is used, without ELMo and with it, in the order of the plan."""
+    """What was searched to its end and is used, by task and arm, in the order of the plan."""
     runs = [run_of(TASKS, name, {}, SEED) for name in SEARCHED]
-    paths = [file_of(arm, places) for run in runs for arm in (baseline_of(run), run)]
+    arms = [arm for run in runs for arm in (baseline_of(run), run, replace(run, biLM="tuned"))]
+    paths = [file_of(arm, places) for arm in arms]
     contents = [read_json(path) for path in paths if path.is_file()]
     return [content for content in contents if "chosen" in content and is_of_weights(content, places)]
 
@@ -253,9 +281,11 @@ def listing(runs: list[Run], places: Places) -> str:
         tried = before.get("tried", [])
         seconds = [row["processor_seconds"] for row in tried]
         each = sum(seconds) / len(seconds) if seconds else estimate(run, {run.task: small_task(run)})
-        minutes = 0.0 if "chosen" in before else (TRIED - len(tried)) * each / 60
+        minutes = 0.0 if "chosen" in before else (size_of(run) - len(tried)) * each / 60
         total += minutes
-        lines.append(f"{minutes:6.1f} minutes  {run.task}, {arm_of(run)}: {len(tried)} of {TRIED} tried")
+        lines.append(
+            f"{minutes:6.1f} minutes  {run.task}, {arm_of(run)}: {len(tried)} of {size_of(run)} tried"
+        )
     return "\n".join([*lines, f"about {total / 60:.1f} hours of one processor"])
 
 

@@ -20,7 +20,15 @@ def score_of(flags):
     dropout = float(re.search(r"task_dropout=(\S+)", flags)[1])
     rate = float(re.findall(r"--learning-rate (\S+)", flags)[-1])
     scale = float(re.search(r"--vector-scale (\S+)", flags)[1])
-    return 0.5 + (-0.1 if has_elmo else 0.1) * dropout + (-10 if has_elmo else 10) * rate + 0.01 * scale
+    tuned = re.search(r"--elmo-learning-rate (\S+)", flags)
+    of_tuned = 0.02 - 20 * abs(float(tuned[1]) - 0.00015) if tuned else 0.0
+    return (
+        of_tuned
+        + 0.5
+        + (-0.1 if has_elmo else 0.1) * dropout
+        + (-10 if has_elmo else 10) * rate
+        + 0.01 * scale
+    )
 
 
 @pytest.fixture
@@ -63,7 +71,7 @@ def stage(tmp_path, monkeypatch):
 
 def test_each_arm_gets_its_best_point_of_the_same_grid(stage):
     search.main(stage.flags)
-    assert len(stage.commands) == 2 * search.TRIED == 10
+    assert len(stage.commands) == 2 * 5
     assert all(f"--train-size {round(33_245 / 4)} " in command for command in stage.commands)
     assert all("--test-size 1 " in command and "--seeds 100 " in command for command in stage.commands)
     assert all(command.count("--vectors") == 1 for command in stage.commands)
@@ -94,6 +102,33 @@ def test_the_tables_use_what_was_chosen(stage):
         assert flags[flags.index("--vector-scale") + 1] == "4"
         assert f"task_dropout={dropout}" in flags[flags.index("--set") :]
     assert recipe_flags(run_of(plan, "nli", {}, 0), plan) == recipe_flags(run_of(TASKS, "nli", {}, 0), TASKS)
+
+
+def test_a_tuned_bilm_learns_as_fast_as_is_best_on_dev(stage, capsys):
+    tuned = [*stage.flags, "--arms", "tuned"]
+    with pytest.raises(SystemExit):
+        search.main(tuned)
+    message = "search: search sst with a frozen biLM first: --tasks sst --arms elmo.\n"
+    assert capsys.readouterr().err == message
+    assert not stage.commands
+    search.main(stage.flags)
+    plan = search.with_choices(TASKS, stage.places)
+    run = run_of(plan, "sst", {"biLM": "tuned"}, 0)
+    frozen = recipe_flags(run_of(plan, "sst", {}, 0), plan)
+    assert recipe_flags(run, plan) == [*frozen, "freeze_elmo=false"]  # not searched yet
+    before = len(stage.commands)
+    search.main(tuned)
+    search.main(tuned)  # tries nothing twice
+    rates = [command.split("--elmo-learning-rate ")[1].split()[0] for command in stage.commands[before:]]
+    assert rates == ["0.0005", "0.00015", "5e-05"]
+    assert all("freeze_elmo=false" in command for command in stage.commands[before:])
+    flags = recipe_flags(run, search.with_choices(TASKS, stage.places))
+    at = flags.index("--elmo-learning-rate")
+    assert flags[at + 1] == "0.00015"
+    assert flags[:at] + flags[at + 2 :] == [*frozen, "freeze_elmo=false"]
+    row = table_of_choices(search.searches(stage.places), TASKS).split("\n")[-1]
+    cells = "with a tuned ELMo | 8,311 | 0.15 | 0.0005 (biLM 0.00015) | 4 | 54.0 | 53.3"
+    assert row == f"| Sentiment, SST-5 | {cells} |"
 
 
 def test_the_page_has_what_was_chosen(stage):

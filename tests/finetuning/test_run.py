@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
-from transformers import AutoModelForTokenClassification, AutoTokenizer
+from transformers import AutoModel, AutoModelForTokenClassification, AutoTokenizer
 
 from elmo_hf import TINY
 from elmo_hf.finetuning import run as finetuning
@@ -130,6 +130,20 @@ def test_a_bar_on_a_terminal_and_none_in_a_file(tmp_path, call, name_files, caps
     assert results["examples"] == {"train": 40, "dev": 10, "test": 20}
 
 
+def test_a_tuned_bilm_may_have_a_learning_rate_of_its_own(tmp_path, call, name_files):
+    before = AutoModel.from_pretrained(TINY).state_dict()
+    settings = ["--elmo", TINY, "--learning-rate", 0.01, "--epochs", 1, "--train-size", 20]
+    settings += ["--set", "freeze_elmo=false"]
+    changes = []
+    for number, more in enumerate([[], ["--elmo-learning-rate", 0.0001], ["--elmo-learning-rate", 0]]):
+        output = tmp_path / f"run-{number}"
+        call(finetune_ner, *name_files, "--output", output, *settings, *more)
+        model = AutoModelForTokenClassification.from_pretrained(output / "seed-0")
+        weights = model.elmo.state_dict()
+        changes.append(max(float((weights[name] - before[name]).abs().max()) for name in weights))
+    assert changes[0] > 10 * changes[1] > 0 == changes[2]
+
+
 def test_sentences_of_similar_length_share_a_batch_if_the_task_has_a_length():
     trainer = finetuning.DecodingTrainer.__new__(finetuning.DecodingTrainer)
     trainer.args = SimpleNamespace(train_batch_size=4, train_sampling_strategy="random")
@@ -173,6 +187,10 @@ def test_wrong_flags_are_one_sentence(tmp_path, call, flags, message):
         (["--smoke", "--seeds", "0", "1", "0"], "--seeds names a seed twice: 0 1 0."),
         (["--smoke", "--set", "task_hiden_size=3"], "did you mean 'task_hidden_size'?"),
         ([], "name a pretrained biLM by --elmo"),
+        (
+            ["--smoke", "--elmo-learning-rate", "0.1"],
+            "needs a biLM that learns; add --set freeze_elmo=false.",
+        ),
         (["--elmo", "/absent/elmo"], "no ELMo can be loaded from /absent/elmo"),
         (["--smoke", "--optimizer", "sgd"], "--optimizer must be one of adam, but is 'sgd'."),
     ],

@@ -103,6 +103,8 @@ def make_parser(doc: str, optimizer: str = "adam", **defaults: Any) -> argparse.
         flag = f"--{name.replace('_', '-')}"
         help = f"{MEANINGS[name]} ({value})"
         parser.add_argument(flag, type=at_least(LEAST[name]), default=value, help=help)
+    help = "the learning rate of a biLM that is tuned, by --set freeze_elmo=false (that of --learning-rate)"
+    parser.add_argument("--elmo-learning-rate", type=at_least(0.0), metavar="RATE", help=help)
     return parser
 
 

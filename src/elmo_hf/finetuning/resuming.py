@@ -30,7 +30,7 @@ RESULTS = "results.json"
 FREE_FLAGS = {"output", "seeds", "train", "dev", "test", "data", "elmo", "vectors", "report-to", "threads"}
 FREE_FLAGS |= {"predictions", "evaluate"}
 # Flags that older versions do not have, with the defaults that do what those did.
-NEWER_FLAGS = {"vector_scale": 1.0, "labels": None}
+NEWER_FLAGS = {"vector_scale": 1.0, "labels": None, "elmo_learning_rate": None}
 
 
 def inputs_of(flags: argparse.Namespace, data: dict[str, list[Example]]) -> dict[str, str | None]:

@@ -175,6 +175,8 @@ def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]
     config = ElmoConfig(**fields)  # raises where a field is wrong
     if flags.vectors and not config.task_word_dim:
         raise ElmoError("--vectors needs a table of the task's own words; add --set task_word_dim=N.")
+    if flags.elmo_learning_rate is not None and (config.freeze_elmo or not config.reads_elmo):
+        raise ElmoError("--elmo-learning-rate needs a biLM that learns; add --set freeze_elmo=false.")
     if flags.elmo is None and not flags.smoke:
         raise ElmoError("name a pretrained biLM by --elmo, or try a random one by --smoke.")
     elmo = load_config(flags.elmo) if flags.elmo else ElmoConfig(**SMOKE_ELMO | fields)
@@ -383,7 +385,6 @@ def make_trainer(
     model: ElmoTaskModel,
     tokenizer: ElmoTokenizer,
 ) -> DecodingTrainer:
-    weights = [weight for _, weight in trained(model)]
     trainer = (task.trainer or DecodingTrainer)(
         model,
         arguments(flags, seed, task.best),
@@ -392,7 +393,7 @@ def make_trainer(
         eval_dataset=data["dev"],
         processing_class=tokenizer,
         compute_metrics=task.score,
-        optimizers=(optimizers_of(task)[flags.optimizer](weights, lr=flags.learning_rate), None),
+        optimizers=(make_optimizer(task, flags, model), None),
         callbacks=[EarlyStoppingCallback(flags.patience)],
     )
     trainer.length = task.length
@@ -400,6 +401,17 @@ def make_trainer(
         if getattr(callback, "logging_dir", "") is None:  # tensorboard's would be in the checkpoints' folder
             callback.logging_dir = str(Path(flags.output) / LOGS / f"seed-{seed}")
     return trainer
+
+
+def make_optimizer(task: Task, flags: argparse.Namespace, model: ElmoTaskModel) -> torch.optim.Optimizer:
+    """A biLM that is tuned with the task may have a learning rate of its own."""
+    make = optimizers_of(task)[flags.optimizer]
+    if flags.elmo_learning_rate is None:
+        return make([weight for _, weight in trained(model)], lr=flags.learning_rate)
+    of_elmo = [weight for name, weight in trained(model) if name.startswith("elmo.")]
+    others = [weight for name, weight in trained(model) if not name.startswith("elmo.")]
+    groups = [{"params": others}, {"params": of_elmo, "lr": flags.elmo_learning_rate}]
+    return make(groups, lr=flags.learning_rate)
 
 
 def optimizers_of(task: Task) -> dict[str, Callable[..., torch.optim.Optimizer]]:
