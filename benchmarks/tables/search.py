@@ -50,9 +50,8 @@ GRID: dict[str, tuple[float, ...]] = {
     "learning rate": (1.0, 0.5),
     "vector scale": (1.0, 4.0),
 }
-TUNED_GRID: dict[str, tuple[float, ...]] = {
-    "learning rate of the biLM": (1.0, 0.3, 0.1)
-}  # parts of the learning rate of the rest
+# Parts of the learning rate of the rest.
+TUNED_GRID: dict[str, tuple[float, ...]] = {"learning rate of the biLM": (1.0, 0.3, 0.1)}
 SEED = 100
 SHARE = 0.25  # of the train examples, if the plan says nothing else
 LIMIT, PATIENCE = 20, 3  # epochs
