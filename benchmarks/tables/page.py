@@ -55,7 +55,8 @@ def table_of_choices(searches: Sequence[Result], plan: dict[str, Task]) -> str:
         arm = "without ELMo" if run["place"] == "none" else "with ELMo"
         if run["biLM"] == "tuned":
             arm = "with a tuned ELMo"
-            rate += f" (biLM {point['learning rate of the biLM'] * float(rate):g})"
+            part = point["learning rate of the biLM"]
+            rate += f" (biLM {learning_rate(task, part * point['learning rate'])})"
         numbers = [f"{run['train_size']:,}", f"{point['dropout']:g}", rate]
         numbers += [f"{point['vector scale']:g}", f"{max(scores):.1f}", f"{min(scores):.1f}"]
         rows.append([task.title, arm, *numbers])

@@ -52,6 +52,7 @@ GRID: dict[str, tuple[float, ...]] = {
 }
 # Parts of the learning rate of the rest.
 TUNED_GRID: dict[str, tuple[float, ...]] = {"learning rate of the biLM": (1.0, 0.3, 0.1)}
+ARMS = ["none", "elmo", "tuned"]
 SEED = 100
 SHARE = 0.25  # of the train examples, if the plan says nothing else
 LIMIT, PATIENCE = 20, 3  # epochs
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--elmo", required=True, help="a pretrained biLM")
     parser.add_argument("--vectors", type=Path, required=True, help="the file of word vectors")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=SEARCHED, metavar="TASK")
-    parser.add_argument("--arms", nargs="+", choices=["none", "elmo", "tuned"], default=["none", "elmo"])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["none", "elmo"])
     parser.add_argument("--train-size", type=int, help="train examples of a run (a fourth or half)")
     parser.add_argument("--jobs", type=int, default=1, help="arms at the same time, each with one thread (1)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run after so many")
@@ -101,7 +102,12 @@ def small_run(name: str, arm: str, options: argparse.Namespace) -> Run:
     task = TASKS[name]
     size = options.train_size or task.search_size or round(SHARE * task.train_size)
     run = replace(run_of(TASKS, name, {}, SEED), train_size=min(size, task.train_size))
-    return baseline_of(run) if arm == "none" else run if arm == "elmo" else replace(run, biLM="tuned")
+    return runs_by_arm(run)[arm]
+
+
+def runs_by_arm(run: Run) -> dict[str, Run]:
+    """A run with ELMo, and those that differ from it in the arm."""
+    return dict(zip(ARMS, (baseline_of(run), run, replace(run, biLM="tuned")), strict=True))
 
 
 def small_task(run: Run) -> Task:
@@ -226,10 +232,12 @@ def flags_of(run: Run, point: Point) -> list[str]:
 
 def as_choice(run: Run, point: Point) -> Choice:
     """A point as flags and settings of the plan."""
-    rate = learning_rate(TASKS[run.task], point["learning rate"])
+    task = TASKS[run.task]
+    rate = learning_rate(task, point["learning rate"])
     flags = ["--learning-rate", rate, "--vector-scale", f"{point['vector scale']:g}"]
     if run.biLM == "tuned":
-        flags += ["--elmo-learning-rate", f"{point['learning rate of the biLM'] * float(rate):g}"]
+        part = point["learning rate of the biLM"]
+        flags += ["--elmo-learning-rate", learning_rate(task, part * point["learning rate"])]
     return Choice(arm_of(run), tuple(flags), (f"task_dropout={point['dropout']:g}",))
 
 
@@ -248,7 +256,7 @@ def with_choices(plan: dict[str, Task], places: Places, model: str | None = None
 def choices_of(name: str, places: Places, model: str | None) -> tuple[Choice, ...]:
     run = run_of(TASKS, TASKS[name].searched_with or name, {}, SEED)
     choices = []
-    for arm in (baseline_of(run), run, replace(run, biLM="tuned")):
+    for arm in runs_by_arm(run).values():
         path = file_of(arm, places, model)
         content = read_json(path) if path.is_file() else {}
         if "chosen" in content and (model is not None or is_of_weights(content, places)):
@@ -264,8 +272,7 @@ def is_of_weights(content: dict[str, Any], places: Places) -> bool:
 def searches(places: Places) -> list[dict[str, Any]]:
     """What was searched to its end and is used, by task and arm, in the order of the plan."""
     runs = [run_of(TASKS, name, {}, SEED) for name in SEARCHED]
-    arms = [arm for run in runs for arm in (baseline_of(run), run, replace(run, biLM="tuned"))]
-    paths = [file_of(arm, places) for arm in arms]
+    paths = [file_of(arm, places) for run in runs for arm in runs_by_arm(run).values()]
     contents = [read_json(path) for path in paths if path.is_file()]
     return [content for content in contents if "chosen" in content and is_of_weights(content, places)]
 

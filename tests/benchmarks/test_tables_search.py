@@ -22,13 +22,8 @@ def score_of(flags):
     scale = float(re.search(r"--vector-scale (\S+)", flags)[1])
     tuned = re.search(r"--elmo-learning-rate (\S+)", flags)
     of_tuned = 0.02 - 20 * abs(float(tuned[1]) - 0.00015) if tuned else 0.0
-    return (
-        of_tuned
-        + 0.5
-        + (-0.1 if has_elmo else 0.1) * dropout
-        + (-10 if has_elmo else 10) * rate
-        + 0.01 * scale
-    )
+    wanted = (0.1 * dropout + 10 * rate) * (-1 if has_elmo else 1)
+    return 0.5 + wanted + 0.01 * scale + of_tuned
 
 
 @pytest.fixture

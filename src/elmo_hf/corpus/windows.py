@@ -314,6 +314,7 @@ class Windows(TimedWindows):
     def _windows_of_workers(self) -> Iterator["Window | _Failure"]:
         """A fork can hang before its first instruction, on a lock that another thread of this process held
         (before Python 3.12, one of the interpreter's), so workers that do not begin are replaced."""
+        is_fork = multiprocessing.get_start_method() == "fork"  # others import everything first
         for _ in range(TRIES):
             running, begun = {*multiprocessing.active_children()}, multiprocessing.Semaphore(0)
             # With a generator of its own, the loader draws nothing from the one that dropout draws from.
@@ -327,7 +328,6 @@ class Windows(TimedWindows):
                 generator=torch.Generator(),
             )
             windows = iter(loader)
-            is_fork = multiprocessing.get_start_method() == "fork"  # others import everything first
             if not is_fork or all(begun.acquire(timeout=PATIENCE) for _ in range(self.workers)):
                 return windows
             del windows  # which ends the workers that have begun
