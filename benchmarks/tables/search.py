@@ -161,11 +161,12 @@ def start_of(run: Run, places: Places) -> Point:
 
 
 def stored_search(run: Run, places: Places) -> dict[str, Any]:
-    """What was stored of this run's search; nothing if it was of other examples or of another biLM."""
+    """What was stored of this run's search; nothing if it was of other examples or of another biLM, or
+    began at another point."""
     path = file_of(run, places)
     before = read_json(path) if path.is_file() else {}
     is_own = all(before.get(name) == value for name, value in identity_of(run, places).items())
-    return before if is_own else {}
+    return before if is_own and before["tried"][0]["point"] == start_of(run, places) else {}
 
 
 def differs_in(point: Point, other: Point, name: str) -> bool:
@@ -257,11 +258,24 @@ def choices_of(name: str, places: Places, model: str | None) -> tuple[Choice, ..
     run = run_of(TASKS, TASKS[name].searched_with or name, {}, SEED)
     choices = []
     for arm in runs_by_arm(run).values():
-        path = file_of(arm, places, model)
-        content = read_json(path) if path.is_file() else {}
-        if "chosen" in content and (model is not None or is_of_weights(content, places)):
+        content = used_search(arm, places, model)
+        if content:
             choices.append(as_choice(arm, content["chosen"]))
     return tuple(choices)
+
+
+def used_search(run: Run, places: Places, model: str | None = None) -> dict[str, Any]:
+    """What was searched to its end for a run's arm; nothing if it was with other weights, or if a tuned biLM
+    went on from what is no longer chosen with a frozen one."""
+    path = file_of(run, places, model)
+    content = read_json(path) if path.is_file() else {}
+    if "chosen" not in content or (model is None and not is_of_weights(content, places)):
+        return {}
+    if run.biLM == "tuned":
+        frozen = used_search(replace(run, biLM="frozen"), places, model)
+        of_rest = {name: value for name, value in content["chosen"].items() if name not in TUNED_GRID}
+        return content if of_rest == frozen.get("chosen") else {}
+    return content
 
 
 def is_of_weights(content: dict[str, Any], places: Places) -> bool:
@@ -272,9 +286,8 @@ def is_of_weights(content: dict[str, Any], places: Places) -> bool:
 def searches(places: Places) -> list[dict[str, Any]]:
     """What was searched to its end and is used, by task and arm, in the order of the plan."""
     runs = [run_of(TASKS, name, {}, SEED) for name in SEARCHED]
-    paths = [file_of(arm, places) for run in runs for arm in runs_by_arm(run).values()]
-    contents = [read_json(path) for path in paths if path.is_file()]
-    return [content for content in contents if "chosen" in content and is_of_weights(content, places)]
+    contents = [used_search(arm, places) for run in runs for arm in runs_by_arm(run).values()]
+    return [content for content in contents if content]
 
 
 # ---- how long it takes

@@ -124,6 +124,18 @@ def test_a_tuned_bilm_learns_as_fast_as_is_best_on_dev(stage, capsys):
     row = table_of_choices(search.searches(stage.places), TASKS).split("\n")[-1]
     cells = "with a tuned ELMo | 8,311 | 0.15 | 0.0005 (biLM 0.00015) | 4 | 54.0 | 53.3"
     assert row == f"| Sentiment, SST-5 | {cells} |"
+    # With another choice of the frozen biLM, that of the tuned one is none until it is searched again.
+    path = stage.places.results / "tables" / "search" / "elmo.sst.elmo.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"chosen": content["chosen"] | {"dropout": 0.5}}))
+    flags = recipe_flags(run, search.with_choices(TASKS, stage.places))
+    assert "--elmo-learning-rate" not in flags
+    assert [flag for flag in flags if flag.startswith("task_dropout")] == ["task_dropout=0.5"]
+    search.main([*tuned, "--dry-run"])
+    assert "sst, tuned: 0 of 3 tried" in capsys.readouterr().out
+    search.main(tuned)
+    assert all("task_dropout=0.5" in command for command in stage.commands[-3:])
+    assert len(stage.commands) == before + 6
 
 
 def test_the_page_has_what_was_chosen(stage):
