@@ -11,7 +11,6 @@ columns `tokens` and `ner_tags` or `labels`. The paper's ablations are settings:
 `elmo_at_output=true`, `elmo_layers=top`, `mix_l2=0.001`, `freeze_elmo=false`.
 """
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,13 +19,14 @@ from typing import Any
 from elmo_hf import ElmoForTokenClassification
 from elmo_hf.errors import ElmoError
 from elmo_hf.finetuning.data import (
-    A_ROW,
     Example,
+    are_numbered,
     first_column,
     kind_of,
     read_columns,
     read_splits,
     task_labels,
+    without_ranges,
 )
 from elmo_hf.finetuning.flags import at_least, make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
@@ -76,7 +76,13 @@ def scaled_lambda(flags: Any, train: list[Example]) -> float:
 def read(path: Path, columns: Sequence[int] | None = None) -> list[Example]:
     examples = []
     columns = (2, 3) if columns is None and kind_of(path) == ".iob2" else columns
-    for number, lines in enumerate(read_columns(path), start=1):
+    sentences = read_columns(path)
+    if columns is None and sentences and min(map(len, sentences[0])) > 2 and are_numbered(sentences):
+        raise ElmoError(
+            f"{path}: the first column numbers the words; name the columns of words and labels by --columns, "
+            "such as --columns 2 3."
+        )
+    for number, lines in enumerate(sentences, start=1):
         where = f"{path}, sentence {number}"
         pairs = select(lines, columns, where) if columns else first_and_last(lines, where)
         words, labels = [word for word, _ in pairs], [label for _, label in pairs]
@@ -102,14 +108,13 @@ def select(lines: list[list[str]], columns: Sequence[int], where: str) -> list[t
     if shortest < max(columns):
         raise ElmoError(f"{where}: a line has {shortest} columns, and --columns asks for {columns}.")
     word, label = (column - 1 for column in columns)
-    if word > 0:  # the first column is a number, as in CoNLL-U: skip ranges (1-2) and empty words (1.1)
-        lines = [line for line in lines if not re.fullmatch(r"\d+[-.]\d+", line[0])]
+    lines = without_ranges(lines) if word > 0 else lines
     return [(line[word], line[label]) for line in lines]
 
 
-def from_row(row: Example) -> list[Example]:
-    labels = first_column(row, ("ner_tags", "labels", "tags"))
-    return [example(first_column(row, ("tokens", "words")), labels, A_ROW, bio=True)]
+def from_row(row: Example, where: str) -> list[Example]:
+    labels = first_column(row, ("ner_tags", "labels", "tags"), where)
+    return [example(first_column(row, ("tokens", "words"), where), labels, where, bio=True)]
 
 
 if __name__ == "__main__":

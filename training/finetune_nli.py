@@ -8,10 +8,15 @@
 A file's first line names its columns, separated by tabs; those read are `sentence1`, `sentence2` (words
 separated by spaces, or raw texts, with `--raw`), and `label` or `gold_label`. The `.jsonl` of SNLI and
 MultiNLI, whose texts are raw, has the same names. A dataset has them, or `premise`, `hypothesis` and `label`.
-Pairs on whose label the annotators did not agree (`-`) are left out. `--labels` names classes of your own.
+Pairs on whose label the annotators did not agree (`-`) are left out, with a warning. `--labels` names classes
+of your own.
+
 Every word of a sentence is compared with every word of the other, and some copies of MultiNLI have a
 "sentence" of thirty thousand words, because of a stray quotation mark. So pairs of more than `--max-words`
-words are left out of training, and longer dev and test sentences are cut.
+words are left out of training, and longer dev and test sentences are cut, with a warning.
+
+As in the paper, the layers are normalised before they are mixed (`mix_layer_norm`), over all words of a batch
+as in its code. So a prediction near the border of two classes may depend on the batch.
 """
 
 from functools import partial
@@ -23,7 +28,8 @@ from torch import Tensor, nn
 from transformers import SchedulerType, TrainingArguments
 
 from elmo_hf import ElmoForSequenceClassification
-from elmo_hf.errors import ElmoError
+from elmo_hf.corpus.look import raw_doubt
+from elmo_hf.errors import ElmoError, warn
 from elmo_hf.finetuning.classification import (
     SPLITTER,
     as_words,
@@ -34,13 +40,13 @@ from elmo_hf.finetuning.classification import (
     score,
 )
 from elmo_hf.finetuning.data import (
-    A_ROW,
     JSON_LINES,
     Example,
     first_column,
     kind_of,
     read_rows,
     read_splits,
+    warn_of_unlabelled,
 )
 from elmo_hf.finetuning.flags import at_least, make_parser
 from elmo_hf.finetuning.run import DecodingTrainer, Task, finetune, parse_setting, run
@@ -157,6 +163,10 @@ def penalty_of(flags: Any) -> float:
 
 def without_long(data: dict[str, list[Example]], words: int) -> dict[str, list[Example]]:
     """Leave out train pairs of more words, and cut the other sentences to as many."""
+    judged = [pair for split, pairs in data.items() if split != "train" for pair in pairs]
+    are_long = [max(map(len, pair["sentences"])) > words for pair in judged]
+    if any(are_long):
+        warn(f"{sum(are_long):,} of {len(judged):,} pairs of dev and test are cut to --max-words, {words}.")
     return {
         split: [pair for pair in pairs if len(pair["tokens"]) <= words]
         if split == "train"
@@ -178,10 +188,16 @@ def read(path: Path, raw: bool = False, labels: list[str] = LABELS) -> list[Exam
     missing = [name for name in ("sentence1", "sentence2", "label") if name not in columns]
     if missing:
         raise ElmoError(f"{path}: the first line names no column {missing[0]}, but {', '.join(header)}.")
-    return [pair for where, row in rows for pair in from_columns(row, raw, where, labels)]
+    pairs_of_rows = [from_columns(row, where, raw, labels) for where, row in rows]
+    pairs = [pair for pairs in pairs_of_rows for pair in pairs]
+    warn_of_unlabelled(str(path), len(pairs_of_rows), len(pairs))
+    doubt = None if raw else raw_doubt(" ".join(sentence) for pair in pairs for sentence in pair["sentences"])
+    if doubt:
+        warn(f"{path} {doubt}")
+    return pairs
 
 
-def from_columns(row: Example, raw: bool, where: str, labels: list[str] = LABELS) -> list[Example]:
+def from_columns(row: Example, where: str, raw: bool, labels: list[str] = LABELS) -> list[Example]:
     """Return the example of a row, or none if it has no label."""
     label = first_column(row, ("label", "gold_label"), where)
     label = str(label).strip() if isinstance(label, (str, int)) else label
@@ -193,8 +209,8 @@ def from_columns(row: Example, raw: bool, where: str, labels: list[str] = LABELS
     return [example(label, labels, where, *sentences)]
 
 
-def from_row(row: Example, labels: list[str] = LABELS) -> list[Example]:
-    return from_columns(row, True, A_ROW, labels)
+def from_row(row: Example, where: str, labels: list[str] = LABELS) -> list[Example]:
+    return from_columns(row, where, True, labels)
 
 
 if __name__ == "__main__":

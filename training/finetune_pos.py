@@ -14,7 +14,15 @@ from typing import Any
 
 from elmo_hf import ElmoForTokenClassification
 from elmo_hf.errors import ElmoError
-from elmo_hf.finetuning.data import A_ROW, Example, first_column, read_columns, read_splits, task_labels
+from elmo_hf.finetuning.data import (
+    Example,
+    first_column,
+    labels_of,
+    read_columns,
+    read_splits,
+    task_labels,
+    without_ranges,
+)
 from elmo_hf.finetuning.flags import make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
 from elmo_hf.finetuning.tagging import collate_words, example, predicted_words, scorer
@@ -39,9 +47,13 @@ def main() -> None:
     flags = parser.parse_args()
     read_file = partial(read, column=COLUMNS[flags.column])
     data = read_splits(flags, read_file, partial(from_row, name=flags.column))
+    for split, examples in data.items():
+        if labels_of({split: examples}) == ["_"]:
+            column = flags.column
+            raise ElmoError(
+                f"the column {column} is empty in the {split} sentences; name the other one by --column."
+            )
     labels = task_labels(flags, data)
-    if labels == ["_"]:
-        raise ElmoError(f"the column {flags.column} is empty in all files; name the other one by --column.")
     score = scorer("accuracy", labels, ["accuracy"])
     task = Task("pos", ElmoForTokenClassification, CONFIG, collate_words(labels), score, best="accuracy")
     task.predicted = predicted_words(labels)
@@ -51,17 +63,16 @@ def main() -> None:
 def read(path: Path, column: int) -> list[Example]:
     examples = []
     for number, lines in enumerate(read_columns(path), start=1):
-        words = [line for line in lines if line[0].isdecimal()]  # skip ranges (1-2) and empty words (1.1)
-        where = f"{path}, sentence {number}"
-        if not words or any(len(line) != 10 for line in words):
+        words, where = without_ranges(lines), f"{path}, sentence {number}"
+        if any(len(line) != 10 or not line[0].isdecimal() for line in words):
             raise ElmoError(f"{where}: a line of CoNLL-U has ten columns, the number of the word first.")
         examples.append(example([line[1] for line in words], [line[column] for line in words], where))
     return examples
 
 
-def from_row(row: Example, name: str) -> list[Example]:
-    labels = first_column(row, (name, "labels", "pos_tags"))
-    return [example(first_column(row, ("tokens", "words")), labels, A_ROW)]
+def from_row(row: Example, where: str, name: str) -> list[Example]:
+    labels = first_column(row, (name, "labels", "pos_tags"), where)
+    return [example(first_column(row, ("tokens", "words"), where), labels, where)]
 
 
 if __name__ == "__main__":

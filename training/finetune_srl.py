@@ -20,7 +20,7 @@ import torch
 
 from elmo_hf import ElmoForSemanticRoleLabeling
 from elmo_hf.errors import ElmoError
-from elmo_hf.finetuning.data import A_ROW, Example, first_column, read_columns, read_splits, task_labels
+from elmo_hf.finetuning.data import Example, first_column, read_columns, read_splits, task_labels
 from elmo_hf.finetuning.flags import make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
 from elmo_hf.finetuning.tagging import collate_words, example, predicted_words, scorer
@@ -92,9 +92,9 @@ def labels_of_spans(cells: list[str], where: str) -> list[str]:
     return labels
 
 
-def from_row(row: Example) -> list[Example]:
-    labels, mask = first_column(row, ("labels", "tags")), first_column(row, ("predicate_mask",))
-    words, where = first_column(row, ("tokens", "words")), A_ROW
+def from_row(row: Example, where: str) -> list[Example]:
+    names = ("tokens", "words"), ("labels", "tags"), ("predicate_mask",)
+    words, labels, mask = (first_column(row, column, where) for column in names)
     result = example(words, labels, where, bio=True, predicate_mask=mask)
     for value in mask:
         if value not in (0, 1):

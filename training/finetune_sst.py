@@ -29,7 +29,7 @@ from elmo_hf.finetuning.classification import (
     predicted_labels,
     score,
 )
-from elmo_hf.finetuning.data import A_ROW, SMOKE_EXAMPLES, Example, first_column, read_splits, read_text
+from elmo_hf.finetuning.data import SMOKE_EXAMPLES, Example, first_column, read_splits, read_text
 from elmo_hf.finetuning.flags import make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
 
@@ -138,9 +138,9 @@ def with_phrases(sentences: list[Example], least_words: int) -> list[Example]:
     ]
 
 
-def from_row(row: Example) -> list[Example]:
-    words = as_words(first_column(row, ("tokens", "text", "sentence")))
-    return [example(name_of(first_column(row, ("label", "labels"))), LABELS, A_ROW, words)]
+def from_row(row: Example, where: str) -> list[Example]:
+    words = as_words(first_column(row, ("tokens", "text", "sentence"), where), where)
+    return [example(name_of(first_column(row, ("label", "labels"), where)), LABELS, where, words)]
 
 
 if __name__ == "__main__":

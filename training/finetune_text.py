@@ -30,7 +30,7 @@ from elmo_hf.finetuning.classification import (
     predicted_labels,
     score_classes,
 )
-from elmo_hf.finetuning.data import A_ROW, Example, first_column, read_rows, read_splits
+from elmo_hf.finetuning.data import Example, first_column, read_rows, read_splits
 from elmo_hf.finetuning.flags import make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
 
@@ -86,14 +86,14 @@ def read(path: Path, columns: Sequence[str] | None = None) -> list[Example]:
                 f"{path}: there is no column {' or '.join(names)}, but {', '.join(header)}; name yours by "
                 "--columns."
             )
-    return [example for where, row in rows for example in from_row(row, columns, where)]
+    return [example for where, row in rows for example in from_row(row, where, columns)]
 
 
 def wanted(columns: Sequence[str] | None) -> tuple[Sequence[str], Sequence[str]]:
     return (TEXTS, LABELS) if columns is None else ((columns[0],), (columns[1],))
 
 
-def from_row(row: Example, columns: Sequence[str] | None = None, where: str = A_ROW) -> list[Example]:
+def from_row(row: Example, where: str, columns: Sequence[str] | None = None) -> list[Example]:
     texts, labels = wanted(columns)
     label = first_column(row, labels, where)
     if not isinstance(label, (str, int)) or not str(label).strip():

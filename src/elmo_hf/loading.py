@@ -86,10 +86,18 @@ def load_tokenizer(name: str | Path) -> ElmoTokenizer:
 
 def check_finite(model: ElmoPreTrainedModel, name: str | Path) -> None:
     """A weight that is no number makes every vector of it NaN, without an error."""
+    key = damaged_weight(model)
+    if key is not None:
+        raise ElmoError(f"the weights in {quoted(name, 200)} are damaged: {key} holds NaN or infinity.")
+
+
+def damaged_weight(model: ElmoPreTrainedModel) -> str | None:
+    """Return the name of a weight that holds NaN or infinity, if there is one."""
     for key, weight in model.state_dict().items():
         # A sum is finite only if all of its numbers are; a sum of finite numbers may overflow.
         if not weight.sum(dtype=torch.float32).isfinite() and not weight.isfinite().all():
-            raise ElmoError(f"the weights in {quoted(name, 200)} are damaged: {key} holds NaN or infinity.")
+            return key
+    return None
 
 
 def check_pair(model: ElmoPreTrainedModel, tokenizer: ElmoTokenizer, name: str | Path) -> None:

@@ -266,7 +266,7 @@ def test_rows_of_a_dataset_are_documents(tmp_path):
 def test_a_row_with_a_mention_that_is_none_is_refused(mention, message):
     row = {"sentences": [["Ada", "left"], ["Why"]], "clusters": [[[0, 0, 1], mention]]}
     with pytest.raises(ValueError, match=message):
-        from_row(row)
+        from_row(row, "row 2 of the test split")
 
 
 def test_wrong_flags_are_one_sentence(tmp_path, call):
@@ -337,15 +337,19 @@ def test_a_broken_file_of_gap_is_named(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sentences": ["She left"]}, "`sentences` of a dataset are lists of words, but a row has"),
-        ({"sentences": []}, "document a row of the dataset has no words"),
-        ({"clusters": None}, "`clusters` of a dataset are lists of mentions, but a row has None"),
-        ({"clusters": [[[0, 0, 9]]]}, "row that begins 'She left': the mention .0, 0, 9. is not within"),
+        (
+            {"sentences": ["She left"]},
+            "^row 2 of the test split: `sentences` must be lists of words, but are .'She left'.",
+        ),
+        ({"sentences": []}, "^row 2 of the test split: a document must have sentences"),
+        ({"clusters": None}, "^row 2 of the test split: `clusters` must be lists of mentions, but are None"),
+        ({"clusters": [[[0, 0, 9]]]}, "^row 2 of the test split: the mention .0, 0, 9. is not within"),
     ],
 )
 def test_a_wrong_row_of_a_dataset_is_one_sentence(change, message):
+    row = {"sentences": [["She", "left"]], "clusters": [[[0, 0, 0]]]} | change
     with pytest.raises(ValueError, match=message):
-        from_row({"sentences": [["She", "left"]], "clusters": [[[0, 0, 0]]]} | change)
+        from_row(row, "row 2 of the test split")
 
 
 ONTOGUM = """# begin document

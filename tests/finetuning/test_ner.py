@@ -63,8 +63,8 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
 )
 def test_a_wrong_row_of_a_dataset_is_one_sentence(row, message):
     with pytest.raises(ValueError, match=message) as error:
-        finetune_ner.from_row({"tokens": ["Ada", "sat"]} | row)
-    assert str(error.value).startswith("a row of the dataset: ")
+        finetune_ner.from_row({"tokens": ["Ada", "sat"]} | row, "row 2 of the test split")
+    assert str(error.value).startswith("row 2 of the test split: ")
 
 
 def test_a_wrong_label_of_a_file_is_named(tmp_path):
@@ -168,3 +168,29 @@ def test_a_model_is_judged_on_names_that_it_does_not_know(tmp_path, call, name_f
         call(finetune_ner, "--evaluate", run / "seed-0", "--test", tmp_path / "other.conll")
     with pytest.raises(ValueError, match=r"as it is, on --test alone; leave --train and --dev and --set out"):
         call(finetune_ner, "--evaluate", run / "seed-0", *name_files, "--set", "use_crf=false")
+
+
+WEBANNO = "12-1\t0-3\tAda\tB-PER\n12-2\t4-7\tsat\tO\n"
+UNIVERSAL = "1\tAda\tB-PER\n2-3\tisn't\t_\n2\tis\tO\n3\tn't\tO\n3.1\tthere\tO\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "words"),
+    [(WEBANNO, (3, 4), ["Ada", "sat"]), (UNIVERSAL, (2, 3), ["Ada", "is", "n't"])],
+)
+def test_numbers_of_words_are_no_ranges(tmp_path, text, columns, words):
+    path = tmp_path / "file.tsv"
+    path.write_text("\n".join([text, text]), encoding="utf-8")
+    assert [example["tokens"] for example in finetune_ner.read(path, columns)] == [words, words]
+
+
+@pytest.mark.parametrize("text", [WEBANNO, UNIVERSAL, "0\tAda\tO\tB-PER\n1\tsat\tO\tO\n"])
+def test_numbers_of_words_are_not_taken_for_words(tmp_path, text):
+    path = tmp_path / "file.tsv"
+    path.write_text("\n".join([text, text]), encoding="utf-8")
+    message = "the first column numbers the words; name the columns of words and labels by --columns, such as"
+    with pytest.raises(ValueError, match=message):
+        finetune_ner.read(path)
+    labelled = text.replace("\t_\n", "\tO\n")
+    path.write_text("\n".join([labelled, "Ada\tx\tO\tO\n"]), encoding="utf-8")  # another sentence has words
+    assert [example["tokens"][0] for example in finetune_ner.read(path)] == [text.split("\t")[0], "Ada"]

@@ -87,7 +87,7 @@ def test_a_run_learns_and_its_model_serves_a_pipeline(tmp_path, call):
     assert classify.tokenizer.tokenize("<S>") == ["<", "S", ">"]
 
 
-def test_long_pairs_are_left_out_of_training_and_cut_elsewhere(tmp_path, call, monkeypatch):
+def test_long_pairs_are_left_out_of_training_and_cut_elsewhere(tmp_path, call, monkeypatch, capsys):
     files = write_pairs(tmp_path)
     long_pair = f"made-up\t{'The dog runs . ' * 200}\tThe dog moves .\tentailment"
     for split in ("train", "test"):
@@ -106,6 +106,7 @@ def test_long_pairs_are_left_out_of_training_and_cut_elsewhere(tmp_path, call, m
     )
     call(finetune_nli, "--smoke", *files, "--output", tmp_path / "run", "--train-size", 16, "--max-words", 50)
     assert max(longest) == 50
+    assert "1 of 80 pairs of dev and test are cut to --max-words, 50." in capsys.readouterr().err
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["left_out_of_training"] == 1
     assert results["examples"] == {"train": 16, "dev": 40, "test": 40}
@@ -113,7 +114,7 @@ def test_long_pairs_are_left_out_of_training_and_cut_elsewhere(tmp_path, call, m
         call(finetune_nli, "--smoke", *files, "--output", tmp_path / "other", "--max-words", 3)
 
 
-def test_a_dataset_is_read_alike(tmp_path, call):
+def test_a_dataset_is_read_alike(tmp_path, call, capsys):
     rows = {
         "premise": ["It's a dog.", "Why?", "Why?"] * 5,
         "hypothesis": ["Why?", "It isn't.", "It isn't."] * 5,
@@ -134,6 +135,8 @@ def test_a_dataset_is_read_alike(tmp_path, call):
     )
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["examples"] == {"train": 10, "dev": 10, "test": 10}
+    place = f"the validation split of {tmp_path / 'dataset'}"
+    assert f"{place}: 5 of 15 rows have no label, and are left out." in capsys.readouterr().err
 
 
 def test_json_lines_of_snli_are_read_with_labels_in_any_case(tmp_path):
@@ -266,3 +269,31 @@ def test_blanks_beside_no_label_are_no_part_of_it(tmp_path):
     rows = ["sentence1\tsentence2\tlabel", "A\tB\tneutral ", "A\tB\t- "]
     (tmp_path / "pairs.tsv").write_text("\n".join(rows), encoding="utf-8")
     assert [pair["label"] for pair in finetune_nli.read(tmp_path / "pairs.tsv")] == ["neutral"]
+
+
+def test_pairs_without_a_label_are_counted(tmp_path, capsys):
+    path = tmp_path / "pairs.tsv"
+    rows = ["sentence1\tsentence2\tlabel", "A dog .\tA cat .\t-", "A dog .\tA cat .\tneutral"]
+    path.write_text("\n".join(rows), encoding="utf-8")
+    assert len(finetune_nli.read(path)) == 1
+    assert f"{path}: 1 of 2 rows have no label, and are left out.\n" in capsys.readouterr().err
+
+
+def test_raw_texts_that_are_not_said_to_be_raw_are_doubted(tmp_path, capsys):
+    lines = [f"The dog runs, and the cat sits {place}.\tA dog runs.\tneutral" for place in range(30)]
+    path = tmp_path / "pairs.tsv"
+    for raw, shown in ((False, True), (True, False)):
+        path.write_text("\n".join(["sentence1\tsentence2\tlabel", *lines]), encoding="utf-8")
+        finetune_nli.read(path, raw)
+        doubt = (
+            f"{path} looks like raw text: words such as 'runs,' and 'runs.' keep their punctuation; use --raw"
+        )
+        assert (doubt in capsys.readouterr().err) is shown
+    path.write_text(
+        "\n".join(
+            ["sentence1\tsentence2\tlabel", *(line.replace(".", " .").replace(",", " ,") for line in lines)]
+        ),
+        encoding="utf-8",
+    )
+    finetune_nli.read(path)
+    assert not capsys.readouterr().err

@@ -26,8 +26,10 @@ def test_a_wrong_row_or_line_is_named(tmp_path, wrong):
     path = tmp_path / "file.conll"
     path.write_text("He\tPRON\n" if wrong == "words" else "1\tHe\n", encoding="utf-8")
     if wrong == "number":
-        with pytest.raises(ValueError, match=r"^a row of the dataset: a label is 3"):
-            finetune_pos.from_row({"tokens": ["Ada", "sat"], "upos": [3, 4]}, "upos")
+        with pytest.raises(ValueError, match=r"^row 2 of the test split: a label is 3"):
+            finetune_pos.from_row(
+                {"tokens": ["Ada", "sat"], "upos": [3, 4]}, "row 2 of the test split", "upos"
+            )
     else:
         with pytest.raises(ValueError, match="sentence 1: a line of CoNLL-U has ten columns"):
             finetune_pos.read(path, 3)
@@ -47,6 +49,32 @@ def test_a_treebank_without_these_parts_of_speech_is_refused(tmp_path, call, sam
     text = UD.replace("PRP", "_").replace("MD", "_").replace("VB\t", "_\t")
     (tmp_path / "ud.conllu").write_text(text, encoding="utf-8")
     flags = [*same_file(tmp_path / "ud.conllu"), "--smoke", "--column", "xpos"]
-    with pytest.raises(ValueError, match=r"^the column xpos is empty in all files; name the other one"):
+    with pytest.raises(
+        ValueError, match=r"^the column xpos is empty in the train sentences; name the other one"
+    ):
         call(finetune_pos, *flags, "--output", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_a_split_without_labels_is_refused(tmp_path, call, split):
+    (tmp_path / "ud.conllu").write_text(UD, encoding="utf-8")
+    blank = "\n".join(
+        "\t".join([*columns[:3], "_", *columns[4:]])
+        for columns in (line.split("\t") for line in UD.split("\n"))
+        if len(columns) == 10
+    )
+    (tmp_path / "blank.conllu").write_text(blank, encoding="utf-8")
+    names = {"train": "ud", "dev": "ud", "test": "ud"} | {split: "blank"}
+    files = [word for name, file in names.items() for word in (f"--{name}", tmp_path / f"{file}.conllu")]
+    with pytest.raises(
+        ValueError, match=f"^the column upos is empty in the {split} sentences; name the other"
+    ):
+        call(finetune_pos, *files, "--smoke", "--output", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_line_without_the_number_of_a_word_is_refused(tmp_path):
+    (tmp_path / "ud.conllu").write_text(UD.replace("\n3\t", "\n3a\t"), encoding="utf-8")
+    with pytest.raises(ValueError, match="sentence 1: a line of CoNLL-U has ten columns, the number of the"):
+        finetune_pos.read(tmp_path / "ud.conllu", 3)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sqlite3
 import sys
 from contextlib import closing
@@ -38,7 +39,7 @@ def test_a_run_learns_writes_its_results_and_a_model_that_loads(tmp_path, call, 
     labels = [model.config.id2label[label] for label in model.decode(**batch)[0].tolist()]
     assert labels == ["B-PER", "I-PER", "O", "B-LOC", "I-LOC"]
     written = {path.name for path in (tmp_path / "run").iterdir()}
-    assert written == {"results.json", "seed-0", "vocab.txt"}
+    assert written == {"results.json", "seed-0"}
     assert not list((tmp_path / "run").rglob("*.bin"))  # no pickle
     evaluation = json.loads((folder / "results" / "evaluation-ner.json").read_text())
     assert evaluation["command"].startswith("python training/finetune_ner.py --train ")
@@ -302,3 +303,49 @@ def test_vectors_of_other_words_are_refused_before_anything_is_written(tmp_path,
         call(finetune_ner, *name_files, "--smoke", "--output", tmp_path / "run", "--vectors",
              tmp_path / "vectors.txt")  # fmt: skip
     assert not (tmp_path / "run").exists()
+
+
+def test_a_models_folder_is_no_output(tmp_path, call, name_files):
+    folder = shutil.copytree(TINY, tmp_path / "elmo")
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(ValueError, match="elmo is the folder of a model; name another --output for the run"):
+        call(finetune_ner, *name_files, "--elmo", folder, "--output", folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_a_file_beside_the_run_is_left_alone(tmp_path, call, name_files):
+    (tmp_path / "vocab.txt").write_text("mine\n", encoding="utf-8")
+    call(finetune_ner, *name_files, "--smoke", "--epochs", 1, "--train-size", 20, "--output", tmp_path)
+    assert (tmp_path / "vocab.txt").read_text(encoding="utf-8") == "mine\n"
+    assert "North" in (tmp_path / "seed-0" / "vocab.txt").read_text(encoding="utf-8").split("\n")
+
+
+def test_a_run_that_diverges_leaves_nothing(tmp_path, call, name_files):
+    flags = [*name_files, "--smoke", "--epochs", 1, "--train-size", 20, "--set", "use_crf=false"]
+    with pytest.raises(
+        ValueError, match="the training diverged: the weights became infinite; lower --learning"
+    ):
+        call(finetune_ner, *flags, "--learning-rate", "1e38", "--output", tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("*"))
+
+
+def test_a_smoke_run_takes_shorter_words(tmp_path, call, name_files):
+    flags = [*name_files, "--smoke", "--epochs", 1, "--train-size", 20, "--output", tmp_path / "run"]
+    call(finetune_ner, *flags, "--set", "max_characters_per_token=20")
+    assert AutoTokenizer.from_pretrained(tmp_path / "run" / "seed-0").max_characters_per_token == 20
+
+
+def test_an_evaluation_removes_the_predictions_of_another_one(tmp_path, call, name_files):
+    flags = [*name_files, "--smoke", "--epochs", 1, "--train-size", 20, "--output", tmp_path / "run"]
+    call(finetune_ner, *flags)
+    judged = ["--evaluate", tmp_path / "run" / "seed-0", "--output", tmp_path / "judged", "--test"]
+    call(finetune_ner, *judged, tmp_path / "test.conll", "--predictions")
+    assert (tmp_path / "judged" / "predictions" / "test.jsonl").exists()
+    call(finetune_ner, *judged, tmp_path / "dev.conll")
+    assert not (tmp_path / "judged" / "predictions" / "test.jsonl").exists()
+    (tmp_path / "genes.conll").write_text("Ada B-GENE\nsat O\n", encoding="utf-8")
+    message = "predicts labels such as I-PER, and none of those of the test sentences, such as B-GENE; is it"
+    with pytest.raises(ValueError, match=message):
+        call(finetune_ner, *judged, tmp_path / "genes.conll")
+    (tmp_path / "none.conll").write_text("Sun O\nsat O\n", encoding="utf-8")  # no span, but no other task
+    call(finetune_ner, *judged, tmp_path / "none.conll")

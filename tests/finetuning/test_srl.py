@@ -36,8 +36,8 @@ def test_roles_are_an_example_for_each_predicate(tmp_path):
 )
 def test_a_wrong_row_of_a_dataset_is_one_sentence(mask, message):
     row = {"tokens": ["Ada", "sat"], "labels": ["O", "B-V"], "predicate_mask": mask}
-    with pytest.raises(ValueError, match=f"^a row of the dataset: {message}"):
-        finetune_srl.from_row(row)
+    with pytest.raises(ValueError, match=f"^row 2 of the test split: {message}"):
+        finetune_srl.from_row(row, "row 2 of the test split")
 
 
 @pytest.mark.parametrize(

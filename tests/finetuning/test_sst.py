@@ -168,7 +168,8 @@ def test_a_dataset_has_sentences_alone(tmp_path, call):
     )
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["examples"] == {"train": 20, "dev": 20, "test": 20}
-    assert finetune_sst.from_row({"text": "It's good.", "label": 1})[0]["tokens"] == ["It", "'s", "good", "."]
+    [row] = finetune_sst.from_row({"text": "It's good.", "label": 1}, "row 1 of the test split")
+    assert row["tokens"] == ["It", "'s", "good", "."]
 
 
 def test_a_wrong_number_of_words_is_one_sentence(tmp_path, call):

@@ -104,6 +104,11 @@ def test_one_class_is_refused():
         ("a.jsonl", "\n", r"a\.jsonl has no rows\.$"),
         ("a.json", "[]", r"a\.json has no rows\.$"),
         ("a.csv", "text,label\na,b,c\n", "line 2: 3 columns in place of 2"),
+        (
+            "a.csv",
+            "text,label\na,b\ntext,label\n",
+            "line 3 repeats the names of the columns; leave that line",
+        ),
         ("a.csv", "text,label,label,,\na,b,c,,\n", "line 1 names the column 'label' twice; rename"),
         ("a.tsv", "text\tlabel\ttext\na\tb\tc\n", "line 1 names the column 'text' twice; rename"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": \n', "line 2 is no JSON"),

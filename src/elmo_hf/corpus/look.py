@@ -11,7 +11,7 @@ the text, and is silent about what it cannot tell.
 import copy
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, pairwise
@@ -102,6 +102,12 @@ def model_doubts(source: Source, words: Collection[str], model: str, splits: boo
     )
 
 
+def raw_doubt(sentences: Iterable[str]) -> str | None:
+    """The doubt about sentences that are said to have blanks between words and punctuation."""
+    sample = Sample.of_lines(sentences)
+    return f"looks like raw text: {_sign_of_raw(sample)}; use --raw." if sample.is_raw else None
+
+
 @dataclass
 class Sample:
     """The first lines that are not empty."""
@@ -110,9 +116,12 @@ class Sample:
 
     @classmethod
     def of(cls, source: Source) -> "Sample":
-        texts = (
+        return cls.of_lines(
             line for shard in range(source.num_shards) for lines in source.lines(shard) for line in lines
         )
+
+    @classmethod
+    def of_lines(cls, texts: Iterable[str]) -> "Sample":
         kept: list[str] = []
         characters = 0
         for text in islice(texts, 20 * MOST_LINES):
@@ -183,11 +192,15 @@ class Sample:
 # ---- words and sentences
 
 
+def _sign_of_raw(sample: Sample) -> str:
+    usual = [word for word in sample.glued if word[0].isalpha() and not word[0].isupper()]
+    return f"words such as {examples(usual or sample.glued)} keep their punctuation"
+
+
 def _splitting(sample: Sample, source: Source, splits: bool) -> Iterator[str]:
     signs, options = [], []
     if sample.is_raw and splits and not source.raw:
-        usual = [word for word in sample.glued if word[0].isalpha() and not word[0].isupper()]
-        signs.append(f"words such as {examples(usual or sample.glued)} keep their punctuation")
+        signs.append(_sign_of_raw(sample))
         options.append("--raw")
     if sample.paragraphs and not source.split_sentences:
         numbers = zip(*sample.paragraphs, strict=True)

@@ -11,7 +11,7 @@ from transformers import EvalPrediction
 
 from elmo_hf import metrics
 from elmo_hf.errors import ElmoError
-from elmo_hf.finetuning.data import A_ROW, Example, labels_of_model
+from elmo_hf.finetuning.data import Example, labels_of_model
 from elmo_hf.finetuning.evaluation import check_class
 from elmo_hf.loading import load_config
 from elmo_hf.model.modeling_elmo_classification import ElmoForSequenceClassification
@@ -51,7 +51,7 @@ def labels_of_classifier(name: str, classifier: str) -> list[str]:
     return labels_of_model(name)
 
 
-def as_words(text: Any, where: str = A_ROW) -> list[str]:
+def as_words(text: Any, where: str) -> list[str]:
     """Return the words of a text, which is raw or a list of words."""
     is_list = isinstance(text, list) and all(isinstance(word, str) for word in text)
     if not is_list and not isinstance(text, str):

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from elmo_hf.corpus.readers import check_file
 from elmo_hf.corpus.sentences import split_sentences
 from elmo_hf.errors import ElmoError, reason_of
-from elmo_hf.finetuning.data import A_ROW, Example, columns_of, first_column, read_text
+from elmo_hf.finetuning.data import Example, columns_of, first_column, read_text
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 from elmo_hf.model.words_elmo import split_text
 
@@ -232,19 +232,20 @@ def windows(example: Example, size: int) -> list[Example]:
 # ---- rows of a dataset
 
 
-def from_row(row: Example) -> list[Example]:
+def from_row(row: Example, where: str) -> list[Example]:
     """Return the document of a row with the columns `sentences` and `clusters`."""
-    sentences, clusters = first_column(row, ("sentences",)), first_column(row, ("clusters",))
+    sentences, clusters = (first_column(row, (name,), where) for name in ("sentences", "clusters"))
     if not is_list_of(sentences, list) or not all(is_list_of(sentence, str) for sentence in sentences):
-        raise ElmoError(f"`sentences` of a dataset are lists of words, but a row has {sentences!r:.60}.")
+        raise ElmoError(f"{where}: `sentences` must be lists of words, but are {sentences!r:.60}.")
     if not is_list_of(clusters, list) or not all(is_list_of(cluster, list) for cluster in clusters):
-        raise ElmoError(f"`clusters` of a dataset are lists of mentions, but a row has {clusters!r:.60}.")
+        raise ElmoError(f"{where}: `clusters` must be lists of mentions, but are {clusters!r:.60}.")
     clusters = [[tuple(mention) for mention in cluster] for cluster in clusters]
+    if not sentences:
+        raise ElmoError(f"{where}: a document must have sentences.")
     try:
-        return [checked_document(A_ROW, sentences, clusters)]
+        return [checked_document(where, sentences, clusters)]
     except ElmoError as error:
-        begin = " ".join(word for sentence in sentences for word in sentence)
-        raise ElmoError(f"the dataset's row that begins {begin!r:.40}: {error}.") from None
+        raise ElmoError(f"{where}: {error}.") from None
 
 
 def is_list_of(value: Any, item: type) -> bool:

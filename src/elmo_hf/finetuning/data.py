@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import random
+import re
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,14 +29,14 @@ from elmo_hf.corpus.readers import (
     suffix_of,
     undecodable_line,
 )
-from elmo_hf.errors import ElmoError, reason_of
+from elmo_hf.errors import ElmoError, reason_of, warn
 from elmo_hf.finetuning.flags import SPLITS
 from elmo_hf.loading import load_config
 
 Example = dict[str, Any]
 DOCUMENT = "-DOCSTART-"  # the first column of a line between two documents
-A_ROW = "a row of the dataset"  # the place of an example that is from no file
 LONGEST_TEXT = 2**29  # characters of a file; SNLI's have half as many
+RANGE = re.compile(r"\d+[-.]\d+")  # the numbers of several words, or of a word that is not written
 JSON_LINES = (".jsonl", ".json", ".ndjson")
 SMOKE_EXAMPLES = {"train": 300, "dev": 100, "test": 100}
 
@@ -50,14 +51,14 @@ def number_of_words(example: Example) -> int:
 def read_splits(
     flags: argparse.Namespace,
     read: Callable[[Path], list[Example]],
-    from_row: Callable[[Example], list[Example]],
+    from_row: Callable[[Example, str], list[Example]],
 ) -> dict[str, list[Example]]:
     """Read the train, dev and test examples that the flags name.
 
     Args:
         flags: the command line's, of `make_parser`.
         read: the examples of a file (`--train`, `--dev`, `--test`).
-        from_row: the examples of a row of a dataset (`--data`).
+        from_row: the examples of a row of a dataset (`--data`), given the row and its place.
     """
     splits = splits_of_run(flags)
     check_inputs(flags)
@@ -99,15 +100,26 @@ def read_files(
 
 
 def read_dataset(
-    name: str, from_row: Callable[[Example], list[Example]], splits: Sequence[str] = SPLITS
+    name: str, from_row: Callable[[Example, str], list[Example]], splits: Sequence[str] = SPLITS
 ) -> dict[str, list[Example]]:
     dataset = load_dataset(name)
     theirs = {"train": "train", "dev": "dev" if "dev" in dataset else "validation", "test": "test"}
     names = {split: theirs[split] for split in splits}
-    return {
-        split: [example for row in with_names(rows) for example in from_row(row)]
-        for split, rows in splits_of(name, dataset, names).items()
-    }
+    data = {}
+    for split, rows in splits_of(name, dataset, names).items():
+        place = f"the {names[split]} split"
+        numbered = enumerate(with_names(rows), start=1)
+        data[split] = [
+            example for number, row in numbered for example in from_row(row, f"row {number} of {place}")
+        ]
+        warn_of_unlabelled(f"{place} of {name}", len(rows), len(data[split]))
+    return data
+
+
+def warn_of_unlabelled(place: str, rows: int, examples: int) -> None:
+    """Say how many rows gave no example, because nobody could label them."""
+    if rows > examples:
+        warn(f"{place}: {rows - examples:,} of {rows:,} rows have no label, and are left out.")
 
 
 def load_dataset(name: str) -> Mapping[str, Any]:
@@ -198,7 +210,7 @@ def named(value: Any, names: Sequence[str] | None) -> Any:
     return [named(number, names) for number in value]
 
 
-def first_column(row: Example, names: Sequence[str], where: str = "the dataset") -> Any:
+def first_column(row: Example, names: Sequence[str], where: str) -> Any:
     """Return the first of these columns that the row has."""
     for name in names:
         if name in row:
@@ -246,6 +258,23 @@ def columns_of(line: str) -> list[str]:
     return line.split("\t") if "\t" in line else [field for field in line.split(" ") if field]
 
 
+def without_ranges(lines: list[list[str]]) -> list[list[str]]:
+    """Leave out the ranges (1-2) and empty words (1.1) of a sentence whose first column numbers its words, as
+    in CoNLL-U."""
+    words = [line for line in lines if not RANGE.fullmatch(line[0])]
+    are_numbered = bool(words) and all(line[0].isdecimal() for line in words)
+    return words if are_numbered else lines
+
+
+def are_numbered(sentences: list[list[list[str]]]) -> bool:
+    """Whether the first column of all sentences numbers their words: `1`, `2` ... or `7-1`, `7-2` ..."""
+    for lines in sentences:
+        numbers = [line[0].rpartition("-")[2] for line in without_ranges(lines)]
+        if numbers not in ([str(start + place) for place in range(len(numbers))] for start in (0, 1)):
+            return False
+    return True
+
+
 def read_rows(path: Path) -> Iterator[tuple[str, Example]]:
     """Yield the place and the columns of each row of a file: JSON lines (`.jsonl`), CSV (`.csv`), or columns
     separated by tabs, without quotation marks. The first line of CSV and columns names them."""
@@ -269,6 +298,8 @@ def read_rows(path: Path) -> Iterator[tuple[str, Example]]:
     for number, fields in lines:
         if len(fields) < 2 and not "".join(fields).strip():
             continue
+        if fields == header:
+            raise ElmoError(f"{path}, line {number} repeats the names of the columns; leave that line out.")
         if len(fields) != len(header):
             raise ElmoError(f"{path}, line {number}: {len(fields)} columns in place of {len(header)}.")
         yield f"{path}, line {number}", dict(zip(header, fields, strict=True))

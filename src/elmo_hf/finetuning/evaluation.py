@@ -18,8 +18,8 @@ import transformers
 from transformers import TrainingArguments
 
 from elmo_hf.errors import ElmoError
-from elmo_hf.files import whole_file, write_json
-from elmo_hf.finetuning.data import Example, drawn, longest_first
+from elmo_hf.files import remove, whole_file, write_json
+from elmo_hf.finetuning.data import Example, drawn, labels_of_model, longest_first
 from elmo_hf.finetuning.flags import command
 from elmo_hf.finetuning.trainers import DecodingTrainer, Recorder
 from elmo_hf.loading import load, load_config
@@ -60,6 +60,17 @@ def check_class(name: str, wanted: str) -> None:
         )
 
 
+def check_labels(name: str, examples: list[Example]) -> None:
+    """Refuse words whose labels are all unknown to the model: it would be wrong everywhere."""
+    labels = {label for example in examples for label in example.get("labels", [])} - {"O"}
+    own = labels_of_model(name)
+    if labels and labels.isdisjoint(own):
+        raise ElmoError(
+            f"{name} predicts labels such as {own[-1]}, and none of those of the test sentences, such as "
+            f"{min(labels)}; is it a model of this task, and are the labels in the right column?"
+        )
+
+
 def check_output(output: Path) -> None:
     nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
     if not nearest.is_dir():
@@ -74,6 +85,7 @@ def judge(task: "Task", flags: argparse.Namespace, data: dict[str, list[Example]
         folder for it.
     """
     check_class(flags.evaluate, task.model_class.__name__)
+    check_labels(flags.evaluate, data["test"])
     if flags.output is not None:
         check_output(Path(flags.output))
     examples = drawn({"test": data["test"]}, flags)["test"]
@@ -83,8 +95,10 @@ def judge(task: "Task", flags: argparse.Namespace, data: dict[str, list[Example]
     results |= {"examples": {"test": len(examples)}, "scores": {"test": scores}, "versions": versions()}
     if flags.output is not None:
         folder = Path(flags.output)
+        predictions = folder / PREDICTIONS / "test.jsonl"
+        remove(predictions)  # of another evaluation
         if flags.predictions:
-            write_predictions(folder / PREDICTIONS / "test.jsonl", rows)
+            write_predictions(predictions, rows)
         write_json(folder / EVALUATION, results)
     print(json.dumps({"model": results["model"], "test": scores}), flush=True)
     return results

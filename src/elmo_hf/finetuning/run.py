@@ -9,6 +9,7 @@ import argparse
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -36,7 +37,7 @@ from transformers.utils import logging as transformers_logging
 
 from elmo_hf import kernels
 from elmo_hf.errors import ElmoError, one_sentence, program_name
-from elmo_hf.files import locked_folder, remove, whole_file, whole_folder, write_json
+from elmo_hf.files import locked_folder, remove, whole_folder, write_json
 from elmo_hf.finetuning.data import Example, drawn, longest_first, number_of_words
 from elmo_hf.finetuning.evaluation import (
     EVALUATION_BATCHES,
@@ -61,7 +62,7 @@ from elmo_hf.finetuning.word_vectors import (
     vector_size,
 )
 from elmo_hf.hub.results import Result, with_results
-from elmo_hf.loading import load_config, load_model, load_tokenizer, special_ids
+from elmo_hf.loading import damaged_weight, load_config, load_model, load_tokenizer, special_ids
 from elmo_hf.model.cache_elmo import ElmoLayerCache
 from elmo_hf.model.checks_elmo import shapes_of
 from elmo_hf.model.configuration_elmo import ElmoConfig
@@ -76,6 +77,7 @@ LOGS = "logs"  # folder of a tracker's files
 NOT_PRINTED = ("dev_by_epoch",)  # what results.json has beside the line of a seed
 # Fields of the config that no `--set` changes, besides those of every model of Transformers.
 OF_THE_DATA = ("num_labels", "vocab_size", "bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id")
+OF_EVERY_MODEL = {*PreTrainedConfig.__annotations__, "torch_dtype"}  # the older name of "dtype"
 OF_THE_EXAMPLES = ("classifier", "tag_scheme")  # each recipe has examples for one of them
 CONFIG_FIELDS = [*ElmoConfig.__annotations__]  # in the order of the class
 # Those of the biLM come first. Its weights fit no other values, even where their sizes are the same.
@@ -143,10 +145,10 @@ class Start:
         """Return a model with the pretrained biLM, and its tokenizer with the task's own words."""
         flags, tokenizer, config = self.flags, self.tokenizer, self.fields
         if self.words is not None:
-            path = Path(flags.output) / "vocab.txt"
-            with whole_file(path) as partial:
-                partial.write_text("".join(word + "\n" for word in self.words), encoding="utf-8")
-            tokenizer = tokenizer.with_vocabulary(path)
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "vocab.txt"
+                path.write_text("".join(word + "\n" for word in self.words), encoding="utf-8")
+                tokenizer = tokenizer.with_vocabulary(path)
             config = config | {"vocab_size": tokenizer.vocab_size, **special_ids(tokenizer)}
         if flags.elmo:
             model, _ = load_model(flags.elmo, self.model_class, needs="elmo.", **config)
@@ -181,7 +183,11 @@ def prepare(task: Task, flags: argparse.Namespace, data: dict[str, list[Example]
         raise ElmoError("name a pretrained biLM by --elmo, or try a random one by --smoke.")
     elmo = load_config(flags.elmo) if flags.elmo else ElmoConfig(**SMOKE_ELMO | fields)
     check_model(task.model_class, fields, elmo)
-    tokenizer = load_tokenizer(flags.elmo) if flags.elmo else ElmoTokenizer()
+    tokenizer = (
+        load_tokenizer(flags.elmo)
+        if flags.elmo
+        else ElmoTokenizer(max_characters_per_token=elmo.max_characters_per_token)
+    )
     tokenizer.split_special_tokens = True  # `<S>` in a text is no boundary, also for the saved model's users
     if task.splitter is not None:
         tokenizer.word_splitter = task.splitter  # which is saved with it
@@ -196,7 +202,7 @@ def settings_of(task: Task, flags: argparse.Namespace) -> dict[str, Any]:
     """Return the fields of `--set`; one that the recipe or its data decide is refused."""
     settings = dict(parse_setting(text) for text in flags.set)
     for name, value in settings.items():
-        if name in OF_THE_DATA or name in PreTrainedConfig.__annotations__:
+        if name in OF_THE_DATA or name in OF_EVERY_MODEL:
             raise ElmoError(f"{name} follows from the data and the biLM; leave --set {name} out.")
         needed = task.config.get(name)
         if name in OF_THE_EXAMPLES and needed and value not in (needed, "none"):
@@ -275,6 +281,8 @@ def finetune(
         return judge(task, flags, data)
     output = Path(flags.output)
     check_output(output)
+    if (output / "config.json").exists():
+        raise ElmoError(f"{output} is the folder of a model; name another --output for the run.")
     keep_offline(flags.report_to)
     installed = get_available_reporting_integrations()
     check_trackers(tracker_names(flags.report_to), INTEGRATION_TO_CALLBACK, installed)
@@ -338,6 +346,9 @@ def run_seed(
     # A cached biLM is frozen, so its weights need not be compared for each batch.
     with kernels.frozen(model.elmo) if model.elmo_cache is not None else nullcontext():
         trainer.train()
+    if damaged_weight(model) is not None:
+        remove(checkpoints)
+        raise ElmoError("the training diverged: the weights became infinite; lower --learning-rate.")
     by_epoch = epochs_of(trainer.state.log_history)
     scores: dict[str, Any] = {split: rounded(trainer.evaluate(data[split])) for split in ("dev", "test")}
     end_run(flags.report_to)
