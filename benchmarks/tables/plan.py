@@ -257,6 +257,7 @@ TASKS |= {
 }
 GAP = "DATA/coref_gap/gap-test.tsv.xz"  # evaluates the coreference models too
 GAP_TEXTS = 500
+GAP_FLAGS = ["--gap", GAP, "--limit", str(GAP_TEXTS), "--vectors", VECTORS]
 DOMAINS: dict[str, tuple[str, ...]] = {  # unlabelled text to adapt a biLM to a domain
     "tweets": (*(f"DATA/ner_btc/{section}.conll" for section in "abeg"), "DATA/ner_wnut17/wnut17train.conll"),
     "movies": ("DATA/domain_movie/movie_reviews.txt.xz",),

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from transformers import EvalPrediction
 
 from elmo_hf.finetuning.tagging import as_bio, scorer
@@ -194,3 +195,29 @@ def test_numbers_of_words_are_not_taken_for_words(tmp_path, text):
     labelled = text.replace("\t_\n", "\tO\n")
     path.write_text("\n".join([labelled, "Ada\tx\tO\tO\n"]), encoding="utf-8")  # another sentence has words
     assert [example["tokens"][0] for example in finetune_ner.read(path)] == [text.split("\t")[0], "Ada"]
+
+
+def test_a_saved_model_knows_the_words_of_a_new_file_by_its_vectors(tmp_path, call, name_files):
+    sentences = finetune_ner.read(tmp_path / "train.conll")
+    words = sorted({word for sentence in sentences for word in sentence["tokens"]})
+    torch.manual_seed(0)
+    vectors = {word: " ".join(f"{number:.3f}" for number in torch.randn(6).tolist()) for word in words}
+    vectors["Zoe"] = vectors["Ada"]  # a new name, which is to be read as a known one is
+    lines = [f"{word} {numbers}\n" for word, numbers in vectors.items()]
+    (tmp_path / "vectors.txt").write_text("".join(lines), encoding="utf-8")
+    flags = ["--smoke", "--epochs", 2, "--train-size", 40, "--vectors", tmp_path / "vectors.txt"]
+    of_words = ["--set", "elmo_at_input=false", "task_char_filters=[]", "freeze_task_words=true"]
+    call(finetune_ner, *name_files, *flags, "--vector-scale", 3, "--output", tmp_path / "run", *of_words)
+    text = (tmp_path / "test.conll").read_text(encoding="utf-8")
+    assert "Ada" in text
+    (tmp_path / "new.conll").write_text(text.replace("Ada", "Zoe"), encoding="utf-8")
+    judged = {}
+    for name, more in (("test", []), ("new", ["--vectors", tmp_path / "vectors.txt"])):
+        output = tmp_path / name
+        call(finetune_ner, "--evaluate", tmp_path / "run" / "seed-0", "--test", tmp_path / f"{name}.conll",
+             "--output", output, "--predictions", *more)  # fmt: skip
+        rows = (output / "predictions" / "test.jsonl").read_text(encoding="utf-8").splitlines()
+        content = json.loads((output / "evaluation.json").read_text())
+        judged[name] = (content["scores"], [json.loads(row)["predicted"] for row in rows])
+        assert content["added_words"] == (name == "new")
+    assert judged["new"] == judged["test"]

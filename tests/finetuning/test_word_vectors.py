@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from elmo_hf import ElmoConfig, ElmoForTokenClassification, ElmoTokenizer
-from elmo_hf.finetuning.word_vectors import digest_of_vectors, load_word_vectors, vector_size
+from elmo_hf.finetuning.word_vectors import add_words, digest_of_vectors, load_word_vectors, vector_size
 
 VOCABULARY = ["<S>", "</S>", "<UNK>", "Bank", "bank", "PAID", "é", "nowhere"]
 FILE = "bank 1 2 3\npaid 4 5 6\nBank -1 -2 -3\né 7 8e0 9.5\nother x y z\nat home 0 0 1\nbank 9 9 9\n"
@@ -209,3 +209,38 @@ def test_a_folder_that_does_not_fit_is_one_sentence(tmp_path):
     (folder / "table.npy").unlink()
     with pytest.raises(ValueError, match=r"must have one table \(.npy\) of word vectors, but has 0"):
         load_word_vectors(model, tokenizer, folder)
+
+
+NEW = FILE + "cave 2 0 1\nsea 0 5 5\n"
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_a_trained_model_gets_words_of_another_text(tmp_path, scale):
+    model, tokenizer = make(tmp_path)
+    load_word_vectors(model, tokenizer, write(tmp_path, FILE), scale)
+    before = model.task_words.word_table.weight.detach().clone()
+    words = ["bank", "Sea", "unheard", "cave", "cave", "ten thousand"]
+    larger = add_words(model, tokenizer, words, write(tmp_path, NEW.replace("other x y z\n", "")))
+    table = model.task_words.word_table.weight
+    assert table[:8].equal(before)
+    assert table[8:].tolist() == [[0, 5 * scale, 5 * scale], [2 * scale, 0, scale]]  # Sea, as sea; cave
+    encoding = larger([["cave", "bank", "unheard", "Sea"]], is_split_into_words=True, return_tensors="pt")
+    assert model.eval().read(**encoding).x[0, :, :3].equal(table[[9, 4, 2, 8]])
+    assert (model.config.vocab_size, larger.vocab_size, tokenizer.vocab_size) == (10, 10, 8)
+
+
+def test_other_vectors_than_those_of_the_training_are_refused(tmp_path):
+    model, tokenizer = make(tmp_path)
+    load_word_vectors(model, tokenizer, write(tmp_path, FILE))
+    before = model.task_words.word_table.weight.detach().clone()
+    other = "bank 3 -2 1\npaid -6 5 -4\nBank -3 2 -1\né -9 8 -7\ncave 2 0 1\n"
+    with pytest.raises(
+        ValueError, match=r"vectors.txt has other vectors than this model was trained with; name"
+    ):
+        add_words(model, tokenizer, ["cave"], write(tmp_path, other))
+    with pytest.raises(ValueError, match=r"has none of the model's 8 words"):
+        add_words(model, tokenizer, ["cave"], write(tmp_path, "cave 2 0 1\n"))
+    assert model.task_words.word_table.weight.equal(before)
+    model, tokenizer = make(tmp_path, task_word_dim=0)
+    with pytest.raises(ValueError, match="this model has no word vectors of its own"):
+        add_words(model, tokenizer, ["cave"], write(tmp_path, NEW))

@@ -2,7 +2,9 @@
 
     python training/finetune_ner.py --evaluate runs/ner/seed-0 --test web.conll --predictions --output judged
 
-A file of predictions has a line of JSON for each example, in the order of the data.
+A file of predictions has a line of JSON for each example, in the order of the data. A saved model has its own
+vectors for the words of the texts that it was trained and evaluated on, and takes all others for unknown;
+`--vectors`, the file with which it was trained, adds those of the new file.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from elmo_hf.files import remove, whole_file, write_json
 from elmo_hf.finetuning.data import Example, drawn, labels_of_model, longest_first
 from elmo_hf.finetuning.flags import command
 from elmo_hf.finetuning.trainers import DecodingTrainer, Recorder
+from elmo_hf.finetuning.word_vectors import add_words
 from elmo_hf.loading import load, load_config
 from elmo_hf.model.task_elmo import ElmoTaskModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from elmo_hf.finetuning.run import Task
 
 EVALUATION_BATCHES = 4  # times the training batch: there are no gradients to keep
-OF_TRAINING = ("train", "dev", "vectors", "set")  # flags that an evaluation does not read
+OF_TRAINING = ("train", "dev", "set")  # flags that an evaluation does not read
 PREDICTIONS = "predictions"  # folder of the files
 EVALUATION = "evaluation.json"
 
@@ -44,6 +47,7 @@ def check_task(task: "Task", flags: argparse.Namespace) -> None:
     if flags.evaluate is not None and flags.elmo is not None:
         raise ElmoError("--evaluate names a saved model, which has its biLM; leave --elmo out.")
     unread = [f"--{name}" for name in OF_TRAINING if getattr(flags, name)]
+    unread += ["--vector-scale"] if flags.vector_scale != 1 else []
     if flags.evaluate is not None and unread:
         raise ElmoError(
             f"--evaluate judges a saved model as it is, on --test alone; leave {' and '.join(unread)} out."
@@ -90,9 +94,14 @@ def judge(task: "Task", flags: argparse.Namespace, data: dict[str, list[Example]
         check_output(Path(flags.output))
     examples = drawn({"test": data["test"]}, flags)["test"]
     model, tokenizer = load(flags.evaluate, task.model_class)
+    own_words = model.config.vocab_size
+    if flags.vectors:
+        words = (word for example in examples for word in example["tokens"])
+        tokenizer = add_words(model, tokenizer, words, flags.vectors)
     scores, rows = predict(task, flags, model, tokenizer, examples)
     results: dict[str, Any] = {"task": task.name, "model": str(flags.evaluate), "command": command()}
-    results |= {"examples": {"test": len(examples)}, "scores": {"test": scores}, "versions": versions()}
+    results |= {"examples": {"test": len(examples)}, "added_words": model.config.vocab_size - own_words}
+    results |= {"scores": {"test": scores}, "versions": versions()}
     if flags.output is not None:
         folder = Path(flags.output)
         predictions = folder / PREDICTIONS / "test.jsonl"

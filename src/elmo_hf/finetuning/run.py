@@ -9,7 +9,6 @@ import argparse
 import json
 import statistics
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -57,9 +56,11 @@ from elmo_hf.finetuning.trainers import DecodingTrainer, trained
 from elmo_hf.finetuning.trainers import WeightAverage as WeightAverage
 from elmo_hf.finetuning.word_vectors import (
     check_known,
+    is_word_of_a_file,
     load_word_vectors,
     read_word_vectors,
     vector_size,
+    with_words,
 )
 from elmo_hf.hub.results import Result, with_results
 from elmo_hf.loading import damaged_weight, load_config, load_model, load_tokenizer, special_ids
@@ -145,10 +146,7 @@ class Start:
         """Return a model with the pretrained biLM, and its tokenizer with the task's own words."""
         flags, tokenizer, config = self.flags, self.tokenizer, self.fields
         if self.words is not None:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "vocab.txt"
-                path.write_text("".join(word + "\n" for word in self.words), encoding="utf-8")
-                tokenizer = tokenizer.with_vocabulary(path)
+            tokenizer = with_words(tokenizer, self.words)
             config = config | {"vocab_size": tokenizer.vocab_size, **special_ids(tokenizer)}
         if flags.elmo:
             model, _ = load_model(flags.elmo, self.model_class, needs="elmo.", **config)
@@ -248,11 +246,6 @@ def own_words(flags: argparse.Namespace, data: dict[str, list[Example]], dim: in
         words += sorted(known - {*words})
     special = ["<S>", "</S>", "<UNK>"]
     return special + [word for word in words if word not in special and is_word_of_a_file(word)]
-
-
-def is_word_of_a_file(word: str) -> bool:
-    """Whether a vocabulary can hold it: no blanks, no NUL, no half of a character."""
-    return word.split() == [word] and "\0" not in word and word.encode("utf-8", "ignore").decode() == word
 
 
 # ---- the run

@@ -10,10 +10,12 @@
 | a folder | a table `.npy`, and its words: a `.parquet` of one column, or a `.txt`, a word a line |
 
 A word of the tokenizer's vocabulary gets the vector of that word, or else of its lower case. All other words
-get random vectors with the same mean and deviation.
+get random vectors with the same mean and deviation. A trained model knows the words of its own texts;
+`add_words` adds those of others.
 """
 
 import gzip
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -23,13 +25,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from elmo_hf.corpus.parquet import read_whole_parquet
 from elmo_hf.corpus.readers import READING_ERRORS, check_file, read_blocks, undecodable_line
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import sha256
 from elmo_hf.model.task_elmo import ElmoTaskModel
+from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
+LEAST_LIKENESS = 0.5  # of a model's vectors and those of the file: training turns them a little, if at all
 LONGEST_LINE = 2**20  # characters
 LONGEST_WORD = 2**12  # bytes, of word2vec's binary layout
 BINARY = (".bin", ".bin.gz")
@@ -53,13 +58,7 @@ def load_word_vectors(model: ElmoTaskModel, tokenizer: Any, path: str | Path, sc
             then unchanged.
     """
     config = model.config
-    if not config.task_word_dim:
-        raise ElmoError("this model has no word vectors of its own; create it with task_word_dim.")
-    words = tokenizer.convert_ids_to_tokens(list(range(tokenizer.vocab_size)))  # may contain a word twice
-    if len(words) != config.vocab_size:
-        raise ElmoError(
-            f"the tokenizer has {len(words)} words, but the model's vocab_size is {config.vocab_size}."
-        )
+    words = words_of(model, tokenizer)
     vectors, is_known = read_word_vectors(path, words, config.task_word_dim)
     check_known(path, is_known, config.task_word_dim, "tokenizer")
     known = vectors[is_known]
@@ -68,6 +67,66 @@ def load_word_vectors(model: ElmoTaskModel, tokenizer: Any, path: str | Path, sc
     with torch.no_grad():
         table.copy_(scale * vectors)
     return float(is_known.float().mean())
+
+
+def add_words(
+    model: ElmoTaskModel, tokenizer: ElmoTokenizer, words: Iterable[str], path: str | Path
+) -> ElmoTokenizer:
+    """Add vectors of further words to a trained model, so that it knows the words of another text as it knows
+    those of its own.
+
+    Args:
+        model: a trained task model with `task_word_dim`; its word table grows.
+        tokenizer: the model's.
+        words: those of the text; the ones that the model or the file has not are left as they are.
+        path: the vectors with which the model was trained. They are multiplied by what makes those of the
+            model's own words as long as they are in the model.
+
+    Returns:
+        The tokenizer with the new words.
+    """
+    config = model.config
+    own = words_of(model, tokenizer)
+    if config.token_encoder == "words" or config.reads_word_column:
+        raise ElmoError("the words of this model are those of its biLM, and no others can be added.")
+    new = sorted(word for word in {*words} - {*own} if is_word_of_a_file(word))
+    vectors, is_known = read_word_vectors(path, own + new, config.task_word_dim)
+    table, of_own = model.task_words.word_table, is_known[: len(own)]
+    check_known(path, of_own, config.task_word_dim, "model")
+    ours, theirs = table.weight.detach()[of_own], vectors[: len(own)][of_own]
+    if cosine_similarity(ours, theirs).median() < LEAST_LIKENESS:
+        raise ElmoError(f"{path} has other vectors than this model was trained with; name those.")
+    scale = ours.norm(dim=1).median() / theirs.norm(dim=1).median()
+    added = [word for word, is_there in zip(new, is_known[len(own) :].tolist(), strict=True) if is_there]
+    rows = scale * vectors[len(own) :][is_known[len(own) :]]
+    table.weight = torch.nn.Parameter(torch.cat([table.weight.detach(), rows]), table.weight.requires_grad)
+    table.num_embeddings = config.vocab_size = len(own) + len(added)
+    return with_words(tokenizer, own + added)
+
+
+def words_of(model: ElmoTaskModel, tokenizer: ElmoTokenizer) -> list[str]:
+    """Return the words of a model's own table, in the order of their ids."""
+    if not model.config.task_word_dim:
+        raise ElmoError("this model has no word vectors of its own; create it with task_word_dim.")
+    words = tokenizer.convert_ids_to_tokens(list(range(tokenizer.vocab_size)))  # may contain a word twice
+    if len(words) != model.config.vocab_size:
+        raise ElmoError(
+            f"the tokenizer has {len(words)} words, but the model's vocab_size is {model.config.vocab_size}."
+        )
+    return words
+
+
+def with_words(tokenizer: ElmoTokenizer, words: list[str]) -> ElmoTokenizer:
+    """Return a tokenizer with these words."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vocab.txt"
+        path.write_text("".join(word + "\n" for word in words), encoding="utf-8")
+        return tokenizer.with_vocabulary(path)
+
+
+def is_word_of_a_file(word: str) -> bool:
+    """Whether a vocabulary can hold it: no blanks, no NUL, no half of a character."""
+    return word.split() == [word] and "\0" not in word and word.encode("utf-8", "ignore").decode() == word
 
 
 def read_word_vectors(path: str | Path, words: list[str], dim: int) -> tuple[Tensor, Tensor]:
