@@ -161,12 +161,22 @@ def start_of(run: Run, places: Places) -> Point:
 
 
 def stored_search(run: Run, places: Places) -> dict[str, Any]:
-    """What was stored of this run's search; nothing if it was of other examples or of another biLM, or
-    began at another point."""
+    """What was stored of this run's search; nothing if it was of other examples, settings, word vectors or
+    another biLM, or began at another point."""
     path = file_of(run, places)
     before = read_json(path) if path.is_file() else {}
     is_own = all(before.get(name) == value for name, value in identity_of(run, places).items())
-    return before if is_own and before["tried"][0]["point"] == start_of(run, places) else {}
+    return before if is_own and is_of_plan(before) and begins_at(before, start_of(run, places)) else {}
+
+
+def begins_at(content: dict[str, Any], point: Point) -> bool:
+    return bool(content["tried"][0]["point"] == point)
+
+
+def is_of_plan(content: dict[str, Any]) -> bool:
+    """Whether the plan has the settings with which the points were tried."""
+    run = Run(**content["run"])
+    return all(row["flags"] == " ".join(flags_of(run, row["point"])) for row in content["tried"])
 
 
 def differs_in(point: Point, other: Point, name: str) -> bool:
@@ -180,7 +190,8 @@ def score_of(tried: Iterable[dict[str, Any]], point: Point) -> float | None:
 
 def identity_of(run: Run, places: Places) -> dict[str, Any]:
     """What a search is of; points of another one do not count."""
-    return {"run": vars(run), "weights": None if run.place == "none" else places.weights}
+    weights = None if run.place == "none" else places.weights
+    return {"run": vars(run), "weights": weights, "vectors": places.vectors_fingerprint}
 
 
 def content_of(run: Run, tried: list[dict[str, Any]], places: Places) -> dict[str, Any]:
@@ -215,6 +226,7 @@ def try_point(run: Run, point: Point, places: Places) -> dict[str, Any]:
     result = read_json(output / "results.json")["runs"][str(SEED)]
     remove(output)
     return {
+        "flags": " ".join(flags),
         "score": round(result["dev"][task.metric] * task.percent / 100, 5),
         "epochs": result["epochs"],
         "best_epoch": result["best_epoch"],
@@ -265,22 +277,19 @@ def choices_of(name: str, places: Places, model: str | None) -> tuple[Choice, ..
 
 
 def used_search(run: Run, places: Places, model: str | None = None) -> dict[str, Any]:
-    """What was searched to its end for a run's arm; nothing if it was with other weights, or if a tuned biLM
-    went on from what is no longer chosen with a frozen one."""
+    """What was searched to its end for a run's arm; nothing if it was with other settings, word vectors or
+    weights, or if a tuned biLM went on from what is no longer chosen with a frozen one."""
     path = file_of(run, places, model)
     content = read_json(path) if path.is_file() else {}
-    if "chosen" not in content or (model is None and not is_of_weights(content, places)):
+    has_weights = model is not None or content.get("weights") in (None, places.weights)
+    has_vectors = places.vectors is None or content.get("vectors") == places.vectors_fingerprint
+    if "chosen" not in content or not (has_weights and has_vectors and is_of_plan(content)):
         return {}
     if run.biLM == "tuned":
         frozen = used_search(replace(run, biLM="frozen"), places, model)
         of_rest = {name: value for name, value in content["chosen"].items() if name not in TUNED_GRID}
         return content if of_rest == frozen.get("chosen") else {}
     return content
-
-
-def is_of_weights(content: dict[str, Any], places: Places) -> bool:
-    """Whether a search was without ELMo, or with the weights of the places' biLM."""
-    return content.get("weights") in (None, places.weights)
 
 
 def searches(places: Places) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,7 +38,7 @@ def stage(tmp_path, monkeypatch):
     def run(command, **_):
         commands.append(" ".join(command))
         result = {
-            "dev": {"accuracy": score_of(commands[-1])},
+            "dev": dict.fromkeys(("accuracy", "f1"), score_of(commands[-1])),
             "epochs": 5,
             "best_epoch": 2,
             "processor_seconds": 60,
@@ -153,31 +154,46 @@ def test_the_page_has_what_was_chosen(stage):
 
 
 def test_a_task_that_is_not_searched_has_the_choices_of_its_kind(stage):
-    folder = stage.places.results / "tables" / "search"
-    folder.mkdir(parents=True)
-    chosen = {"dropout": 0.15, "learning rate": 0.5, "vector scale": 2.0}
-    (folder / "baseline.ner-ewt.none.json").write_text(json.dumps({"weights": None, "chosen": chosen}))
+    of_names = ["ner-ewt" if flag == "sst" else flag for flag in stage.flags]
+    search.main([*of_names, "--arms", "none"])
     plan = search.with_choices(TASKS, stage.places)
     for name in ("ner-ewt", "ner-wnut", "ner-btc", "ner-ncbi"):
         flags = recipe_flags(baseline_of(run_of(plan, name, {}, 0)), plan)
-        assert "task_dropout=0.15" in flags
-        assert flags[flags.index("--vector-scale") + 1] == "2"
+        assert "task_dropout=0.5" in flags
+        assert flags[flags.index("--vector-scale") + 1] == "4"
     assert "--vector-scale" not in recipe_flags(baseline_of(run_of(plan, "sst", {}, 0)), plan)
 
 
 def test_one_search_serves_other_models_if_it_is_named(stage):
+    search.main(stage.flags)
     folder = stage.places.results / "tables" / "search"
-    folder.mkdir(parents=True)
-    chosen = {"dropout": 0.15, "learning rate": 0.5, "vector scale": 2.0}
-    content = json.dumps({"weights": "of another model", "chosen": chosen})
+    content = json.loads((folder / "elmo.sst.elmo.json").read_text()) | {"weights": "of another model"}
     for name in ("other", "elmo"):
-        (folder / f"{name}.ner-ewt.elmo.json").write_text(content)
-    run = run_of(TASKS, "ner-ewt", {}, 0)
+        (folder / f"{name}.sst.elmo.json").write_text(json.dumps(content))
+    run = run_of(TASKS, "sst", {}, 0)
     named = search.with_choices(TASKS, stage.places, "other")
     assert "task_dropout=0.15" in recipe_flags(run, named)
     # Without the name, a search with other weights is none.
     unnamed = search.with_choices(TASKS, stage.places)
     assert recipe_flags(run, unnamed) == recipe_flags(run, TASKS)
+
+
+@pytest.mark.parametrize("changed", ["vectors", "plan"])
+def test_a_search_with_other_vectors_or_settings_is_none(stage, monkeypatch, capsys, changed):
+    search.main(stage.flags)
+    run = baseline_of(run_of(TASKS, "sst", {}, 0))
+    assert "task_dropout=0.5" in recipe_flags(run, search.with_choices(TASKS, stage.places))
+    plan, places = TASKS, stage.places
+    if changed == "vectors":
+        places.vectors.write_text("a 2\n")
+        places = replace(places)  # which has not read the file yet
+    else:
+        plan = TASKS | {"sst": replace(TASKS["sst"], settings=("task_hidden_size=999",))}
+        monkeypatch.setattr(search, "TASKS", plan)
+    assert recipe_flags(run, search.with_choices(plan, places)) == recipe_flags(run, plan)
+    assert search.searches(places) == []
+    search.main([*stage.flags, "--dry-run"])
+    assert "sst, none: 0 of 5 tried" in capsys.readouterr().out
 
 
 def test_every_task_of_table_1_is_searched_or_shares_the_choices_of_one_that_is():
