@@ -98,6 +98,7 @@ def helps() -> str:
             row["helps"] or EMPTY,
         ]
         for row in rows
+        if row["baseline"] or row["elmo"]
     ]
     head = ["task", "train examples", "without ELMo", "with elmo-tiny", "does it help?"]
     return markdown_table(head, cells, left=2)
@@ -126,7 +127,7 @@ def own() -> str:
     rows = []
     for row in read(RESULTS / "table1.json")["rows"]:
         published = row["published"]
-        if published["metric"] == row["metric"]:
+        if published["metric"] == row["metric"] and published["is_alike"]:
             figures = [figure for figure in published["figures"] if is_transformer(figure["system"])]
             rows += [
                 [

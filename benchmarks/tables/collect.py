@@ -242,16 +242,18 @@ def adaptation(runs: list[Run], measured: Measured) -> Result:
         if result and "adapting" in result:
             row = result["adapting"]
             perplexity = [round(row[when]["mean"], 1) for when in ("before", "after")]
-            return {
-                "adapting": {"field": row["domain"], "words": row["train_words"], "perplexity": perplexity}
-            }
+            unknown = round(row["after"]["unknown"], 3)
+            text = {"field": row["domain"], "words": row["train_words"], "unknown": unknown}
+            return {"adapting": text | {"perplexity": perplexity}}
     return {}
 
 
 def published(task: str, metric: str, baseline: Result | None) -> Result:
     """Published figures, our baseline by the same metric, and why they differ."""
-    figures = [vars(figure) for figure in PUBLISHED[task].figures]
-    return {"metric": metric, "baseline": baseline, "figures": figures, "why": PUBLISHED[task].why}
+    known = PUBLISHED[task]
+    figures = [vars(figure) for figure in known.figures]
+    of_ours = {"metric": metric, "baseline": baseline, "is_alike": known.is_alike}
+    return of_ours | {"figures": figures, "why": known.why}
 
 
 def score_of(task: Task, split: str, metric: str) -> Callable[[Result], float]:

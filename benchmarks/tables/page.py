@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import EMPTY, fill_page, markdown_table
-from benchmarks.tables.collect import FIGURE2, WITH_PUBLISHED, Result
+from benchmarks.tables.collect import FIGURE2, Result
 from benchmarks.tables.plan import Task, learning_rate
 
 NOT_RUN = "not run"
@@ -87,7 +87,10 @@ def perplexities(rows: list[Result]) -> str:
     domains = []
     for adapting in [row["adapting"] for row in rows if "adapting" in row]:
         before, after = adapting["perplexity"]
-        domains.append(f"{adapting['field']} {before:.1f} → {after:.1f} with {adapting['words']:,} words")
+        words = f"{adapting['words']:,} words of training, {adapting['unknown']:.0%} unknown".replace(
+            "%", " %"
+        )
+        domains.append(f"{adapting['field']} {before:.1f} → {after:.1f} ({words})")
     return f" Perplexity of the domain's held-out text: {', '.join(domains)}." if domains else ""
 
 
@@ -158,7 +161,8 @@ def table_of_shares(table: Result) -> str:
 
 def table_with_published(tables: dict[str, Result]) -> str:
     """Our baselines and published ones, a line for each figure; then why they differ."""
-    rows = [row for name in WITH_PUBLISHED for row in tables[name]["rows"]]
+    of_all_data = [row for row in tables["whole"]["rows"] if row["baseline"]]  # which few can measure
+    rows = [*tables["table1"]["rows"], *of_all_data]
     lines = []
     for row in rows:
         comparison = row["published"]

@@ -20,11 +20,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Published:
-    """`metric` is the one that the figures are of, if it is not the task's own."""
+    """`metric` is the one that the figures are of, if it is not the task's own. `is_alike`: whether they are
+    of the same answers on the same data, so that a figure and ours can stand side by side."""
 
     figures: tuple[Figure, ...]
     why: str
     metric: str | None = None
+    is_alike: bool = True
 
 
 ELMO = "https://aclanthology.org/N18-1202"
@@ -43,6 +45,7 @@ PUBLISHED = {
         "word; ours predicts whole spans, and is trained on 10,000 of 40,423 predicates. We found no "
         "figure for spans on this split: PropBank's release has no words, so the data had to be joined "
         "with the treebank.",
+        is_alike=False,
     ),
     "ner-ewt": Published(
         (

@@ -282,22 +282,34 @@ def test_published_figures_are_shown_with_our_baseline_by_the_same_score():
     assert "| f1 | 50.0 (one seed) | 66.9 |" in text  # GAP
     assert "| NER, Broad Twitter | f1 | not run | – | – | – |" in text
     assert text.count("| Sentiment, SST-5 |") == len(PUBLISHED["sst"].figures)
-    for entry in PUBLISHED.values():
-        assert f": {entry.why}" in text
+    for name, entry in PUBLISHED.items():
+        assert (f": {entry.why}" in text) is (
+            name in (*TABLES["table1"].tasks, GAP)
+        )  # the others are not run
+    of_all = results_of("squad-all", {}, {0: 0.7})
+    text = tables_page.table_with_published(collected(stored_results | of_all, [0]))
+    assert f"- Questions, SQuAD 1.1, all: {PUBLISHED['squad-all'].why}" in text
     json.dumps(tables)
 
 
-ADAPTING = {"domain": "movies", "train_words": 12_345, "before": {"mean": 90.04}, "after": {"mean": 60.0}}
+ADAPTING = {
+    "domain": "movies",
+    "train_words": 12_345,
+    "before": {"mean": 90.04, "unknown": 0.123},
+    "after": {"mean": 60.0, "unknown": 0.123},
+}
 
 
 def test_perplexities_of_an_adapted_biLM():
     stored_results = results_of("sst", {0: 0.5}, {0: 0.4}, {"biLM": "adapted"}, adapting=ADAPTING)
     tables = collected(stored_results, [0])
     row = row_of(tables, "adapted", "Sentiment, SST-5", "adapted")
-    assert row["adapting"] == {"field": "movies", "words": 12_345, "perplexity": [90.0, 60.0]}
+    text = {"field": "movies", "words": 12_345, "unknown": 0.123}
+    assert row["adapting"] == text | {"perplexity": [90.0, 60.0]}
     assert "adapting" not in row_of(tables, "adapted", "Sentiment, SST-5", "not adapted")
     text = tables_page.markdown_of("adapted", tables["adapted"])
-    assert "Perplexity of the domain's held-out text: movies 90.0 → 60.0 with 12,345 words." in text
+    words = "12,345 words of training, 12 % unknown"
+    assert f"Perplexity of the domain's held-out text: movies 90.0 → 60.0 ({words})." in text
     assert "Perplexity" not in tables_page.markdown_of("table1", tables["table1"])
 
 
