@@ -31,12 +31,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from benchmarks.report import PAGE, RESULTS, command, fill_blocks, machine, markdown_table, versions
+from benchmarks.report import PAGE, RESULTS, command, fill_page, machine, markdown_table, versions
 from benchmarks.tables.collect import error_reduction
 from benchmarks.tables.page import percent
 from elmo_hf.corpus.source import Source
 from elmo_hf.errors import ElmoError, one_sentence
-from elmo_hf.files import whole_file, write_json
+from elmo_hf.files import write_json
 from elmo_hf.finetuning.data import Example, json_values
 from elmo_hf.finetuning.squad import check_ids, entry, gold_answers, read_squad
 from elmo_hf.metrics import squad_scores
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         result = {"command": command("tables.overlap", arguments)} | measure(options)
         write_json(options.output, result)
         if options.output == FILE:
-            fill(PAGE, result)
+            fill_page(PAGE, "overlap", lambda _: table(result))
         print(table(result))
 
 
@@ -208,18 +208,6 @@ def common_ngrams(wanted: set[Ngram], source: Source) -> tuple[set[Ngram], int]:
 
 
 # ---- the table
-
-
-def fill(page: Path, result: dict[str, Any]) -> None:
-    """Fill the block `<!-- tables: overlap -->` of the page, if it has one. `benchmarks.tables` fills the
-    other blocks of that kind, so they stay as they are."""
-    end = "<!-- /tables -->"
-    before, marker, after = page.read_text(encoding="utf-8").partition("<!-- tables: overlap -->")
-    if marker:
-        inside, _, behind = after.partition(end)
-        block = fill_blocks(marker + inside + end, "tables", lambda _: table(result))
-        with whole_file(page) as partial:
-            partial.write_text(before + block + behind, encoding="utf-8")
 
 
 def table(result: dict[str, Any]) -> str:

@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from benchmarks import report
 from benchmarks.tables import overlap
 from elmo_hf.corpus.source import InMemory, Source
 
@@ -162,29 +161,6 @@ def test_half_of_the_ngrams_is_not_enough(folder, capsys):
     (folder / "16.txt").write_text(" ".join(words[:16]), encoding="utf-8")
     assert "none of the paragraphs" in refusal(folder, capsys, text="15.txt")
     assert run(folder, text="16.txt")["paragraphs"] == {"all": 2, "with_a_common_ngram": 1, "seen": 1}
-
-
-# ---- the page
-
-
-def test_only_its_own_block_of_the_page_is_filled(folder):
-    result = run(folder)
-    page = folder / "README.md"
-    other = "<!-- tables: table1 -->\n\nold\n\n<!-- /tables -->\n"
-    page.write_text(f"{other}<!-- tables: overlap -->\n<!-- /tables -->\n{other}", encoding="utf-8")
-    overlap.fill(page, result)
-    block = f"<!-- tables: overlap -->\n\n{overlap.table(result)}\n\n<!-- /tables -->\n"
-    assert page.read_text(encoding="utf-8") == f"{other}{block}{other}"
-    page.write_text(other, encoding="utf-8")
-    overlap.fill(page, result)
-    assert page.read_text(encoding="utf-8") == other
-
-
-def test_the_page_has_the_table():
-    text = report.PAGE.read_text(encoding="utf-8")
-    if "<!-- tables: overlap -->" not in text:
-        pytest.skip("the page has no such table")
-    assert overlap.table(json.loads(overlap.FILE.read_text(encoding="utf-8"))) in text
 
 
 # ---- mistakes
