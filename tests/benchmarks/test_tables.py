@@ -159,6 +159,19 @@ def test_gap_is_scored_with_the_models_of_coreference():
         assert not any(row["task"].startswith("GAP") for row in rows)
 
 
+def test_a_run_that_was_evaluated_on_gap_in_another_way_is_missing(tmp_path):
+    places = Places(None, "tiny", tmp_path, tmp_path, TASKS)
+    stored_results = results_of(
+        "coref", {0: 0.3}, {0: 0.2}, gap={"f1": 0.5}, gap_flags=GAP_FLAGS, weights=None
+    )
+    for gap_flags, expected in ((GAP_FLAGS, []), (GAP_FLAGS[:-2], sorted(stored_results))):
+        for name, stored in stored_results.items():
+            content = stored | {"gap_flags": gap_flags, "model": "tiny"}
+            write_json(tmp_path / "tables" / "runs" / f"{name}.json", content)
+        missing = tables_runs.missing_runs(places, ["table1"], ["coref"], [0])
+        assert sorted(run.name("tiny") for run in missing) == expected
+
+
 def test_missing_runs_are_empty_cells_and_named():
     stored_results = results_of("sst", {}, {0: 0.40, 1: 0.40})
     tables = collected(stored_results, [0, 1])
