@@ -57,13 +57,13 @@ def read_squad(path: Path) -> Iterator[Example]:
                 yield as_example(name, entry(row, "question", where, str), context, answers, where)
 
 
-def from_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[Example]:
+def from_rows(rows: Iterable[Mapping[str, Any]], place: str) -> Iterator[Example]:
     """Yield the questions of a dataset with the columns `question`, `context`, `answers` and perhaps `id`.
 
-    `answers` has the lists `text` and `answer_start`.
+    `answers` has the lists `text` and `answer_start`; `place` is what the rows are of.
     """
     for number, row in enumerate(rows):
-        where = f"row {number}"
+        where = f"row {number + 1} of {place}"
         answers = entry(row, "answers", where, dict)
         texts = entry(answers, "text", where, list)
         starts = entry(answers, "answer_start", where, list)
@@ -165,7 +165,10 @@ def question_rows(name: str, wanted: Sequence[str]) -> dict[str, Iterator[Exampl
     test = "test" if "test" in dataset else "validation"
     names = {"train": "train", "test": test} | ({"dev": "validation"} if test == "test" else {})
     names = {split: theirs for split, theirs in names.items() if split in wanted}
-    return {split: from_rows(rows) for split, rows in splits_of(name, dataset, names).items()}
+    return {
+        split: from_rows(rows, f"the {names[split]} split")
+        for split, rows in splits_of(name, dataset, names).items()
+    }
 
 
 def check_ids(name: str, examples: list[Example]) -> None:
