@@ -175,18 +175,20 @@ def test_an_answer_that_is_elsewhere_is_refused(tmp_path):
     with pytest.raises(ValueError, match="question 2: the answer '' is not at character 14"):
         list(read_squad(write(tmp_path / "squad.json", [article])))
     row = {"question": "Who?", "context": "Ada", "answers": {"text": ["Ada"], "answer_start": []}}
-    with pytest.raises(ValueError, match="^row 1 of the test split: 1 answers have 0 values of answer_start"):
+    with pytest.raises(
+        ValueError, match=r"^row 1 of the test split: 1 answers have 0 values of answer_start"
+    ):
         list(from_rows([row], "the test split"))
-    with pytest.raises(ValueError, match="^row 1 of the test split: 'answers' is missing or no dict"):
+    with pytest.raises(ValueError, match=r"^row 1 of the test split: 'answers' is missing or no dict"):
         list(from_rows([{"question": "Who?", "context": "Ada"}], "the test split"))
 
 
 @pytest.mark.parametrize(
     ("text", "start", "message"),
     [
-        ("Ada", 0.0, "^row 1 of the test split: 'answer_start' is missing or no int"),
-        ("Ada", "0", "^row 1 of the test split: 'answer_start' is missing or no int"),
-        (None, 0, "^row 1 of the test split: 'text' is missing or no str"),
+        ("Ada", 0.0, r"^row 1 of the test split: 'answer_start' is missing or no int"),
+        ("Ada", "0", r"^row 1 of the test split: 'answer_start' is missing or no int"),
+        (None, 0, r"^row 1 of the test split: 'text' is missing or no str"),
     ],
 )
 def test_the_answers_of_a_dataset_have_the_types_of_a_files(text, start, message):
