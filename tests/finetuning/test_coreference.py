@@ -25,6 +25,7 @@ from elmo_hf.finetuning.coreference import (
     split_documents,
     windows,
 )
+from elmo_hf.finetuning.word_vectors import words_of
 from training import (
     evaluate_gap,
     finetune_coref,
@@ -226,6 +227,12 @@ def test_a_run_learns_writes_its_results_and_is_evaluated_on_gap(tmp_path, call)
     model = ElmoForCoreferenceResolution.from_pretrained(run / "seed-0")
     tokenizer = ElmoTokenizer.from_pretrained(run / "seed-0")
     (example,) = read_gap(path)
+    table = zip(words_of(model, tokenizer), model.task_words.word_table.weight.tolist(), strict=True)
+    lines = [" ".join([word, *map(str, numbers)]) + "\n" for word, numbers in table]
+    (tmp_path / "vectors.txt").write_text("".join(lines) + f"met {' 1' * 8}\n", encoding="utf-8")
+    vectors = ["--vectors", tmp_path / "vectors.txt", "--output", tmp_path / "gap-vectors.json"]
+    call(evaluate_gap, "--model", run / "seed-0", "--gap", path, *vectors)
+    assert json.loads((tmp_path / "gap-vectors.json").read_text())["scores"]["number"] == 1
     answers = resolved(model.predict(example["sentences"], tokenizer), example)
     assert scores["accuracy"] == float(answers == (True, False))
     (row,) = map(json.loads, (run / "predictions" / "seed-0-test.jsonl").read_text().splitlines())

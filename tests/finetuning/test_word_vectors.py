@@ -224,8 +224,11 @@ def test_a_trained_model_gets_words_of_another_text(tmp_path, scale):
     table = model.task_words.word_table.weight
     assert table[:8].equal(before)
     assert table[8:].tolist() == [[0, 5 * scale, 5 * scale], [2 * scale, 0, scale]]  # Sea, as sea; cave
-    encoding = larger([["cave", "bank", "unheard", "Sea"]], is_split_into_words=True, return_tensors="pt")
-    assert model.eval().read(**encoding).x[0, :, :3].equal(table[[9, 4, 2, 8]])
+    sentences = [["cave", "bank", "unheard", "Sea"], ["cave"]]
+    encoding = larger(sentences, is_split_into_words=True, padding=True, return_tensors="pt")
+    read = model.eval().read(**encoding).x[..., :3]
+    assert read[0].equal(table[[9, 4, 2, 8]])
+    assert read[1].tolist() == [table[9].tolist(), *3 * [[0, 0, 0]]]  # padding
     assert (model.config.vocab_size, larger.vocab_size, tokenizer.vocab_size) == (10, 10, 8)
 
 

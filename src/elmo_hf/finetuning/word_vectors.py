@@ -31,6 +31,7 @@ from elmo_hf.corpus.parquet import read_whole_parquet
 from elmo_hf.corpus.readers import READING_ERRORS, check_file, read_blocks, undecodable_line
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import sha256
+from elmo_hf.loading import special_ids
 from elmo_hf.model.task_elmo import ElmoTaskModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
@@ -100,8 +101,11 @@ def add_words(
     added = [word for word, is_there in zip(new, is_known[len(own) :].tolist(), strict=True) if is_there]
     rows = scale * vectors[len(own) :][is_known[len(own) :]]
     table.weight = torch.nn.Parameter(torch.cat([table.weight.detach(), rows]), table.weight.requires_grad)
-    table.num_embeddings = config.vocab_size = len(own) + len(added)
-    return with_words(tokenizer, own + added)
+    table.num_embeddings = len(own) + len(added)
+    larger = with_words(tokenizer, own + added)
+    for name, value in {"vocab_size": larger.vocab_size, **special_ids(larger)}.items():
+        setattr(config, name, value)
+    return larger
 
 
 def words_of(model: ElmoTaskModel, tokenizer: ElmoTokenizer) -> list[str]:
