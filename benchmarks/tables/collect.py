@@ -165,13 +165,20 @@ def rows_of(name: str, table: Table, measured: Measured) -> list[Result]:
             rows.append(
                 row_of(name, task, variant, shared, measured) | {"missing": missing_of(runs, measured)}
             )
-        on_gap = [run for run in shared if all(measured.gap_of(arm) for arm in (baseline_of(run), run))]
-        if name == "table1" and task == "coref" and on_gap:  # whose only column this is
-            gap = {"task": f"GAP, {GAP_TEXTS} texts, by the models of LitBank", "metric": "f1"}
-            of_litbank: Result = {"paper": None, "mix": {}, "minutes": {}}  # not of GAP's texts
-            rows.append(rows[-1] | gap | of_litbank | compared(on_gap, measured, gap_score))
-            rows[-1]["published"] = published(GAP, "f1", rows[-1]["baseline"])
+        if name == "table1" and task == "coref":  # whose only column this is
+            rows += rows_on_gap(rows[-1], shared, measured)
     return rows
+
+
+def rows_on_gap(row: Result, runs: list[Run], measured: Measured) -> list[Result]:
+    """The row of GAP beside that of LitBank, or none if no two arms were evaluated on it."""
+    runs = [run for run in runs if measured.gap_of(baseline_of(run)) and measured.gap_of(run)]
+    if not runs:
+        return []
+    gap = {"task": f"GAP, {GAP_TEXTS} texts, by the models of LitBank", "metric": "f1"}
+    of_litbank: Result = {"paper": None, "mix": {}, "minutes": {}}  # not of GAP's texts
+    row = row | gap | of_litbank | compared(runs, measured, gap_score)
+    return [row | {"published": published(GAP, "f1", row["baseline"])}]
 
 
 def arms_of(runs: list[Run]) -> tuple[list[Run], list[Run]]:

@@ -87,9 +87,7 @@ def perplexities(rows: list[Result]) -> str:
     domains = []
     for adapting in [row["adapting"] for row in rows if "adapting" in row]:
         before, after = adapting["perplexity"]
-        words = f"{adapting['words']:,} words of training, {adapting['unknown']:.0%} unknown".replace(
-            "%", " %"
-        )
+        words = f"{adapting['words']:,} words of training, {100 * adapting['unknown']:.0f} % unknown"
         domains.append(f"{adapting['field']} {before:.1f} → {after:.1f} ({words})")
     return f" Perplexity of the domain's held-out text: {', '.join(domains)}." if domains else ""
 

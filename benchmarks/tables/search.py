@@ -166,11 +166,9 @@ def stored_search(run: Run, places: Places) -> dict[str, Any]:
     path = file_of(run, places)
     before = read_json(path) if path.is_file() else {}
     is_own = all(before.get(name) == value for name, value in identity_of(run, places).items())
-    return before if is_own and is_of_plan(before) and begins_at(before, start_of(run, places)) else {}
-
-
-def begins_at(content: dict[str, Any], point: Point) -> bool:
-    return bool(content["tried"][0]["point"] == point)
+    if is_own and is_of_plan(before) and before["tried"][0]["point"] == start_of(run, places):
+        return before
+    return {}
 
 
 def is_of_plan(content: dict[str, Any]) -> bool:

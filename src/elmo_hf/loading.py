@@ -199,8 +199,10 @@ def load_language_model(
     return model, tokenizer
 
 
-def special_ids(tokenizer: ElmoTokenizer) -> dict[str, int]:
+def vocabulary_fields(tokenizer: ElmoTokenizer) -> dict[str, int]:
+    """The fields of a config that follow from the tokenizer's words."""
     return {
+        "vocab_size": tokenizer.vocab_size,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "unk_token_id": tokenizer.unk_token_id,

@@ -3,7 +3,7 @@
 import torch
 
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoTokenizer
-from elmo_hf.loading import special_ids
+from elmo_hf.loading import vocabulary_fields
 from tests.helpers.letters import write_lexicons
 
 KINDS = {
@@ -22,12 +22,12 @@ def letter_model(folder, kind):
     torch.manual_seed(0)
     config = ElmoConfig(
         **{"lstm_dim": 9, "projection_dim": 6, "char_embedding_dim": 4, "char_filters": [[1, 3], [3, 4]]},
-        **{"vocab_size": tokenizer.vocab_size, "max_characters_per_token": 16},
+        max_characters_per_token=16,
         num_characters=tokenizer.num_characters,
         boundary_characters=tokenizer.boundary_characters,
         token_encoder="words" if kind == "words" else "characters",
         word_embedding_dim=5 if tokenizer.word_column or kind == "words" else 0,
-        **special_ids(tokenizer),
+        **vocabulary_fields(tokenizer),
     )
     model = ElmoForPreTraining(config).eval()
     with torch.no_grad():

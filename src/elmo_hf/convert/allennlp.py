@@ -26,7 +26,7 @@ from elmo_hf.convert.table import Entry, Pairs, match, without_padding
 from elmo_hf.convert.torch_layout import cell_table, highway_table
 from elmo_hf.convert.vocabulary import read_tokenizer
 from elmo_hf.errors import ElmoError, quoted
-from elmo_hf.loading import special_ids
+from elmo_hf.loading import vocabulary_fields
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo import ElmoModel
 from elmo_hf.model.modeling_elmo_tagging import ElmoForTokenClassification
@@ -349,7 +349,7 @@ def find_tagger(source: Source, arrays: Weights, place: Place) -> tuple[Tagger |
 
 
 def make_config(path: Path, settings: Mapping[str, Any], tokenizer: ElmoTokenizer) -> ElmoConfig:
-    settings = {**settings, "vocab_size": tokenizer.vocab_size, **special_ids(tokenizer)}
+    settings = {**settings, **vocabulary_fields(tokenizer)}
     try:
         return ElmoConfig(**settings)
     except ValueError as error:

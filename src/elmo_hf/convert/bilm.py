@@ -27,7 +27,7 @@ from elmo_hf.convert.table import Entry, Pairs, match, without_padding, write_hd
 from elmo_hf.convert.vocabulary import check_rows, copy_vocabulary, read_tokenizer
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import new_folder
-from elmo_hf.loading import special_ids
+from elmo_hf.loading import vocabulary_fields
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo import ElmoModel
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
@@ -264,7 +264,7 @@ def make_config(
         num_filters = sum(number for _, number in settings["char_filters"])
         is_stored = any(name.startswith("CNN_proj/") for name in weights.names)
         settings = {**settings, "char_projection": is_stored or num_filters != settings["projection_dim"]}
-    settings = {**settings, "vocab_size": tokenizer.vocab_size, **special_ids(tokenizer)}
+    settings = {**settings, **vocabulary_fields(tokenizer)}
     try:
         return ElmoConfig(**settings)
     except ValueError as error:

@@ -34,7 +34,7 @@ from elmo_hf.convert.plan import Choices, Family, Plan
 from elmo_hf.convert.table import Entry, match, single_row
 from elmo_hf.convert.torch_layout import ROUNDING, cell_table, highway_table
 from elmo_hf.errors import ElmoError, quoted
-from elmo_hf.loading import special_ids
+from elmo_hf.loading import vocabulary_fields
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo import ElmoModel
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
@@ -408,7 +408,7 @@ def make_config(
     path: Path, settings: Mapping[str, Any], letters: Lexicon | None, tokenizer: ElmoTokenizer
 ) -> ElmoConfig:
     """The config alone: no parameter is allocated before its size matches the files."""
-    settings = {**settings, "vocab_size": tokenizer.vocab_size, **special_ids(tokenizer)}
+    settings = {**settings, **vocabulary_fields(tokenizer)}
     if letters is not None:
         content = letters_content(letters)
         boundaries = [content[entry] for entry in BOUNDARIES]

@@ -262,8 +262,7 @@ def without_ranges(lines: list[list[str]]) -> list[list[str]]:
     """Leave out the ranges (1-2) and empty words (1.1) of a sentence whose first column numbers its words, as
     in CoNLL-U."""
     words = [line for line in lines if not RANGE.fullmatch(line[0])]
-    are_numbered = bool(words) and all(line[0].isdecimal() for line in words)
-    return words if are_numbered else lines
+    return words if words and all(line[0].isdecimal() for line in words) else lines
 
 
 def are_numbered(sentences: list[list[list[str]]]) -> bool:

@@ -63,7 +63,7 @@ from elmo_hf.finetuning.word_vectors import (
     with_words,
 )
 from elmo_hf.hub.results import Result, with_results
-from elmo_hf.loading import damaged_weight, load_config, load_model, load_tokenizer, special_ids
+from elmo_hf.loading import damaged_weight, load_config, load_model, load_tokenizer, vocabulary_fields
 from elmo_hf.model.cache_elmo import ElmoLayerCache
 from elmo_hf.model.checks_elmo import shapes_of
 from elmo_hf.model.configuration_elmo import ElmoConfig
@@ -147,7 +147,7 @@ class Start:
         flags, tokenizer, config = self.flags, self.tokenizer, self.fields
         if self.words is not None:
             tokenizer = with_words(tokenizer, self.words)
-            config = config | {"vocab_size": tokenizer.vocab_size, **special_ids(tokenizer)}
+            config = config | vocabulary_fields(tokenizer)
         if flags.elmo:
             model, _ = load_model(flags.elmo, self.model_class, needs="elmo.", **config)
         else:

@@ -31,7 +31,7 @@ from elmo_hf.corpus.parquet import read_whole_parquet
 from elmo_hf.corpus.readers import READING_ERRORS, check_file, read_blocks, undecodable_line
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import sha256
-from elmo_hf.loading import special_ids
+from elmo_hf.loading import vocabulary_fields
 from elmo_hf.model.task_elmo import ElmoTaskModel
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
@@ -103,7 +103,7 @@ def add_words(
     table.weight = torch.nn.Parameter(torch.cat([table.weight.detach(), rows]), table.weight.requires_grad)
     table.num_embeddings = len(own) + len(added)
     larger = with_words(tokenizer, own + added)
-    for name, value in {"vocab_size": larger.vocab_size, **special_ids(larger)}.items():
+    for name, value in vocabulary_fields(larger).items():
         setattr(config, name, value)
     return larger
 

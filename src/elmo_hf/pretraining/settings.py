@@ -141,9 +141,9 @@ class Settings:
     trackers: list[str] = setting([], "accelerate's trackers, such as tensorboard, trackio, wandb; or none")
     audit: bool = setting(False, "log which sentences each update reads, in audit-*.jsonl")
 
-    def model_config(self, vocab_size: int, **ids: Any) -> ElmoConfig:
+    def model_config(self, **of_words: Any) -> ElmoConfig:
         names = [field.name for field in fields(ElmoConfig) if field.name in self.__dataclass_fields__]
-        return ElmoConfig(vocab_size=vocab_size, **{name: getattr(self, name) for name in names}, **ids)
+        return ElmoConfig(**{name: getattr(self, name) for name in names}, **of_words)
 
     def optimizer_settings(self) -> OptimizerSettings:
         return OptimizerSettings(

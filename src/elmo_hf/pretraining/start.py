@@ -17,7 +17,7 @@ from elmo_hf.corpus.encoded import EncodedText, is_encoded
 from elmo_hf.corpus.source import Source
 from elmo_hf.corpus.vocabulary import Vocabulary
 from elmo_hf.errors import ElmoError
-from elmo_hf.loading import load_language_model, special_ids
+from elmo_hf.loading import load_language_model, vocabulary_fields
 from elmo_hf.model.configuration_elmo import ElmoConfig
 from elmo_hf.model.modeling_elmo_pretraining import ElmoForPreTraining
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
@@ -180,7 +180,7 @@ def fresh_model(settings: Settings) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
     Vocabulary.load(settings.vocab)  # raises a clear error where the file is wrong
     splitter = "penn" if settings.raw else "whitespace"
     tokenizer = ElmoTokenizer(settings.vocab, settings.max_characters_per_token, splitter)
-    config = settings.model_config(tokenizer.vocab_size, **special_ids(tokenizer))
+    config = settings.model_config(**vocabulary_fields(tokenizer))
     return ElmoForPreTraining(config), tokenizer
 
 
@@ -195,7 +195,7 @@ def with_vocabulary(
     """
     Vocabulary.load(vocab)  # raises a clear error where the file is wrong
     new_tokenizer = tokenizer.with_vocabulary(vocab)
-    changes = {"vocab_size": new_tokenizer.vocab_size} | special_ids(new_tokenizer)
+    changes = vocabulary_fields(new_tokenizer)
     new_model = ElmoForPreTraining(ElmoConfig.from_dict(model.config.to_dict() | changes))
     old_ids, new_ids = tokenizer.get_vocab(), new_tokenizer.get_vocab()
     for name in ("bos_token", "eos_token", "unk_token"):  # they may have other names in the old vocabulary
