@@ -161,7 +161,7 @@ def run_missing(places: Places, options: argparse.Namespace) -> list[str]:
 def write_all(places: Places, options: argparse.Namespace) -> None:
     """Write the tables, pictures and README from all stored results, also of other seeds. A table that is not
     among `--only` stays as it was written before."""
-    seeds = {*options.seeds, *(result["seed"] for result in stored_results(places).values())}
+    seeds = {*options.seeds, *(result["seed"] for result in stored_results(places.run_results).values())}
     tables = collect(places.measured(sorted(seeds)), simple_results(places.results))
     for name in tables.keys() - {*options.only}:
         if (places.results / f"{name}.json").is_file():

@@ -74,8 +74,12 @@ class Places:
 
     def measured(self, seeds: list[int]) -> Measured:
         flag = "--smoke" if self.elmo is None else f"--elmo {self.elmo_argument}"
-        results, vectors = stored_results(self), self.vectors_fingerprint
-        return Measured(results, self.plan, self.model, seeds, self.weights, vectors, flag)
+        results = stored_results(self.run_results)
+        return Measured(results, self.plan, self.model, seeds, self.weights, self.vectors_fingerprint, flag)
+
+    @property
+    def run_results(self) -> Path:
+        return self.results / "tables" / "runs"
 
     def folder(self, run: Run) -> Path:
         return self.runs / run.name(self.model)
@@ -102,9 +106,10 @@ def fingerprint(files: list[Path]) -> str | None:
 # ---- results
 
 
-def stored_results(places: Places) -> dict[str, Result]:
+def stored_results(folder: Path) -> dict[str, Result]:
+    """The results of a folder by the names of their runs."""
     results = {}
-    for path in sorted((places.results / "tables" / "runs").glob("*.json")):
+    for path in sorted(folder.glob("*.json")):
         try:
             results[path.stem] = json.loads(path.read_text(encoding="utf-8"))
             is_result = {"flags", "scores", "seed"} <= results[path.stem].keys()
@@ -190,7 +195,7 @@ def record(places: Places, run: Run) -> None:
     content["vectors"] = places.vectors_fingerprint if places.plan[run.task].vectors else None
     content |= {"flags": recipe_flags(run, places.plan), "commands": recorded_commands(places, run)}
     content |= {"versions": results["versions"], "machine": machine()}
-    write_json(places.results / "tables" / "runs" / f"{name}.json", content)
+    write_json(places.run_results / f"{name}.json", content)
     shutil.rmtree(folder)
 
 
@@ -390,7 +395,7 @@ def stopping(running: list[Job]) -> Iterator[None]:
 def measured_over_estimated(places: Places) -> dict[Any, float]:
     """Processor seconds of the stored runs over the estimated ones, by type of run, and of all (None)."""
     ratios: dict[Any, list[float]] = {}
-    for result in stored_results(places).values():
+    for result in stored_results(places.run_results).values():
         run = run_of_result(result)
         if result["flags"] == recipe_flags(run, places.plan):
             ratio = result["processor_seconds"] / estimate(run, places.plan)
