@@ -6,8 +6,10 @@ import re
 
 import pytest
 
+from benchmarks.report import PAGE, fill_blocks
 from benchmarks.tables import overlap
 from elmo_hf.corpus.source import InMemory, Source
+from elmo_hf.files import read_json
 
 READ = "The old lighthouse of Velmar, built in 1790, stands on a cliff; its lamp isn't lit any more."
 OTHER = "Nobody in the valley knows why the seven bells of Oster rang twice on the night of the great storm."
@@ -203,3 +205,12 @@ def test_a_text_with_none_or_all_of_the_paragraphs(folder, capsys):
     )
     (folder / "all.txt").write_text(f"{READ}\n{OTHER}\n", encoding="utf-8")
     assert "all of the paragraphs with predictions are in the text" in refusal(folder, capsys, text="all.txt")
+
+
+# ---- the page
+
+
+def test_the_page_has_what_is_stored():
+    page = PAGE.read_text(encoding="utf-8")
+    assert "<!-- overlap: " in page
+    assert fill_blocks(page, "overlap", lambda _: overlap.table(read_json(overlap.FILE))) == page
