@@ -7,12 +7,11 @@ the results of `results/tables/runs/`, and `results/tables/repeated/` has the ot
 """
 
 import statistics
-import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report import PAGE, RESULTS, fill_page, markdown_table
-from benchmarks.tables.collect import Result, cell, verdict
+from benchmarks.tables.collect import Result, cell, score_of, verdict
 from benchmarks.tables.page import shown
 from benchmarks.tables.plan import TASKS
 from benchmarks.tables.runs import stored_results
@@ -25,7 +24,7 @@ def main() -> None:
         result = compare(RESULTS)
         write_json(RESULTS / "tables" / "repeated.json", result)
         fill_page(PAGE, "repeated", lambda _: table(result))
-    sys.stdout.write(table(result) + "\n")
+        print(table(result))
 
 
 def compare(results: Path) -> dict[str, Any]:
@@ -51,7 +50,7 @@ def both_of(name: str, counted: Result | None, repeated: Result) -> dict[str, An
     arm = "baseline" if repeated["place"] == "none" else "elmo"
     run: dict[str, Any] = {"name": name, "task": task.title, "arm": arm, "seed": repeated["seed"]}
     for column, result in (("counted", counted), ("repeated", repeated)):
-        score = task.percent * result["scores"]["test"][task.metric]
+        score = score_of(task, "test", task.metric)(result)
         run[column] = {"score": round(score, 3), "processor": result["machine"]["cpu"]}
     return run
 
@@ -61,12 +60,11 @@ def row_with(row: Result, runs: list[dict[str, Any]]) -> dict[str, Any]:
     changed = {"task": row["task"], "counted": row["helps"]}
     for arm in ("baseline", "elmo"):
         scores = dict(zip(row[arm]["seeds"], row[arm]["scores"], strict=True))
-        for run in runs:
-            if (run["task"], run["arm"]) == (row["task"], arm):
-                if scores.get(run["seed"]) != run["counted"]["score"]:
-                    raise ElmoError(f"table1.json has another score of {run['name']}; collect it first.")
-                scores[run["seed"]] = run["repeated"]["score"]
-        changed[arm] = cell(scores)
+        own = [run for run in runs if (run["task"], run["arm"]) == (row["task"], arm)]
+        for run in own:
+            if scores.get(run["seed"]) != run["counted"]["score"]:
+                raise ElmoError(f"table1.json has another score of {run['name']}; collect it first.")
+        changed[arm] = cell(scores | {run["seed"]: run["repeated"]["score"] for run in own})
     return changed | {"helps": verdict(changed["baseline"], changed["elmo"])}
 
 
