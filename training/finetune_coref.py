@@ -8,9 +8,9 @@
 Files are those of CoNLL-2012 (the word in the fourth column, clusters in the last), those of OntoGUM (the
 word in the second of three columns), or tar archives of such files. Of an archive that `--data` names, such
 as LitBank's, of every ten documents in the order of their names eight are train, the ninth is dev and the
-tenth is test. A dataset has the columns `sentences` and `clusters`, lists of mentions
-[sentence, first word, last word]. The model is trained on windows of at most `--window` sentences, and
-evaluated on whole documents.
+tenth is test; parts of a document stay together. A dataset has the columns `sentences` and `clusters`,
+lists of mentions [sentence, first word, last word]. The model is trained on windows of at most `--window`
+sentences, and evaluated on whole documents.
 
 The score is that of CoNLL-2012, the mean F1 of MUC, B-cubed and CEAF-e. As there, clusters of one mention do
 not count: the model cannot find them, and the loss ignores them. LitBank has many, and most published results
@@ -27,6 +27,7 @@ from elmo_hf import ElmoForCoreferenceResolution, metrics
 from elmo_hf.errors import ElmoError
 from elmo_hf.finetuning.coreference import (
     as_clusters,
+    check_clusters,
     collate_documents,
     from_row,
     predicted_clusters,
@@ -35,7 +36,7 @@ from elmo_hf.finetuning.coreference import (
     split_documents,
     windows,
 )
-from elmo_hf.finetuning.data import Example, check_inputs, read_splits, splits_of_run
+from elmo_hf.finetuning.data import Example, check_inputs, check_words, read_splits, splits_of_run
 from elmo_hf.finetuning.flags import make_parser
 from elmo_hf.finetuning.run import Task, finetune, run
 
@@ -80,6 +81,8 @@ def read(flags: Any) -> dict[str, list[Example]]:
         check_inputs(flags)
         data = split_documents(read_archive(Path(flags.data)))
         data = {split: data[split] for split in splits_of_run(flags)}
+        for split, documents in data.items():
+            check_words(split, documents)
     else:
         data = read_splits(flags, read_documents, from_row)
     for split, documents in data.items():
@@ -90,6 +93,7 @@ def read(flags: Any) -> dict[str, list[Example]]:
             data[split] = [windows(each, SMOKE["window"])[0] for each in data[split][: SMOKE[split]]]
     if flags.evaluate is not None:
         return data
+    check_clusters(data["train"])
     return data | {"train": [window for each in data["train"] for window in windows(each, flags.window)]}
 
 

@@ -71,8 +71,15 @@ def read(path: Path, column: int) -> list[Example]:
 
 
 def from_row(row: Example, where: str, name: str) -> list[Example]:
+    """Return the example of a row. As of files, ranges such as "don't" before its "do" and "n't" are left
+    out, which some datasets keep: their `upos` is `_`."""
     labels = first_column(row, (name, "labels", "pos_tags"), where)
-    return [example(first_column(row, ("tokens", "words"), where), labels, where)]
+    result = example(first_column(row, ("tokens", "words"), where), labels, where)
+    upos = row.get("upos") or []
+    kept = [number for number, label in enumerate(upos) if label != "_"]
+    if kept and len(upos) == len(result["tokens"]):
+        result = {column: [values[number] for number in kept] for column, values in result.items()}
+    return [result]
 
 
 if __name__ == "__main__":

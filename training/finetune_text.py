@@ -6,9 +6,10 @@
     python training/finetune_text.py --evaluate runs/text/seed-0 --test b.jsonl --predictions --output judged
     python training/finetune_text.py --smoke $FILES --output runs/smoke
 
-Files are CSV (`.csv`), JSON lines (`.jsonl`), or columns separated by tabs. They have the columns `text` (or
-`sentence`) and `label`, or those that `--columns` names. A text is raw, or in JSON a list of words; a label
-is any name or number. The classes are the labels of the train file. A dataset has the same columns.
+Files are CSV (`.csv`), JSON lines (`.jsonl`), or columns separated by tabs, where quotation marks are part of
+the text. They have the columns `text` (or `sentence`) and `label`, or those that `--columns` names. A text is
+raw, or in JSON a list of words; a label is any name or number. The classes are the labels of the train file.
+A dataset has the same columns.
 
 The scores are accuracy and `macro_f1`, the mean F1 of the classes that occur. The best epoch on dev is that
 with the best accuracy, or by `--best macro_f1` that with the best mean F1.

@@ -123,6 +123,39 @@ def test_an_archive_is_read_in_the_order_of_names(tmp_path):
     assert len(split["train"]) == 21
 
 
+def test_parts_of_a_document_stay_in_one_split():
+    documents = [{"name": f"(book {number}); part {part:03}"} for number in range(10) for part in range(3)]
+    split = split_documents(documents)
+    assert split == {"train": documents[:24], "dev": documents[24:27], "test": documents[27:]}
+
+
+def test_a_document_that_an_archive_has_twice_is_refused(tmp_path):
+    files = {f"bc/cctv_0001.v4_{kind}_conll": conll().encode() for kind in ("auto", "gold")}
+    with pytest.raises(ValueError, match=r"a\.tar has the document \(book\); part 000 2 times; leave one"):
+        read_archive(archive(tmp_path / "a.tar", files, "w"))
+
+
+def test_documents_without_clusters_or_words_are_not_trained_on(tmp_path, call):
+    def fails(text, message):
+        path.write_text(text, encoding="utf-8")
+        files = [part for split in ("train", "dev", "test") for part in (f"--{split}", path)]
+        with pytest.raises(ValueError, match=message):
+            call(finetune_coref, *files, "--smoke", "--output", tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    path = tmp_path / "a.conll"
+    lines = [line + "\t" if line.startswith("book") else line for line in conll(tab="\t").split("\n")]
+    fails("\n".join(lines), "^no two mentions of the train documents are in one cluster; are the marks")
+    skeleton = [["[WORD]"] * len(words) for words in SENTENCES]
+    fails(conll(sentences=skeleton), r"^all words of the train sentences are '\[WORD\]'; add the words")
+
+
+def test_a_file_of_another_task_is_no_conll_2012():
+    text = "#begin document a\n1\tHe\the\the\tN\t(1)\n#end document a\n"
+    with pytest.raises(ValueError, match="x, line 2: the third column numbers the words, but this has 'he'"):
+        parse_conll(text, "x")
+
+
 def test_a_file_of_an_archive_may_begin_with_a_byte_order_mark(tmp_path):
     content = conll().encode("utf-8-sig")
     (tmp_path / "book.conll").write_bytes(content)
@@ -142,8 +175,15 @@ def test_an_archive_over_a_limit_is_refused_before_it_is_read(tmp_path, monkeypa
 
 def test_files_of_an_archive_have_one_of_two_endings(tmp_path):
     content = conll().encode()
-    files = {"a/1.v4_gold_conll": content, "a/2.conll": content, "a/readme.txt": b"none"}
-    assert len(read_archive(archive(tmp_path / "a.tar", files, "w"))) == 2 * len(parse_conll(conll(), "a"))
+    other = conll("other").encode()
+    files = {
+        "a/1.v4_gold_conll": content,
+        "a/2.conll": other,
+        "a/readme.txt": b"none",
+        "a/._2.conll": b"\xff",
+    }
+    names = [document["name"] for document in read_archive(archive(tmp_path / "a.tar", files, "w"))]
+    assert names == ["(book); part 000", "(other); part 000"]
     with pytest.raises(ValueError, match=r"b\.tar has no document in files \*\.conll or \*_conll\.$"):
         read_archive(archive(tmp_path / "b.tar", {"readme.txt": b"none"}, "w"))
 

@@ -68,6 +68,40 @@ def test_other_white_space_belongs_to_a_word(tmp_path):
     assert read_columns(tmp_path / "file.conll") == [[["10\u00a0000", "B-NUM"], ["\u00a0", "O"]]]
 
 
+def test_blanks_around_a_word_are_no_part_of_it(tmp_path):
+    (tmp_path / "file.conll").write_text("EU \tB-ORG\n 10 000\t O\n", encoding="utf-8")
+    assert read_columns(tmp_path / "file.conll") == [[["EU", "B-ORG"], ["10 000", "O"]]]
+
+
+def test_json_and_folders_are_no_files_of_columns(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"tokens": ["Ada"], "labels": ["O"]}\n', encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"train\.jsonl is JSON, and .* a word a line, in columns; put the JSON"
+    ):
+        read_columns(tmp_path / "train.jsonl")
+    with pytest.raises(ValueError, match="is a folder; name the files in it"):
+        read_columns(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_quoted"),
+    [
+        ('"She said ""no"" to it."\tneg', True),
+        ('neg\t"She said ""no"""\r', True),
+        ('"She said no."\tneg', False),
+        ('She said ""no"" to it.\tneg', False),
+        ('"\t""\t"', False),
+    ],
+)
+def test_quoted_fields_between_tabs_are_warned_of(tmp_path, capsys, line, is_quoted):
+    path = tmp_path / "rows.tsv"
+    header = "\t".join(f"column{number}" for number in range(line.count("\t") + 1))
+    path.write_text(f"{header}\n{line}\n", encoding="utf-8", newline="")
+    (_, row), *_ = list(read_rows(path))[1:]
+    assert list(row.values()) == line.rstrip("\r").split("\t")  # read as it stands
+    assert ("has quotation marks around fields, as in CSV" in capsys.readouterr().err) == is_quoted
+
+
 def test_every_i_label_has_its_b_label():
     data = {"train": [{"labels": ["O", "I-X"]}], "dev": [{"labels": ["B-Y"]}], "test": []}
     assert labels_of(data, scheme="BIO") == ["O", "B-X", "I-X", "B-Y"]

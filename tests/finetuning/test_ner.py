@@ -96,6 +96,31 @@ def test_train_sentences_without_a_name_are_refused(tmp_path, call):
     assert not (tmp_path / "run").exists()
 
 
+def test_numbers_may_go_on_from_sentence_to_sentence(tmp_path):
+    path = tmp_path / "file.tsv"
+    path.write_text("0\tAda\tB-PER\n1\tsat\tO\n\n2\tBob\tB-PER\n3\tran\tO\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="the first column numbers the words; name the columns of words"):
+        finetune_ner.read(path)
+    assert [example["tokens"] for example in finetune_ner.read(path, (2, 3))] == [
+        ["Ada", "sat"],
+        ["Bob", "ran"],
+    ]
+
+
+def test_an_empty_column_of_words_is_refused(tmp_path, call, same_file):
+    path = tmp_path / "file.tsv"
+    path.write_text("\tAda\tB-PER\n\tsat\tO\n", encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"^all words of the train sentences are ''; add the words to the data, or"
+    ):
+        call(finetune_ner, *same_file(path), "--smoke", "--output", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_spans_without_types_may_be_in_any_scheme():
+    assert as_bio(["S", "O", "b", "I", "E", "U", "B", "L"]) == ["B-", "O", "B-", "I-", "I-", "B-", "B-", "I-"]
+
+
 def test_letters_of_the_scheme_may_be_small():
     assert as_bio(["b-per", "i-per", "o", "u-Loc"]) == ["B-per", "I-per", "O", "B-Loc"]
 
@@ -185,7 +210,7 @@ def test_numbers_of_words_are_no_ranges(tmp_path, text, columns, words):
     assert [example["tokens"] for example in finetune_ner.read(path, columns)] == [words, words]
 
 
-@pytest.mark.parametrize("text", [WEBANNO, UNIVERSAL, "0\tAda\tO\tB-PER\n1\tsat\tO\tO\n"])
+@pytest.mark.parametrize("text", [WEBANNO, UNIVERSAL, "0\tAda\tO\tB-PER\n2\tsat\tO\tO\n"])
 def test_numbers_of_words_are_not_taken_for_words(tmp_path, text):
     path = tmp_path / "file.tsv"
     path.write_text("\n".join([text, text]), encoding="utf-8")

@@ -21,6 +21,40 @@ def test_parts_of_speech_leave_ranges_out(tmp_path):
     assert finetune_pos.read(path, column=4) == [{"tokens": tokens, "labels": ["PRP", "MD", "VB"]}]
 
 
+@pytest.mark.parametrize("labels", ["upos", "xpos"])
+def test_a_row_has_the_words_of_its_file(labels):
+    row = {
+        "tokens": ["He'll", "He", "'ll", "go"],
+        "upos": ["_", "PRON", "AUX", "VERB"],
+        "xpos": ["_", "PRP", "_", "VB"],
+    }
+    (example,) = finetune_pos.from_row(row, "row 1", labels)
+    assert example == {"tokens": row["tokens"][1:], "labels": row[labels][1:]}
+    unlabelled = row | {"upos": ["_"] * 4}
+    assert finetune_pos.from_row(unlabelled, "row 1", "upos")[0]["labels"] == ["_"] * 4
+
+
+def test_a_treebank_without_its_words_is_refused(tmp_path, call, same_file):
+    text = UD.replace("\tHe\tHe", "\t_\t_").replace("\t'll\t'll", "\t_\t_").replace("\tgo\tgo", "\t_\t_")
+    (tmp_path / "ud.conllu").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"^all words of the train sentences are '_'; add the words"):
+        call(finetune_pos, *same_file(tmp_path / "ud.conllu"), "--smoke", "--output", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_labels_that_train_does_not_have_are_refused(tmp_path, call, split):
+    text = UD.replace("PRON", "pron").replace("AUX", "aux").replace("VERB", "verb")
+    files = {name: tmp_path / f"{name}.conllu" for name in ("train", "dev", "test")}
+    for name, path in files.items():
+        path.write_text(text if name == split else UD, encoding="utf-8")
+    flags = [part for name, path in files.items() for part in (f"--{name}", path)]
+    message = f"^the labels of the {split} sentences, such as aux, are not among those of the train sentences"
+    with pytest.raises(ValueError, match=message):
+        call(finetune_pos, *flags, "--smoke", "--output", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("wrong", ["number", "columns", "words"])
 def test_a_wrong_row_or_line_is_named(tmp_path, wrong):
     path = tmp_path / "file.conll"

@@ -62,6 +62,18 @@ def test_a_broken_file_is_named(tmp_path, text, message):
     assert "\n" not in str(error.value)
 
 
+def test_spans_of_other_predicates_are_refused(tmp_path):
+    path = tmp_path / "file.conll"
+    swapped = "\n".join(
+        " ".join([*cells[:8], *reversed(cells[8:])]) for cells in map(str.split, SRL.split("\n"))
+    )
+    path.write_text(swapped, encoding="utf-8")
+    with pytest.raises(ValueError, match="in 2 of 2 columns of spans the predicate is not in the span V"):
+        finetune_srl.read(path)
+    path.write_text(swapped + SRL, encoding="utf-8")
+    assert len(finetune_srl.read(path)) == 4  # well-kept data have a few such spans
+
+
 def test_a_run(tmp_path, call, same_file):
     (tmp_path / "srl.conll").write_text(SRL * 20, encoding="utf-8")
     flags = [*same_file(tmp_path / "srl.conll"), "--smoke", "--epochs", 2]

@@ -68,6 +68,8 @@ def check_file(name: str) -> None:
         raise ElmoError(
             f"{name} is a pipe, which can be read only once; write its text into a file and name that."
         )
+    if stat.S_ISDIR(mode):
+        raise ElmoError(f"{name} is a folder; name the files in it.")
     if not stat.S_ISREG(mode):
         raise ElmoError(f"{name} is no file of text, but a device or the like; name a file.")
 

@@ -31,6 +31,7 @@ _MARKS_WITHOUT_BAR = re.compile(r"(?<=\d)(?=\()|(?<=\))(?=[(\d])")  # (1)(2 of O
 _BEGIN, _END = re.compile(r"#\s?begin document"), re.compile(r"#\s?end document")
 _ENDS_SENTENCE, _CLOSES_SENTENCE = {".", "!", "?"}, {"''", '"', "”", "’", ")", "]", "'"}
 _NO_MARKS = {"", "-", "_"}
+_PART = re.compile(r"; part \d+$")
 
 
 # ---- CoNLL-2012
@@ -61,7 +62,7 @@ def parse_conll(text: str, where: str) -> list[Example]:
         try:
             if begin := _BEGIN.match(line):
                 if current is not None:
-                    raise ElmoError(f"document {current.name} has no end before the next one begins")
+                    raise ElmoError(f"document {current.name:.60} has no end before the next one begins")
                 current = _Document(line[begin.end() :].strip() or Path(where).name)
             elif _END.match(line) and current is not None:
                 documents.append(current.finished())
@@ -75,7 +76,7 @@ def parse_conll(text: str, where: str) -> list[Example]:
         except ElmoError as error:
             raise ElmoError(f"{where}, line {number}: {error}.") from None
     if current is not None:
-        raise ElmoError(f"{where}: document {current.name} has no end; is the file cut off?")
+        raise ElmoError(f"{where}: document {current.name:.60} has no end; is the file cut off?")
     return documents
 
 
@@ -95,6 +96,10 @@ class _Document:
         self.drops_repeated = has_three = len(columns) == 3 and columns[0].isdecimal()
         if len(columns) < 5 and not has_three:
             raise ElmoError(f"a line needs at least five columns, but this has {len(columns)}")
+        if not has_three and not columns[2].isdecimal():
+            raise ElmoError(
+                f"the third column numbers the words, but this has {columns[2]!r:.60}; is this CoNLL-2012?"
+            )
         word, marks = columns[1 if has_three else 3], columns[-1].strip()
         if has_three and self.is_complete(word):
             self.end_sentence()
@@ -178,7 +183,8 @@ def document(name: str, sentences: list[list[str]], clusters: list[list[Mention]
 
 def read_archive(path: Path) -> list[Example]:
     """Return the documents of a tar archive, compressed or not, sorted by name. They are in files whose names
-    end in `.conll` or, as CoNLL-2012's do, in `_conll`."""
+    end in `.conll` or, as CoNLL-2012's do, in `_conll`. A document may not be in it twice, as it is where
+    there are `_gold_conll` and `_auto_conll`."""
     documents: list[Example] = []
     size = 0
     check_file(str(path))
@@ -188,7 +194,8 @@ def read_archive(path: Path) -> list[Example]:
                 size += member.size
                 if number >= MOST_FILES or size > LARGEST_ARCHIVE or member.size > LARGEST_FILE:
                     raise ElmoError(f"{path} is too large for a corpus: {member.name} in it is over a limit.")
-                is_text = member.isfile() and member.name.endswith((".conll", "_conll"))
+                is_hidden = Path(member.name).name.startswith(".")  # `._a.conll`, made by macOS
+                is_text = member.isfile() and not is_hidden and member.name.endswith((".conll", "_conll"))
                 content = archive.extractfile(member) if is_text else None
                 if content is not None:
                     documents += parse_conll(content.read().decode("utf-8-sig"), f"{path}, {member.name}")
@@ -200,16 +207,37 @@ def read_archive(path: Path) -> list[Example]:
         raise ElmoError(f"{path} could not be read as a tar archive ({reason_of(error)}).") from None
     if not documents:
         raise ElmoError(f"{path} has no document in files *.conll or *_conll.")
+    check_names(documents, path)
     return sorted(documents, key=lambda document: document["name"])
 
 
+def check_names(documents: list[Example], path: Path) -> None:
+    for name, times in Counter(document["name"] for document in documents).items():
+        if times > 1:
+            raise ElmoError(
+                f"{path} has the document {name} {times} times; leave one of its files in it (of _gold_conll "
+                "and _auto_conll the first)."
+            )
+
+
 def split_documents(documents: list[Example]) -> dict[str, list[Example]]:
-    """Split documents: of every ten in their order, eight are train, the ninth is dev, the tenth test."""
-    return {
-        "train": [document for number, document in enumerate(documents) if number % 10 < 8],
-        "dev": documents[8::10],
-        "test": documents[9::10],
-    }
+    """Split documents: of every ten in their order, eight are train, the ninth is dev, the tenth test. The
+    parts of a document, `(name); part 000` and so on, stay together."""
+    numbers: dict[str, int] = {}
+    result: dict[str, list[Example]] = {"train": [], "dev": [], "test": []}
+    for document in documents:
+        number = numbers.setdefault(_PART.sub("", document["name"]), len(numbers))
+        result[{8: "dev", 9: "test"}.get(number % 10, "train")].append(document)
+    return result
+
+
+def check_clusters(documents: list[Example]) -> None:
+    """Refuse train documents in which no two mentions are of one cluster."""
+    if not any(len(cluster) > 1 for document in documents for cluster in document["clusters"]):
+        raise ElmoError(
+            "no two mentions of the train documents are in one cluster; are the marks, such as (3|(4), in "
+            "the last column?"
+        )
 
 
 def windows(example: Example, size: int) -> list[Example]:
@@ -326,7 +354,8 @@ def read_gap(path: Path, splitter: str = "penn") -> list[Example]:
             examples.append(_gap_example(row, splitter))
         except (KeyError, ValueError, IndexError):
             raise ElmoError(
-                f"{path}, line {number}: the columns do not agree; each name must be at its offset."
+                f"{path}, line {number}: the columns do not agree; each name must be at its offset, and each "
+                "label TRUE or FALSE."
             ) from None
     return examples
 

@@ -15,6 +15,7 @@ import re
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,10 @@ from elmo_hf.loading import load_config
 Example = dict[str, Any]
 DOCUMENT = "-DOCSTART-"  # the first column of a line between two documents
 LONGEST_TEXT = 2**29  # characters of a file; SNLI's have half as many
+PLACEHOLDERS = {"", "_", "[WORD]"}  # in place of the words, in data that may not be published with them
 RANGE = re.compile(r"\d+[-.]\d+")  # the numbers of several words, or of a word that is not written
 JSON_LINES = (".jsonl", ".json", ".ndjson")
+_QUOTED = re.compile(r'(?:^|\t)"[^\t\n]*""[^\t\n]*"(?:\t|\r?$)', re.M)  # a field "She said ""no"" to it."
 SMOKE_EXAMPLES = {"train": 300, "dev": 100, "test": 100}
 
 
@@ -69,8 +72,19 @@ def read_splits(
     for split, examples in data.items():
         if not examples:
             raise ElmoError(f"there are no examples in the {split} sentences.")
+        check_words(split, examples)
         data[split] = examples[: flags.limit or (SMOKE_EXAMPLES[split] if flags.smoke else None)]
     return data
+
+
+def check_words(split: str, examples: list[Example]) -> None:
+    """Refuse data without their words, as some are published, and a column that is empty."""
+    words = {word for example in examples for word in example.get("tokens", ())}
+    if words and words <= PLACEHOLDERS:
+        raise ElmoError(
+            f"all words of the {split} sentences are {' or '.join(map(repr, sorted(words)))}; add the words "
+            "to the data, or name their column."
+        )
 
 
 def check_inputs(flags: argparse.Namespace, files: str | None = None) -> None:
@@ -181,9 +195,22 @@ def task_labels(
     if getattr(flags, "evaluate", None) is None:
         if scheme == "BIO" and labels_of({"train": data["train"]}) == ["O"]:
             raise ElmoError("all labels of the train sentences are O, no span; are they in the right column?")
+        check_known(data)
         return names
     own = labels_of_model(flags.evaluate)
     return own + [name for name in names if name not in own]
+
+
+def check_known(data: dict[str, list[Example]]) -> None:
+    """Refuse dev or test labels of which train has none: the scores would be 0."""
+    known = set(labels_of({"train": data["train"]})) - {"O"}
+    for split in ("dev", "test"):
+        labels = set(labels_of({split: data[split]})) - {"O"}
+        if labels and labels.isdisjoint(known):
+            raise ElmoError(
+                f"the labels of the {split} sentences, such as {min(labels)}, are not among those of the "
+                f"train sentences, such as {min(known, default='O')}; write them alike in all files."
+            )
 
 
 def labels_of_model(name: str) -> list[str]:
@@ -227,6 +254,11 @@ def read_columns(path: Path) -> list[list[list[str]]]:
     A blank line or a line of `-DOCSTART-` ends a sentence. Left out are comments. A line that begins with `#`
     is a comment unless it has as many columns as the words have, since `#` may be a word.
     """
+    if kind_of(path) in JSON_LINES:
+        raise ElmoError(
+            f"{path} is JSON, and a file of this task has a word a line, in columns; put the JSON lines of "
+            "all splits into a folder (train.jsonl, dev.jsonl, test.jsonl), and name that by --data."
+        )
     sentences: list[list[str]] = [[]]
     text = read_text(path)
     for line in text.split("\n" if "\n" in text else "\r"):
@@ -255,7 +287,9 @@ def without_comments(lines: list[str], typical: str) -> list[list[str]]:
 def columns_of(line: str) -> list[str]:
     """Return the fields between tabs, or else between blanks; other white space, such as a no-break space,
     belongs to a word."""
-    return line.split("\t") if "\t" in line else [field for field in line.split(" ") if field]
+    if "\t" in line:
+        return [field.strip(" ") for field in line.split("\t")]
+    return [field for field in line.split(" ") if field]
 
 
 def without_ranges(lines: list[list[str]]) -> list[list[str]]:
@@ -266,10 +300,13 @@ def without_ranges(lines: list[list[str]]) -> list[list[str]]:
 
 
 def are_numbered(sentences: list[list[list[str]]]) -> bool:
-    """Whether the first column of all sentences numbers their words: `1`, `2` ... or `7-1`, `7-2` ..."""
+    """Whether the first column of all sentences has rising numbers: `1`, `2` ... or `7-1`, `7-2` ..."""
     for lines in sentences:
-        numbers = [line[0].rpartition("-")[2] for line in without_ranges(lines)]
-        if numbers not in ([str(start + place) for place in range(len(numbers))] for start in (0, 1)):
+        fields = [line[0].rpartition("-")[2] for line in without_ranges(lines)]
+        if not all(field.isdecimal() for field in fields):
+            return False
+        numbers = [int(field) for field in fields]
+        if any(later <= earlier for earlier, later in pairwise(numbers)):
             return False
     return True
 
@@ -288,6 +325,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Example]]:
     if kind == ".csv":
         lines = csv_rows(text, path)
     else:
+        warn_of_quotes(text, path)
         lines = ((number, line.rstrip("\r").split("\t")) for number, line in enumerate(text.split("\n"), 1))
     _, header = next(lines, (1, [""]))
     twice = [name for name in header if name and header.count(name) > 1]
@@ -307,6 +345,14 @@ def read_rows(path: Path) -> Iterator[tuple[str, Example]]:
 def kind_of(path: Path) -> str:
     """Return the suffix of a name without that of a packed file."""
     return suffix_of(str(path)).lower()
+
+
+def warn_of_quotes(text: str, path: Path) -> None:
+    if _QUOTED.search(text):
+        warn(
+            f"{path} has quotation marks around fields, as in CSV, but between tabs they are part of the "
+            "text; if that is wrong, save it as .csv, with commas."
+        )
 
 
 def csv_rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:

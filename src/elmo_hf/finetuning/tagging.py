@@ -14,9 +14,9 @@ from elmo_hf.finetuning.data import Example
 from elmo_hf.metrics.tags import spans
 from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
-LETTERS = "BIOESUL"
+LETTERS = [*"BIOESUL"]
 # BIOES and BILOU mark a span of one word and the last word of a span.
-PREFIXES = {"S-": "B-", "U-": "B-", "E-": "I-", "L-": "I-"}
+PREFIXES = {"S": "B", "U": "B", "E": "I", "L": "I"}
 
 
 def collate_words(labels: list[str]) -> Callable[[ElmoTokenizer, list[Example]], dict[str, Tensor]]:
@@ -113,13 +113,13 @@ def example(words: Any, labels: Any, where: str, bio: bool = False, **columns: A
 def as_bio(labels: Sequence[str]) -> list[str]:
     """Return labels in IOB, BIO, BIOES or BILOU as BIO, where B- begins every span."""
     result = ["O"] * len(labels)
-    labels = [capital(label) for label in labels]
-    for name, start, end in spans([PREFIXES.get(label[:2], label[:2]) + label[2:] for label in labels]):
+    for name, start, end in spans([begin_or_inside(label) for label in labels]):
         result[start:end] = [f"B-{name}"] + [f"I-{name}"] * (end - start - 1)
     return result
 
 
-def capital(label: str) -> str:
-    """`b-PER` -> `B-PER`, `o` -> `O`; the name of the type stays as it is."""
-    first = label[:1].upper()
-    return first + label[1:] if first in LETTERS and label[1:2] in ("", "-") else label
+def begin_or_inside(label: str) -> str:
+    """`S-PER` -> `B-PER`, `e-PER` -> `I-PER`, `o` -> `O`; the name of the type stays as it is."""
+    prefix, dash, name = label.partition("-")
+    capital = prefix.upper()
+    return PREFIXES.get(capital, capital) + dash + name if capital in LETTERS else label
