@@ -69,7 +69,8 @@ def main() -> None:
 
 def scaled_lambda(flags: Any, train: list[Example]) -> float:
     """Return the paper's lambda over the mean number of words in a batch, in two digits."""
-    words = sum(len(example["tokens"]) for example in train) / max(1, len(train)) * flags.batch_size
+    sentences = min(flags.batch_size, flags.passes * (flags.train_size or len(train)))
+    words = sum(len(example["tokens"]) for example in train) / max(1, len(train)) * sentences
     return float(f"{LAMBDA / max(1.0, words):.2g}")
 
 

@@ -1,5 +1,6 @@
 """A mistake in the input, said in one sentence; command lines print it in place of a traceback."""
 
+import argparse
 import errno
 import os
 import re
@@ -7,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 
 class ElmoError(ValueError):
@@ -58,6 +59,18 @@ def escaped(text: str) -> str:
 def program_name() -> str:
     """The name of the running script, such as pretrain.py, for its help and its messages."""
     return Path(sys.argv[0]).name
+
+
+class StoreOnce(argparse.Action):
+    """Stores the values of an option that takes several. Given a second time it is refused: the second values
+    would replace the first, without a word."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, name: Any = None
+    ) -> None:
+        if getattr(namespace, self.dest, self.default) is not self.default:
+            parser.error(f"argument {name}: is given twice; write all its values behind one {name}")
+        setattr(namespace, self.dest, values)
 
 
 def warn(sentence: str) -> None:

@@ -1,5 +1,6 @@
 """The recipe for named entities: schemes of labels, columns, rows of a dataset."""
 
+import argparse
 import json
 
 import numpy as np
@@ -156,6 +157,14 @@ def test_lambda_is_divided_by_the_words_of_a_batch(tmp_path, call, name_files):
     shares = results["runs"]["0"]["mix"]["output"]["shares"]
     assert len(shares) == 3
     assert max(shares) - min(shares) > 0
+
+
+def test_lambda_is_divided_by_the_words_of_fewer_sentences_than_a_batch():
+    train = [{"tokens": ["a"] * 5}] * 10
+    few = [(None, 1, 0.1 / 50), (2, 1, 0.1 / 10), (2, 3, 0.1 / 30), (2, 9, 0.1 / 40)]
+    for size, passes, expected in few:
+        flags = argparse.Namespace(batch_size=8 if size else 32, train_size=size, passes=passes)
+        assert finetune_ner.scaled_lambda(flags, train) == pytest.approx(expected, rel=0.05)
 
 
 def test_a_model_is_judged_on_names_that_it_does_not_know(tmp_path, call, name_files):

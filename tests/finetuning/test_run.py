@@ -218,7 +218,7 @@ def test_a_wrong_start_leaves_nothing_behind(tmp_path, call, name_files, flags, 
         ("--elmo", "", "argument --elmo: must not be empty"),
         ("--vectors", "", "argument --vectors: must not be empty"),
         ("--evaluate", "", "argument --evaluate: must not be empty"),
-        ("--test", "", "argument --test: must not be empty"),
+        ("--report-to", "", "argument --report-to: must not be empty"),
         ("--train-size", "0", "argument --train-size: must be 1 or more, but is 0"),
     ],
 )
@@ -227,6 +227,25 @@ def test_a_wrong_number_is_named(tmp_path, call, name_files, capsys, flag, value
         call(finetune_ner, *name_files, "--smoke", "--output", tmp_path / "run", f"{flag}={value}")
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flag", ["--set", "--seeds", "--train", "--report-to"])
+def test_an_option_of_several_values_is_given_once(tmp_path, call, name_files, capsys, flag):
+    values = {"--set": "use_crf=false", "--seeds": "1", "--train": name_files[1], "--report-to": "wandb"}
+    flags = [*name_files, *(() if flag == "--train" else (flag, values[flag])), flag, values[flag]]
+    with pytest.raises(SystemExit):
+        call(finetune_ner, *flags, "--smoke", "--output", tmp_path / "run")
+    message = f"argument {flag}: is given twice; write all its values behind one {flag}"
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_folder_of_a_run_is_no_model(tmp_path, call, name_files, capsys):
+    (tmp_path / "results.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        call(finetune_ner, "--evaluate", tmp_path, "--test", name_files[1])
+    message = f"{tmp_path} is the folder of a run; name one of its models, such as {tmp_path / 'seed-0'}"
+    assert message in capsys.readouterr().err
 
 
 def test_an_output_that_is_a_file_is_refused(tmp_path, call, name_files):

@@ -112,6 +112,13 @@ def test_accuracy_of_names_ids_and_rows(predictions, references):
     assert metric.compute(predictions=predictions, references=references) == {"accuracy": 2 / 3}
 
 
+def test_accuracy_over_nothing_is_0():
+    metric = evaluate.load(metrics.path("accuracy"), keep_in_memory=True)
+    assert metric.compute(predictions=[], references=[]) == {"accuracy": 0.0}
+    with pytest.raises(ValueError, match="there are 0 predicted rows for 1 gold rows"):
+        metric.compute(predictions=[], references=["yes"])
+
+
 def test_a_question_that_occurs_twice_is_refused():
     predictions, references, _ = CASES["squad"]
     metric = evaluate.load(metrics.path("squad"), keep_in_memory=True)

@@ -467,6 +467,14 @@ def test_a_settings_file_with_other_values(tmp_path, text, message):
         read_settings(arguments)
 
 
+def test_texts_are_named_behind_one_option(capsys):
+    with pytest.raises(SystemExit):
+        read_settings(["--data", "a.txt", "--data", "b.txt", "--vocab", "vocab.txt", "--output", "run"])
+    assert (
+        "argument --data: is given twice; write all its values behind one --data" in capsys.readouterr().err
+    )
+
+
 def test_a_settings_file_that_does_not_end(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "device").symlink_to("/dev/zero")

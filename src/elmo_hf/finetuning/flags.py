@@ -8,12 +8,14 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from elmo_hf.errors import program_name
+from elmo_hf.errors import StoreOnce, program_name
 from elmo_hf.pretraining.trackers import NONE
 
 SPLITS = ("train", "dev", "test")
+RESULTS = "results.json"  # a run writes it into its folder
 MODULE = "python -m elmo_hf.finetuning"
 LEAST = {"batch_size": 1, "learning_rate": 0.0, "epochs": 1, "patience": 1, "clip": 0.0}
 MEANINGS = {
@@ -49,9 +51,19 @@ class RecipeParser(argparse.ArgumentParser):
         for name, value in vars(flags).items():
             if "" in (value if isinstance(value, list) else [value]):
                 self.error(f"argument --{name.replace('_', '-')}: must not be empty")
+        if flags.evaluate and is_run(Path(flags.evaluate)):
+            self.error(
+                f"argument --evaluate: {flags.evaluate} is the folder of a run; name one of its models, such "
+                f"as {Path(flags.evaluate, f'seed-{flags.seeds[0]}')}"
+            )
         if flags.output is None and flags.evaluate is None:
             self.error("the following arguments are required: --output")
         return flags
+
+
+def is_run(folder: Path) -> bool:
+    """Whether the folder has the results of a run, and not a model."""
+    return (folder / RESULTS).is_file() and not (folder / "config.json").exists()
 
 
 def command() -> str:
@@ -86,16 +98,17 @@ def make_parser(doc: str, optimizer: str = "adam", **defaults: Any) -> argparse.
     parser.add_argument("--vector-scale", type=at_least(0.0), default=1.0, metavar="FACTOR", help=help)
     help = "how often a word occurs in the train sentences to be one of the task's own (2)"
     parser.add_argument("--min-count", type=at_least(1), default=2, help=help)
-    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0], help="one run for each (0)")
+    several: dict[str, Any] = {"nargs": "+", "action": StoreOnce}
+    parser.add_argument("--seeds", type=at_least(0), **several, default=[0], help="one run for each (0)")
     help = "where the layers of a frozen biLM are kept from epoch to epoch (%(default)s)"
     parser.add_argument("--cache", choices=["memory", "disk", "none"], default="memory", help=help)
     help = "fields of ElmoConfig, such as elmo_at_output=true"
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help=help)
+    parser.add_argument("--set", **several, default=[], metavar="NAME=VALUE", help=help)
     parser.add_argument("--smoke", action="store_true", help="a small random biLM, few examples, few epochs")
     help = "threads of the processor; by default all that the machine has"
     parser.add_argument("--threads", type=at_least(1), metavar="N", help=help)
     help = "trackers of the Trainer, such as tensorboard, trackio, wandb (none)"
-    parser.add_argument("--report-to", nargs="+", default=[NONE], metavar="TRACKER", help=help)
+    parser.add_argument("--report-to", **several, default=[NONE], metavar="TRACKER", help=help)
     parser.add_argument(
         "--optimizer", default=optimizer, help=f"adam, or another that the recipe has ({optimizer})"
     )
@@ -110,7 +123,8 @@ def make_parser(doc: str, optimizer: str = "adam", **defaults: Any) -> argparse.
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     for split in SPLITS:
-        parser.add_argument(f"--{split}", nargs="+", metavar="FILE", help=f"files of the {split} sentences")
+        help = f"files of the {split} sentences"
+        parser.add_argument(f"--{split}", nargs="+", action=StoreOnce, metavar="FILE", help=help)
     help = "in place of files: a dataset of `datasets`, a folder or a name on the Hub"
     parser.add_argument("--data", help=help)
     parser.add_argument("--limit", type=at_least(1), help="read only the first examples of each split")

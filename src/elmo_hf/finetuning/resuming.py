@@ -20,11 +20,11 @@ from elmo_hf.embedding.job import fingerprint
 from elmo_hf.errors import ElmoError, reason_of
 from elmo_hf.files import open_plain, read_json
 from elmo_hf.finetuning.data import Example
+from elmo_hf.finetuning.flags import RESULTS
 from elmo_hf.finetuning.word_vectors import digest_of_vectors
 from elmo_hf.loading import load, load_config
 from elmo_hf.model.modeling_elmo import ElmoModel
 
-RESULTS = "results.json"
 # Flags that may change: places, since their content is compared, which seeds are trained, how fast,
 # and who watches.
 FREE_FLAGS = {"output", "seeds", "train", "dev", "test", "data", "elmo", "vectors", "report-to", "threads"}

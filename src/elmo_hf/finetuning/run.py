@@ -49,8 +49,8 @@ from elmo_hf.finetuning.evaluation import (
     versions,
     write_predictions,
 )
-from elmo_hf.finetuning.flags import command
-from elmo_hf.finetuning.resuming import RESULTS, inputs_of, read_before, written_to
+from elmo_hf.finetuning.flags import RESULTS, command
+from elmo_hf.finetuning.resuming import inputs_of, read_before, written_to
 from elmo_hf.finetuning.trainers import AveragingTrainer as AveragingTrainer
 from elmo_hf.finetuning.trainers import DecodingTrainer, trained
 from elmo_hf.finetuning.trainers import WeightAverage as WeightAverage

@@ -16,7 +16,7 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
-from elmo_hf.errors import ElmoError, program_name
+from elmo_hf.errors import ElmoError, StoreOnce, program_name
 from elmo_hf.files import read_bytes
 from elmo_hf.hub.reading import MAX_BYTES, parse_yaml
 from elmo_hf.model.configuration_elmo import ElmoConfig
@@ -233,7 +233,7 @@ def argument(field: Field[Any]) -> dict[str, Any]:
     if field.type is bool:
         return {"action": argparse.BooleanOptionalAction, "help": help}
     if field.type == list[str]:
-        return {"nargs": "+", "help": help, "metavar": "TEXT"}
+        return {"nargs": "+", "action": StoreOnce, "help": help, "metavar": "TEXT"}
     parsers: dict[Any, Any] = {int: int, int | None: int, float: float, float | None: number_or_none}
     parse = json.loads if field.name == "char_filters" else parsers.get(field.type, str)
     return {"type": parse, "help": help, "choices": field.metadata["choices"]}
