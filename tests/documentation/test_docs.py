@@ -51,7 +51,7 @@ EXTRA_FLAGS = {
     "elmo-hf vocab 'news": "--heldout-every 2",  # the test's text is short
     "--output runs/news --resume": f"{SMALL} --rows 4 --window 5 --epochs 1 --log-every 1 --heldout-every 2",
     "smoke_cpu.yaml": "--max-steps 2",
-    "finetune_ner.py": "--epochs 1 --seeds 0",
+    "finetune_ner.py": "--epochs 1",
     "hub_cards/render.py": "--check",
 }
 # These train for hours; a test checks their syntax only.
