@@ -105,7 +105,7 @@ def read_flags() -> Any:
     help = "the weight of the sum of the squared weight matrices in the loss (0.0001; 0 without ELMo)"
     parser.add_argument("--l2", type=at_least(0.0), help=help)
     help = f"the names of the classes ({' '.join(LABELS)})"
-    parser.add_argument("--labels", nargs="+", action=StoreOnce, metavar="NAME", help=help)
+    parser.add_argument("--labels", action=StoreOnce, metavar="NAME", help=help)
     help = f"words of a train pair, or of another sentence ({MAX_WORDS})"
     parser.add_argument("--max-words", type=at_least(1), default=MAX_WORDS, help=help)
     help = "sentences of files are raw texts, as in SNLI's and MultiNLI's own"

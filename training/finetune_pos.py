@@ -17,7 +17,7 @@ from elmo_hf.errors import ElmoError
 from elmo_hf.finetuning.data import (
     Example,
     first_column,
-    labels_of,
+    labels_in,
     read_columns,
     read_splits,
     task_labels,
@@ -48,7 +48,7 @@ def main() -> None:
     read_file = partial(read, column=COLUMNS[flags.column])
     data = read_splits(flags, read_file, partial(from_row, name=flags.column))
     for split, examples in data.items():
-        if labels_of({split: examples}) == ["_"]:
+        if labels_in(examples) == {"_"}:
             column = flags.column
             raise ElmoError(
                 f"the column {column} is empty in the {split} sentences; name the other one by --column."

@@ -5,7 +5,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -64,6 +64,9 @@ def program_name() -> str:
 class StoreOnce(argparse.Action):
     """Stores the values of an option that takes several. Given a second time it is refused: the second values
     would replace the first, without a word."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **keywords: Any) -> None:
+        super().__init__(option_strings, dest, nargs="+", **keywords)
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, name: Any = None

@@ -15,7 +15,7 @@ import re
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,12 @@ def read_splits(
 
 def check_words(split: str, examples: list[Example]) -> None:
     """Refuse data without their words, as some are published, and a column that is empty."""
-    words = {word for example in examples for word in example.get("tokens", ())}
-    if words and words <= PLACEHOLDERS:
+    words = set()
+    for word in chain.from_iterable(example.get("tokens", ()) for example in examples):
+        if word not in PLACEHOLDERS:
+            return
+        words.add(word)
+    if words:
         raise ElmoError(
             f"all words of the {split} sentences are {' or '.join(map(repr, sorted(words)))}; add the words "
             "to the data, or name their column."
@@ -180,10 +184,14 @@ def labels_of(data: dict[str, list[Example]], scheme: str | None = None) -> list
 
     With scheme "BIO", O and the B- of each I- are among them.
     """
-    labels = {label for examples in data.values() for example in examples for label in example["labels"]}
+    labels = set().union(*map(labels_in, data.values()))
     if scheme == "BIO":
         labels |= {"O"} | {"B-" + label[2:] for label in labels if label.startswith("I-")}
     return sorted(labels, key=lambda label: (label != "O", label[2:], label))
+
+
+def labels_in(examples: list[Example]) -> set[str]:
+    return {label for example in examples for label in example.get("labels", ())}
 
 
 def task_labels(
@@ -193,7 +201,7 @@ def task_labels(
     behind them any that only the data have, which the model never predicts."""
     names = labels_of(data, scheme)
     if getattr(flags, "evaluate", None) is None:
-        if scheme == "BIO" and labels_of({"train": data["train"]}) == ["O"]:
+        if scheme == "BIO" and labels_in(data["train"]) == {"O"}:
             raise ElmoError("all labels of the train sentences are O, no span; are they in the right column?")
         check_known(data)
         return names
@@ -203,9 +211,9 @@ def task_labels(
 
 def check_known(data: dict[str, list[Example]]) -> None:
     """Refuse dev or test labels of which train has none: the scores would be 0."""
-    known = set(labels_of({"train": data["train"]})) - {"O"}
+    known = labels_in(data["train"]) - {"O"}
     for split in ("dev", "test"):
-        labels = set(labels_of({split: data[split]})) - {"O"}
+        labels = labels_in(data[split]) - {"O"}
         if labels and labels.isdisjoint(known):
             raise ElmoError(
                 f"the labels of the {split} sentences, such as {min(labels)}, are not among those of the "

@@ -21,7 +21,7 @@ from transformers import TrainingArguments
 
 from elmo_hf.errors import ElmoError
 from elmo_hf.files import remove, whole_file, write_json
-from elmo_hf.finetuning.data import Example, drawn, labels_of_model, longest_first
+from elmo_hf.finetuning.data import Example, drawn, labels_in, labels_of_model, longest_first
 from elmo_hf.finetuning.flags import command
 from elmo_hf.finetuning.trainers import DecodingTrainer, Recorder
 from elmo_hf.finetuning.word_vectors import add_words
@@ -66,7 +66,7 @@ def check_class(name: str, wanted: str) -> None:
 
 def check_labels(name: str, examples: list[Example]) -> None:
     """Refuse words whose labels are all unknown to the model: it would be wrong everywhere."""
-    labels = {label for example in examples for label in example.get("labels", [])} - {"O"}
+    labels = labels_in(examples) - {"O"}
     own = labels_of_model(name)
     if labels and labels.isdisjoint(own):
         raise ElmoError(

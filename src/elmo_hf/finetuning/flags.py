@@ -98,17 +98,18 @@ def make_parser(doc: str, optimizer: str = "adam", **defaults: Any) -> argparse.
     parser.add_argument("--vector-scale", type=at_least(0.0), default=1.0, metavar="FACTOR", help=help)
     help = "how often a word occurs in the train sentences to be one of the task's own (2)"
     parser.add_argument("--min-count", type=at_least(1), default=2, help=help)
-    several: dict[str, Any] = {"nargs": "+", "action": StoreOnce}
-    parser.add_argument("--seeds", type=at_least(0), **several, default=[0], help="one run for each (0)")
+    parser.add_argument(
+        "--seeds", type=at_least(0), action=StoreOnce, default=[0], help="one run for each (0)"
+    )
     help = "where the layers of a frozen biLM are kept from epoch to epoch (%(default)s)"
     parser.add_argument("--cache", choices=["memory", "disk", "none"], default="memory", help=help)
     help = "fields of ElmoConfig, such as elmo_at_output=true"
-    parser.add_argument("--set", **several, default=[], metavar="NAME=VALUE", help=help)
+    parser.add_argument("--set", action=StoreOnce, default=[], metavar="NAME=VALUE", help=help)
     parser.add_argument("--smoke", action="store_true", help="a small random biLM, few examples, few epochs")
     help = "threads of the processor; by default all that the machine has"
     parser.add_argument("--threads", type=at_least(1), metavar="N", help=help)
     help = "trackers of the Trainer, such as tensorboard, trackio, wandb (none)"
-    parser.add_argument("--report-to", **several, default=[NONE], metavar="TRACKER", help=help)
+    parser.add_argument("--report-to", action=StoreOnce, default=[NONE], metavar="TRACKER", help=help)
     parser.add_argument(
         "--optimizer", default=optimizer, help=f"adam, or another that the recipe has ({optimizer})"
     )
@@ -124,7 +125,7 @@ def make_parser(doc: str, optimizer: str = "adam", **defaults: Any) -> argparse.
 def _add_data(parser: argparse.ArgumentParser) -> None:
     for split in SPLITS:
         help = f"files of the {split} sentences"
-        parser.add_argument(f"--{split}", nargs="+", action=StoreOnce, metavar="FILE", help=help)
+        parser.add_argument(f"--{split}", action=StoreOnce, metavar="FILE", help=help)
     help = "in place of files: a dataset of `datasets`, a folder or a name on the Hub"
     parser.add_argument("--data", help=help)
     parser.add_argument("--limit", type=at_least(1), help="read only the first examples of each split")

@@ -233,7 +233,7 @@ def argument(field: Field[Any]) -> dict[str, Any]:
     if field.type is bool:
         return {"action": argparse.BooleanOptionalAction, "help": help}
     if field.type == list[str]:
-        return {"nargs": "+", "action": StoreOnce, "help": help, "metavar": "TEXT"}
+        return {"action": StoreOnce, "help": help, "metavar": "TEXT"}
     parsers: dict[Any, Any] = {int: int, int | None: int, float: float, float | None: number_or_none}
     parse = json.loads if field.name == "char_filters" else parsers.get(field.type, str)
     return {"type": parse, "help": help, "choices": field.metadata["choices"]}
